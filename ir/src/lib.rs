@@ -1,1 +1,30 @@
+//! The bcosc graph.
+//!
+//! A [`Model`] mirrors an ONNX model without loss: what no pass touches leaves as it came. Its
+//! [`Graph`] is read through [`NodeId`]s and [`Value`]s, changed only through [`Patch`]es, and
+//! translated at the borders by [`Model::from_proto`] and [`Model::to_proto`].
 
+#[cfg(debug_assertions)]
+mod check;
+mod export;
+mod facts;
+mod graph;
+mod import;
+mod metadata;
+mod model;
+mod node;
+mod order;
+mod patch;
+mod tensor;
+mod types;
+
+pub use bcosc_onnx as onnx;
+pub use bcosc_onnx::DataType;
+pub use facts::{Facts, Interpreter, InterpreterError, Tensors};
+pub use graph::{Graph, GraphOutput, NodeId, Use, Value};
+pub use import::ImportError;
+pub use model::Model;
+pub use node::{Attribute, Node, Op, Parameter, ParameterData};
+pub use patch::{Operand, Patch, PatchError};
+pub use tensor::{Tensor, TensorError};
+pub use types::{Dim, Shape, TensorType};

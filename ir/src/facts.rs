@@ -1,0 +1,35 @@
+//! What running a graph can tell: the seam between the passes and whatever executes ONNX.
+
+use std::collections::BTreeMap;
+
+use crate::{Dim, Model, Tensor, TensorType};
+
+/// What is known of a graph's values before it runs, by value name.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Element types and shapes.
+    pub types: BTreeMap<String, TensorType>,
+    /// Values that do not depend on the graph's inputs.
+    pub constants: BTreeMap<String, Tensor>,
+    /// Integer scalars and vectors that depend on symbolic sizes only, such as the output of `Shape`.
+    pub symbolic: BTreeMap<String, Vec<Dim>>,
+}
+
+/// Tensors by value name.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// Runs ONNX graphs on behalf of passes.
+pub trait Interpreter {
+    /// Infers types and shapes of all values and evaluates what is constant.
+    ///
+    /// Constants larger than `largest_constant` bytes are left out.
+    fn facts(&self, model: &Model, largest_constant: u64) -> Result<Facts, InterpreterError>;
+
+    /// Computes the graph's outputs (by name) from its inputs (by name).
+    fn run(&self, model: &Model, inputs: &Tensors) -> Result<Tensors, InterpreterError>;
+}
+
+/// The interpreter could not take or run a graph.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InterpreterError(pub String);

@@ -1,0 +1,394 @@
+//! ONNX messages to a graph: names become edges.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bcosc_onnx::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto,
+    ValueInfoProto,
+};
+
+use crate::graph::{Edge, GraphOutput, Port};
+use crate::node::Output;
+use crate::{
+    Attribute, Graph, Model, Node, NodeId, Op, Parameter, ParameterData, Tensor, TensorError, Value,
+};
+
+/// Why a model is not a graph.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// No `graph` field.
+    #[error("the model has no graph")]
+    NoGraph,
+    /// Two producers of one name.
+    #[error("value \"{value}\" is defined twice, the second time by {by}")]
+    DuplicateValue {
+        /// The name.
+        value: String,
+        /// The second producer.
+        by: String,
+    },
+    /// A name that nothing produces.
+    #[error("{by} reads \"{value}\", which no node, input or initializer of the model defines")]
+    UndefinedValue {
+        /// The name.
+        value: String,
+        /// The reader.
+        by: String,
+    },
+    /// Nodes that wait for each other.
+    #[error("{node} takes part in a cycle: the graph must be acyclic")]
+    Cycle {
+        /// One of the nodes.
+        node: String,
+    },
+    /// An initializer whose type or shape cannot be.
+    #[error("initializer \"{name}\": {source}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        source: TensorError,
+    },
+    /// A graph input or initializer without a name.
+    #[error("{what} number {index} has no name")]
+    Unnamed {
+        /// Kind of thing.
+        what: &'static str,
+        /// Its place in the file's list.
+        index: usize,
+    },
+}
+
+impl Model {
+    /// Builds the graph of an ONNX model.
+    pub fn from_proto(mut header: ModelProto) -> Result<Self, ImportError> {
+        let proto = header.graph.take().ok_or(ImportError::NoGraph)?;
+        let (mut graph, free) = import_graph(*proto)?;
+        if let Some((value, by)) = free.into_iter().next() {
+            return Err(ImportError::UndefinedValue { value, by });
+        }
+        reserve_nested_names(&mut graph);
+        Ok(Model { graph, header })
+    }
+}
+
+/// Names that a graph reads and does not define, each with a reader.
+type Free = BTreeMap<String, String>;
+
+fn import_graph(proto: GraphProto) -> Result<(Graph, Free), ImportError> {
+    let mut importer = Importer::default();
+    importer.parameters(proto.initializer, proto.sparse_initializer)?;
+    importer.inputs(proto.input)?;
+    let bodies = importer.ops(proto.node)?;
+    importer.value_info(proto.value_info);
+    for body in bodies {
+        importer.connect(body);
+    }
+    importer.outputs(proto.output);
+    let Importer {
+        mut graph, free, ..
+    } = importer;
+    graph.frame.name = proto.name;
+    graph.frame.doc_string = proto.doc_string;
+    graph.frame.metadata_props = proto.metadata_props;
+    graph.frame.quantization_annotation = proto.quantization_annotation;
+    if let Some(node) = first_on_cycle(&graph) {
+        return Err(ImportError::Cycle {
+            node: describe(&graph, node),
+        });
+    }
+    Ok((graph, free))
+}
+
+/// The operands of a node, until every name has a producer.
+struct Operands {
+    node: NodeId,
+    inputs: Vec<String>,
+}
+
+#[derive(Default)]
+struct Importer {
+    graph: Graph,
+    defined: BTreeMap<String, Value>,
+    free: Free,
+    place: u32,
+}
+
+impl Importer {
+    fn next_place(&mut self) -> u32 {
+        self.place += 1;
+        self.place
+    }
+
+    fn define(
+        &mut self,
+        name: &str,
+        value: Value,
+        by: impl FnOnce() -> String,
+    ) -> Result<(), ImportError> {
+        if self.defined.insert(name.to_owned(), value).is_some() {
+            return Err(ImportError::DuplicateValue {
+                value: name.to_owned(),
+                by: by(),
+            });
+        }
+        self.graph.names.insert(name.to_owned());
+        Ok(())
+    }
+
+    fn source(&mut self, name: String, node: Node) -> NodeId {
+        let place = self.next_place();
+        self.graph.add_vertex(
+            place,
+            node,
+            vec![Output {
+                name,
+                ..Output::default()
+            }],
+        )
+    }
+
+    fn parameters(
+        &mut self,
+        dense: Vec<TensorProto>,
+        sparse: Vec<SparseTensorProto>,
+    ) -> Result<(), ImportError> {
+        let dense = dense.into_iter().map(|mut tensor| {
+            let name = tensor.name.take().unwrap_or_default();
+            match Tensor::from_proto(tensor) {
+                Ok(tensor) => Ok((name, ParameterData::Dense(tensor))),
+                Err(source) => Err(ImportError::Tensor { name, source }),
+            }
+        });
+        let sparse = sparse.into_iter().map(|tensor| {
+            let name = tensor
+                .values
+                .as_ref()
+                .and_then(|v| v.name.clone())
+                .unwrap_or_default();
+            Ok((name, ParameterData::Sparse(Box::new(tensor))))
+        });
+        for (index, entry) in dense.chain(sparse).enumerate() {
+            let (name, data) = entry?;
+            if name.is_empty() {
+                return Err(ImportError::Unnamed {
+                    what: "initializer",
+                    index,
+                });
+            }
+            let parameter = Parameter {
+                data,
+                as_input: None,
+            };
+            let node = self.source(name.clone(), Node::Parameter(Box::new(parameter)));
+            self.define(&name, Value { node, slot: 0 }, || "an initializer".into())?;
+        }
+        Ok(())
+    }
+
+    fn inputs(&mut self, inputs: Vec<ValueInfoProto>) -> Result<(), ImportError> {
+        for (index, info) in inputs.into_iter().enumerate() {
+            let name = info.name.clone().unwrap_or_default();
+            if name.is_empty() {
+                return Err(ImportError::Unnamed {
+                    what: "graph input",
+                    index,
+                });
+            }
+            let default = self.defined.get(&name).map(|v| v.node);
+            if let Some(node) = default.filter(|node| !self.graph.inputs.contains(node)) {
+                if let Node::Parameter(parameter) = &mut self.graph.vertex_mut(node).node {
+                    parameter.as_input = Some(info);
+                }
+                self.graph.inputs.push(node);
+                continue;
+            }
+            let node = self.source(name.clone(), Node::Input(info));
+            self.graph.inputs.push(node);
+            self.define(&name, Value { node, slot: 0 }, || "a graph input".into())?;
+        }
+        Ok(())
+    }
+
+    fn ops(&mut self, nodes: Vec<NodeProto>) -> Result<Vec<Operands>, ImportError> {
+        let mut operands = Vec::with_capacity(nodes.len());
+        for mut header in nodes {
+            let inputs = std::mem::take(&mut header.input);
+            let names = std::mem::take(&mut header.output);
+            let attributes = std::mem::take(&mut header.attribute);
+            let mut captures = BTreeSet::new();
+            let attributes = attributes
+                .into_iter()
+                .map(|a| import_attribute(a, &mut captures))
+                .collect::<Result<_, _>>()?;
+            let op = Op {
+                header,
+                attributes,
+                arity: inputs.len() as u32,
+                captures: captures.into_iter().collect(),
+            };
+            self.graph
+                .names
+                .extend(Some(op.name().to_owned()).filter(|n| !n.is_empty()));
+            let outputs = names.iter().map(|name| Output {
+                name: name.clone(),
+                ..Output::default()
+            });
+            let outputs = outputs.collect();
+            let place = self.next_place();
+            let node = self
+                .graph
+                .add_vertex(place, Node::Op(Box::new(op)), outputs);
+            for (slot, name) in names
+                .iter()
+                .enumerate()
+                .filter(|(_, name)| !name.is_empty())
+            {
+                let value = Value {
+                    node,
+                    slot: slot as u32,
+                };
+                let by = describe(&self.graph, node);
+                self.define(name, value, || by)?;
+            }
+            operands.push(Operands { node, inputs });
+        }
+        Ok(operands)
+    }
+
+    fn connect(&mut self, operands: Operands) {
+        let Operands { node, inputs } = operands;
+        for (slot, name) in inputs
+            .into_iter()
+            .enumerate()
+            .filter(|(_, name)| !name.is_empty())
+        {
+            self.join(&name, node, Port::Input(slot as u32));
+        }
+        let captures = self
+            .graph
+            .op(node)
+            .map(|op| op.captures.clone())
+            .unwrap_or_default();
+        for (label, name) in captures.into_iter().enumerate() {
+            self.join(&name, node, Port::Capture(label as u32));
+        }
+    }
+
+    fn join(&mut self, name: &str, node: NodeId, to: Port) {
+        let by = || describe(&self.graph, node);
+        let value = match self.defined.get(name) {
+            Some(value) => *value,
+            None => {
+                let by = by();
+                self.capture(name, by)
+            }
+        };
+        self.graph.join(
+            value,
+            node,
+            Edge {
+                from: value.slot,
+                to,
+            },
+        );
+    }
+
+    /// A name that is not defined here belongs to an enclosing graph.
+    fn capture(&mut self, name: &str, by: String) -> Value {
+        self.free.entry(name.to_owned()).or_insert(by);
+        let node = self.graph.add_vertex(
+            0,
+            Node::Capture(name.to_owned()),
+            vec![Output {
+                name: name.to_owned(),
+                ..Output::default()
+            }],
+        );
+        let value = Value { node, slot: 0 };
+        self.defined.insert(name.to_owned(), value);
+        value
+    }
+
+    fn value_info(&mut self, entries: Vec<ValueInfoProto>) {
+        for (place, info) in entries.into_iter().enumerate() {
+            let place = place as u32;
+            let value = info
+                .name
+                .as_ref()
+                .and_then(|name| self.defined.get(name))
+                .copied();
+            let slot =
+                value.map(|v| &mut self.graph.vertex_mut(v.node).outputs[v.slot as usize].declared);
+            match slot {
+                Some(slot @ None) => *slot = Some((place, info)),
+                _ => self.graph.frame.stray_value_info.push((place, info)),
+            }
+        }
+    }
+
+    fn outputs(&mut self, outputs: Vec<ValueInfoProto>) {
+        for info in outputs {
+            let name = info.name.clone().unwrap_or_default();
+            let value = match self.defined.get(&name) {
+                Some(value) => *value,
+                None => self.capture(&name, "the graph's output list".to_owned()),
+            };
+            self.graph.outputs.push(GraphOutput { value, info });
+        }
+    }
+}
+
+fn import_attribute(
+    mut proto: AttributeProto,
+    captures: &mut BTreeSet<String>,
+) -> Result<Attribute, ImportError> {
+    let single = proto.g.take().map(|g| *g);
+    let many = std::mem::take(&mut proto.graphs);
+    let mut graphs = Vec::with_capacity(many.len() + usize::from(single.is_some()));
+    for body in single.into_iter().chain(many) {
+        let (graph, free) = import_graph(body)?;
+        captures.extend(free.into_keys());
+        graphs.push(graph);
+    }
+    Ok(Attribute { proto, graphs })
+}
+
+/// Keeps names of nested graphs from being given to new values of the graph around them.
+fn reserve_nested_names(graph: &mut Graph) {
+    let nested: Vec<String> = graph
+        .unordered()
+        .filter_map(|id| graph.op(id))
+        .flat_map(|op| op.subgraphs())
+        .flat_map(all_names)
+        .collect();
+    graph.names.extend(nested);
+}
+
+fn all_names(graph: &Graph) -> Vec<String> {
+    let inner = graph
+        .unordered()
+        .filter_map(|id| graph.op(id))
+        .flat_map(|op| op.subgraphs());
+    graph
+        .names
+        .iter()
+        .cloned()
+        .chain(inner.flat_map(all_names))
+        .collect()
+}
+
+fn first_on_cycle(graph: &Graph) -> Option<NodeId> {
+    let order = crate::order::topological(graph);
+    if order.len() == graph.net.node_count() {
+        return None;
+    }
+    let reached: BTreeSet<NodeId> = order.into_iter().collect();
+    graph.unordered().find(|id| !reached.contains(id))
+}
+
+fn describe(graph: &Graph, id: NodeId) -> String {
+    let kind = graph.op(id).map_or_else(|| "value".to_owned(), Op::kind);
+    format!("{kind} node \"{}\"", graph.label(id))
+}

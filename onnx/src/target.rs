@@ -1,0 +1,130 @@
+//! Where output goes: a temporary file beside its final name, renamed when it is whole.
+
+use std::error::Error;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, NamedTempFile};
+
+use crate::error::WriteError;
+
+/// An output path and what stands there.
+pub(crate) struct Target {
+    /// The path without symbolic links in its last part.
+    pub(crate) path: PathBuf,
+    /// Whether a file can lie beside it and be found from it.
+    pub(crate) has_neighbours: bool,
+    /// A device or a pipe: written to, not replaced.
+    stream: bool,
+}
+
+impl Target {
+    /// Looks at `path`. A symbolic link stays and the file behind it is replaced.
+    pub(crate) fn at(path: &Path) -> Result<Self, WriteError> {
+        if path.file_name().is_none() {
+            return Err(WriteError::NotAFile(path.to_path_buf()));
+        }
+        let linked = fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink());
+        let real = if linked {
+            fs::canonicalize(path).map_err(|e| io_error(path, e))?
+        } else {
+            path.to_path_buf()
+        };
+        // What cannot be looked at is not there, or the temporary file will say why.
+        let found = fs::metadata(&real).ok();
+        if found.as_ref().is_some_and(fs::Metadata::is_dir) {
+            return Err(WriteError::NotAFile(path.to_path_buf()));
+        }
+        let stream = found.is_some_and(|m| !m.is_file());
+        Ok(Self {
+            path: real,
+            has_neighbours: !linked && !stream,
+            stream,
+        })
+    }
+
+    /// Opens the target for writing.
+    pub(crate) fn open(&self) -> Result<Output, WriteError> {
+        if self.stream {
+            let file = OpenOptions::new().write(true).open(&self.path);
+            return Ok(Output::Stream(file.map_err(|e| io_error(&self.path, e))?));
+        }
+        Ok(Output::Temporary(temporary(&self.path)?))
+    }
+}
+
+/// A target that is being written.
+pub(crate) enum Output {
+    Stream(File),
+    Temporary(Temporary),
+}
+
+impl Output {
+    pub(crate) fn file(&mut self) -> &mut File {
+        match self {
+            Output::Stream(file) => file,
+            Output::Temporary(temporary) => temporary.file.as_file_mut(),
+        }
+    }
+
+    /// Gives the output its name.
+    pub(crate) fn finish(self) -> Result<(), WriteError> {
+        match self {
+            Output::Stream(_) => Ok(()),
+            Output::Temporary(temporary) => temporary.rename(),
+        }
+    }
+}
+
+/// A file that disappears unless it is renamed to its final name.
+pub(crate) struct Temporary {
+    pub(crate) file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Temporary {
+    pub(crate) fn rename(self) -> Result<(), WriteError> {
+        match self.file.persist(&self.path) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(io_error(&self.path, e.error)),
+        }
+    }
+}
+
+/// A temporary file in the folder of `path`, with the permissions of any new file.
+pub(crate) fn temporary(path: &Path) -> Result<Temporary, WriteError> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let mut builder = Builder::new();
+    builder.prefix(".bcosc-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Without this only the owner could read the output. The umask takes its part off.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let file = builder
+        .tempfile_in(parent.unwrap_or(Path::new(".")))
+        .map_err(|e| io_error(path, bare(e)))?;
+    Ok(Temporary {
+        file,
+        path: path.to_path_buf(),
+    })
+}
+
+pub(crate) fn io_error(path: &Path, error: io::Error) -> WriteError {
+    WriteError::Io {
+        path: path.to_path_buf(),
+        error,
+    }
+}
+
+/// The system's error without the temporary file's random name, which says nothing to a user.
+fn bare(error: io::Error) -> io::Error {
+    let code = error
+        .get_ref()
+        .and_then(Error::source)
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .and_then(io::Error::raw_os_error);
+    code.map_or(error, io::Error::from_raw_os_error)
+}
