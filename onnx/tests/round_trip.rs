@@ -14,7 +14,7 @@ use prost::Message as _;
 fn every_message_comes_back() {
     let model = full_model();
     let file = decode(encode(&model).unwrap()).unwrap();
-    assert_eq!(file.model, model);
+    assert!(file.model == model);
     assert_eq!(file.unknown_fields, []);
 }
 
@@ -73,7 +73,7 @@ fn an_independent_decoder_agrees() {
     assert_eq!(theirs.training_info[0].update_binding[0].value, "u");
 
     let again = theirs.write_to_bytes().unwrap();
-    assert_eq!(decode(again.into()).unwrap().model, model);
+    assert!(decode(again.into()).unwrap().model == model);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_file_is_what_encode_makes_and_two_runs_agree() {
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
 
     let file = read(&path).unwrap();
-    assert_eq!(file.model, model);
+    assert!(file.model == model);
     assert_eq!(file.bytes, bytes.len() as u64);
     assert_eq!(file.path.as_deref(), Some(path.as_path()));
 }
@@ -170,7 +170,9 @@ fn models_of_a_folder_come_back() {
             assert_eq!(file.unknown_fields, [], "{}", path.display());
             let copy = out.path().join("copy.onnx");
             write(&file.model, &copy, &WriteOptions::default()).unwrap();
-            assert_eq!(read(&copy).unwrap().model, file.model, "{}", path.display());
+            // As bytes, since a NaN among the values is not equal to itself.
+            let back = encode(&read(&copy).unwrap().model).unwrap();
+            assert!(back == encode(&file.model).unwrap(), "{}", path.display());
             count += 1;
         }
     }

@@ -1,1 +1,13 @@
+//! Rewrites that turn a network into a B-cos network.
+//!
+//! A [`Pass`] is one rewrite; a recipe ([`recipe::CNN`]) is an ordered list of them.
 
+pub mod canonical;
+mod pass;
+mod reason;
+pub mod recipe;
+mod settings;
+
+pub use pass::{Change, Context, Effect, Outcome, Pass, PassError, Skip};
+pub use reason::Reason;
+pub use settings::{InputContract, LogitBias, Normalization, Settings};

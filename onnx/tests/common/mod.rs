@@ -146,7 +146,7 @@ fn sparse(name: &str) -> SparseTensorProto {
     let indices = [1i64, 4].iter().flat_map(|i| i.to_le_bytes()).collect();
     SparseTensorProto {
         values: Some(Box::new(floats(name, 2))),
-        indices: Some(Box::new(raw_tensor("", DataType::Int64, &[2], indices))),
+        indices: Some(Box::new(raw_tensor("indices", DataType::Int64, &[2], indices))),
         dims: vec![2, 3],
     }
 }

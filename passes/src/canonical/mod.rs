@@ -1,0 +1,1 @@
+//! The canonical form: what exporters add around a network is taken away.
