@@ -128,6 +128,11 @@ impl Graph {
         nodes
     }
 
+    /// Number of operators.
+    pub fn op_count(&self) -> usize {
+        self.net.node_weights().filter(|v| matches!(v.node, Node::Op(_))).count()
+    }
+
     /// Every node in order of creation; cheaper than [`Graph::nodes`] where order does not matter.
     pub fn unordered(&self) -> impl Iterator<Item = NodeId> {
         self.net.node_indices().map(|index| self.id(index))

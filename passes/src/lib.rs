@@ -4,6 +4,7 @@
 
 pub mod canonical;
 mod pass;
+pub mod pipeline;
 mod reason;
 pub mod recipe;
 mod settings;
