@@ -17,7 +17,7 @@ impl Model {
 }
 
 /// What captured labels are called in the enclosing graph.
-type Labels<'a> = BTreeMap<&'a str, &'a str>;
+pub(crate) type Labels<'a> = BTreeMap<&'a str, &'a str>;
 
 fn export_graph(graph: &Graph, labels: &Labels) -> GraphProto {
     let frame = &graph.frame;
@@ -125,7 +125,7 @@ fn inner_labels<'a>(graph: &'a Graph, id: NodeId, op: &'a Op, labels: &Labels<'a
     op.captures.iter().map(String::as_str).zip(names).collect()
 }
 
-fn export_attribute(attribute: &Attribute, labels: &Labels) -> AttributeProto {
+pub(crate) fn export_attribute(attribute: &Attribute, labels: &Labels) -> AttributeProto {
     let mut proto = attribute.proto.clone();
     let mut graphs = attribute
         .graphs

@@ -130,7 +130,10 @@ impl Graph {
 
     /// Number of operators.
     pub fn op_count(&self) -> usize {
-        self.net.node_weights().filter(|v| matches!(v.node, Node::Op(_))).count()
+        self.net
+            .node_weights()
+            .filter(|v| matches!(v.node, Node::Op(_)))
+            .count()
     }
 
     /// Every node in order of creation; cheaper than [`Graph::nodes`] where order does not matter.
@@ -280,6 +283,17 @@ impl Graph {
     /// Records what inference found about a value.
     pub fn set_value_type(&mut self, value: Value, inferred: TensorType) {
         self.vertex_mut(value.node).outputs[value.slot as usize].inferred = Some(inferred);
+    }
+
+    /// Declares an input of the graph anew. Without effect on values that are no inputs.
+    pub fn retype_input(&mut self, input: Value, tensor_type: TensorType) {
+        let vertex = self.vertex_mut(input.node);
+        let output = &mut vertex.outputs[0];
+        if let Node::Input(info) = &mut vertex.node {
+            info.r#type = Some(Box::new(tensor_type.to_proto()));
+            output.declared = None;
+            output.inferred = Some(tensor_type);
+        }
     }
 
     /// The tensor behind a value: a parameter's, or a `Constant` node's.

@@ -175,6 +175,12 @@ impl Op {
         self.attributes.retain(|a| a.name() != name);
     }
 
+    /// The same with a name; on a patch's operator it is the end of the name that the node gets.
+    pub fn named(mut self, name: &str) -> Self {
+        self.header.name = Some(name.to_owned());
+        self
+    }
+
     /// The same with an attribute; for building operators in one expression.
     pub fn with(mut self, attribute: Attribute) -> Self {
         self.set(attribute);
@@ -237,6 +243,8 @@ pub(crate) mod attribute_type {
     pub const STRINGS: i32 = 8;
     pub const TENSORS: i32 = 9;
     pub const GRAPHS: i32 = 10;
+    pub const SPARSE_TENSORS: i32 = 12;
+    pub const TYPE_PROTOS: i32 = 14;
 }
 
 impl Attribute {

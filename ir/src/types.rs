@@ -144,6 +144,17 @@ fn dim_to_proto(dim: &Dim) -> TensorShapeProtoDimension {
     }
 }
 
+/// Reads `batch,3,?`: sizes, names, and `?` for what is unknown. An empty text is a scalar.
+pub(crate) fn dims_from_text(text: &str) -> Shape {
+    let dims = text.split(',').map(str::trim).filter(|d| !d.is_empty());
+    dims.map(|dim| match (dim, dim.parse()) {
+        (_, Ok(size)) => Dim::Known(size),
+        ("?", _) => Dim::Unknown,
+        (name, _) => Dim::Symbol(name.to_owned()),
+    })
+    .collect()
+}
+
 fn is_identifier(text: &str) -> bool {
     !text.is_empty()
         && text.chars().all(|c| c.is_alphanumeric() || c == '_')

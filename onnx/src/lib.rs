@@ -1,7 +1,7 @@
 //! ONNX wire format: schema, memory-mapped reader, streaming writer.
 //!
-//! [`read`] maps a model file and decodes its structure; weights stay where they are, as
-//! [`bytes::Bytes`] that point into the map. [`write`] sends them from there to the output, so no
+//! [`read()`] maps a model file and decodes its structure; weights stay where they are, as
+//! [`bytes::Bytes`] that point into the map. [`write()`] sends them from there to the output, so no
 //! copy of the weights is ever gathered in memory. External data is followed inside the model's
 //! folder only, and every declared size is checked against what is really there.
 //!

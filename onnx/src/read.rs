@@ -32,7 +32,7 @@ pub struct ModelFile {
 ///
 /// The file and its external data files are mapped, and stay mapped as long as any payload of them
 /// is alive. They must not be cut short meanwhile: a map has no way to report that, and the system
-/// ends the process. Replacing a file (as [`crate::write`] does) is fine.
+/// ends the process. Replacing a file (as [`crate::write()`] does) is fine.
 ///
 /// A tensor with external data gets its bytes in `raw_data` and keeps `data_location` and
 /// `external_data`, see [`TensorProto::is_external`].
@@ -57,7 +57,7 @@ pub fn read(path: &Path) -> Result<ModelFile, ReadError> {
 /// Reads a model in memory, without copying its weights.
 ///
 /// # Errors
-/// As [`read`]; external data is an error, since there is no folder to look in.
+/// As [`read()`]; external data is an error, since there is no folder to look in.
 pub fn decode(bytes: Bytes) -> Result<ModelFile, ReadError> {
     let fail = |kind| ReadError::new(None, kind);
     let mut file = parse(bytes).map_err(fail)?;

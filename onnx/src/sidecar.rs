@@ -12,6 +12,7 @@ use crate::proto::{ModelProto, StringStringEntryProto, TensorProto};
 use crate::read::structure;
 use crate::tensor::EXTERNAL;
 use crate::walk::{Role, exclusive, shared};
+use crate::write::prefault;
 
 /// Smaller tensors stay in the model file, as ONNX's own tools and PyTorch keep them: there they
 /// are in reach of shape inference, and a page each would be waste.
@@ -96,6 +97,7 @@ impl Sidecar {
         for part in &self.parts {
             zeros(file, part.offset - at).map_err(io)?;
             let bytes = part.data.payload()?;
+            prefault(&bytes);
             file.write_all(&bytes).map_err(io)?;
             at = part.offset + bytes.len() as u64;
         }

@@ -1,6 +1,5 @@
 //! Where output goes: a temporary file beside its final name, renamed when it is whole.
 
-use std::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -95,17 +94,14 @@ impl Temporary {
 /// A temporary file in the folder of `path`, with the permissions of any new file.
 pub(crate) fn temporary(path: &Path) -> Result<Temporary, WriteError> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    let mut builder = Builder::new();
-    builder.prefix(".bcosc-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Without this only the owner could read the output. The umask takes its part off.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let file = builder
-        .tempfile_in(parent.unwrap_or(Path::new(".")))
-        .map_err(|e| io_error(path, bare(e)))?;
+    // Opened here, so that it has the permissions of any new file and not the owner's alone.
+    let file = Builder::new()
+        .prefix(".bcosc-")
+        .suffix(".tmp")
+        .make_in(parent.unwrap_or(Path::new(".")), |path| {
+            File::create_new(path)
+        })
+        .map_err(|e| io_error(path, e))?;
     Ok(Temporary {
         file,
         path: path.to_path_buf(),
@@ -117,14 +113,4 @@ pub(crate) fn io_error(path: &Path, error: io::Error) -> WriteError {
         path: path.to_path_buf(),
         error,
     }
-}
-
-/// The system's error without the temporary file's random name, which says nothing to a user.
-fn bare(error: io::Error) -> io::Error {
-    let code = error
-        .get_ref()
-        .and_then(Error::source)
-        .and_then(|source| source.downcast_ref::<io::Error>())
-        .and_then(io::Error::raw_os_error);
-    code.map_or(error, io::Error::from_raw_os_error)
 }

@@ -61,9 +61,9 @@ impl TensorProto {
 
     /// Whether the model says that the data lies in another file.
     ///
-    /// After [`crate::read`] such a tensor has its bytes in `raw_data` *and* keeps `data_location`
+    /// After [`crate::read()`] such a tensor has its bytes in `raw_data` *and* keeps `data_location`
     /// and `external_data` as they were: the two together mark data that came from outside. A model
-    /// file never has both, and [`crate::write`] never writes both.
+    /// file never has both, and [`crate::write()`] never writes both.
     pub fn is_external(&self) -> bool {
         self.data_location == Some(EXTERNAL)
     }

@@ -154,11 +154,34 @@ fn stream(model: &ModelProto, file: &mut impl Write, path: &Path) -> Result<u64,
     model.encode_raw(&mut rope);
     let mut bytes = 0;
     for piece in rope.into_pieces() {
+        prefault(&piece);
         file.write_all(&piece).map_err(|e| io_error(path, e))?;
         bytes += piece.len() as u64;
     }
     Ok(bytes)
 }
+
+/// Maps the pages of a payload at once. Writing it would map them a few at a time, which takes
+/// half as long again as the copy itself.
+#[cfg(target_os = "linux")]
+pub(crate) fn prefault(bytes: &[u8]) {
+    use rustix::mm::{Advice, madvise};
+    let offset = bytes.as_ptr().addr() % rustix::param::page_size();
+    let start = bytes.as_ptr().wrapping_sub(offset);
+    // SAFETY: this advice reads pages into the page table and changes nothing. The range begins
+    // on the page that `bytes` begins on, so all of it is mapped.
+    // A refusal (old kernels do not know it) costs time only.
+    let _ = unsafe {
+        madvise(
+            start.cast_mut().cast(),
+            bytes.len() + offset,
+            Advice::LinuxPopulateRead,
+        )
+    };
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn prefault(_: &[u8]) {}
 
 fn within_limit(model: &ModelProto) -> Result<(), WriteError> {
     let bytes = model.encoded_len() as u64;

@@ -3,11 +3,15 @@
 //! A [`Pass`] is one rewrite; a recipe ([`recipe::CNN`]) is an ordered list of them.
 
 pub mod canonical;
+pub mod cnn;
+pub mod layer;
+pub mod marker;
 mod pass;
 pub mod pipeline;
 mod reason;
 pub mod recipe;
 mod settings;
+pub mod weights;
 
 pub use pass::{Change, Context, Effect, Outcome, Pass, PassError, Skip};
 pub use reason::Reason;

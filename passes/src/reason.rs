@@ -15,6 +15,64 @@ pub enum Reason {
     /// Something else reads a value that the rule would change.
     #[error("\"{0}\" is used elsewhere too")]
     UsedElsewhere(String),
+    /// An option says so.
+    #[error("kept by {0}")]
+    Kept(&'static str),
+    /// The layer gives the logits.
+    #[error("it is the last layer before the output")]
+    Head,
+    /// The node does not have what its operator must have.
+    #[error("the node lacks an input or attribute that the operator must have")]
+    Malformed,
+    /// Second output of a max pool.
+    #[error("its indices output is used")]
+    IndicesUsed,
+    /// An operator does not exist in the model's opset.
+    #[error("{what} needs opset {opset}; raise it with --opset {opset}")]
+    NeedsOpset {
+        /// First opset that has it.
+        opset: i64,
+        /// What is needed.
+        what: &'static str,
+    },
+    /// A norm that computes batch statistics.
+    #[error("the norm is in training mode, or its statistics are used; export the model in eval mode")]
+    TrainingMode,
+    /// A bias that is not one number an output unit.
+    #[error("its bias is not one number an output unit")]
+    BiasShape,
+    /// Several inputs, or none, could be the image.
+    #[error("the model has {inputs} inputs, and not exactly one of them is an image (floating point, rank 3 or more)")]
+    NoImageInput {
+        /// Number of inputs.
+        inputs: usize,
+    },
+    /// Raw images need to be normalised.
+    #[error("this input contract takes raw images: say how the model was normalised with --mean and --std, or --normalization")]
+    NormalizationMissing,
+    /// As many means and standard deviations as channels are needed.
+    #[error("the input has {channels} channels, but {given} numbers of mean or std are given")]
+    NormalizationLength {
+        /// Channels of the input.
+        channels: u64,
+        /// Numbers given.
+        given: usize,
+    },
+    /// The graph changes the input before the first layer.
+    #[error("node \"{0}\" processes the input before the first linear layer; use --input same")]
+    PreprocessingInGraph(String),
+    /// Nothing in the graph is linear.
+    #[error("no convolution or linear layer depends on the input")]
+    NoLinearLayer,
+    /// The first layer is one that cannot be doubled.
+    #[error("the first layer is neither a convolution nor a linear layer on flattened images")]
+    FirstLayerForm,
+    /// An output that is not class logits.
+    #[error("the output is not logits of more than two classes")]
+    NotLogits,
+    /// A batch norm that subtracts a mean.
+    #[error("the norm subtracts a mean; run uncentre-norms first")]
+    Centred,
 }
 
 impl Serialize for Reason {

@@ -1,9 +1,24 @@
 //! The recipes: which passes run, in which order.
 
 use crate::Pass;
+use crate::cnn::*;
 
 /// What every recipe starts with: the canonical form.
 pub static CANONICAL: &[&dyn Pass] = &[];
 
-/// Classic convolutional networks.
-pub static CNN: &[&dyn Pass] = &[];
+/// Classic convolutional networks, after the canonical form.
+pub static CNN: &[&dyn Pass] = &[
+    // Norms: statistics into biases, folded ones restored while every convolution still has its bias.
+    &uncentre_norms::UncentreNorms,
+    &restore_norms::RestoreNorms,
+    // Structure at both ends.
+    &reorder_head::ReorderHead,
+    &double_input::DoubleInput,
+    // Departures from the original.
+    &average_pool::AveragePools,
+    &remove_biases::RemoveBiases,
+    // What B-cos is.
+    &bcos::Bcos,
+    &logit_bias::AddLogitBias,
+    &lower::Lower,
+];

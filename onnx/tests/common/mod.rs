@@ -146,7 +146,12 @@ fn sparse(name: &str) -> SparseTensorProto {
     let indices = [1i64, 4].iter().flat_map(|i| i.to_le_bytes()).collect();
     SparseTensorProto {
         values: Some(Box::new(floats(name, 2))),
-        indices: Some(Box::new(raw_tensor("indices", DataType::Int64, &[2], indices))),
+        indices: Some(Box::new(raw_tensor(
+            "indices",
+            DataType::Int64,
+            &[2],
+            indices,
+        ))),
         dims: vec![2, 3],
     }
 }
@@ -337,4 +342,13 @@ pub fn full_model() -> ModelProto {
             device: vec!["a".into(), "b".into()],
         }],
     }
+}
+
+/// The full model without its one large tensor, for tests that change or cut it byte by byte.
+pub fn small_model() -> ModelProto {
+    let mut model = full_model();
+    if let Some(graph) = &mut model.graph {
+        graph.initializer.remove(0);
+    }
+    model
 }

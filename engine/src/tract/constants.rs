@@ -1,0 +1,127 @@
+//! Constants that nodes carry in their attributes.
+
+use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
+use bcosc_ir::{DataType, Tensor};
+
+use super::tensor::Bfloat16;
+
+/// Whether a node is ONNX's `Constant`.
+pub(crate) fn is_constant(node: &NodeProto) -> bool {
+    node.op_type.as_deref() == Some("Constant") && is_standard(node.domain.as_deref())
+}
+
+/// Whether a domain is that of ONNX's own operators.
+pub(crate) fn is_standard(domain: Option<&str>) -> bool {
+    matches!(domain, None | Some("" | "ai.onnx"))
+}
+
+/// The value of a `Constant` node; `None` for strings and sparse tensors.
+pub(crate) fn take_constant(node: NodeProto) -> Option<Tensor> {
+    let attribute = node.attribute.into_iter().next()?;
+    let floats = |dims: &[u64], values: &[f32]| Tensor::f32s(dims, values.to_vec());
+    Some(match attribute.name.as_deref()? {
+        "value" => Tensor::from_proto(*attribute.t?).ok()?,
+        "value_int" => Tensor::i64s(&[], vec![attribute.i?]),
+        "value_float" => floats(&[], &[attribute.f?]),
+        "value_ints" => Tensor::i64_vec(&attribute.ints),
+        "value_floats" => floats(&[attribute.floats.len() as u64], &attribute.floats),
+        _ => return None,
+    })
+}
+
+/// The element type that stands for bfloat16.
+pub(crate) fn stand_in(bfloat16: Bfloat16) -> Option<DataType> {
+    match bfloat16 {
+        Bfloat16::AsFloat => Some(DataType::Float),
+        Bfloat16::AsFloat16 => Some(DataType::Float16),
+        Bfloat16::Unknown => None,
+    }
+}
+
+/// Replaces bfloat16 by its stand-in where a node's attributes name an element type or hold a value.
+pub(crate) fn retype(node: &mut NodeProto, stand_in: DataType) {
+    node.attribute
+        .iter_mut()
+        .for_each(|attribute| retype_attribute(attribute, stand_in));
+}
+
+fn retype_attribute(attribute: &mut AttributeProto, stand_in: DataType) {
+    let bfloat16 = DataType::Bfloat16.to_i32();
+    let names_type = matches!(attribute.name.as_deref(), Some("to" | "dtype"));
+    if names_type && attribute.i == Some(bfloat16.into()) {
+        attribute.i = Some(stand_in.to_i32().into());
+    }
+    let held = attribute
+        .t
+        .as_deref()
+        .filter(|t| t.data_type == Some(bfloat16));
+    let widened = held
+        .and_then(|t| Tensor::from_proto(t.clone()).ok())
+        .and_then(|t| {
+            let elements = t.to_f64s().ok()?;
+            Tensor::floats(stand_in, &t.dims(), &elements)
+        });
+    if let Some(tensor) = widened {
+        attribute.t = Some(Box::new(tensor.into_proto()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn constant(attribute: AttributeProto) -> NodeProto {
+        NodeProto {
+            op_type: Some("Constant".into()),
+            attribute: vec![attribute],
+            ..NodeProto::default()
+        }
+    }
+
+    #[test]
+    fn every_dense_form_of_constant_is_read() {
+        let named = |name: &str| AttributeProto {
+            name: Some(name.into()),
+            ..AttributeProto::default()
+        };
+        let int = constant(AttributeProto {
+            i: Some(-3),
+            ..named("value_int")
+        });
+        assert_eq!(take_constant(int), Some(Tensor::i64s(&[], vec![-3])));
+        let floats = constant(AttributeProto {
+            floats: vec![1.0, 2.5],
+            ..named("value_floats")
+        });
+        assert_eq!(
+            take_constant(floats),
+            Some(Tensor::f32s(&[2], vec![1.0, 2.5]))
+        );
+        let held = Tensor::i64_vec(&[4, 5]);
+        let tensor = constant(AttributeProto {
+            t: Some(Box::new(held.proto().clone())),
+            ..named("value")
+        });
+        assert_eq!(take_constant(tensor), Some(held));
+        let text = constant(AttributeProto {
+            s: Some("x".into()),
+            ..named("value_string")
+        });
+        assert_eq!(take_constant(text), None);
+    }
+
+    #[test]
+    fn bfloat16_attributes_become_what_tract_has() {
+        let to = AttributeProto {
+            name: Some("to".into()),
+            i: Some(DataType::Bfloat16.to_i32().into()),
+            ..AttributeProto::default()
+        };
+        let mut node = NodeProto {
+            attribute: vec![to],
+            ..NodeProto::default()
+        };
+        retype(&mut node, DataType::Float);
+        assert_eq!(node.attribute[0].i, Some(1));
+    }
+}

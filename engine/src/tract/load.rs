@@ -1,0 +1,412 @@
+//! An ONNX graph as tract's untyped graph.
+//!
+//! tract's own reader takes a whole encoded model, copies every weight on the way and gives up at
+//! the first node that it cannot take. Here only the nodes pass through its decoder, weights go
+//! straight from the model file into tract's memory (or stay out of it, where only their types
+//! matter), and what tract cannot take is left as a hole with a reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bcosc_ir::onnx::proto::{
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+};
+use bcosc_ir::{DataType, InterpreterError, Model, Tensor, TensorType};
+use tract_onnx::Onnx;
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb;
+use tract_onnx::prelude::{Framework, InferenceFact, InferenceModel};
+use tract_onnx::tract_hir::internal::{
+    InferenceOp, InletId, OutletId, TVec, TypedFact, bail, tvec,
+};
+use tract_onnx::tract_hir::ops::konst::Const;
+use tract_onnx::tract_hir::ops::source::Source;
+use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
+
+use super::constants::{is_constant, is_standard, retype, stand_in, take_constant};
+use super::guard::guarded;
+use super::symbols::Symbols;
+use super::tensor::{Bfloat16, to_datum_type, to_tract};
+
+/// Integers of at most this many bytes are always given: shapes are computed from them.
+const SHAPE_BYTES: u64 = 1 << 16;
+
+/// Which weights tract gets to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weights {
+    /// All.
+    Values,
+    /// Those of at most this many bytes; of the others the types only.
+    UpTo(u64),
+}
+
+/// A graph input that has to be fed.
+#[derive(Clone, Debug)]
+pub(crate) struct Port {
+    pub name: String,
+    pub declared: Option<TensorType>,
+    pub outlet: OutletId,
+}
+
+/// A graph in tract's hands.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub model: InferenceModel,
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<String>,
+    /// Graph inputs and what nodes compute; initializers are not among them.
+    pub values: Vec<(String, OutletId)>,
+    /// What tract does not take, and why.
+    pub holes: Vec<String>,
+    pub bfloat16: Bfloat16,
+}
+
+/// Builds tract's graph.
+pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, InterpreterError> {
+    let mut proto = model.to_proto();
+    let graph = proto.graph.take().map(|graph| *graph).unwrap_or_default();
+    let declared = declared_types(&graph);
+    let bfloat16 = match weights {
+        Weights::Values => Bfloat16::AsFloat,
+        Weights::UpTo(_) if names_half_precision(&graph) => Bfloat16::Unknown,
+        Weights::UpTo(_) => Bfloat16::AsFloat16,
+    };
+
+    let mut loader = Loader::new(weights, bfloat16);
+    loader.initializers(graph.initializer)?;
+    for sparse in graph.sparse_initializer {
+        let name = sparse.values.and_then(|values| values.name);
+        loader.constant(&name.unwrap_or_default(), None)?;
+    }
+    let inputs = loader.inputs(&graph.input)?;
+    let (constants, nodes): (Vec<_>, Vec<_>) = graph.node.into_iter().partition(is_constant);
+    for node in constants {
+        let name = node.output.first().cloned().unwrap_or_default();
+        let outlet = loader.constant(&name, take_constant(node).as_ref())?;
+        loader.values.push((name, outlet));
+    }
+    loader.nodes(&skeleton(proto.opset_import, nodes, bfloat16)?, &declared)?;
+
+    let outputs: Vec<String> = graph.output.into_iter().filter_map(|o| o.name).collect();
+    let outlets = outputs
+        .iter()
+        .map(|name| loader.outlet(name, || "the graph's outputs".into()));
+    loader.model.outputs = outlets.collect::<Result<_, _>>()?;
+    Ok(Loaded {
+        model: loader.model,
+        inputs,
+        outputs,
+        values: loader.values,
+        holes: loader.holes,
+        bfloat16,
+    })
+}
+
+/// The nodes alone, in tract's messages.
+fn skeleton(
+    opset_import: Vec<OperatorSetIdProto>,
+    mut nodes: Vec<NodeProto>,
+    bfloat16: Bfloat16,
+) -> Result<pb::ModelProto, InterpreterError> {
+    if let Some(stand_in) = stand_in(bfloat16) {
+        nodes.iter_mut().for_each(|node| retype(node, stand_in));
+    }
+    let graph = GraphProto {
+        node: nodes,
+        ..GraphProto::default()
+    };
+    let graph = Some(Box::new(graph));
+    let skeleton = ModelProto {
+        opset_import,
+        graph,
+        ..ModelProto::default()
+    };
+    let bytes = bcosc_ir::onnx::encode(&skeleton).map_err(|e| InterpreterError(e.to_string()))?;
+    guarded(
+        || "the nodes do not decode".into(),
+        || tract_onnx::onnx().proto_model_for_read(&mut bytes.as_ref()),
+    )
+}
+
+/// The tensor types that the file declares.
+fn declared_types(graph: &GraphProto) -> BTreeMap<String, TensorType> {
+    let infos = graph.value_info.iter().chain(&graph.output);
+    infos
+        .filter_map(|info| Some((info.name.clone()?, tensor_type(info)?)))
+        .collect()
+}
+
+fn tensor_type(info: &ValueInfoProto) -> Option<TensorType> {
+    TensorType::from_proto(info.r#type.as_ref()?)
+}
+
+/// Whether half precision occurs, so that it cannot stand for bfloat16.
+fn names_half_precision(graph: &GraphProto) -> bool {
+    let half = DataType::Float16.to_i32();
+    let typed = |tensor: &TensorProto| tensor.data_type == Some(half);
+    graph.initializer.iter().any(typed)
+        || graph
+            .input
+            .iter()
+            .filter_map(tensor_type)
+            .any(|t| t.dtype == DataType::Float16)
+        || graph
+            .node
+            .iter()
+            .flat_map(|node| &node.attribute)
+            .any(|attribute| {
+                attribute.t.as_deref().is_some_and(typed)
+                    || (attribute.name.as_deref() == Some("to") && attribute.i == Some(half.into()))
+            })
+}
+
+struct Loader {
+    model: InferenceModel,
+    outlets: BTreeMap<String, OutletId>,
+    values: Vec<(String, OutletId)>,
+    holes: Vec<String>,
+    symbols: Symbols,
+    weights: Weights,
+    bfloat16: Bfloat16,
+}
+
+impl Loader {
+    fn new(weights: Weights, bfloat16: Bfloat16) -> Self {
+        let model = InferenceModel::default();
+        let symbols = Symbols::new(model.symbols.clone());
+        Loader {
+            model,
+            outlets: BTreeMap::new(),
+            values: Vec::new(),
+            holes: Vec::new(),
+            symbols,
+            weights,
+            bfloat16,
+        }
+    }
+
+    fn initializers(&mut self, initializers: Vec<TensorProto>) -> Result<(), InterpreterError> {
+        for proto in initializers {
+            let name = proto.name.clone().unwrap_or_default();
+            let tensor = Tensor::from_proto(proto).map_err(|e| InterpreterError(e.to_string()))?;
+            self.constant(&name, Some(&tensor))?;
+        }
+        Ok(())
+    }
+
+    /// A constant, or its type alone.
+    fn constant(
+        &mut self,
+        name: &str,
+        tensor: Option<&Tensor>,
+    ) -> Result<OutletId, InterpreterError> {
+        let Some(tensor) = tensor else {
+            if self.weights == Weights::Values {
+                self.holes.push(format!(
+                    "`{name}`: a constant that is neither dense nor numeric"
+                ));
+            }
+            return self.source(name, InferenceFact::default());
+        };
+        let datum_type = to_datum_type(tensor.dtype(), self.bfloat16);
+        if !self.shows(tensor) || datum_type.is_none() {
+            if self.weights == Weights::Values {
+                self.holes
+                    .push(format!("`{name}`: no arithmetic on {}", tensor.dtype()));
+            }
+            let fact = self.symbols.value_fact(datum_type, &tensor.tensor_type());
+            return self.source(name, fact);
+        }
+        let value =
+            to_tract(tensor).map_err(|e| InterpreterError(format!("constant `{name}`: {e}")))?;
+        let added = guarded(
+            || format!("constant `{name}`"),
+            || {
+                let value = value.into();
+                let fact = TypedFact::try_from(&value)?.into();
+                self.model.add_node(name, Const::new(value)?, tvec![fact])
+            },
+        );
+        let outlet = OutletId::from(added?);
+        self.outlets.insert(name.to_owned(), outlet);
+        Ok(outlet)
+    }
+
+    /// Whether tract gets a constant's value.
+    fn shows(&self, tensor: &Tensor) -> bool {
+        let Weights::UpTo(limit) = self.weights else {
+            return tensor.dtype() != DataType::String;
+        };
+        match tensor.dtype() {
+            // What stands for bfloat16 while inferring would round differently.
+            DataType::String | DataType::Bfloat16 => false,
+            DataType::Int64 | DataType::Int32 => tensor.byte_len() <= limit.max(SHAPE_BYTES),
+            _ => tensor.byte_len() <= limit,
+        }
+    }
+
+    fn source(&mut self, name: &str, fact: InferenceFact) -> Result<OutletId, InterpreterError> {
+        let add = || self.model.add_node(name, Source::new(), tvec![fact]);
+        let outlet = OutletId::from(guarded(|| format!("`{name}`"), add)?);
+        self.outlets.insert(name.to_owned(), outlet);
+        Ok(outlet)
+    }
+
+    /// Graph inputs; those that an initializer has a value for are constants.
+    fn inputs(&mut self, infos: &[ValueInfoProto]) -> Result<Vec<Port>, InterpreterError> {
+        let named = infos
+            .iter()
+            .map(|info| (info.name.as_deref().unwrap_or_default(), tensor_type(info)));
+        let free: Vec<_> = named
+            .filter(|(name, _)| !self.outlets.contains_key(*name))
+            .collect();
+        self.symbols
+            .reserve(free.iter().filter_map(|(_, declared)| declared.as_ref()));
+        let mut ports = Vec::new();
+        for (name, declared) in free {
+            let fact = declared
+                .as_ref()
+                .map_or_else(InferenceFact::default, |declared| {
+                    let datum_type = to_datum_type(declared.dtype, self.bfloat16);
+                    self.symbols.input_fact(datum_type, declared)
+                });
+            let outlet = self.source(name, fact)?;
+            self.model.inputs.push(outlet);
+            self.values.push((name.to_owned(), outlet));
+            ports.push(Port {
+                name: name.to_owned(),
+                declared,
+                outlet,
+            });
+        }
+        Ok(ports)
+    }
+
+    fn outlet(
+        &self,
+        name: &str,
+        user: impl FnOnce() -> String,
+    ) -> Result<OutletId, InterpreterError> {
+        let found = self.outlets.get(name).copied();
+        found.ok_or_else(|| {
+            InterpreterError(format!("{} use `{name}`, which nothing defines", user()))
+        })
+    }
+
+    fn nodes(
+        &mut self,
+        skeleton: &pb::ModelProto,
+        declared: &BTreeMap<String, TensorType>,
+    ) -> Result<(), InterpreterError> {
+        let Some(graph) = &skeleton.graph else {
+            return Ok(());
+        };
+        let opset = skeleton
+            .opset_import
+            .iter()
+            .find(|o| is_standard(Some(&o.domain)));
+        let framework = tract_onnx::onnx();
+        let context = ParsingContext {
+            onnx_operator_set_version: opset.map_or(0, |o| o.version),
+            framework: &framework,
+            model: skeleton,
+            parent_graphs: vec![graph],
+            model_dir: None,
+            template: InferenceModel {
+                symbols: self.model.symbols.clone(),
+                ..InferenceModel::default()
+            },
+        };
+        let mut added: Vec<(usize, &pb::NodeProto, Vec<String>)> = Vec::new();
+        let mut unsupported = BTreeSet::new();
+        for node in &graph.node {
+            let (op, captured) = build(&framework, &context, node).unwrap_or_else(|reason| {
+                unsupported.insert(self.model.nodes().len());
+                self.holes.push(format!("{}: {}", describe(node), reason.0));
+                let op = UnimplementedOp::new(node.output.len(), &node.op_type, "");
+                (Box::new(op), Vec::new())
+            });
+            let id = self.add(
+                node,
+                op,
+                unsupported.contains(&self.model.nodes().len()),
+                declared,
+            )?;
+            added.push((id, node, captured));
+        }
+        for (id, node, captured) in added {
+            let operands = node
+                .input
+                .iter()
+                .filter(|name| !name.is_empty())
+                .chain(&captured);
+            for (slot, name) in operands.enumerate() {
+                let outlet = self.outlet(name, || describe(node))?;
+                let connect = || self.model.add_edge(outlet, InletId::new(id, slot));
+                guarded(|| describe(node), connect)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        node: &pb::NodeProto,
+        op: Box<dyn InferenceOp>,
+        unsupported: bool,
+        declared: &BTreeMap<String, TensorType>,
+    ) -> Result<usize, InterpreterError> {
+        let names: Vec<&String> = node.output.iter().filter(|name| !name.is_empty()).collect();
+        // tract never learns what a hole computes, so there the declared type is taken at its word.
+        let fact = |name: &&String| match declared.get(name.as_str()) {
+            Some(declared) if unsupported => {
+                let datum_type = to_datum_type(declared.dtype, self.bfloat16);
+                self.symbols.value_fact(datum_type, declared)
+            }
+            _ => InferenceFact::default(),
+        };
+        let facts: TVec<InferenceFact> = names.iter().map(fact).collect();
+        // tract derives the names of what it makes from this one, and they have to be unique.
+        let unique = format!("{}#{}", label(node), self.model.nodes().len());
+        let id = guarded(|| describe(node), || self.model.add_node(unique, op, facts))?;
+        for (slot, name) in names.into_iter().enumerate() {
+            let outlet = OutletId::new(id, slot);
+            self.outlets.insert(name.clone(), outlet);
+            self.values.push((name.clone(), outlet));
+        }
+        Ok(id)
+    }
+}
+
+type Built = (Box<dyn InferenceOp>, Vec<String>);
+
+fn build(
+    framework: &Onnx,
+    context: &ParsingContext,
+    node: &pb::NodeProto,
+) -> Result<Built, InterpreterError> {
+    let known = is_standard(Some(&node.domain)) || node.domain == "ai.onnx.ml";
+    let builder = framework.op_register.0.get(&node.op_type).filter(|_| known);
+    guarded(
+        || "tract cannot take this node".into(),
+        || match builder {
+            Some(builder) => builder(context, node),
+            None => bail!("the operator is unknown to it"),
+        },
+    )
+}
+
+fn label(node: &pb::NodeProto) -> &str {
+    let names = std::iter::once(&node.name).chain(&node.output);
+    names
+        .map(String::as_str)
+        .find(|name| !name.is_empty())
+        .unwrap_or("unnamed")
+}
+
+/// A node for messages: its name, or that of its first output, and its operator.
+fn describe(node: &pb::NodeProto) -> String {
+    match node.domain.as_str() {
+        "" => format!("node `{}` ({})", label(node), node.op_type),
+        domain => format!("node `{}` ({domain}.{})", label(node), node.op_type),
+    }
+}

@@ -1,0 +1,152 @@
+//! Tensors and element types between ONNX and tract.
+
+use bcosc_ir::{DataType, Dim, InterpreterError, Tensor};
+use tract_onnx::prelude::{DatumType, TDim, TractResult};
+use tract_onnx::tract_hir::internal::{Tensor as TractTensor, bail};
+
+/// What stands for bfloat16, which tract does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bfloat16 {
+    /// Computes in single precision.
+    AsFloat,
+    /// Infers with half precision as a placeholder, where the model has no half precision itself.
+    AsFloat16,
+    /// Has no type.
+    Unknown,
+}
+
+/// tract's element type.
+pub(crate) fn to_datum_type(dtype: DataType, bfloat16: Bfloat16) -> Option<DatumType> {
+    Some(match dtype {
+        DataType::Float => DatumType::F32,
+        DataType::Float16 => DatumType::F16,
+        DataType::Double => DatumType::F64,
+        DataType::Bool => DatumType::Bool,
+        DataType::Int8 => DatumType::I8,
+        DataType::Int16 => DatumType::I16,
+        DataType::Int32 => DatumType::I32,
+        DataType::Int64 => DatumType::I64,
+        DataType::Uint8 => DatumType::U8,
+        DataType::Uint16 => DatumType::U16,
+        DataType::Uint32 => DatumType::U32,
+        DataType::Uint64 => DatumType::U64,
+        DataType::String => DatumType::String,
+        DataType::Bfloat16 => match bfloat16 {
+            Bfloat16::AsFloat => DatumType::F32,
+            Bfloat16::AsFloat16 => DatumType::F16,
+            Bfloat16::Unknown => return None,
+        },
+        _ => return None,
+    })
+}
+
+/// The ONNX element type. tract computes shapes with symbolic integers, which ONNX knows as int64.
+pub(crate) fn from_datum_type(datum_type: DatumType, bfloat16: Bfloat16) -> Option<DataType> {
+    Some(match datum_type {
+        DatumType::F32 => DataType::Float,
+        DatumType::F16 if bfloat16 == Bfloat16::AsFloat16 => DataType::Bfloat16,
+        DatumType::F16 => DataType::Float16,
+        DatumType::F64 => DataType::Double,
+        DatumType::Bool => DataType::Bool,
+        DatumType::I8 => DataType::Int8,
+        DatumType::I16 => DataType::Int16,
+        DatumType::I32 => DataType::Int32,
+        DatumType::I64 | DatumType::TDim => DataType::Int64,
+        DatumType::U8 => DataType::Uint8,
+        DatumType::U16 => DataType::Uint16,
+        DatumType::U32 => DataType::Uint32,
+        DatumType::U64 => DataType::Uint64,
+        DatumType::String => DataType::String,
+        _ => return None,
+    })
+}
+
+/// Copies a tensor into tract's memory; bfloat16 is widened to single precision.
+pub(crate) fn to_tract(tensor: &Tensor) -> Result<TractTensor, InterpreterError> {
+    let fail = |e: &dyn std::fmt::Display| InterpreterError(e.to_string());
+    if tensor.dtype() == DataType::Bfloat16 {
+        let widened = tensor.to_f32s().map_err(|e| fail(&e))?;
+        return to_tract(&Tensor::f32s(&tensor.dims(), widened));
+    }
+    let datum_type = to_datum_type(tensor.dtype(), Bfloat16::Unknown)
+        .filter(|t| *t != DatumType::String)
+        .ok_or_else(|| InterpreterError(format!("no arithmetic on {}", tensor.dtype())))?;
+    let bytes = tensor.bytes().map_err(|e| fail(&e))?;
+    copied(datum_type, &tensor.dims(), &bytes).map_err(|e| fail(&e))
+}
+
+fn copied(datum_type: DatumType, dims: &[u64], bytes: &[u8]) -> TractResult<TractTensor> {
+    let shape = dims.iter().map(|&d| usize::try_from(d));
+    let shape = shape.collect::<Result<Vec<usize>, _>>()?;
+    let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    if elements.and_then(|n| n.checked_mul(datum_type.size_of())) != Some(bytes.len()) {
+        bail!("{} bytes for {datum_type:?}{shape:?}", bytes.len());
+    }
+    let mut tensor = TractTensor::zero_dt(datum_type, &shape)?;
+    if bytes.is_empty() {
+        return Ok(tensor);
+    }
+    let out = tensor.as_bytes_mut();
+    if datum_type == DatumType::Bool {
+        // Anything but 0 and 1 in a Rust bool is undefined behaviour.
+        out.iter_mut()
+            .zip(bytes)
+            .for_each(|(out, byte)| *out = u8::from(*byte != 0));
+    } else {
+        out.copy_from_slice(bytes);
+        swap_on_big_endian(out, datum_type);
+    }
+    Ok(tensor)
+}
+
+/// Copies a tensor out of tract; `None` for strings, for sizes that are not known, and for types
+/// that ONNX does not have.
+pub(crate) fn from_tract(tensor: &TractTensor) -> Option<Tensor> {
+    let dims: Vec<u64> = tensor.shape().iter().map(|&d| d as u64).collect();
+    if tensor.datum_type() == DatumType::TDim {
+        let sizes = sizes(tensor)?
+            .iter()
+            .map(TDim::as_i64)
+            .collect::<Option<Vec<i64>>>()?;
+        return Some(Tensor::i64s(&dims, sizes));
+    }
+    let dtype = from_datum_type(tensor.datum_type(), Bfloat16::Unknown)?;
+    if dtype == DataType::String || !tensor.is_plain_ram() {
+        return None;
+    }
+    let mut bytes = if tensor.len() == 0 {
+        Vec::new()
+    } else {
+        tensor.as_bytes().to_vec()
+    };
+    swap_on_big_endian(&mut bytes, tensor.datum_type());
+    Some(Tensor::from_bytes(dtype, &dims, bytes.into()))
+}
+
+/// The elements of a scalar or vector of symbolic integers, as dimensions.
+pub(crate) fn symbolic_vector(tensor: &TractTensor) -> Option<Vec<Dim>> {
+    if tensor.datum_type() != DatumType::TDim || tensor.rank() > 1 {
+        return None;
+    }
+    Some(sizes(tensor)?.iter().map(from_tdim).collect())
+}
+
+/// A size as text, where it is not a number. Negative numbers, which no size is, are unknown.
+pub(crate) fn from_tdim(dim: &TDim) -> Dim {
+    match dim.as_i64() {
+        Some(size) => u64::try_from(size).map_or(Dim::Unknown, Dim::Known),
+        None => Dim::Symbol(dim.to_string()),
+    }
+}
+
+fn sizes(tensor: &TractTensor) -> Option<&[TDim]> {
+    tensor.try_as_plain_ram().ok()?.as_slice::<TDim>().ok()
+}
+
+fn swap_on_big_endian(bytes: &mut [u8], datum_type: DatumType) {
+    if cfg!(target_endian = "big") {
+        bytes
+            .chunks_exact_mut(datum_type.size_of())
+            .for_each(<[u8]>::reverse);
+    }
+}

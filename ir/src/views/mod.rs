@@ -1,0 +1,15 @@
+//! Typed views of operators: what an operator means, whichever opset wrote it.
+//!
+//! A view is `None` where the node is another operator or lacks what the specification requires.
+
+mod axes;
+mod conv;
+mod gemm;
+mod norm;
+mod pool;
+
+pub use axes::{AxesOp, reduce, squeeze, unsqueeze};
+pub use conv::{Conv, Padding, Window};
+pub use gemm::{Gemm, MatMul};
+pub use norm::BatchNorm;
+pub use pool::{Pool, PoolKind};

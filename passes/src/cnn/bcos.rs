@@ -1,0 +1,115 @@
+//! Linear layers become B-cos layers.
+//!
+//! With y = w.x (plus the bias, if kept), the layer puts out `(|y| / ||x||)^(B-1) * y`: what is aligned
+//! with its weights passes, the rest fades. w is not normalised. ||x|| is over what one output sees:
+//! the patch and the group's channels of a convolution, the vector of a linear layer.
+//!
+//! ```text
+//! y = Conv (x, w)
+//! y = bcosc.Scale <b = 2> (Conv (x, w), bcosc.PatchNorm (x))
+//! ```
+//!
+//! At B = 1 the factor is exactly 1, and nothing is emitted. Layers that see the same patches share a norm.
+
+use std::collections::BTreeMap;
+
+use bcosc_ir::{Graph, Model, Operand, Patch, Value};
+
+use crate::layer::{Form, Layer};
+use crate::marker::{PatchNorm, Scale, VectorNorm};
+use crate::{Context, Effect, Outcome, Pass, PassError};
+
+/// The pass.
+pub struct Bcos;
+
+impl Pass for Bcos {
+    fn name(&self) -> &'static str {
+        "bcos"
+    }
+
+    fn summary(&self) -> &'static str {
+        "make linear layers B-cos layers"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Exact
+    }
+
+    fn ensures(&self) -> &'static str {
+        "every layer with constant weights scales by (|y|/||x||)^(B-1)"
+    }
+
+    fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
+        let mut outcome = Outcome::default();
+        let b = cx.settings.b;
+        let mut norms = BTreeMap::new();
+        for node in model.graph.ops() {
+            let graph = &model.graph;
+            let layer = match Layer::of(graph, node) {
+                None => continue,
+                Some(Err(reason)) => {
+                    outcome.skipped(graph.label(node), reason);
+                    continue;
+                }
+                Some(Ok(layer)) => layer,
+            };
+            if b == 1.0 {
+                continue;
+            }
+            let norm = Norm::of(&layer);
+            let shared = norms.get(&norm).copied();
+            let patch = scale(&layer, &norm, shared, b);
+            outcome.changed(graph.label(node), format!("B-cos, B = {b}"));
+            let added = model.graph.apply(patch)?;
+            if shared.is_none() {
+                norms.insert(norm, Value { node: added[0], slot: 0 });
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// The norm that a layer divides by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Norm {
+    Patch(PatchNorm),
+    Vector(VectorNorm),
+}
+
+impl Norm {
+    fn of(layer: &Layer) -> Self {
+        let x = layer.x;
+        match &layer.form {
+            Form::Conv(conv) => Norm::Patch(PatchNorm {
+                x,
+                channels: conv.in_channels(),
+                window: conv.window.clone(),
+                group: conv.group,
+            }),
+            Form::Gemm(gemm) if gemm.trans_a => Norm::Vector(VectorNorm { x, axis: 0, transposed: true }),
+            Form::Gemm(_) | Form::RightMatMul => Norm::Vector(VectorNorm { x, axis: -1, transposed: false }),
+            Form::LeftMatMul => Norm::Vector(VectorNorm { x, axis: -2, transposed: false }),
+        }
+    }
+}
+
+fn scale(layer: &Layer, norm: &Norm, shared: Option<Value>, b: f64) -> Patch {
+    let mut patch = Patch::at(layer.node);
+    let norm = match (shared, norm) {
+        (Some(value), _) => Operand::Old(value),
+        (None, Norm::Patch(norm)) => patch.op(norm.op(), &[norm.x.into()]),
+        (None, Norm::Vector(norm)) => patch.op(norm.op(), &[norm.x.into()]),
+    };
+    let op = match &layer.form {
+        Form::Conv(conv) => Scale::op(b, conv.group, conv.out_channels(), conv.window.rank()),
+        Form::Gemm(_) | Form::RightMatMul | Form::LeftMatMul => Scale::op(b, 1, 1, 0),
+    };
+    let scaled = patch.op(op, &[layer.out.into(), norm]);
+    patch.replace(layer.out, scaled);
+    patch
+}
+
+/// Whether any B-cos layer is in a graph.
+pub fn has_bcos_layers(graph: &Graph) -> bool {
+    graph.unordered().any(|id| Scale::of(graph, id).is_some())
+}

@@ -1,0 +1,183 @@
+//! B-cos layers in standard ONNX.
+//!
+//! The squared norm of a patch is a sum over channels, then over the window; both are convolutions with
+//! ones, and the window runs on one channel a group:
+//!
+//! ```text
+//! n = bcosc.PatchNorm (x)
+//! n = Sqrt (Conv <window> (Conv (x * x, ones [G, C/G, 1, 1]), ones [G, 1, k, k]) + 1e-6)
+//!
+//! z = bcosc.Scale <b = 2> (y, n)          z = Mul (y, Div (Abs (y), n))
+//! z = bcosc.Scale <b> (y, n)              z = Mul (y, Pow (Div (Abs (y), n) + 1e-6, b - 1))
+//!
+//! n = bcosc.VectorNorm <axis> (x)         n = ReduceL2 <axis> (x) + 1e-12
+//! ```
+
+use std::collections::BTreeMap;
+
+use bcosc_ir::views::{AxesOp, Window, reduce};
+use bcosc_ir::{DataType, Model, Op, Operand, Patch, Value};
+
+use crate::marker::{PatchNorm, Scale, VectorNorm};
+use crate::{Context, Effect, Outcome, Pass, PassError, weights};
+
+/// The pass.
+pub struct Lower;
+
+/// Added to the squared norm of a patch.
+pub const PATCH_EPSILON: f64 = 1e-6;
+/// Added to the norm of a vector.
+pub const VECTOR_EPSILON: f64 = 1e-12;
+/// Added to the cosine before a power other than 1.
+pub const COSINE_EPSILON: f64 = 1e-6;
+
+impl Pass for Lower {
+    fn name(&self) -> &'static str {
+        "lower"
+    }
+
+    fn summary(&self) -> &'static str {
+        "write B-cos layers in standard ONNX operators"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Exact
+    }
+
+    fn ensures(&self) -> &'static str {
+        "only operators that any runtime knows"
+    }
+
+    fn run(&self, model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
+        let mut outcome = Outcome::default();
+        let mut lowering = Lowering { opset: model.opset("").unwrap_or(0), ..Lowering::default() };
+        for node in model.graph.ops() {
+            let graph = &model.graph;
+            let dtype = |value| graph.value_type(value).map_or(DataType::Float, |t| t.dtype);
+            let y = Value { node, slot: 0 };
+            let mut patch = Patch::at(node);
+            let mut made = Vec::new();
+            let result = if let Some(norm) = PatchNorm::of(graph, node) {
+                lowering.patch_norm(&mut patch, &norm, dtype(norm.x), &mut made)
+            } else if let Some(norm) = VectorNorm::of(graph, node) {
+                lowering.vector_norm(&mut patch, &norm, dtype(norm.x))
+            } else if let Some(scale) = Scale::of(graph, node) {
+                outcome.changed(graph.label(node), "written in standard operators");
+                scaled(&mut patch, &scale, dtype(scale.y))
+            } else {
+                continue;
+            };
+            patch.replace(y, result);
+            let added = model.graph.apply(patch)?;
+            for (key, operand) in made {
+                if let Operand::New { node, slot } = operand {
+                    lowering.sums.insert(key, Value { node: added[node], slot });
+                }
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// Sums that several norms need: of the squares of a value over groups of channels, by stride if the
+/// window is a single cell.
+type SumKey = (Value, Sum);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sum {
+    Squares,
+    Channels { group: u64, strides: Vec<i64> },
+}
+
+#[derive(Default)]
+struct Lowering {
+    opset: i64,
+    sums: BTreeMap<SumKey, Value>,
+}
+
+impl Lowering {
+    fn patch_norm(
+        &self,
+        patch: &mut Patch,
+        norm: &PatchNorm,
+        dtype: DataType,
+        made: &mut Vec<(SumKey, Operand)>,
+    ) -> Operand {
+        let mut shared = |patch: &mut Patch, key: SumKey, build: &mut dyn FnMut(&mut Patch) -> Operand| {
+            if let Some(value) = self.sums.get(&key) {
+                return Operand::Old(*value);
+            }
+            let sum = build(patch);
+            made.push((key, sum));
+            sum
+        };
+        let (group, rank) = (norm.group, norm.window.rank());
+        let per_group = norm.channels / group;
+        let single = norm.window.is_single_cell();
+        let first = match single {
+            true => norm.window.clone(),
+            false => Window::pointwise(rank),
+        };
+        let mut sum = shared(patch, (norm.x, Sum::Squares), &mut |patch| {
+            patch.op(Op::new("", "Mul").named("squares"), &[norm.x.into(), norm.x.into()])
+        });
+        let steps = !first.is_pointwise();
+        if per_group > 1 || (single && steps) {
+            let key = (norm.x, Sum::Channels { group, strides: first.strides.clone() });
+            sum = shared(patch, key, &mut |patch| {
+                ones_conv(patch, "channel_sum", sum, [group, per_group], group, &first, dtype)
+            });
+        }
+        if !single {
+            sum = ones_conv(patch, "window_sum", sum, [group, 1], group, &norm.window, dtype);
+        }
+        let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[PATCH_EPSILON]));
+        let sum = patch.op(Op::new("", "Add").named("squared_norm"), &[sum, epsilon]);
+        patch.op(Op::new("", "Sqrt").named("norm"), &[sum])
+    }
+
+    fn vector_norm(&self, patch: &mut Patch, norm: &VectorNorm, dtype: DataType) -> Operand {
+        let length = reduce(patch, self.opset, AxesOp::ReduceL2, norm.x.into(), &[norm.axis]);
+        let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[VECTOR_EPSILON]));
+        let length = patch.op(Op::new("", "Add").named("norm"), &[length, epsilon]);
+        if norm.transposed {
+            return patch.op(Op::new("", "Transpose").with_ints("perm", &[1, 0]), &[length]);
+        }
+        length
+    }
+}
+
+fn ones_conv(
+    patch: &mut Patch,
+    name: &str,
+    x: Operand,
+    [out, per_group]: [u64; 2],
+    group: u64,
+    window: &Window,
+    dtype: DataType,
+) -> Operand {
+    let mut dims = vec![out, per_group];
+    dims.extend(window.kernel.iter().map(|&k| k as u64));
+    let count = dims.iter().product::<u64>() as usize;
+    let ones = patch.parameter("ones", weights::tensor(dtype, &dims, &vec![1.0; count]));
+    let op = window.write(Op::new("", "Conv").named(name));
+    patch.op(if group > 1 { op.with_int("group", group as i64) } else { op }, &[x, ones])
+}
+
+fn scaled(patch: &mut Patch, scale: &Scale, dtype: DataType) -> Operand {
+    let y = Operand::Old(scale.y);
+    let mut norm = Operand::Old(scale.norm);
+    if scale.group > 1 && scale.group != scale.channels {
+        let window = Window::pointwise(scale.spatial);
+        norm = ones_conv(patch, "group_norm", norm, [scale.channels, 1], scale.group, &window, dtype);
+    }
+    let size = patch.op(Op::new("", "Abs"), &[y]);
+    let mut factor = patch.op(Op::new("", "Div").named("cosine"), &[size, norm]);
+    if scale.b != 2.0 {
+        let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[COSINE_EPSILON]));
+        let exponent = patch.parameter("exponent", weights::tensor(dtype, &[], &[scale.b - 1.0]));
+        let cosine = patch.op(Op::new("", "Add"), &[factor, epsilon]);
+        factor = patch.op(Op::new("", "Pow").named("factor"), &[cosine, exponent]);
+    }
+    patch.op(Op::new("", "Mul").named("bcos"), &[y, factor])
+}

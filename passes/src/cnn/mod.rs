@@ -1,0 +1,12 @@
+//! The passes that make a convolutional network a B-cos network.
+
+pub mod average_pool;
+pub mod bcos;
+pub mod double_input;
+mod first_layer;
+pub mod logit_bias;
+pub mod lower;
+pub mod remove_biases;
+pub mod reorder_head;
+pub mod restore_norms;
+pub mod uncentre_norms;

@@ -1,0 +1,127 @@
+//! B-cos operators as the passes see them, before they are written in standard ONNX.
+//!
+//! They live in the domain [`DOMAIN`], which no model that leaves bcosc imports:
+//!
+//! ```text
+//! n = bcosc.PatchNorm <kernel_shape, strides, pads, dilations, group> (x)   [N, group, spatial...]
+//! n = bcosc.VectorNorm <axis> (x)                                           x's shape, 1 at axis
+//! z = bcosc.Scale <b, group> (y, n)                                         (|y| / n)^(b-1) * y
+//! ```
+
+use bcosc_ir::views::Window;
+use bcosc_ir::{Graph, NodeId, Op, Value};
+
+/// Domain of the operators.
+pub const DOMAIN: &str = "bcosc";
+
+const PATCH_NORM: &str = "PatchNorm";
+const VECTOR_NORM: &str = "VectorNorm";
+const SCALE: &str = "Scale";
+
+/// `sqrt(sum of x^2 over the window and the group's channels + 1e-6)`, one value a group and position.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PatchNorm {
+    /// Input [N, channels, spatial...].
+    pub x: Value,
+    /// Channels of x.
+    pub channels: u64,
+    /// The window of the convolution.
+    pub window: Window,
+    /// Groups of the convolution.
+    pub group: u64,
+}
+
+impl PatchNorm {
+    /// The operator.
+    pub fn op(&self) -> Op {
+        self.window
+            .write(Op::new(DOMAIN, PATCH_NORM).named("patch_norm"))
+            .with_int("group", self.group as i64)
+            .with_int("channels", self.channels as i64)
+    }
+
+    /// Views a node.
+    pub fn of(graph: &Graph, node: NodeId) -> Option<Self> {
+        let op = marker(graph, node, PATCH_NORM)?;
+        let window = Window::of(op, op.ints("kernel_shape")?.to_vec())?;
+        let (group, channels) = (op.int("group", 1) as u64, op.int("channels", 1) as u64);
+        Some(PatchNorm { x: graph.input(node, 0)?, channels, window, group })
+    }
+}
+
+/// `||x||_2 + 1e-12` along one axis, which stays with size 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VectorNorm {
+    /// Input.
+    pub x: Value,
+    /// The axis, counted from the end where negative.
+    pub axis: i64,
+    /// Whether the result of rank 2 is transposed, for layers that transpose their input.
+    pub transposed: bool,
+}
+
+impl VectorNorm {
+    /// The operator.
+    pub fn op(&self) -> Op {
+        Op::new(DOMAIN, VECTOR_NORM)
+            .named("vector_norm")
+            .with_int("axis", self.axis)
+            .with_int("transposed", self.transposed.into())
+    }
+
+    /// Views a node.
+    pub fn of(graph: &Graph, node: NodeId) -> Option<Self> {
+        let op = marker(graph, node, VECTOR_NORM)?;
+        let transposed = op.int("transposed", 0) != 0;
+        Some(VectorNorm { x: graph.input(node, 0)?, axis: op.int("axis", -1), transposed })
+    }
+}
+
+/// `(|y| / n)^(b-1) * y`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    /// The node.
+    pub node: NodeId,
+    /// Output of the linear layer.
+    pub y: Value,
+    /// Norm of what the layer saw.
+    pub norm: Value,
+    /// The exponent B.
+    pub b: f64,
+    /// Groups of the layer.
+    pub group: u64,
+    /// Output channels, for layers with groups.
+    pub channels: u64,
+    /// Spatial axes, for layers with groups.
+    pub spatial: usize,
+}
+
+impl Scale {
+    /// The operator.
+    pub fn op(b: f64, group: u64, channels: u64, spatial: usize) -> Op {
+        Op::new(DOMAIN, SCALE)
+            .named("bcos")
+            .with_float("b", b as f32)
+            .with_int("group", group as i64)
+            .with_int("channels", channels as i64)
+            .with_int("spatial", spatial as i64)
+    }
+
+    /// Views a node.
+    pub fn of(graph: &Graph, node: NodeId) -> Option<Self> {
+        let op = marker(graph, node, SCALE)?;
+        Some(Scale {
+            node,
+            y: graph.input(node, 0)?,
+            norm: graph.input(node, 1)?,
+            b: f64::from(op.float("b", 1.0)),
+            group: op.int("group", 1) as u64,
+            channels: op.int("channels", 1) as u64,
+            spatial: op.int("spatial", 0) as usize,
+        })
+    }
+}
+
+fn marker<'a>(graph: &'a Graph, node: NodeId, op_type: &str) -> Option<&'a Op> {
+    graph.op(node).filter(|op| op.domain() == DOMAIN && op.op_type() == op_type)
+}

@@ -1,0 +1,64 @@
+//! Reading and making constant weights in double precision.
+
+use bcosc_ir::{DataType, Graph, NodeId, Tensor, TensorError, Value};
+
+use crate::{Outcome, PassError, Reason};
+
+/// The elements of a floating-point constant, widened, with what is needed to write them back.
+#[derive(Clone, Debug)]
+pub struct Floats {
+    /// Element type of the constant.
+    pub dtype: DataType,
+    /// Dimensions, outermost first.
+    pub dims: Vec<u64>,
+    /// Elements in row-major order.
+    pub elements: Vec<f64>,
+}
+
+impl Floats {
+    /// A tensor of the same type and shape with other elements.
+    pub fn with(&self, elements: &[f64]) -> Tensor {
+        self.shaped(&self.dims, elements)
+    }
+
+    /// A tensor of the same type with another shape and elements.
+    pub fn shaped(&self, dims: &[u64], elements: &[f64]) -> Tensor {
+        tensor(self.dtype, dims, elements)
+    }
+}
+
+/// A tensor of a floating-point type; single precision where `dtype` is not one.
+pub fn tensor(dtype: DataType, dims: &[u64], elements: &[f64]) -> Tensor {
+    Tensor::floats(dtype, dims, elements)
+        .unwrap_or_else(|| Tensor::f32s(dims, elements.iter().map(|&x| x as f32).collect()))
+}
+
+/// Why a weight cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightError {
+    /// The rule does not apply; the place is left alone.
+    #[error(transparent)]
+    NoMatch(#[from] Reason),
+    /// The weight is broken.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+}
+
+impl WeightError {
+    /// Records a rule that does not apply; a broken weight is an error.
+    pub fn settle(self, graph: &Graph, node: NodeId, outcome: &mut Outcome) -> Result<(), PassError> {
+        match self {
+            WeightError::NoMatch(reason) => {
+                outcome.skipped(graph.label(node), reason);
+                Ok(())
+            }
+            WeightError::Tensor(source) => Err(PassError::Weight { node: graph.label(node), source }),
+        }
+    }
+}
+
+/// Reads a constant.
+pub fn floats(graph: &Graph, value: Value) -> Result<Floats, WeightError> {
+    let tensor = graph.constant(value).ok_or(Reason::DynamicWeight)?;
+    Ok(Floats { dtype: tensor.dtype(), dims: tensor.dims(), elements: tensor.to_f64s()? })
+}

@@ -1,0 +1,94 @@
+//! Images in the form that an input contract takes.
+
+use bcosc_ir::{DataType, Model, Tensor, Value};
+use bcosc_passes::{InputContract, Normalization};
+
+/// Raw images: values in [0, 1].
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Images {
+    /// `[N, C, H, W]`, or any other `[N, C, ...]`.
+    pub dims: Vec<u64>,
+    /// Row-major elements.
+    pub data: Vec<f32>,
+}
+
+impl Images {
+    /// The tensor that a model with `contract` takes for these images.
+    ///
+    /// Without a normalisation, contract `same` gets the raw values. `normalization` has one number
+    /// a channel, or one for all.
+    pub fn tensor(&self, contract: InputContract, normalization: Option<&Normalization>, dtype: DataType) -> Option<Tensor> {
+        let mut dims = self.dims.clone();
+        let elements: Vec<f64> = match contract {
+            InputContract::Rgb => self.values().collect(),
+            InputContract::Same => match normalization {
+                None => self.values().collect(),
+                Some(n) => {
+                    let channel = |i| self.channel(i);
+                    let normalised = self.values().enumerate().map(|(i, x)| {
+                        let c = channel(i);
+                        (x - of_channel(&n.mean, c)) / of_channel(&n.std, c)
+                    });
+                    normalised.collect()
+                }
+            },
+            InputContract::AddInverse => {
+                dims[1] *= 2;
+                let image = self.data.len() / (dims[0].max(1) as usize);
+                let images = self.data.chunks(image.max(1));
+                let plain = |x: &f32| f64::from(*x);
+                images.flat_map(|x| x.iter().map(plain).chain(x.iter().map(|x| 1.0 - f64::from(*x)))).collect()
+            }
+        };
+        Tensor::floats(dtype, &dims, &elements)
+    }
+
+    fn values(&self) -> impl Iterator<Item = f64> {
+        self.data.iter().map(|x| f64::from(*x))
+    }
+
+    fn channel(&self, index: usize) -> usize {
+        let plane: u64 = self.dims[2..].iter().product();
+        (index as u64 / plane.max(1) % self.dims[1].max(1)) as usize
+    }
+}
+
+fn of_channel(numbers: &[f64], channel: usize) -> f64 {
+    numbers.get(channel).or(numbers.first()).copied().unwrap_or_default()
+}
+
+/// The one input of a model that takes images: floating point, of rank 3 or more.
+pub(crate) fn image_input(model: &Model) -> Option<Value> {
+    let graph = &model.graph;
+    let mut images = graph.inputs().into_iter().filter(|&input| {
+        graph.value_type(input).is_some_and(|t| {
+            let float = matches!(t.dtype, DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16);
+            float && t.rank().is_some_and(|rank| rank >= 3)
+        })
+    });
+    let only = images.next()?;
+    images.next().is_none().then_some(only)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two_channels() -> Images {
+        Images { dims: vec![2, 2, 1, 1], data: vec![0.0, 0.25, 0.5, 1.0] }
+    }
+
+    #[test]
+    fn inverse_channels_follow_each_image() {
+        let tensor = two_channels().tensor(InputContract::AddInverse, None, DataType::Float).unwrap();
+        assert_eq!(tensor.dims(), [2, 4, 1, 1]);
+        assert_eq!(tensor.to_f32s().unwrap(), [0.0, 0.25, 1.0, 0.75, 0.5, 1.0, 0.5, 0.0]);
+    }
+
+    #[test]
+    fn each_channel_is_normalised_with_its_own_numbers() {
+        let normalization = Normalization { mean: vec![0.0, 0.25], std: vec![0.5, 0.25] };
+        let tensor = two_channels().tensor(InputContract::Same, Some(&normalization), DataType::Float).unwrap();
+        assert_eq!(tensor.to_f32s().unwrap(), [0.0, 0.0, 1.0, 3.0]);
+    }
+}

@@ -1,0 +1,187 @@
+//! What can go wrong; every message says where, and what to do about it where that is known.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use bcosc_ir::{ImportError, InterpreterError};
+use bcosc_onnx::{ReadError, WriteError};
+use bcosc_passes::pipeline::PipelineError;
+
+use crate::proof::Failure;
+
+/// Why a conversion, a comparison or an inspection failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option is out of range, or options do not go together.
+    #[error("{0}")]
+    Options(String),
+    /// The model cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The model's graph is not one.
+    #[error("{model}: {source}")]
+    Import {
+        /// The file, or what stands for it.
+        model: String,
+        /// What is wrong.
+        source: ImportError,
+    },
+    /// The model came out of a conversion.
+    #[error("{model} is a B-cos model already (bcosc {version} made it, B = {b}); convert the model that it was made from")]
+    AlreadyConverted {
+        /// The file.
+        model: String,
+        /// Version of bcosc that made it.
+        version: String,
+        /// Its B.
+        b: f64,
+    },
+    /// The operator set is one that bcosc does not know.
+    #[error("{model}: {problem}")]
+    Opset {
+        /// The file.
+        model: String,
+        /// What is wrong with its operator set, and what to do.
+        problem: String,
+    },
+    /// The model has operators that no recipe can convert.
+    #[error("{model}: {}", list_ops(.ops, .advice))]
+    UnsupportedOps {
+        /// The file.
+        model: String,
+        /// All of them.
+        ops: Vec<UnsupportedOp>,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The recipe is not there yet.
+    #[error("{model}: recipe `{recipe}` is not available yet{}; use `cnn` to treat the model as a convolutional network, or `none` to change nothing",
+        .because.as_ref().map(|b| format!(" ({b})")).unwrap_or_default())]
+    RecipeUnavailable {
+        /// The file.
+        model: String,
+        /// The recipe.
+        recipe: &'static str,
+        /// Why it was chosen, if bcosc chose it.
+        because: Option<String>,
+    },
+    /// No pass has this name.
+    #[error("there is no pass `{name}` in {place}{}", did_you_mean(.similar))]
+    UnknownPass {
+        /// The name.
+        name: String,
+        /// Where it was looked for.
+        place: String,
+        /// A name that is close.
+        similar: Option<&'static str>,
+    },
+    /// A pass would run without another that it builds on.
+    #[error("pass `{pass}` needs `{requires}` to run before it")]
+    MissingPass {
+        /// The pass.
+        pass: &'static str,
+        /// What it needs.
+        requires: &'static str,
+    },
+    /// An input of the model is not what an option says.
+    #[error("{model}: {problem}")]
+    Input {
+        /// The file.
+        model: String,
+        /// What does not fit.
+        problem: String,
+    },
+    /// A pass failed.
+    #[error("cannot convert {model}")]
+    Pass {
+        /// The file.
+        model: String,
+        /// Which, and why.
+        source: PipelineError,
+    },
+    /// An image cannot be used.
+    #[error("image {}: {problem}", .path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The calibration source cannot be used.
+    #[error("calibration source {}: {problem}", .path.display())]
+    Calibration {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A model cannot be run.
+    #[error("cannot run {what}")]
+    Run {
+        /// Which model.
+        what: String,
+        /// Why.
+        source: InterpreterError,
+    },
+    /// The converted model does not compute what it must.
+    #[error(transparent)]
+    Proof(Box<Failure>),
+    /// A metadata entry that bcosc wrote was changed to something it does not understand.
+    #[error("{model}: metadata `{key}` is `{value}`, which is not {expected}")]
+    Metadata {
+        /// The file.
+        model: String,
+        /// The entry's key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The model cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A file other than the model cannot be written.
+    #[error("cannot write {}: {source}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// An operator that cannot be converted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnsupportedOp {
+    /// Name of the node, or of its first output.
+    pub node: String,
+    /// The operator, with its domain where that is not standard ONNX.
+    pub op: String,
+    /// Version of the operator set it belongs to.
+    pub opset: i64,
+}
+
+impl fmt::Display for UnsupportedOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} node \"{}\" (opset {})", self.op, self.node, self.opset)
+    }
+}
+
+/// Operators that a message names before it only counts.
+const NAMED: usize = 5;
+
+fn list_ops(ops: &[UnsupportedOp], advice: &str) -> String {
+    let named: Vec<String> = ops.iter().take(NAMED).map(UnsupportedOp::to_string).collect();
+    let more = match ops.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    format!("bcosc cannot convert {}{more}; {advice}", named.join(", "))
+}
+
+fn did_you_mean(similar: &Option<&'static str>) -> String {
+    similar.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+}

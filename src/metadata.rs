@@ -1,0 +1,130 @@
+//! The facts about a converted model that travel in its metadata.
+
+use std::str::FromStr;
+
+use bcosc_ir::Model;
+use bcosc_passes::InputContract;
+use serde::Serialize;
+
+use crate::Error;
+use crate::options::contract_name;
+
+/// What a converted model says about itself in `metadata_props`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Metadata {
+    /// Version of bcosc that made the model: `bcosc.version`.
+    pub version: String,
+    /// The recipe: `bcosc.recipe`.
+    pub recipe: String,
+    /// Exponent of the B-cos transform: `bcosc.b`.
+    pub b: f64,
+    /// Form of the model's input: `bcosc.input`.
+    pub input: InputContract,
+    /// Mean that the original's input was normalised with, one number a channel; empty where it
+    /// was not said: `bcosc.mean`.
+    pub mean: Vec<f64>,
+    /// Standard deviation, as the mean: `bcosc.std`.
+    pub std: Vec<f64>,
+    /// Whether the normalisation is part of the first layer: `bcosc.normalization_absorbed`.
+    pub normalization_absorbed: bool,
+    /// What is added to every class logit; 0 where nothing is: `bcosc.logit_bias`.
+    pub logit_bias: f64,
+    /// Whether biases were left in: `bcosc.biases_kept`.
+    pub biases_kept: bool,
+    /// Whether the graph has the form for fast inference: `bcosc.deploy`.
+    pub deploy: bool,
+}
+
+const VERSION: &str = "bcosc.version";
+const RECIPE: &str = "bcosc.recipe";
+const B: &str = "bcosc.b";
+const INPUT: &str = "bcosc.input";
+const MEAN: &str = "bcosc.mean";
+const STD: &str = "bcosc.std";
+const ABSORBED: &str = "bcosc.normalization_absorbed";
+const LOGIT_BIAS: &str = "bcosc.logit_bias";
+const BIASES_KEPT: &str = "bcosc.biases_kept";
+const DEPLOY: &str = "bcosc.deploy";
+
+impl Metadata {
+    /// Writes the entries into a model.
+    pub fn write(&self, model: &mut Model) {
+        let mut set = |key, value: &str| model.set_metadata(key, value);
+        set(VERSION, &self.version);
+        set(RECIPE, &self.recipe);
+        set(B, &self.b.to_string());
+        set(INPUT, contract_name(self.input));
+        if !self.mean.is_empty() {
+            set(MEAN, &join(&self.mean));
+            set(STD, &join(&self.std));
+        }
+        set(ABSORBED, &self.normalization_absorbed.to_string());
+        set(LOGIT_BIAS, &self.logit_bias.to_string());
+        set(BIASES_KEPT, &self.biases_kept.to_string());
+        set(DEPLOY, &self.deploy.to_string());
+    }
+
+    /// Reads the entries of a model; `None` for a model that bcosc has not converted. `label` names
+    /// the model in errors.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`] where an entry is not what bcosc writes.
+    pub fn read(model: &Model, label: &str) -> Result<Option<Self>, Error> {
+        if model.metadata(B).is_none() {
+            return Ok(None);
+        }
+        let entries = Entries { model, label };
+        let contract = entries.text(INPUT, "same");
+        let input = [InputContract::Same, InputContract::AddInverse, InputContract::Rgb]
+            .into_iter()
+            .find(|c| contract_name(*c) == contract)
+            .ok_or_else(|| entries.error(INPUT, contract, "`same`, `add-inverse` or `rgb`"))?;
+        Ok(Some(Metadata {
+            version: entries.text(VERSION, "").to_owned(),
+            recipe: entries.text(RECIPE, "").to_owned(),
+            b: entries.parse(B, 1.0, "a number")?,
+            input,
+            mean: entries.numbers(MEAN)?,
+            std: entries.numbers(STD)?,
+            normalization_absorbed: entries.parse(ABSORBED, false, "`true` or `false`")?,
+            logit_bias: entries.parse(LOGIT_BIAS, 0.0, "a number")?,
+            biases_kept: entries.parse(BIASES_KEPT, false, "`true` or `false`")?,
+            deploy: entries.parse(DEPLOY, false, "`true` or `false`")?,
+        }))
+    }
+}
+
+struct Entries<'a> {
+    model: &'a Model,
+    label: &'a str,
+}
+
+impl<'a> Entries<'a> {
+    fn text(&self, key: &str, default: &'static str) -> &'a str {
+        self.model.metadata(key).unwrap_or(default)
+    }
+
+    fn parse<T: FromStr>(&self, key: &'static str, default: T, expected: &'static str) -> Result<T, Error> {
+        match self.model.metadata(key) {
+            None => Ok(default),
+            Some(value) => value.parse().map_err(|_| self.error(key, value, expected)),
+        }
+    }
+
+    fn numbers(&self, key: &'static str) -> Result<Vec<f64>, Error> {
+        let Some(value) = self.model.metadata(key) else {
+            return Ok(Vec::new());
+        };
+        let numbers: Result<_, _> = value.split(',').map(|n| n.trim().parse()).collect();
+        numbers.map_err(|_| self.error(key, value, "a list of numbers"))
+    }
+
+    fn error(&self, key: &'static str, value: &str, expected: &'static str) -> Error {
+        Error::Metadata { model: self.label.to_owned(), key, value: value.to_owned(), expected }
+    }
+}
+
+fn join(numbers: &[f64]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(f64::to_string).collect();
+    numbers.join(",")
+}

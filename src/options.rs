@@ -1,0 +1,294 @@
+//! What a caller can ask for.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use bcosc_passes::{InputContract, Normalization, Settings};
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::Error;
+
+/// Where a model comes from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Source {
+    /// A file; its external data is looked for beside it.
+    Path(PathBuf),
+    /// A whole model in memory, without external data.
+    Bytes(Bytes),
+}
+
+impl From<PathBuf> for Source {
+    fn from(path: PathBuf) -> Self {
+        Source::Path(path)
+    }
+}
+
+impl From<&PathBuf> for Source {
+    fn from(path: &PathBuf) -> Self {
+        Source::Path(path.clone())
+    }
+}
+
+impl From<&std::path::Path> for Source {
+    fn from(path: &std::path::Path) -> Self {
+        Source::Path(path.to_owned())
+    }
+}
+
+impl From<&str> for Source {
+    fn from(path: &str) -> Self {
+        Source::Path(path.into())
+    }
+}
+
+impl From<Bytes> for Source {
+    fn from(bytes: Bytes) -> Self {
+        Source::Bytes(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Source {
+    fn from(bytes: Vec<u8>) -> Self {
+        Source::Bytes(bytes.into())
+    }
+}
+
+/// Which list of passes runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipe {
+    /// The recipe that fits: it looks for attention.
+    #[default]
+    Auto,
+    /// Classic convolutional networks.
+    Cnn,
+    /// Vision transformers.
+    Vit,
+    /// CLIP image towers.
+    Clip,
+    /// No passes: the model leaves as it came.
+    None,
+}
+
+impl Recipe {
+    /// The recipe's name on the command line and in metadata.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recipe::Auto => "auto",
+            Recipe::Cnn => "cnn",
+            Recipe::Vit => "vit",
+            Recipe::Clip => "clip",
+            Recipe::None => "none",
+        }
+    }
+}
+
+/// Which passes of the recipe run. Names are those of `bcosc --list-passes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Selection {
+    /// Exactly these, in this order, instead of the recipe's list.
+    pub only: Option<Vec<String>>,
+    /// All but these.
+    pub skip: Vec<String>,
+    /// Nothing after this one.
+    pub stop_after: Option<String>,
+}
+
+/// When the model is compared with the original.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    /// Never.
+    Off,
+    /// Once all passes have run.
+    #[default]
+    Final,
+    /// After every pass too, so that a failure names the first pass at fault.
+    Each,
+}
+
+/// How the model is compared with the original.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verification {
+    /// When.
+    pub when: Verify,
+    /// Largest accepted difference of an output, relative to the largest magnitude in it.
+    pub rtol: f64,
+    /// Number of inputs, at least 2: one alone cannot show that outputs depend on the input.
+    pub samples: usize,
+    /// Seed that the inputs are drawn from.
+    pub seed: u64,
+}
+
+impl Default for Verification {
+    fn default() -> Self {
+        Verification { when: Verify::Final, rtol: 1e-4, samples: 4, seed: 0 }
+    }
+}
+
+/// Images to measure norm statistics on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Calibration {
+    /// A folder of images (searched recursively), or a `.npy` array `[N,C,H,W]` of float32 in the
+    /// form that the converted model takes.
+    pub source: PathBuf,
+    /// How many images are used at most; they are spread evenly over the sorted folder.
+    pub images: usize,
+}
+
+impl Calibration {
+    /// Number of images unless said otherwise.
+    pub const IMAGES: usize = 64;
+
+    /// Calibration on at most [`Calibration::IMAGES`] images.
+    pub fn new(source: impl Into<PathBuf>) -> Self {
+        Calibration { source: source.into(), images: Self::IMAGES }
+    }
+}
+
+/// A new shape for one input of the model, such as `image:1,3,224,224`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InputShape {
+    /// Name of the input.
+    pub input: String,
+    /// Every dimension, outermost first.
+    pub dims: Vec<u64>,
+}
+
+impl FromStr for InputShape {
+    type Err = String;
+
+    /// Reads `NAME:D,D,...`; the name may contain colons.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (input, dims) = text
+            .rsplit_once(':')
+            .ok_or_else(|| "write it as NAME:1,3,224,224".to_owned())?;
+        if input.is_empty() {
+            return Err("the name of the input is missing before the colon".to_owned());
+        }
+        let dims = dims
+            .split(',')
+            .map(|dim| match dim.trim().parse() {
+                Ok(0) | Err(_) => Err(format!("`{dim}` is not a dimension: a whole number from 1 is needed")),
+                Ok(size) => Ok(size),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(InputShape { input: input.to_owned(), dims })
+    }
+}
+
+/// Mean and standard deviation that well-known networks were trained with, on images in [0, 1].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// torchvision's and timm's default.
+    Imagenet,
+    /// OpenAI's CLIP.
+    Clip,
+    /// Images scaled to [-1, 1].
+    Inception,
+    /// Images in [0, 1] as they are.
+    None,
+}
+
+impl Preset {
+    /// The numbers: one a channel, or a single one that holds for all channels.
+    pub fn normalization(self) -> Normalization {
+        let (mean, std): (&[f64], &[f64]) = match self {
+            Preset::Imagenet => (&[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225]),
+            Preset::Clip => (&[0.481_454_66, 0.457_827_5, 0.408_210_73], &[0.268_629_54, 0.261_302_58, 0.275_777_11]),
+            Preset::Inception => (&[0.5], &[0.5]),
+            Preset::None => (&[0.0], &[1.0]),
+        };
+        Normalization { mean: mean.to_vec(), std: std.to_vec() }
+    }
+}
+
+/// Everything that a conversion can be told. The default converts with B = 2 and proves the result.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Options {
+    /// Which list of passes runs.
+    pub recipe: Recipe,
+    /// Which of its passes.
+    pub passes: Selection,
+    /// B, the input contract, and what else the passes can be told. A mean or standard deviation
+    /// of length 1 holds for all channels.
+    pub settings: Settings,
+    /// Version of the ONNX operator set to raise the model to.
+    pub opset: Option<i64>,
+    /// New shapes of inputs.
+    pub input_shapes: Vec<InputShape>,
+    /// How the result is compared with the original.
+    pub verification: Verification,
+    /// Images to measure norm statistics on.
+    pub calibration: Option<Calibration>,
+}
+
+impl Options {
+    /// Checks what can be checked without a model.
+    ///
+    /// # Errors
+    /// [`Error::Options`] where a number is out of range or two options do not go together.
+    pub fn validate(&self) -> Result<(), Error> {
+        let fail = |text: String| Err(Error::Options(text));
+        let settings = &self.settings;
+        if !settings.b.is_finite() || settings.b < 1.0 {
+            return fail(format!("B is {}: it must be a number of at least 1", settings.b));
+        }
+        if let Some(Normalization { mean, std }) = &settings.normalization {
+            if mean.len() != std.len() && mean.len() != 1 && std.len() != 1 {
+                return fail(format!("the mean has {} channels and the standard deviation has {}", mean.len(), std.len()));
+            }
+            if mean.is_empty() || std.is_empty() {
+                return fail("mean and standard deviation need at least one number each".to_owned());
+            }
+            if mean.iter().any(|m| !m.is_finite()) {
+                return fail("the mean must consist of finite numbers".to_owned());
+            }
+            if std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
+                return fail("the standard deviation must consist of numbers above 0".to_owned());
+            }
+        }
+        if settings.input != InputContract::Same && settings.normalization.is_none() {
+            return fail(format!(
+                "input contract `{}` needs to know how the original's input was normalised: give a mean and a standard deviation, or a preset",
+                contract_name(settings.input)
+            ));
+        }
+        if settings.absorb_normalization && settings.input == InputContract::Same {
+            return fail("the normalisation can be absorbed with input contract `add-inverse` or `rgb` only: with `same` the model takes normalised images".to_owned());
+        }
+        if let bcosc_passes::LogitBias::Value(bias) = settings.logit_bias
+            && !bias.is_finite()
+        {
+            return fail(format!("the logit bias is {bias}: it must be a finite number"));
+        }
+        let verification = &self.verification;
+        if !verification.rtol.is_finite() || verification.rtol <= 0.0 || verification.rtol >= 1.0 {
+            return fail(format!(
+                "the tolerance is {}: it must lie between 0 and 1, or a doubled output would pass",
+                verification.rtol
+            ));
+        }
+        if verification.samples < 2 {
+            return fail("at least 2 samples are needed: one alone cannot show that outputs depend on the input".to_owned());
+        }
+        match &self.calibration {
+            Some(calibration) if calibration.images < 2 => {
+                fail("at least 2 images are needed to measure statistics".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Name of an input contract on the command line and in metadata.
+pub(crate) fn contract_name(contract: InputContract) -> &'static str {
+    match contract {
+        InputContract::Same => "same",
+        InputContract::AddInverse => "add-inverse",
+        InputContract::Rgb => "rgb",
+    }
+}
