@@ -57,17 +57,25 @@ fn of_channel(numbers: &[f64], channel: usize) -> f64 {
     numbers.get(channel).or(numbers.first()).copied().unwrap_or_default()
 }
 
-/// The one input of a model that takes images: floating point, of rank 3 or more.
+/// The input of a model that takes images: the only one that is floating point and of rank 3 or
+/// more, or else the only input there is.
 pub(crate) fn image_input(model: &Model) -> Option<Value> {
     let graph = &model.graph;
-    let mut images = graph.inputs().into_iter().filter(|&input| {
-        graph.value_type(input).is_some_and(|t| {
-            let float = matches!(t.dtype, DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16);
-            float && t.rank().is_some_and(|rank| rank >= 3)
-        })
-    });
-    let only = images.next()?;
-    images.next().is_none().then_some(only)
+    let inputs = graph.inputs();
+    let is_image = |input: &&Value| {
+        let found = graph.value_type(**input);
+        found.is_some_and(|t| is_float(t.dtype) && t.rank().is_some_and(|rank| rank >= 3))
+    };
+    let images: Vec<&Value> = inputs.iter().filter(is_image).collect();
+    match (&images[..], &inputs[..]) {
+        ([image], _) => Some(**image),
+        ([], [only]) => Some(*only),
+        _ => None,
+    }
+}
+
+fn is_float(dtype: DataType) -> bool {
+    matches!(dtype, DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16)
 }
 
 #[cfg(test)]

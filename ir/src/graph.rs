@@ -322,6 +322,30 @@ impl Graph {
         &self.outputs
     }
 
+    /// Declares other outputs, each with the name it has as an output. What only the former outputs
+    /// needed stays until [`Graph::remove_dead`].
+    pub fn set_outputs(&mut self, outputs: &[(Value, String)]) {
+        self.outputs = outputs
+            .iter()
+            .map(|(value, name)| {
+                let info = match self.value_type(*value) {
+                    Some(found) => found.to_value_info(name),
+                    None => ValueInfoProto {
+                        name: Some(name.clone()),
+                        ..ValueInfoProto::default()
+                    },
+                };
+                self.vertex_mut(value.node).outputs[value.slot as usize]
+                    .name
+                    .clone_from(name);
+                GraphOutput {
+                    value: *value,
+                    info,
+                }
+            })
+            .collect();
+    }
+
     /// Parameters in file order.
     pub fn parameters(&self) -> Vec<(NodeId, &Parameter)> {
         let mut found: Vec<(u32, NodeId, &Parameter)> = self

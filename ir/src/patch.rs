@@ -102,6 +102,7 @@ pub struct Patch {
     anchor: NodeId,
     nodes: Vec<NewNode>,
     edits: Vec<Edit>,
+    kept: Vec<usize>,
 }
 
 impl Patch {
@@ -111,6 +112,7 @@ impl Patch {
             anchor,
             nodes: Vec::new(),
             edits: Vec::new(),
+            kept: Vec::new(),
         }
     }
 
@@ -153,6 +155,13 @@ impl Patch {
             hint,
             types,
         })
+    }
+
+    /// Keeps a new node even though nothing uses it yet.
+    pub fn keep(&mut self, operand: Operand) {
+        if let Operand::New { node, .. } = operand {
+            self.kept.push(node);
+        }
     }
 
     /// States the type of a new value.
@@ -265,7 +274,8 @@ impl Graph {
                 }
             }
         }
-        idle.extend(added.iter().copied());
+        let kept: Vec<NodeId> = patch.kept.iter().map(|&node| added[node]).collect();
+        idle.extend(added.iter().copied().filter(|id| !kept.contains(id)));
         self.remove_idle(idle);
         if cfg!(debug_assertions) && self.nodes().len() != self.net.node_count() {
             return Err(PatchError::Cycle { anchor });

@@ -57,21 +57,44 @@ impl Layer {
         let product = MatMul::of(graph, node)?;
         let (left, right) = (graph.constant(product.a), graph.constant(product.b));
         Some(match (left, right) {
-            (None, Some(_)) => Ok(Self::biased(graph, node, product.a, product.b, Form::RightMatMul)),
-            (Some(_), None) => Ok(Self::biased(graph, node, product.b, product.a, Form::LeftMatMul)),
+            (None, Some(_)) => Ok(Self::biased(
+                graph,
+                node,
+                product.a,
+                product.b,
+                Form::RightMatMul,
+            )),
+            (Some(_), None) => Ok(Self::biased(
+                graph,
+                node,
+                product.b,
+                product.a,
+                Form::LeftMatMul,
+            )),
             _ => Err(Reason::DynamicWeight),
         })
     }
 
     /// Every linear layer of a graph, producers first.
     pub fn all(graph: &Graph) -> Vec<Self> {
-        graph.ops().into_iter().filter_map(|id| Self::of(graph, id)?.ok()).collect()
+        graph
+            .ops()
+            .into_iter()
+            .filter_map(|id| Self::of(graph, id)?.ok())
+            .collect()
     }
 
     fn biased(graph: &Graph, node: NodeId, x: Value, w: Value, form: Form) -> Self {
         let product = Value { node, slot: 0 };
-        let out = added_bias(graph, product).map_or(product, |(add, _)| Value { node: add, slot: 0 });
-        Layer { node, x, w, out, form }
+        let out =
+            added_bias(graph, product).map_or(product, |(add, _)| Value { node: add, slot: 0 });
+        Layer {
+            node,
+            x,
+            w,
+            out,
+            form,
+        }
     }
 }
 

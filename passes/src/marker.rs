@@ -45,7 +45,12 @@ impl PatchNorm {
         let op = marker(graph, node, PATCH_NORM)?;
         let window = Window::of(op, op.ints("kernel_shape")?.to_vec())?;
         let (group, channels) = (op.int("group", 1) as u64, op.int("channels", 1) as u64);
-        Some(PatchNorm { x: graph.input(node, 0)?, channels, window, group })
+        Some(PatchNorm {
+            x: graph.input(node, 0)?,
+            channels,
+            window,
+            group,
+        })
     }
 }
 
@@ -73,7 +78,11 @@ impl VectorNorm {
     pub fn of(graph: &Graph, node: NodeId) -> Option<Self> {
         let op = marker(graph, node, VECTOR_NORM)?;
         let transposed = op.int("transposed", 0) != 0;
-        Some(VectorNorm { x: graph.input(node, 0)?, axis: op.int("axis", -1), transposed })
+        Some(VectorNorm {
+            x: graph.input(node, 0)?,
+            axis: op.int("axis", -1),
+            transposed,
+        })
     }
 }
 
@@ -123,5 +132,7 @@ impl Scale {
 }
 
 fn marker<'a>(graph: &'a Graph, node: NodeId, op_type: &str) -> Option<&'a Op> {
-    graph.op(node).filter(|op| op.domain() == DOMAIN && op.op_type() == op_type)
+    graph
+        .op(node)
+        .filter(|op| op.domain() == DOMAIN && op.op_type() == op_type)
 }

@@ -1,6 +1,8 @@
 //! What a pass is: a named rewrite of a model that says what it did and what it left alone.
 
-use bcosc_ir::{Facts, Interpreter, InterpreterError, Model, NodeId, PatchError, TensorError, Tensors};
+use bcosc_ir::{
+    Facts, Interpreter, InterpreterError, Model, NodeId, PatchError, TensorError, Tensors,
+};
 use serde::Serialize;
 
 use crate::{Reason, Settings};
@@ -51,7 +53,9 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Infers the types of all values, records them in the graph, and returns what is known.
     pub fn infer(&self, model: &mut Model) -> Result<Facts, PassError> {
-        let facts = self.interpreter.facts(model, self.settings.largest_constant)?;
+        let facts = self
+            .interpreter
+            .facts(model, self.settings.largest_constant)?;
         for id in model.graph.unordered().collect::<Vec<_>>() {
             for slot in 0..model.graph.output_count(id) {
                 let value = model.graph.output(id, slot);
@@ -94,12 +98,18 @@ pub struct Skip {
 impl Outcome {
     /// Records a change.
     pub fn changed(&mut self, node: impl Into<String>, what: impl Into<String>) {
-        self.changes.push(Change { node: node.into(), what: what.into() });
+        self.changes.push(Change {
+            node: node.into(),
+            what: what.into(),
+        });
     }
 
     /// Records a place left alone.
     pub fn skipped(&mut self, node: impl Into<String>, reason: Reason) {
-        self.skips.push(Skip { node: node.into(), reason });
+        self.skips.push(Skip {
+            node: node.into(),
+            reason,
+        });
     }
 }
 
@@ -144,6 +154,11 @@ impl PassError {
         let op = model.graph.op(node);
         let opset = op.and_then(|op| model.opset(op.domain())).unwrap_or(0);
         let op = op.map_or_else(|| "input".to_owned(), |op| op.kind());
-        PassError::Unsupported { node: model.graph.label(node), op, opset, reason }
+        PassError::Unsupported {
+            node: model.graph.label(node),
+            op,
+            opset,
+            reason,
+        }
     }
 }

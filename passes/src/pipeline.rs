@@ -46,7 +46,10 @@ pub fn run(
     for pass in passes {
         let nodes_before = model.graph.op_count();
         let start = Instant::now();
-        let outcome = pass.run(model, cx).map_err(|source| PipelineError { pass: pass.name(), source })?;
+        let outcome = pass.run(model, cx).map_err(|source| PipelineError {
+            pass: pass.name(),
+            source,
+        })?;
         let step = Step {
             pass: pass.name(),
             effect: pass.effect(),
@@ -55,7 +58,12 @@ pub fn run(
             nodes_after: model.graph.op_count(),
             elapsed: start.elapsed(),
         };
-        tracing::debug!(pass = step.pass, changes = step.outcome.changes.len(), ms = step.elapsed.as_secs_f64() * 1e3, "pass done");
+        tracing::debug!(
+            pass = step.pass,
+            changes = step.outcome.changes.len(),
+            ms = step.elapsed.as_secs_f64() * 1e3,
+            "pass done"
+        );
         after(&step, model);
         steps.push(step);
     }
@@ -64,7 +72,11 @@ pub fn run(
 
 /// The passes of a list that keep the function at B = 1.
 pub fn exact(passes: &[&'static dyn Pass]) -> Vec<&'static dyn Pass> {
-    passes.iter().copied().filter(|p| p.effect() == Effect::Exact).collect()
+    passes
+        .iter()
+        .copied()
+        .filter(|p| p.effect() == Effect::Exact)
+        .collect()
 }
 
 /// The departing passes of a list with what they require: what makes the departed original.

@@ -36,19 +36,25 @@ pub enum Reason {
         what: &'static str,
     },
     /// A norm that computes batch statistics.
-    #[error("the norm is in training mode, or its statistics are used; export the model in eval mode")]
+    #[error(
+        "the norm is in training mode, or its statistics are used; export the model in eval mode"
+    )]
     TrainingMode,
     /// A bias that is not one number an output unit.
     #[error("its bias is not one number an output unit")]
     BiasShape,
     /// Several inputs, or none, could be the image.
-    #[error("the model has {inputs} inputs, and not exactly one of them is an image (floating point, rank 3 or more)")]
+    #[error(
+        "the model has {inputs} inputs, and not exactly one of them is an image (floating point, rank 3 or more)"
+    )]
     NoImageInput {
         /// Number of inputs.
         inputs: usize,
     },
     /// Raw images need to be normalised.
-    #[error("this input contract takes raw images: say how the model was normalised with --mean and --std, or --normalization")]
+    #[error(
+        "this input contract takes raw images: say how the model was normalised with --mean and --std, or --normalization"
+    )]
     NormalizationMissing,
     /// As many means and standard deviations as channels are needed.
     #[error("the input has {channels} channels, but {given} numbers of mean or std are given")]
@@ -70,6 +76,12 @@ pub enum Reason {
     /// An output that is not class logits.
     #[error("the output is not logits of more than two classes")]
     NotLogits,
+    /// Calibration could not look at a norm.
+    #[error("the input of norm \"{0}\" could not be measured: its shape is not known")]
+    NotMeasured(String),
+    /// Calibration met infinities.
+    #[error("the input of norm \"{0}\" is not finite on the calibration images")]
+    NotFinite(String),
     /// A batch norm that subtracts a mean.
     #[error("the norm subtracts a mean; run uncentre-norms first")]
     Centred,

@@ -17,8 +17,10 @@ pub static CNN: &[&dyn Pass] = &[
     // Departures from the original.
     &average_pool::AveragePools,
     &remove_biases::RemoveBiases,
-    // What B-cos is.
+    // What B-cos is, with norms that fit before and after.
+    &calibrate_norms::CalibrateNorms,
     &bcos::Bcos,
+    &remeasure_norms::RemeasureNorms,
     &logit_bias::AddLogitBias,
     &lower::Lower,
 ];

@@ -46,13 +46,21 @@ pub enum WeightError {
 
 impl WeightError {
     /// Records a rule that does not apply; a broken weight is an error.
-    pub fn settle(self, graph: &Graph, node: NodeId, outcome: &mut Outcome) -> Result<(), PassError> {
+    pub fn settle(
+        self,
+        graph: &Graph,
+        node: NodeId,
+        outcome: &mut Outcome,
+    ) -> Result<(), PassError> {
         match self {
             WeightError::NoMatch(reason) => {
                 outcome.skipped(graph.label(node), reason);
                 Ok(())
             }
-            WeightError::Tensor(source) => Err(PassError::Weight { node: graph.label(node), source }),
+            WeightError::Tensor(source) => Err(PassError::Weight {
+                node: graph.label(node),
+                source,
+            }),
         }
     }
 }
@@ -60,5 +68,9 @@ impl WeightError {
 /// Reads a constant.
 pub fn floats(graph: &Graph, value: Value) -> Result<Floats, WeightError> {
     let tensor = graph.constant(value).ok_or(Reason::DynamicWeight)?;
-    Ok(Floats { dtype: tensor.dtype(), dims: tensor.dims(), elements: tensor.to_f64s()? })
+    Ok(Floats {
+        dtype: tensor.dtype(),
+        dims: tensor.dims(),
+        elements: tensor.to_f64s()?,
+    })
 }

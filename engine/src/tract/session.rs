@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bcosc_ir::{DataType, InterpreterError, Model, Tensor, Tensors};
 use tract_onnx::prelude::{
-    InferenceFact, InferenceModel, InferenceModelExt, TVec, TractResult, TypedModel,
+    InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, TVec, TractResult, TypedModel,
     TypedRunnableModel,
 };
 use tract_onnx::tract_hir::internal::IntoTValue;

@@ -1,6 +1,6 @@
 //! Types and declarations.
 
-use std::fmt;
+use std::fmt::{self, Display};
 
 use bcosc_onnx::DataType;
 use bcosc_onnx::proto::{
@@ -37,7 +37,7 @@ fn element_name(number: Option<i32>) -> &'static str {
 /// A type in the textual syntax.
 pub(super) struct Type<'a>(pub &'a TypeProto);
 
-impl fmt::Display for Type<'_> {
+impl Display for Type<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.value {
             None => Ok(()),

@@ -23,6 +23,9 @@ use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 /// More operators than this are not made: functions that call each other twice grow exponentially.
 const MOST_OPERATORS: u64 = 1_000_000;
 
+/// Functions that call functions further down than this are refused.
+const DEEPEST: usize = 200;
+
 /// Replaces calls of local functions by their bodies.
 pub struct InlineFunctions;
 
@@ -50,7 +53,7 @@ impl Pass for InlineFunctions {
         }
         let mut proto = model.to_proto();
         inline(&mut proto, &mut outcome).map_err(PassError::Model)?;
-        *model = Model::from_proto(proto).map_err(|e| PassError::Model(Reason::Inlining(e.to_string())))?;
+        *model = Model::from_proto(proto).map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
         Ok(outcome)
     }
 }
@@ -70,7 +73,7 @@ fn inline(model: &mut ModelProto, outcome: &mut Outcome) -> Result<(), Reason> {
         return Ok(());
     };
     let mut sizes = BTreeMap::new();
-    let size = inliner.size_of(&graph.node, &mut sizes)?;
+    let size = inliner.size_of(&graph.node, 0, &mut sizes)?;
     if size > MOST_OPERATORS {
         return Err(Reason::FunctionsTooLarge(size));
     }
@@ -78,6 +81,11 @@ fn inline(model: &mut ModelProto, outcome: &mut Outcome) -> Result<(), Reason> {
     inliner.graph(graph)?;
     let called = functions.iter().filter(|f| sizes.contains_key(&key_of_function(f)));
     import_opsets(&mut model.opset_import, called)?;
+    if !model.training_info.is_empty() {
+        // Training graphs may call them too.
+        model.functions = functions;
+        return Ok(());
+    }
     let domains: BTreeSet<&str> = functions.iter().map(FunctionProto::domain).collect();
     let in_use = domains_in_use(graph);
     model.opset_import.retain(|import| {
@@ -128,7 +136,15 @@ struct Inliner<'a> {
 
 impl Inliner<'_> {
     /// Number of operators after inlining.
-    fn size_of(&self, nodes: &[NodeProto], sizes: &mut BTreeMap<Key, Option<u64>>) -> Result<u64, Reason> {
+    fn size_of(
+        &self,
+        nodes: &[NodeProto],
+        depth: usize,
+        sizes: &mut BTreeMap<Key, Option<u64>>,
+    ) -> Result<u64, Reason> {
+        if depth > DEEPEST {
+            return Err(Reason::FunctionsTooDeep(DEEPEST));
+        }
         let mut total = 0u64;
         for node in nodes {
             let key = key_of_call(node);
@@ -138,14 +154,14 @@ impl Inliner<'_> {
                 (Some(_), Some(None)) => return Err(Reason::RecursiveFunction(key.1)),
                 (Some(function), None) => {
                     sizes.insert(key.clone(), None);
-                    let size = self.size_of(&function.node, sizes)?;
+                    let size = self.size_of(&function.node, depth + 1, sizes)?;
                     sizes.insert(key, Some(size));
                     size
                 }
             };
             total = total.saturating_add(own);
             for graph in graphs_of(node) {
-                total = total.saturating_add(self.size_of(&graph.node, sizes)?);
+                total = total.saturating_add(self.size_of(&graph.node, depth, sizes)?);
             }
         }
         Ok(total)

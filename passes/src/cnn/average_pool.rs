@@ -37,7 +37,10 @@ impl Pass for AveragePools {
         let opset = model.opset("").unwrap_or(0);
         for node in model.graph.ops() {
             let graph = &model.graph;
-            if !graph.op(node).is_some_and(|op| op.is("MaxPool") || op.is("GlobalMaxPool")) {
+            if !graph
+                .op(node)
+                .is_some_and(|op| op.is("MaxPool") || op.is("GlobalMaxPool"))
+            {
                 continue;
             }
             if cx.settings.keep_max_pool {
@@ -65,15 +68,24 @@ fn average(graph: &Graph, node: NodeId, opset: i64) -> Result<Patch, Reason> {
         patch.replace(y, pooled);
         return Ok(patch);
     }
-    let pool = Pool::of(graph, node).filter(|p| p.kind == PoolKind::Max).ok_or(Reason::Malformed)?;
-    let indices_used = (1..graph.output_count(node)).any(|slot| !graph.uses(Value { node, slot }).is_empty());
+    let pool = Pool::of(graph, node)
+        .filter(|p| p.kind == PoolKind::Max)
+        .ok_or(Reason::Malformed)?;
+    let indices_used =
+        (1..graph.output_count(node)).any(|slot| !graph.uses(Value { node, slot }).is_empty());
     if indices_used {
         return Err(Reason::IndicesUsed);
     }
     if pool.window.dilations.iter().any(|&d| d != 1) && opset < 19 {
-        return Err(Reason::NeedsOpset { opset: 19, what: "average pooling with dilations" });
+        return Err(Reason::NeedsOpset {
+            opset: 19,
+            what: "average pooling with dilations",
+        });
     }
-    let mut op = pool.window.write(Op::new("", "AveragePool")).with_int("count_include_pad", 1);
+    let mut op = pool
+        .window
+        .write(Op::new("", "AveragePool"))
+        .with_int("count_include_pad", 1);
     if pool.ceil_mode {
         op = op.with_int("ceil_mode", 1);
     }

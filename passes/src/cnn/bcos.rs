@@ -62,7 +62,13 @@ impl Pass for Bcos {
             outcome.changed(graph.label(node), format!("B-cos, B = {b}"));
             let added = model.graph.apply(patch)?;
             if shared.is_none() {
-                norms.insert(norm, Value { node: added[0], slot: 0 });
+                norms.insert(
+                    norm,
+                    Value {
+                        node: added[0],
+                        slot: 0,
+                    },
+                );
             }
         }
         Ok(outcome)
@@ -86,9 +92,21 @@ impl Norm {
                 window: conv.window.clone(),
                 group: conv.group,
             }),
-            Form::Gemm(gemm) if gemm.trans_a => Norm::Vector(VectorNorm { x, axis: 0, transposed: true }),
-            Form::Gemm(_) | Form::RightMatMul => Norm::Vector(VectorNorm { x, axis: -1, transposed: false }),
-            Form::LeftMatMul => Norm::Vector(VectorNorm { x, axis: -2, transposed: false }),
+            Form::Gemm(gemm) if gemm.trans_a => Norm::Vector(VectorNorm {
+                x,
+                axis: 0,
+                transposed: true,
+            }),
+            Form::Gemm(_) | Form::RightMatMul => Norm::Vector(VectorNorm {
+                x,
+                axis: -1,
+                transposed: false,
+            }),
+            Form::LeftMatMul => Norm::Vector(VectorNorm {
+                x,
+                axis: -2,
+                transposed: false,
+            }),
         }
     }
 }

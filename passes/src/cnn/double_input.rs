@@ -17,7 +17,9 @@ use std::collections::BTreeMap;
 use bcosc_ir::{Attribute, Dim, Graph, Model, Op, Operand, Patch, Tensor, TensorType, Use, Value};
 
 use super::first_layer::{FirstLayer, first_layers};
-use crate::{Context, Effect, InputContract, Normalization, Outcome, Pass, PassError, Reason, weights};
+use crate::{
+    Context, Effect, InputContract, Normalization, Outcome, Pass, PassError, Reason, weights,
+};
 
 /// The pass.
 pub struct DoubleInput;
@@ -54,10 +56,12 @@ impl Pass for DoubleInput {
         let contract = cx.settings.input;
         let normalization = match contract {
             InputContract::Same => None,
-            InputContract::AddInverse | InputContract::Rgb => match raw_input(&model.graph, image, &layers, channels, cx) {
-                Ok(normalization) => Some(normalization),
-                Err(reason) => return fail(model, reason),
-            },
+            InputContract::AddInverse | InputContract::Rgb => {
+                match raw_input(&model.graph, image, &layers, channels, cx) {
+                    Ok(normalization) => Some(normalization),
+                    Err(reason) => return fail(model, reason),
+                }
+            }
         };
         let halves = match &normalization {
             Some(n) if cx.settings.absorb_normalization => Halves::absorbed(n),
@@ -79,12 +83,23 @@ impl Pass for DoubleInput {
                 continue;
             }
             let targets: Vec<_> = layers.iter().filter(|l| l.source() == source).collect();
-            let patch = feed(&model.graph, source, &targets, contract, channels, normalization.as_ref(), cx);
+            let patch = feed(
+                &model.graph,
+                source,
+                &targets,
+                contract,
+                channels,
+                normalization.as_ref(),
+                cx,
+            );
             model.graph.apply(patch)?;
         }
         if contract == InputContract::AddInverse {
             widen(&mut model.graph, image, 2 * channels);
-            outcome.changed(model.graph.value_name(image), format!("takes {} channels: [x, 1-x]", 2 * channels));
+            outcome.changed(
+                model.graph.value_name(image),
+                format!("takes {} channels: [x, 1-x]", 2 * channels),
+            );
         }
         Ok(outcome)
     }
@@ -101,17 +116,31 @@ pub(crate) struct Halves {
 
 impl Halves {
     fn plain(channels: usize) -> Self {
-        Halves { direct: vec![0.5; channels], inverse: vec![-0.5; channels], absorbed: false }
+        Halves {
+            direct: vec![0.5; channels],
+            inverse: vec![-0.5; channels],
+            absorbed: false,
+        }
     }
 
     fn absorbed(n: &Normalization) -> Self {
         let pairs = n.mean.iter().zip(&n.std);
-        let (direct, inverse) = pairs.map(|(mean, std)| ((1.0 - mean) / std, -mean / std)).unzip();
-        Halves { direct, inverse, absorbed: true }
+        let (direct, inverse) = pairs
+            .map(|(mean, std)| ((1.0 - mean) / std, -mean / std))
+            .unzip();
+        Halves {
+            direct,
+            inverse,
+            absorbed: true,
+        }
     }
 
     fn describe(&self) -> &'static str {
-        if self.absorbed { "weights doubled, normalisation absorbed" } else { "weights doubled: [w, -w]/2" }
+        if self.absorbed {
+            "weights doubled, normalisation absorbed"
+        } else {
+            "weights doubled: [w, -w]/2"
+        }
     }
 }
 
@@ -120,19 +149,26 @@ fn image_input(graph: &Graph) -> Result<Value, PassError> {
     let inputs = graph.inputs();
     let is_image = |v: &&Value| {
         let found = graph.value_type(**v);
-        found.is_some_and(|t| t.rank().is_some_and(|r| r >= 3) && Tensor::floats(t.dtype, &[0], &[]).is_some())
+        found.is_some_and(|t| {
+            t.rank().is_some_and(|r| r >= 3) && Tensor::floats(t.dtype, &[0], &[]).is_some()
+        })
     };
     let images: Vec<&Value> = inputs.iter().filter(is_image).collect();
     match (&images[..], &inputs[..]) {
         ([image], _) => Ok(**image),
         ([], [only]) => Ok(*only),
-        _ => Err(PassError::Model(Reason::NoImageInput { inputs: inputs.len() })),
+        _ => Err(PassError::Model(Reason::NoImageInput {
+            inputs: inputs.len(),
+        })),
     }
 }
 
 fn channels_of(graph: &Graph, image: Value) -> Result<u64, Reason> {
     let unknown = || Reason::UnknownShape(graph.value_name(image).to_owned());
-    let shape = graph.value_type(image).and_then(|t| t.shape).ok_or_else(unknown)?;
+    let shape = graph
+        .value_type(image)
+        .and_then(|t| t.shape)
+        .ok_or_else(unknown)?;
     shape.get(1).and_then(Dim::known).ok_or_else(unknown)
 }
 
@@ -144,7 +180,11 @@ fn raw_input(
     channels: u64,
     cx: &Context<'_>,
 ) -> Result<Normalization, Reason> {
-    let normalization = cx.settings.normalization.clone().ok_or(Reason::NormalizationMissing)?;
+    let normalization = cx
+        .settings
+        .normalization
+        .clone()
+        .ok_or(Reason::NormalizationMissing)?;
     let given = normalization.mean.len().max(normalization.std.len());
     if normalization.mean.len() as u64 != channels || normalization.std.len() as u64 != channels {
         return Err(Reason::NormalizationLength { channels, given });
@@ -155,7 +195,9 @@ fn raw_input(
         Some(Use::Input { node, .. } | Use::Capture { node, .. }) => {
             Err(Reason::PreprocessingInGraph(graph.label(*node)))
         }
-        Some(Use::Output(_)) => Err(Reason::PreprocessingInGraph(graph.value_name(image).to_owned())),
+        Some(Use::Output(_)) => Err(Reason::PreprocessingInGraph(
+            graph.value_name(image).to_owned(),
+        )),
     }
 }
 
@@ -170,12 +212,19 @@ fn feed(
     cx: &Context<'_>,
 ) -> Patch {
     let anchor = layers.first().map_or(source.node, |l| l.node());
-    let dtype = graph.value_type(source).map_or(bcosc_ir::DataType::Float, |t| t.dtype);
+    let dtype = graph
+        .value_type(source)
+        .map_or(bcosc_ir::DataType::Float, |t| t.dtype);
     let rank = graph.value_type(source).and_then(|t| t.rank()).unwrap_or(4);
     let mut patch = Patch::at(anchor);
     let x = Operand::Old(source);
     let concat = |patch: &mut Patch, inverse| {
-        patch.op(Op::new("", "Concat").named("input").with(Attribute::int("axis", 1)), &[x, inverse])
+        patch.op(
+            Op::new("", "Concat")
+                .named("input")
+                .with(Attribute::int("axis", 1)),
+            &[x, inverse],
+        )
     };
     let mut seen = match contract {
         InputContract::Same => {
@@ -192,7 +241,12 @@ fn feed(
     if let Some(n) = normalization.filter(|_| !cx.settings.absorb_normalization) {
         let mut dims = vec![1; rank];
         dims[1] = 2 * channels;
-        let mean: Vec<f64> = n.mean.iter().copied().chain(n.mean.iter().map(|m| 1.0 - m)).collect();
+        let mean: Vec<f64> = n
+            .mean
+            .iter()
+            .copied()
+            .chain(n.mean.iter().map(|m| 1.0 - m))
+            .collect();
         let std: Vec<f64> = n.std.iter().chain(&n.std).copied().collect();
         let mean = patch.parameter("mean", weights::tensor(dtype, &dims, &mean));
         let std = patch.parameter("std", weights::tensor(dtype, &dims, &std));
@@ -206,7 +260,19 @@ fn feed(
 }
 
 fn widen(graph: &mut Graph, image: Value, channels: u64) {
-    let Some(TensorType { dtype, shape: Some(mut shape) }) = graph.value_type(image) else { return };
+    let Some(TensorType {
+        dtype,
+        shape: Some(mut shape),
+    }) = graph.value_type(image)
+    else {
+        return;
+    };
     shape[1] = Dim::Known(channels);
-    graph.retype_input(image, TensorType { dtype, shape: Some(shape) });
+    graph.retype_input(
+        image,
+        TensorType {
+            dtype,
+            shape: Some(shape),
+        },
+    );
 }

@@ -20,20 +20,26 @@ pub(crate) struct FirstLayer {
 }
 
 /// Finds the first layers behind an input. An error names the node that stands in the way.
-pub(crate) fn first_layers(graph: &Graph, input: Value) -> Result<Vec<FirstLayer>, (NodeId, Reason)> {
+pub(crate) fn first_layers(
+    graph: &Graph,
+    input: Value,
+) -> Result<Vec<FirstLayer>, (NodeId, Reason)> {
     let mut open = vec![input];
     let mut seen = BTreeSet::from([input]);
     let mut found: Vec<FirstLayer> = Vec::new();
     while let Some(value) = open.pop() {
         for usage in graph.uses(value) {
-            let (Use::Input { node, .. } | Use::Capture { node, .. }) = usage else { continue };
+            let (Use::Input { node, .. } | Use::Capture { node, .. }) = usage else {
+                continue;
+            };
             match Layer::of(graph, node) {
                 Some(Ok(layer)) if layer.x == value => {
                     found.push(FirstLayer::at(graph, layer).map_err(|reason| (node, reason))?);
                 }
                 Some(Err(reason)) => return Err((node, reason)),
                 _ => {
-                    let outputs = (0..graph.output_count(node)).map(|slot| graph.output(node, slot));
+                    let outputs =
+                        (0..graph.output_count(node)).map(|slot| graph.output(node, slot));
                     open.extend(outputs.filter(|v| seen.insert(*v)));
                 }
             }
@@ -49,11 +55,18 @@ pub(crate) fn first_layers(graph: &Graph, input: Value) -> Result<Vec<FirstLayer
 impl FirstLayer {
     fn at(graph: &Graph, layer: Layer) -> Result<Self, Reason> {
         if let Form::Conv(_) = layer.form {
-            return Ok(FirstLayer { source: layer.x, flatten: None, layer });
+            return Ok(FirstLayer {
+                source: layer.x,
+                flatten: None,
+                layer,
+            });
         }
         let unsupported = || Reason::FirstLayerForm;
         let flatten = layer.x.node;
-        let op = graph.op(flatten).filter(|op| op.is("Flatten") || op.is("Reshape")).ok_or_else(unsupported)?;
+        let op = graph
+            .op(flatten)
+            .filter(|op| op.is("Flatten") || op.is("Reshape"))
+            .ok_or_else(unsupported)?;
         let source = graph.input(flatten, 0).ok_or(Reason::Malformed)?;
         let whole_image = match (graph.value_type(layer.x), op.is("Flatten")) {
             (_, true) => op.int("axis", 1) == 1,
@@ -68,7 +81,11 @@ impl FirstLayer {
         if !(whole_image && plain) {
             return Err(unsupported());
         }
-        Ok(FirstLayer { layer, source, flatten: Some(flatten) })
+        Ok(FirstLayer {
+            layer,
+            source,
+            flatten: Some(flatten),
+        })
     }
 
     /// The node that multiplies.
@@ -93,12 +110,17 @@ impl FirstLayer {
             (_, Some(_)) => seen = patch.op(Op::new("", "Flatten").with_int("axis", 1), &[seen]),
             (Form::Conv(conv), None) if conv.group > 1 => {
                 // Each group takes its own channels and their inverses.
-                let per_group = graph.value_type(conv.w).and_then(|t| t.known_shape()).map_or(1, |d| d[1] / 2);
+                let per_group = graph
+                    .value_type(conv.w)
+                    .and_then(|t| t.known_shape())
+                    .map_or(1, |d| d[1] / 2);
                 let total = per_group * conv.group;
                 let order: Vec<i64> = (0..conv.group)
                     .flat_map(|g| {
                         let own = g * per_group..(g + 1) * per_group;
-                        own.clone().chain(own.map(|c| c + total)).collect::<Vec<_>>()
+                        own.clone()
+                            .chain(own.map(|c| c + total))
+                            .collect::<Vec<_>>()
                     })
                     .map(|c| c as i64)
                     .collect();
@@ -122,7 +144,9 @@ impl FirstLayer {
                 (conv.out_channels(), channels * cells, 1, 1)
             }
             Form::Gemm(gemm) if gemm.trans_b => (stored.dims[0], stored.dims[1], 1, 1),
-            Form::Gemm(_) | Form::RightMatMul if stored.dims.len() == 2 => (1, stored.dims[0], stored.dims[1], 0),
+            Form::Gemm(_) | Form::RightMatMul if stored.dims.len() == 2 => {
+                (1, stored.dims[0], stored.dims[1], 0)
+            }
             _ => return Err(Reason::FirstLayerForm),
         };
         let group = match &self.layer.form {
@@ -136,7 +160,11 @@ impl FirstLayer {
         let run = per_outer / channels_per_group * inner;
         let outer_per_group = (outer / group).max(1);
         let mut elements = Vec::with_capacity(stored.elements.len() * 2);
-        for (o, block) in stored.elements.chunks_exact((per_outer * inner) as usize).enumerate() {
+        for (o, block) in stored
+            .elements
+            .chunks_exact((per_outer * inner) as usize)
+            .enumerate()
+        {
             let first_channel = (o as u64 / outer_per_group * channels_per_group) as usize;
             for factors in [&halves.direct, &halves.inverse] {
                 for (c, cells) in block.chunks_exact(run as usize).enumerate() {

@@ -51,10 +51,16 @@ impl Pass for AddLogitBias {
                     continue;
                 }
             };
-            let dtype = model.graph.value_type(logits).map_or(bcosc_ir::DataType::Float, |t| t.dtype);
+            let dtype = model
+                .graph
+                .value_type(logits)
+                .map_or(bcosc_ir::DataType::Float, |t| t.dtype);
             let mut patch = Patch::at(logits.node);
             let constant = patch.parameter("logit_bias", weights::tensor(dtype, &[], &[bias]));
-            let sum = patch.op(Op::new("", "Add").named("logits"), &[logits.into(), constant]);
+            let sum = patch.op(
+                Op::new("", "Add").named("logits"),
+                &[logits.into(), constant],
+            );
             patch.replace(logits, sum);
             model.graph.apply(patch)?;
             model.set_metadata(LOGIT_BIAS, &bias.to_string());
@@ -67,9 +73,15 @@ impl Pass for AddLogitBias {
 /// Number of classes of an output [N, K] that is not a probability already.
 fn classes(graph: &Graph, logits: Value) -> Result<u64, Reason> {
     let unknown = || Reason::UnknownShape(graph.value_name(logits).to_owned());
-    let shape = graph.value_type(logits).and_then(|t| t.shape).ok_or_else(unknown)?;
+    let shape = graph
+        .value_type(logits)
+        .and_then(|t| t.shape)
+        .ok_or_else(unknown)?;
     let probability = ["Softmax", "LogSoftmax", "Sigmoid"];
-    if graph.producer(logits).is_some_and(|(_, op)| probability.iter().any(|p| op.is(p))) {
+    if graph
+        .producer(logits)
+        .is_some_and(|(_, op)| probability.iter().any(|p| op.is(p)))
+    {
         return Err(Reason::NotLogits);
     }
     match &shape[..] {

@@ -50,7 +50,10 @@ impl Pass for Lower {
 
     fn run(&self, model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
         let mut outcome = Outcome::default();
-        let mut lowering = Lowering { opset: model.opset("").unwrap_or(0), ..Lowering::default() };
+        let mut lowering = Lowering {
+            opset: model.opset("").unwrap_or(0),
+            ..Lowering::default()
+        };
         for node in model.graph.ops() {
             let graph = &model.graph;
             let dtype = |value| graph.value_type(value).map_or(DataType::Float, |t| t.dtype);
@@ -71,7 +74,13 @@ impl Pass for Lower {
             let added = model.graph.apply(patch)?;
             for (key, operand) in made {
                 if let Operand::New { node, slot } = operand {
-                    lowering.sums.insert(key, Value { node: added[node], slot });
+                    lowering.sums.insert(
+                        key,
+                        Value {
+                            node: added[node],
+                            slot,
+                        },
+                    );
                 }
             }
         }
@@ -103,14 +112,15 @@ impl Lowering {
         dtype: DataType,
         made: &mut Vec<(SumKey, Operand)>,
     ) -> Operand {
-        let mut shared = |patch: &mut Patch, key: SumKey, build: &mut dyn FnMut(&mut Patch) -> Operand| {
-            if let Some(value) = self.sums.get(&key) {
-                return Operand::Old(*value);
-            }
-            let sum = build(patch);
-            made.push((key, sum));
-            sum
-        };
+        let mut shared =
+            |patch: &mut Patch, key: SumKey, build: &mut dyn FnMut(&mut Patch) -> Operand| {
+                if let Some(value) = self.sums.get(&key) {
+                    return Operand::Old(*value);
+                }
+                let sum = build(patch);
+                made.push((key, sum));
+                sum
+            };
         let (group, rank) = (norm.group, norm.window.rank());
         let per_group = norm.channels / group;
         let single = norm.window.is_single_cell();
@@ -119,17 +129,42 @@ impl Lowering {
             false => Window::pointwise(rank),
         };
         let mut sum = shared(patch, (norm.x, Sum::Squares), &mut |patch| {
-            patch.op(Op::new("", "Mul").named("squares"), &[norm.x.into(), norm.x.into()])
+            patch.op(
+                Op::new("", "Mul").named("squares"),
+                &[norm.x.into(), norm.x.into()],
+            )
         });
         let steps = !first.is_pointwise();
         if per_group > 1 || (single && steps) {
-            let key = (norm.x, Sum::Channels { group, strides: first.strides.clone() });
+            let key = (
+                norm.x,
+                Sum::Channels {
+                    group,
+                    strides: first.strides.clone(),
+                },
+            );
             sum = shared(patch, key, &mut |patch| {
-                ones_conv(patch, "channel_sum", sum, [group, per_group], group, &first, dtype)
+                ones_conv(
+                    patch,
+                    "channel_sum",
+                    sum,
+                    [group, per_group],
+                    group,
+                    &first,
+                    dtype,
+                )
             });
         }
         if !single {
-            sum = ones_conv(patch, "window_sum", sum, [group, 1], group, &norm.window, dtype);
+            sum = ones_conv(
+                patch,
+                "window_sum",
+                sum,
+                [group, 1],
+                group,
+                &norm.window,
+                dtype,
+            );
         }
         let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[PATCH_EPSILON]));
         let sum = patch.op(Op::new("", "Add").named("squared_norm"), &[sum, epsilon]);
@@ -137,11 +172,20 @@ impl Lowering {
     }
 
     fn vector_norm(&self, patch: &mut Patch, norm: &VectorNorm, dtype: DataType) -> Operand {
-        let length = reduce(patch, self.opset, AxesOp::ReduceL2, norm.x.into(), &[norm.axis]);
+        let length = reduce(
+            patch,
+            self.opset,
+            AxesOp::ReduceL2,
+            norm.x.into(),
+            &[norm.axis],
+        );
         let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[VECTOR_EPSILON]));
         let length = patch.op(Op::new("", "Add").named("norm"), &[length, epsilon]);
         if norm.transposed {
-            return patch.op(Op::new("", "Transpose").with_ints("perm", &[1, 0]), &[length]);
+            return patch.op(
+                Op::new("", "Transpose").with_ints("perm", &[1, 0]),
+                &[length],
+            );
         }
         length
     }
@@ -161,7 +205,14 @@ fn ones_conv(
     let count = dims.iter().product::<u64>() as usize;
     let ones = patch.parameter("ones", weights::tensor(dtype, &dims, &vec![1.0; count]));
     let op = window.write(Op::new("", "Conv").named(name));
-    patch.op(if group > 1 { op.with_int("group", group as i64) } else { op }, &[x, ones])
+    patch.op(
+        if group > 1 {
+            op.with_int("group", group as i64)
+        } else {
+            op
+        },
+        &[x, ones],
+    )
 }
 
 fn scaled(patch: &mut Patch, scale: &Scale, dtype: DataType) -> Operand {
@@ -169,7 +220,15 @@ fn scaled(patch: &mut Patch, scale: &Scale, dtype: DataType) -> Operand {
     let mut norm = Operand::Old(scale.norm);
     if scale.group > 1 && scale.group != scale.channels {
         let window = Window::pointwise(scale.spatial);
-        norm = ones_conv(patch, "group_norm", norm, [scale.channels, 1], scale.group, &window, dtype);
+        norm = ones_conv(
+            patch,
+            "group_norm",
+            norm,
+            [scale.channels, 1],
+            scale.group,
+            &window,
+            dtype,
+        );
     }
     let size = patch.op(Op::new("", "Abs"), &[y]);
     let mut factor = patch.op(Op::new("", "Div").named("cosine"), &[size, norm]);

@@ -2,10 +2,13 @@
 
 pub mod average_pool;
 pub mod bcos;
+pub mod calibrate_norms;
 pub mod double_input;
 mod first_layer;
 pub mod logit_bias;
 pub mod lower;
+mod measure;
+pub mod remeasure_norms;
 pub mod remove_biases;
 pub mod reorder_head;
 pub mod restore_norms;

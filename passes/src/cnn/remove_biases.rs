@@ -65,7 +65,9 @@ impl Pass for RemoveBiases {
 
 /// `None` where the node has no bias.
 fn unbias(graph: &Graph, node: NodeId, opset: i64) -> Result<Option<Patch>, WeightError> {
-    let Some(op) = graph.op(node).filter(|op| op.domain().is_empty()) else { return Ok(None) };
+    let Some(op) = graph.op(node).filter(|op| op.domain().is_empty()) else {
+        return Ok(None);
+    };
     let mut patch = Patch::at(node);
     let mut found = false;
     if let Some(layer) = Layer::of(graph, node) {
@@ -80,9 +82,16 @@ fn unbias(graph: &Graph, node: NodeId, opset: i64) -> Result<Option<Patch>, Weig
 }
 
 /// The bias operand of `Conv` and `Gemm`.
-fn drop_input(graph: &Graph, layer: &Layer, opset: i64, patch: &mut Patch) -> Result<bool, WeightError> {
+fn drop_input(
+    graph: &Graph,
+    layer: &Layer,
+    opset: i64,
+    patch: &mut Patch,
+) -> Result<bool, WeightError> {
     let node = layer.node;
-    let Some(bias) = graph.input(node, 2) else { return Ok(false) };
+    let Some(bias) = graph.input(node, 2) else {
+        return Ok(false);
+    };
     let required = matches!(layer.form, Form::Gemm(_)) && opset < 11;
     if !required {
         patch.set_input(node, 2, None);
@@ -93,15 +102,23 @@ fn drop_input(graph: &Graph, layer: &Layer, opset: i64, patch: &mut Patch) -> Re
 
 /// The bias operand of a norm, which batch, group and instance norms cannot do without.
 fn clear_norm(graph: &Graph, node: NodeId, patch: &mut Patch) -> Result<bool, WeightError> {
-    let Some(op) = graph.op(node) else { return Ok(false) };
-    let Some(bias) = graph.input(node, 2) else { return Ok(false) };
+    let Some(op) = graph.op(node) else {
+        return Ok(false);
+    };
+    let Some(bias) = graph.input(node, 2) else {
+        return Ok(false);
+    };
     if op.is("LayerNormalization") {
         patch.set_input(node, 2, None);
         return Ok(true);
     }
     if op.is("BatchNormalization") {
         let mean = graph.input(node, 3).ok_or(Reason::Malformed)?;
-        if weights::floats(graph, mean)?.elements.iter().any(|&m| m != 0.0) {
+        if weights::floats(graph, mean)?
+            .elements
+            .iter()
+            .any(|&m| m != 0.0)
+        {
             return Err(Reason::Centred.into());
         }
     }
@@ -109,7 +126,13 @@ fn clear_norm(graph: &Graph, node: NodeId, patch: &mut Patch) -> Result<bool, We
 }
 
 /// Puts zeros in the place of a constant operand; false where it is zero already.
-fn zero_input(graph: &Graph, node: NodeId, slot: u32, bias: Value, patch: &mut Patch) -> Result<bool, WeightError> {
+fn zero_input(
+    graph: &Graph,
+    node: NodeId,
+    slot: u32,
+    bias: Value,
+    patch: &mut Patch,
+) -> Result<bool, WeightError> {
     let bias = weights::floats(graph, bias)?;
     if bias.elements.iter().all(|&b| b == 0.0) {
         return Ok(false);
@@ -121,7 +144,9 @@ fn zero_input(graph: &Graph, node: NodeId, slot: u32, bias: Value, patch: &mut P
 
 /// A constant that a node of its own adds.
 fn drop_add(graph: &Graph, product: Value, patch: &mut Patch) -> bool {
-    let Some((add, _)) = added_bias(graph, product) else { return false };
+    let Some((add, _)) = added_bias(graph, product) else {
+        return false;
+    };
     patch.replace(Value { node: add, slot: 0 }, Operand::Old(product));
     true
 }

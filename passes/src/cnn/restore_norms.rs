@@ -51,8 +51,12 @@ impl Pass for RestoreNorms {
         let mut outcome = Outcome::default();
         for node in model.graph.ops() {
             let graph = &model.graph;
-            let Some(Ok(layer)) = Layer::of(graph, node) else { continue };
-            let Some(conv) = Conv::of(graph, node) else { continue };
+            let Some(Ok(layer)) = Layer::of(graph, node) else {
+                continue;
+            };
+            let Some(conv) = Conv::of(graph, node) else {
+                continue;
+            };
             if reaches_norm(graph, layer.out) {
                 continue;
             }
@@ -70,14 +74,18 @@ impl Pass for RestoreNorms {
 
 fn restore(graph: &Graph, conv: &Conv, out: Value) -> Patch {
     let channels = conv.out_channels();
-    let dtype = graph.value_type(conv.w).map_or(bcosc_ir::DataType::Float, |t| t.dtype);
+    let dtype = graph
+        .value_type(conv.w)
+        .map_or(bcosc_ir::DataType::Float, |t| t.dtype);
     let filled = |x: f64| weights::tensor(dtype, &[channels], &vec![x; channels as usize]);
     let mut patch = Patch::at(conv.node);
     let gamma = patch.parameter("norm.weight", filled(1.0));
     let beta = patch.parameter("norm.bias", filled(0.0));
     let mean = patch.parameter("norm.running_mean", filled(0.0));
     let var = patch.parameter("norm.running_var", filled(1.0 - f64::from(EPSILON)));
-    let mut op = Op::new("", "BatchNormalization").named(HINT).with_float("epsilon", EPSILON);
+    let mut op = Op::new("", "BatchNormalization")
+        .named(HINT)
+        .with_float("epsilon", EPSILON);
     op.set_metadata(RESTORED, "true");
     let normed = patch.op(op, &[out.into(), gamma, beta, mean, var]);
     patch.replace(out, normed);
@@ -119,8 +127,12 @@ fn reaches_norm(graph: &Graph, value: Value) -> bool {
             return false;
         }
         for usage in uses {
-            let Use::Input { node, .. } = usage else { return false };
-            let Some(op) = graph.op(node).filter(|op| op.domain().is_empty()) else { return false };
+            let Use::Input { node, .. } = usage else {
+                return false;
+            };
+            let Some(op) = graph.op(node).filter(|op| op.domain().is_empty()) else {
+                return false;
+            };
             if NORMS.contains(&op.op_type()) {
                 continue;
             }
@@ -140,7 +152,9 @@ fn is_head(graph: &Graph, value: Value) -> bool {
     let mut seen = std::collections::BTreeSet::<NodeId>::new();
     while let Some(value) = open.pop() {
         for usage in graph.uses(value) {
-            let (Use::Input { node, .. } | Use::Capture { node, .. }) = usage else { continue };
+            let (Use::Input { node, .. } | Use::Capture { node, .. }) = usage else {
+                continue;
+            };
             if matches!(Layer::of(graph, node), Some(Ok(_))) {
                 return false;
             }

@@ -66,7 +66,10 @@ fn uncentre(graph: &Graph, node: NodeId) -> Result<Option<Patch>, WeightError> {
     let var = weights::floats(graph, norm.var)?;
     let epsilon = f64::from(norm.epsilon);
     let shifted: Vec<f64> = (0..bias.elements.len())
-        .map(|c| bias.elements[c] - mean.elements[c] * scale.elements[c] / (var.elements[c] + epsilon).sqrt())
+        .map(|c| {
+            bias.elements[c]
+                - mean.elements[c] * scale.elements[c] / (var.elements[c] + epsilon).sqrt()
+        })
         .collect();
     let zeros = vec![0.0; mean.elements.len()];
     let mut patch = Patch::at(node);

@@ -1,0 +1,62 @@
+//! `drop-default-inputs`: initializers that are also listed as inputs become plain constants.
+//!
+//! Early ONNX required every initializer to be an input too, and some exporters still write it. To
+//! a caller such a weight is an input with a default value; to a compiler it would be unknown.
+//!
+//! ```text
+//! main (float[1,3] x, float[3] w) => (y) <float[3] w = {1, 2, 3}> { y = Add (x, w) }
+//! main (float[1,3] x) => (y) <float[3] w = {1, 2, 3}> { y = Add (x, w) }
+//! ```
+
+use std::collections::BTreeSet;
+
+use bcosc_ir::Model;
+
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+
+/// The first version of the file format in which an initializer need not be an input.
+const FREE_INITIALIZERS: i64 = 4;
+
+/// Takes the inputs away that are initializers too.
+pub struct DropDefaultInputs;
+
+impl Pass for DropDefaultInputs {
+    fn name(&self) -> &'static str {
+        "drop-default-inputs"
+    }
+
+    fn summary(&self) -> &'static str {
+        "make constants of initializers that are also inputs"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Exact
+    }
+
+    fn ensures(&self) -> &'static str {
+        "no parameter can be set from outside"
+    }
+
+    fn run(&self, model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
+        let mut outcome = Outcome::default();
+        let parameters = model.graph.parameters().into_iter();
+        let names: BTreeSet<String> = parameters
+            .filter(|(_, parameter)| parameter.as_input.is_some())
+            .map(|(id, _)| model.graph.label(id))
+            .collect();
+        if names.is_empty() {
+            return Ok(outcome);
+        }
+        let mut proto = model.to_proto();
+        if let Some(graph) = &mut proto.graph {
+            graph.input.retain(|input| !names.contains(input.name()));
+        }
+        proto.ir_version = Some(proto.ir_version().max(FREE_INITIALIZERS));
+        *model = Model::from_proto(proto)
+            .map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
+        for name in names {
+            outcome.changed(name, "a constant now, and no input with a default value");
+        }
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,100 @@
+//! `fold-constants`: what does not depend on the input is computed now.
+//!
+//! The interpreter infers all types and evaluates what is constant; this pass decides what to make
+//! of it. A constant takes the place of the operators that compute it unless the file would grow
+//! by more than [`Settings::largest_constant`](crate::Settings::largest_constant) beyond the
+//! parameters that go. Shape arithmetic on a dynamic batch ends in a `Reshape` with one -1, or 0
+//! where a dimension stays. An `If` with a constant condition becomes its branch.
+//!
+//! ```text
+//! n = Shape <start = 0, end = 1> (x)   s = Concat <axis = 0> (n, {512})   y = Reshape (x, s)
+//! y = Reshape (x, {-1, 512})
+//! ```
+//!
+//! One round does all that one inference shows. Another follows only where a branch came in, so the
+//! rounds end with the last such `If`.
+
+mod branches;
+mod cast_like;
+mod evaluate;
+mod plan;
+mod shapes;
+
+use bcosc_ir::{Facts, Model, Patch, Tensor, Value};
+
+use crate::{Context, Effect, Outcome, Pass, PassError};
+use plan::Source;
+
+/// Folds constants and shape arithmetic.
+pub struct FoldConstants;
+
+impl Pass for FoldConstants {
+    fn name(&self) -> &'static str {
+        "fold-constants"
+    }
+
+    fn summary(&self) -> &'static str {
+        "compute constants and shape arithmetic, take the branch of a constant condition"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Exact
+    }
+
+    fn requires(&self) -> &'static [&'static str] {
+        &["inline-functions", "drop-default-inputs", "resolve-sequences"]
+    }
+
+    fn ensures(&self) -> &'static str {
+        "constants are parameters, shapes are constants where the batch allows it"
+    }
+
+    fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
+        let mut outcome = Outcome::default();
+        loop {
+            outcome.skips.clear();
+            let facts = cx.infer(model)?;
+            round(model, cx, &facts, &mut outcome)?;
+            if branches::inline(model, &mut outcome)? == 0 {
+                return Ok(outcome);
+            }
+        }
+    }
+}
+
+fn round(
+    model: &mut Model,
+    cx: &Context<'_>,
+    facts: &Facts,
+    outcome: &mut Outcome,
+) -> Result<(), PassError> {
+    cast_like::resolve(model, outcome)?;
+    shapes::resolve(model, facts, outcome)?;
+    let folds = plan::make(model, facts, cx.settings.largest_constant, outcome);
+    let wanted = folds.iter().filter(|(_, source)| matches!(source, Source::Evaluate));
+    let wanted: Vec<Value> = wanted.map(|(value, _)| *value).collect();
+    let mut computed = evaluate::values(model, cx, &wanted, outcome)?;
+    for (value, source) in folds {
+        let tensor = match source {
+            Source::Known(tensor) => Some(tensor),
+            Source::Evaluate => computed.remove(&value),
+        };
+        if let Some(tensor) = tensor {
+            replace(model, value, tensor, outcome)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a parameter in the place of a value.
+fn replace(model: &mut Model, value: Value, tensor: Tensor, outcome: &mut Outcome) -> Result<(), PassError> {
+    if !model.graph.contains(value.node) {
+        return Ok(());
+    }
+    outcome.changed(model.graph.label(value.node), format!("a constant {}", tensor.tensor_type()));
+    let mut patch = Patch::at(value.node);
+    let parameter = patch.parameter("value", tensor);
+    patch.replace(value, parameter);
+    model.graph.apply(patch)?;
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! What a conversion did, for people and programs.
+
+use std::path::PathBuf;
+
+use bcosc_ir::{Graph, Model};
+use bcosc_onnx::UnknownField;
+use bcosc_passes::pipeline::Step;
+use serde::Serialize;
+
+use crate::{Options, Proof};
+
+/// The record of a conversion. As JSON it is what `--report` writes; equal models and options give
+/// equal records.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Version of bcosc.
+    pub bcosc: &'static str,
+    /// The model file; `null` for a model in memory.
+    pub model: Option<PathBuf>,
+    /// Where the converted model was written; `null` until it is.
+    pub output: Option<PathBuf>,
+    /// The recipe that ran.
+    pub recipe: &'static str,
+    /// What was asked for.
+    pub options: Options,
+    /// Version of the standard operator set of the result.
+    pub opset: Option<i64>,
+    /// The original.
+    pub before: Size,
+    /// The result.
+    pub after: Size,
+    /// What each pass did, in order.
+    pub passes: Vec<Step>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// How the result compares with the original; `null` where nothing was compared.
+    pub proof: Option<Proof>,
+}
+
+/// How large a model is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Size {
+    /// Number of operators in the main graph.
+    pub nodes: usize,
+    /// Number of floating-point weights in the main graph.
+    pub parameters: u64,
+    /// Bytes on disk, external data included; `null` where the model was not read from a file or
+    /// not written yet.
+    pub bytes: Option<u64>,
+}
+
+impl Size {
+    /// The size of a model; `bytes` is what it takes on disk.
+    pub fn of(model: &Model, bytes: Option<u64>) -> Self {
+        Size { nodes: model.graph.op_count(), parameters: count_parameters(&model.graph), bytes }
+    }
+}
+
+fn count_parameters(graph: &Graph) -> u64 {
+    let constants = graph.unordered().map(|id| graph.output(id, 0)).filter_map(|value| graph.constant(value));
+    constants.filter(|t| t.dtype().is_float()).fold(0, |sum, t| sum.saturating_add(t.len()))
+}
+
+/// What to tell a user about fields of a model that were not understood.
+pub(crate) fn describe_unknown(fields: &[UnknownField]) -> Option<String> {
+    let first = fields.first()?;
+    let more = match fields.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more kinds"),
+    };
+    Some(format!("the model has fields that this version of ONNX does not know, and they are lost: {first}{more}"))
+}

@@ -1,0 +1,77 @@
+//! New input shapes for a model that is about to be imported.
+
+use std::collections::BTreeMap;
+
+use bcosc_onnx::proto::{
+    GraphProto, TensorShapeProto, TensorShapeProtoDimension, TensorShapeProtoDimensionValue as DimValue, TypeProtoValue,
+    ValueInfoProto,
+};
+
+use crate::{Error, InputShape};
+
+/// Gives inputs new shapes. Sizes that a fixed symbol had everywhere are filled in; where a fixed
+/// size changes, the model's own record of intermediate and output shapes is dropped, since it no
+/// longer holds. `label` names the model in errors.
+pub(crate) fn apply(graph: &mut GraphProto, shapes: &[InputShape], label: &str) -> Result<(), Error> {
+    let fail = |problem: String| Error::Input { model: label.to_owned(), problem };
+    let mut symbols = BTreeMap::new();
+    let mut stale = false;
+    for wanted in shapes {
+        let names: Vec<&str> = graph.input.iter().filter_map(|i| i.name.as_deref()).collect();
+        let known = names.join(", ");
+        let input = graph.input.iter_mut().find(|i| i.name.as_deref() == Some(&wanted.input));
+        let input = input.ok_or_else(|| {
+            fail(format!("there is no input `{}` to give a shape; the model's inputs are: {known}", wanted.input))
+        })?;
+        let shape = shape_of(input)
+            .ok_or_else(|| fail(format!("input `{}` is not a tensor, so it has no shape to change", wanted.input)))?;
+        let old = shape.get_or_insert_default();
+        if !old.dim.is_empty() && old.dim.len() != wanted.dims.len() {
+            return Err(fail(format!(
+                "input `{}` has {} dimensions, and the new shape has {}",
+                wanted.input,
+                old.dim.len(),
+                wanted.dims.len()
+            )));
+        }
+        for (dim, &size) in old.dim.iter().zip(&wanted.dims) {
+            match &dim.value {
+                Some(DimValue::DimParam(symbol)) if !symbol.is_empty() => {
+                    symbols.insert(symbol.clone(), size);
+                }
+                Some(DimValue::DimValue(before)) if u64::try_from(*before).ok() == Some(size) => {}
+                _ => stale = true,
+            }
+        }
+        old.dim = wanted.dims.iter().map(|&size| known_dim(size)).collect();
+    }
+    if stale {
+        graph.value_info.clear();
+        for output in &mut graph.output {
+            if let Some(shape) = shape_of(output) {
+                *shape = None;
+            }
+        }
+    }
+    let infos = graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info);
+    for dim in infos.filter_map(shape_of).flatten().flat_map(|shape| &mut shape.dim) {
+        if let Some(DimValue::DimParam(symbol)) = &dim.value
+            && let Some(&size) = symbols.get(symbol)
+        {
+            *dim = known_dim(size);
+        }
+    }
+    Ok(())
+}
+
+fn shape_of(info: &mut ValueInfoProto) -> Option<&mut Option<TensorShapeProto>> {
+    match info.r#type.as_mut()?.value.as_mut()? {
+        TypeProtoValue::TensorType(tensor) => Some(&mut tensor.shape),
+        _ => None,
+    }
+}
+
+fn known_dim(size: u64) -> TensorShapeProtoDimension {
+    let size = i64::try_from(size).unwrap_or(i64::MAX);
+    TensorShapeProtoDimension { denotation: None, value: Some(DimValue::DimValue(size)) }
+}

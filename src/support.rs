@@ -1,0 +1,85 @@
+//! Models that no recipe can convert are turned away before any work is done.
+
+use bcosc_ir::{Graph, Model, NodeId, Op};
+
+use crate::error::UnsupportedOp;
+use crate::{Error, Metadata};
+
+/// The oldest operator set whose meaning bcosc knows.
+const OLDEST_OPSET: i64 = 7;
+
+/// Standard operators on quantised tensors.
+const QUANTISED: [&str; 7] = [
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "ConvInteger",
+    "MatMulInteger",
+];
+
+const EXPORT_PLAIN: &str = "export the model with standard ONNX operators only (from the training framework, not from a \
+    runtime's optimised copy), or copy it unchanged with recipe `none`";
+const EXPORT_FLOAT: &str = "the model is quantised: convert the floating-point model that it was made from, and quantise \
+    afterwards";
+
+/// Checks that the model is one to convert. `label` names it in errors.
+pub(crate) fn check(model: &Model, label: &str) -> Result<(), Error> {
+    if let Some(made) = Metadata::read(model, label)? {
+        return Err(Error::AlreadyConverted { model: label.to_owned(), version: made.version, b: made.b });
+    }
+    let opset_problem = match model.opset("") {
+        Some(opset) if opset < OLDEST_OPSET => Some(format!(
+            "opset {opset} is older than {OLDEST_OPSET}, the oldest that bcosc converts; export the model again with a \
+             newer opset, or raise it with onnx.version_converter"
+        )),
+        Some(_) => None,
+        None => Some("the model does not say which version of the standard operator set it uses".to_owned()),
+    };
+    if let Some(problem) = opset_problem {
+        return Err(Error::Opset { model: label.to_owned(), problem });
+    }
+    let fail = |ops, advice| Err(Error::UnsupportedOps { model: label.to_owned(), ops, advice });
+    let quantised = collect(model, &|op| op.domain().is_empty() && QUANTISED.contains(&op.op_type()));
+    if !quantised.is_empty() {
+        return fail(quantised, EXPORT_FLOAT);
+    }
+    let is_local = |op: &Op| {
+        let domain = op.domain();
+        model.functions().iter().any(|f| {
+            f.name.as_deref() == Some(op.op_type()) && f.domain.as_deref().unwrap_or_default() == domain
+        })
+    };
+    let custom = collect(model, &|op| !op.domain().is_empty() && !is_local(op));
+    if !custom.is_empty() {
+        return fail(custom, EXPORT_PLAIN);
+    }
+    Ok(())
+}
+
+fn collect(model: &Model, wanted: &dyn Fn(&Op) -> bool) -> Vec<UnsupportedOp> {
+    let mut found = Vec::new();
+    visit(&model.graph, &mut |graph, id, op| {
+        if wanted(op) {
+            found.push(UnsupportedOp {
+                node: graph.label(id),
+                op: op.kind(),
+                opset: model.opset(op.domain()).unwrap_or(0),
+            });
+        }
+    });
+    found
+}
+
+/// Every operator of a graph and of the graphs nested in it.
+pub(crate) fn visit(graph: &Graph, see: &mut dyn FnMut(&Graph, NodeId, &Op)) {
+    for id in graph.ops() {
+        if let Some(op) = graph.op(id) {
+            see(graph, id, op);
+            for body in op.subgraphs() {
+                visit(body, see);
+            }
+        }
+    }
+}
