@@ -74,7 +74,7 @@ pub(crate) fn image_input(model: &Model) -> Option<Value> {
     }
 }
 
-fn is_float(dtype: DataType) -> bool {
+pub(crate) fn is_float(dtype: DataType) -> bool {
     matches!(dtype, DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16)
 }
 

@@ -1,1 +1,48 @@
+//! Compiles pretrained ONNX models into B-cos models.
+//!
+//! [`convert`] takes a model file or its bytes, runs the passes of a recipe over it, and proves
+//! with tract that the result computes what it must. It prints nothing and never ends the process.
+//!
+//! ```
+//! use bcosc::{Options, Preset, convert};
+//!
+//! let mut options = Options::default();
+//! options.settings.b = 2.0;
+//! options.settings.normalization = Some(Preset::Imagenet.normalization());
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let output = folder.path().join("resnet_tiny.bcos.onnx");
+//! let mut converted = convert("fixtures/resnet_tiny.onnx", &options)?;
+//! converted.write(&output, &Default::default())?;
+//! println!("{} operators became {}", converted.report.before.nodes, converted.report.after.nodes);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+#![warn(missing_docs)]
+
+mod contract;
+mod convert;
+mod error;
+mod images;
+mod metadata;
+mod options;
+mod plan;
+mod progress;
+mod proof;
+mod report;
+mod reshape;
+mod support;
+
+pub use bcosc_engine as engine;
+pub use bcosc_ir as ir;
+pub use bcosc_onnx as onnx;
+pub use bcosc_passes as passes;
+
+pub use convert::{Converted, convert, convert_with};
+pub use error::{Error, UnsupportedOp};
+pub use metadata::Metadata;
+pub use options::{Calibration, InputShape, Options, Preset, Recipe, Selection, Source, Verification, Verify};
+pub use plan::all_passes;
+pub use progress::{Event, Stage};
+pub use proof::{Failure, Proof};
+pub use report::{Report, Size};

@@ -58,7 +58,7 @@ impl Size {
 
 fn count_parameters(graph: &Graph) -> u64 {
     let constants = graph.unordered().map(|id| graph.output(id, 0)).filter_map(|value| graph.constant(value));
-    constants.filter(|t| t.dtype().is_float()).fold(0, |sum, t| sum.saturating_add(t.len()))
+    constants.filter(|t| crate::contract::is_float(t.dtype())).fold(0, |sum, t| sum.saturating_add(t.len()))
 }
 
 /// What to tell a user about fields of a model that were not understood.

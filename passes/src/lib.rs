@@ -6,6 +6,7 @@ pub mod canonical;
 pub mod cnn;
 pub mod layer;
 pub mod marker;
+pub mod opset;
 mod pass;
 pub mod pipeline;
 mod reason;

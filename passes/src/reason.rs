@@ -82,6 +82,22 @@ pub enum Reason {
     /// Calibration met infinities.
     #[error("the input of norm \"{0}\" is not finite on the calibration images")]
     NotFinite(String),
+    /// The wanted opset is not one that the model can be raised to.
+    #[error("the model has opset {from}, which can be raised to at most {newest}, not changed to {to}")]
+    OpsetOutOfRange {
+        /// The model's opset.
+        from: i64,
+        /// The wanted one.
+        to: i64,
+        /// The newest that is known.
+        newest: i64,
+    },
+    /// An operator in a subgraph would need a rewrite.
+    #[error("its subgraph has {0}, which changed between the opsets; export the model with the newer opset")]
+    OldSubgraph(&'static str),
+    /// The old form cannot be written in the new opset.
+    #[error("{0}; export the model with the newer opset")]
+    NoRewrite(&'static str),
     /// A batch norm that subtracts a mean.
     #[error("the norm subtracts a mean; run uncentre-norms first")]
     Centred,

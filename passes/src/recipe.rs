@@ -1,10 +1,11 @@
 //! The recipes: which passes run, in which order.
 
+use crate::opset::RaiseOpset;
 use crate::Pass;
 use crate::cnn::*;
 
 /// What every recipe starts with: the canonical form.
-pub static CANONICAL: &[&dyn Pass] = &[];
+pub static CANONICAL: &[&dyn Pass] = &[&RaiseOpset];
 
 /// Classic convolutional networks, after the canonical form.
 pub static CNN: &[&dyn Pass] = &[

@@ -56,6 +56,8 @@ pub struct Settings {
     pub logit_bias: LogitBias,
     /// Rewrite for fast inference.
     pub deploy: bool,
+    /// The opset to raise the model to.
+    pub opset: Option<i64>,
     /// Constants that folding may create, in bytes, beyond what they replace.
     pub largest_constant: u64,
 }
@@ -71,6 +73,7 @@ impl Default for Settings {
             keep_max_pool: false,
             logit_bias: LogitBias::Prior,
             deploy: false,
+            opset: None,
             largest_constant: 64 * 1024,
         }
     }

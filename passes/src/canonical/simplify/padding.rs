@@ -1,0 +1,114 @@
+//! Zero padding that the next operator can do itself.
+//!
+//! ```text
+//! Pad (x, 0 everywhere)                             = x
+//! Conv <pads = a> (Pad (x, b), w)                   = Conv <pads = a + b> (x, w)
+//! AveragePool <pads = a> (Pad (x, b))               = AveragePool <pads = a + b, count_include_pad = 1> (x)
+//! ```
+//!
+//! The padding must be with the constant 0, of spatial axes, and none of it negative. A pool must
+//! count its own padding if it has any, since it counts the zeros of the `Pad`; with `ceil_mode` a
+//! window that hangs over the border would tell them apart.
+
+use bcosc_ir::views::{Conv, Padding, Pool, PoolKind};
+use bcosc_ir::{Attribute, Graph, NodeId, Patch, Use};
+
+use super::super::constants;
+use super::super::worklist::Site;
+use super::trivial::shape_of;
+use crate::Reason;
+
+pub(super) fn nothing(site: &Site<'_>) -> Result<Patch, Reason> {
+    let pads = constants::list(site.graph, site.node, "pads", 1)?.ok_or(Reason::Malformed)?;
+    // Not only the shape: 1 in front and -1 at the end moves the content.
+    if pads.iter().any(|&pad| pad != 0) {
+        return Err(Reason::Needed("it pads"));
+    }
+    site.bypass(site.input(0)?)
+}
+
+pub(super) fn merge(site: &Site<'_>) -> Result<Patch, Reason> {
+    let Site { graph, node, .. } = *site;
+    let x = site.input(0)?;
+    let pads = spatial_pads(site)?;
+    let mut patch = Patch::at(node);
+    for usage in graph.uses(site.output()) {
+        let Use::Input { node: consumer, slot: 0 } = usage else {
+            return Err(Reason::UsedElsewhere(graph.value_name(site.output()).to_owned()));
+        };
+        absorb(&mut patch, graph, consumer, &pads)?;
+        patch.set_input(consumer, 0, Some(x.into()));
+    }
+    Ok(patch)
+}
+
+/// Cells of zeros before and after each spatial axis.
+fn spatial_pads(site: &Site<'_>) -> Result<Vec<i64>, Reason> {
+    let Site { graph, node, op, .. } = *site;
+    if !matches!(op.string("mode"), None | Some("constant")) {
+        return Err(Reason::Padding("it does not pad with a constant"));
+    }
+    let is_zero = match graph.input(node, 2) {
+        Some(value) => constants::constant(graph, value).is_some_and(|t| constants::is_filled_with(&t, 0)),
+        None => op.float("value", 0.0) == 0.0,
+    };
+    if !is_zero {
+        return Err(Reason::Padding("it does not pad with zeros"));
+    }
+    let rank = shape_of(graph, site.input(0)?)?.len();
+    let pads = constants::list(graph, node, "pads", 1)?.ok_or(Reason::Malformed)?;
+    let axes = match graph.input(node, 3) {
+        Some(axes) => constants::integers(graph, axes)
+            .ok_or_else(|| Reason::NotConstant(graph.value_name(axes).to_owned()))?,
+        None => (0..rank as i64).collect(),
+    };
+    if pads.len() != 2 * axes.len() {
+        return Err(Reason::Malformed);
+    }
+    let mut all = vec![0; 2 * rank];
+    for (i, &axis) in axes.iter().enumerate() {
+        let axis = usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok();
+        let axis = axis.filter(|&axis| axis < rank).ok_or(Reason::Malformed)?;
+        all[axis] = pads[i];
+        all[axis + rank] = pads[i + axes.len()];
+    }
+    if all.iter().any(|&pad| pad < 0) {
+        return Err(Reason::Padding("some of it is negative"));
+    }
+    if rank < 3 || [0, 1, rank, rank + 1].iter().any(|&i| all[i] != 0) {
+        return Err(Reason::Padding("it pads the batch or the channels"));
+    }
+    Ok([&all[2..rank], &all[rank + 2..]].concat())
+}
+
+/// Adds zeros to the padding of a convolution or pool.
+fn absorb(patch: &mut Patch, graph: &Graph, node: NodeId, more: &[i64]) -> Result<(), Reason> {
+    let (window, pool) = match (Conv::of(graph, node), Pool::of(graph, node)) {
+        (Some(conv), _) => (conv.window, None),
+        (None, Some(pool)) => (pool.window.clone(), Some(pool)),
+        (None, None) => return Err(Reason::Padding("what reads it does not pad")),
+    };
+    let Padding::Explicit(own) = window.padding else {
+        return Err(Reason::Padding("what reads it pads by the size of its input"));
+    };
+    if own.len() != more.len() {
+        return Err(Reason::Malformed);
+    }
+    let pads: Vec<i64> = own.iter().zip(more).map(|(a, b)| a.saturating_add(*b)).collect();
+    if let Some(pool) = pool {
+        let PoolKind::Average { count_padding } = pool.kind else {
+            return Err(Reason::Padding("a max pool pads with less than zero"));
+        };
+        let rank = window.kernel.len();
+        if pool.ceil_mode || (!count_padding && own.iter().any(|&pad| pad != 0)) {
+            return Err(Reason::Padding("the pool does not count its own padding"));
+        }
+        if pads.iter().enumerate().any(|(i, &pad)| pad >= window.kernel[i % rank]) {
+            return Err(Reason::Padding("a window would see nothing but padding"));
+        }
+        patch.set_attribute(node, Attribute::int("count_include_pad", 1));
+    }
+    patch.set_attribute(node, Attribute::ints("pads", &pads));
+    patch.unset_attribute(node, "auto_pad");
+    Ok(())
+}

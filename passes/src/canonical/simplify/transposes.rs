@@ -1,0 +1,60 @@
+//! Transposes that do nothing, and pairs of them.
+//!
+//! With `y = Transpose <p> (x)`, axis `i` of `y` is axis `p[i]` of `x`. So after
+//! `Transpose <q> (x)`, axis `i` is axis `q[p[i]]` of `x`.
+//!
+//! ```text
+//! Transpose <perm = [0, 1, 2]> (x)       = x
+//! Transpose <p> (Transpose <q> (x))      = Transpose <q[p]> (x)
+//! ```
+
+use bcosc_ir::{Graph, NodeId, Op, Patch};
+
+use super::super::worklist::Site;
+use super::trivial::shape_of;
+use crate::Reason;
+
+pub(super) fn in_order(site: &Site<'_>) -> Result<Patch, Reason> {
+    let perm = perm_of(site.graph, site.node, site.op)?;
+    if !is_in_order(&perm) {
+        return Err(Reason::Needed("it changes the order"));
+    }
+    site.bypass(site.input(0)?)
+}
+
+pub(super) fn twice(site: &Site<'_>) -> Result<Patch, Reason> {
+    let Site { graph, node, op, .. } = *site;
+    let (first, first_op) = graph
+        .producer(site.input(0)?)
+        .filter(|(_, op)| op.is("Transpose"))
+        .ok_or(Reason::Needed("its input is not transposed"))?;
+    let x = graph.input(first, 0).ok_or(Reason::Malformed)?;
+    let (inner, outer) = (perm_of(graph, first, first_op)?, perm_of(graph, node, op)?);
+    let perm = outer.iter().map(|&i| inner.get(i).copied());
+    let perm = perm.collect::<Option<Vec<usize>>>().ok_or(Reason::Malformed)?;
+    if is_in_order(&perm) && site.bypass(x).is_ok() {
+        return site.bypass(x);
+    }
+    let perm: Vec<i64> = perm.into_iter().map(|i| i as i64).collect();
+    let mut patch = Patch::at(node);
+    let merged = patch.op(Op::new("", "Transpose").with_ints("perm", &perm), &[x.into()]);
+    patch.replace(site.output(), merged);
+    Ok(patch)
+}
+
+fn is_in_order(perm: &[usize]) -> bool {
+    perm.iter().copied().eq(0..perm.len())
+}
+
+/// The permutation; without one the axes are turned round.
+fn perm_of(graph: &Graph, node: NodeId, op: &Op) -> Result<Vec<usize>, Reason> {
+    let Some(perm) = op.ints("perm") else {
+        let x = graph.input(node, 0).ok_or(Reason::Malformed)?;
+        return Ok((0..shape_of(graph, x)?.len()).rev().collect());
+    };
+    let perm: Option<Vec<usize>> = perm.iter().map(|&i| usize::try_from(i).ok()).collect();
+    let perm = perm.ok_or(Reason::Malformed)?;
+    let mut sorted = perm.clone();
+    sorted.sort_unstable();
+    if is_in_order(&sorted) { Ok(perm) } else { Err(Reason::Malformed) }
+}

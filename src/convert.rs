@@ -1,0 +1,242 @@
+//! A conversion from bytes to a model that is proved.
+
+use std::path::{Path, PathBuf};
+
+use bcosc_engine::Tract;
+use bcosc_ir::{Dim, Model, Tensor, Tensors};
+use bcosc_onnx::{ModelFile, WriteOptions, Written};
+use bcosc_passes::{Context, InputContract, LogitBias, Settings, pipeline};
+use bytes::Bytes;
+
+use crate::images::Frame;
+use crate::plan::Passes;
+use crate::progress::{Event, Stage};
+use crate::report::{Size, describe_unknown};
+use crate::{Calibration, Error, Metadata, Options, Recipe, Report, Source, Verify};
+use crate::{contract, images, plan, proof, reshape, support};
+
+/// A converted model and the record of how it came to be.
+#[derive(Clone, Debug)]
+pub struct Converted {
+    /// The model. Weights that no pass rewrote still lie in the original's memory map.
+    pub model: Model,
+    /// What was done and how it compares.
+    pub report: Report,
+}
+
+impl Converted {
+    /// Writes the model, and notes in the report where and how large it is.
+    ///
+    /// The file gets its name when it is whole; see [`bcosc_onnx::write`].
+    ///
+    /// # Errors
+    /// [`Error::Write`] if the output cannot be written.
+    pub fn write(&mut self, path: impl AsRef<Path>, options: &WriteOptions) -> Result<Written, Error> {
+        let path = path.as_ref();
+        let written = bcosc_onnx::write(&self.model.to_proto(), path, options)?;
+        self.report.after.bytes = Some(written.bytes);
+        self.report.output = Some(path.to_owned());
+        Ok(written)
+    }
+
+    /// The model as the bytes of an ONNX file, all tensors inside.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if the model passes 2 GB.
+    pub fn to_bytes(&self) -> Result<Bytes, Error> {
+        Ok(bcosc_onnx::encode(&self.model.to_proto())?)
+    }
+}
+
+/// Converts a model into a B-cos model, and proves that the conversion kept what it must keep.
+///
+/// # Errors
+/// See [`Error`]. Where the proof fails, so does the conversion.
+pub fn convert(source: impl Into<Source>, options: &Options) -> Result<Converted, Error> {
+    convert_with(source, options, &|_| {})
+}
+
+/// As [`convert`], telling `watch` how it goes.
+///
+/// # Errors
+/// As [`convert`].
+pub fn convert_with(
+    source: impl Into<Source>,
+    options: &Options,
+    watch: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<Converted, Error> {
+    options.validate()?;
+    watch(Event::Stage(Stage::Read));
+    let Read { model: original, label, path, bytes, mut warnings } = read(source.into(), &options.input_shapes)?;
+    let recipe = plan::choose(&original, &label, options.recipe)?;
+    let passes = plan::list(recipe, &options.passes)?;
+    let before = Size::of(&original, Some(bytes));
+    let mut report = Report {
+        bcosc: env!("CARGO_PKG_VERSION"),
+        model: path,
+        output: None,
+        recipe: recipe.name(),
+        options: options.clone(),
+        opset: original.opset(""),
+        before,
+        after: before,
+        passes: Vec::new(),
+        warnings: Vec::new(),
+        proof: None,
+    };
+    report.after.bytes = None;
+    if recipe == Recipe::None && passes.is_empty() && options.opset.is_none() {
+        report.warnings = warnings;
+        return Ok(Converted { model: original, report });
+    }
+    support::check(&original, &label)?;
+
+    let settings = settings_for(&original, &options.settings);
+    let calibration = match &options.calibration {
+        Some(calibration) => {
+            watch(Event::Stage(Stage::Images));
+            Some(calibration_batch(&original, &label, &settings, calibration)?)
+        }
+        None => None,
+    };
+    watch(Event::Stage(Stage::Passes));
+    let mut model = original.clone();
+    let context = Context { settings: &settings, interpreter: &Tract, calibration: calibration.as_ref() };
+    let mut index = 0;
+    let steps = pipeline::run(&mut model, &passes, &context, |step, model| {
+        watch(Event::Pass { step, model, index, count: passes.len() });
+        index += 1;
+    });
+    report.passes = steps.map_err(|source| Error::Pass { model: label.clone(), source })?;
+    describe(&settings, recipe, &report, &passes).write(&mut model);
+    report.after = Size::of(&model, None);
+    report.opset = model.opset("");
+    if options.verification.when != Verify::Off {
+        watch(Event::Stage(Stage::Proof));
+        let task = proof::Task {
+            original: &original,
+            converted: &model,
+            passes: &passes,
+            settings: &settings,
+            verification: &options.verification,
+            label: &label,
+        };
+        let (proof, doubts) = proof::prove(&task)?;
+        warnings.extend(doubts);
+        report.proof = Some(proof);
+    }
+    report.warnings = warnings;
+    Ok(Converted { model, report })
+}
+
+/// A model as it was read.
+pub(crate) struct Read {
+    pub model: Model,
+    /// What messages call it.
+    pub label: String,
+    pub path: Option<PathBuf>,
+    pub bytes: u64,
+    pub warnings: Vec<String>,
+}
+
+/// Reads a model and builds its graph.
+pub(crate) fn read(source: Source, shapes: &[crate::InputShape]) -> Result<Read, Error> {
+    let ModelFile { model: mut proto, path, bytes, unknown_fields } = match source {
+        Source::Path(path) => bcosc_onnx::read(&path)?,
+        Source::Bytes(bytes) => bcosc_onnx::decode(bytes)?,
+    };
+    let label = path.as_ref().map_or_else(|| "model in memory".to_owned(), |p| p.display().to_string());
+    if let Some(graph) = proto.graph.as_deref_mut()
+        && !shapes.is_empty()
+    {
+        reshape::apply(graph, shapes, &label)?;
+    }
+    let warnings = describe_unknown(&unknown_fields).into_iter().collect();
+    let model = Model::from_proto(proto).map_err(|source| Error::Import { model: label.clone(), source })?;
+    Ok(Read { model, label, path, bytes, warnings })
+}
+
+/// The settings with a mean and a standard deviation for every channel of this model.
+fn settings_for(model: &Model, settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    if let Some(normalization) = &mut settings.normalization {
+        let channels = channels(model).unwrap_or(0);
+        let length = normalization.mean.len().max(normalization.std.len()).max(channels);
+        for numbers in [&mut normalization.mean, &mut normalization.std] {
+            if let [only] = numbers[..] {
+                numbers.resize(length, only);
+            }
+        }
+    }
+    settings
+}
+
+/// Channels of the model's image input.
+fn channels(model: &Model) -> Option<usize> {
+    let shape = model.graph.value_type(contract::image_input(model)?)?.shape?;
+    usize::try_from(shape.get(1)?.known()?).ok()
+}
+
+/// One batch of images in the form that the converted model takes, by input name.
+fn calibration_batch(
+    model: &Model,
+    label: &str,
+    settings: &Settings,
+    calibration: &Calibration,
+) -> Result<Tensors, Error> {
+    let fail = |problem: &str| Error::Input { model: label.to_owned(), problem: problem.to_owned() };
+    let input = contract::image_input(model)
+        .ok_or_else(|| fail("there is not exactly one input that takes images, so it cannot be calibrated"))?;
+    let name = model.graph.value_name(input).to_owned();
+    let declared = model.graph.value_type(input);
+    let shape = declared.as_ref().and_then(|t| t.shape.clone());
+    let (Some(declared), Some(shape)) = (declared, shape) else {
+        return Err(fail("the shape of the image input is not known; give it with --input-shapes"));
+    };
+    if shape.first().and_then(Dim::known).is_some_and(|batch| batch < 2) {
+        return Err(fail("its batch size is fixed, and calibration needs several images at once; export it with a dynamic batch"));
+    }
+    if images::is_array(&calibration.source) {
+        let (dims, data) = images::read_array(calibration)?;
+        let elements: Vec<f64> = data.into_iter().map(f64::from).collect();
+        let tensor = Tensor::floats(declared.dtype, &dims, &elements);
+        return Ok([(name, tensor.ok_or_else(|| fail("the image input is not floating point"))?)].into());
+    }
+    if settings.input == InputContract::Same && settings.normalization.is_none() {
+        return Err(Error::Options(
+            "calibration on pictures needs to know how the model's input is normalised: give --normalization imagenet \
+             (or clip, inception, none), or --mean and --std"
+                .to_owned(),
+        ));
+    }
+    let side = |axis: usize| shape.get(axis).and_then(Dim::known).and_then(|d| usize::try_from(d).ok());
+    let (4, Some(channels)) = (shape.len(), side(1)) else {
+        return Err(fail("its input does not take pictures: [N, C, H, W] with a known C is needed; give a .npy array instead"));
+    };
+    let frame = Frame { channels, height: side(2), width: side(3) };
+    let images = images::read_folder(calibration, frame)?;
+    let tensor = images.tensor(settings.input, settings.normalization.as_ref(), declared.dtype);
+    Ok([(name, tensor.ok_or_else(|| fail("the image input is not floating point"))?)].into())
+}
+
+/// What the model says about itself afterwards.
+fn describe(settings: &Settings, recipe: Recipe, report: &Report, passes: &Passes) -> Metadata {
+    let normalization = settings.normalization.clone();
+    let ran = |name: &str| passes.iter().any(|p| p.name() == name);
+    let _ = (report, ran);
+    Metadata {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        recipe: recipe.name().to_owned(),
+        b: settings.b,
+        input: settings.input,
+        mean: normalization.as_ref().map(|n| n.mean.clone()).unwrap_or_default(),
+        std: normalization.map(|n| n.std).unwrap_or_default(),
+        normalization_absorbed: settings.absorb_normalization,
+        logit_bias: match settings.logit_bias {
+            LogitBias::Value(bias) => bias,
+            LogitBias::Prior | LogitBias::None => 0.0,
+        },
+        biases_kept: settings.keep_biases,
+        deploy: settings.deploy,
+    }
+}

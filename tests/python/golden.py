@@ -1,0 +1,74 @@
+"""Compare conversions with what the reference implementation of B-cosification computes.
+
+    golden.py --bcosc target/release/bcosc --golden DIR
+
+DIR holds resnet_tiny, resnet_tiny_grouped and densenet_tiny in three export forms each. Columns:
+  exact        B=1, no departing pass, against the original's logits, relative to the largest: 1e-5;
+  B=2, B=1.5   `--input add-inverse --normalization imagenet`, against the reference's logits, relative to
+               their spread (untrained B-cos logits are nearly constant): 1e-3. Demanded of model.onnx; in
+               the other forms norms are folded away, which is another B-cos network: reported in brackets.
+Exits with 1 if anything demanded failed.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from common import EXACT, bcosc, last_line, relative, run, table
+
+NETWORKS = ("resnet_tiny", "resnet_tiny_grouped", "densenet_tiny")
+FORMS = ("model.onnx", "model.folded.onnx", "model.opset13.onnx")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--bcosc", required=True)
+    p.add_argument("--golden", required=True, metavar="DIR")
+    args = p.parse_args()
+
+    rows, failed = [], False
+    with tempfile.TemporaryDirectory() as tmp:
+        out = os.path.join(tmp, "out.onnx")
+
+        def figure(model, flags, x, want, scale, limit, demanded=True):
+            nonlocal failed
+            code, err = bcosc(args.bcosc, model, "-o", out, *flags, "-q")
+            text = f"FAIL exit code {code}: {last_line(err)}"
+            error = float("inf")
+            if code == 0:
+                # `relative` divides by the largest magnitude; bring it to the scale asked for
+                error = relative(run(out, x), want) * np.abs(want).max() / scale
+                text = f"{error:.1e}"
+                if error > limit and demanded:
+                    text = f"FAIL {text}"
+            failed |= demanded and error > limit
+            return text if demanded else f"({text})"
+
+        for network in NETWORKS:
+            folder = os.path.join(args.golden, network)
+            data = load_file(os.path.join(folder, "golden.safetensors"))
+            facts = json.load(open(os.path.join(folder, "golden.json")))
+            mean, std = (np.array(facts[k], np.float32)[:, None, None] for k in ("mean", "std"))
+            image = data["image"]
+            for form in FORMS:
+                model = os.path.join(folder, form)
+                want = data["original.logits"]
+                row = [f"{network}/{form}",
+                       figure(model, EXACT, (image - mean) / std, want, np.abs(want).max(), 1e-5)]
+                for b, key in (("2", "b2.logits"), ("1.5", "b1_5.logits")):
+                    flags = ["--input", "add-inverse", "--normalization", "imagenet", "--b", b]
+                    doubled = np.concatenate([image, 1 - image], 1)
+                    want = data[key]
+                    row.append(figure(model, flags, doubled, want, np.ptp(want), 1e-3, form == FORMS[0]))
+                rows.append(row)
+    print(table(["model", "exact", "B=2", "B=1.5"], rows))
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
