@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use bcosc_onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
-use crate::node::attribute_type;
 use crate::{Attribute, Graph, Model, Node, NodeId, Op, ParameterData, Value};
 
 impl Model {
@@ -43,7 +42,13 @@ fn export_graph(graph: &Graph, labels: &Labels) -> GraphProto {
                 tensor.name = name;
                 proto.initializer.push(tensor);
             }
-            ParameterData::Sparse(sparse) => proto.sparse_initializer.push((**sparse).clone()),
+            ParameterData::Sparse(sparse) => {
+                let mut sparse = (**sparse).clone();
+                if let Some(values) = &mut sparse.values {
+                    values.name = name;
+                }
+                proto.sparse_initializer.push(sparse);
+            }
         }
     }
     for (i, output) in graph.outputs.iter().enumerate() {
@@ -127,14 +132,15 @@ fn inner_labels<'a>(graph: &'a Graph, id: NodeId, op: &'a Op, labels: &Labels<'a
 
 pub(crate) fn export_attribute(attribute: &Attribute, labels: &Labels) -> AttributeProto {
     let mut proto = attribute.proto.clone();
-    let mut graphs = attribute
+    let (single, many) = attribute
         .graphs
+        .split_at(usize::from(attribute.single_graph));
+    proto.g = single
+        .first()
+        .map(|graph| Box::new(export_graph(graph, labels)));
+    proto.graphs = many
         .iter()
-        .map(|graph| export_graph(graph, labels));
-    if proto.r#type == Some(attribute_type::GRAPHS) {
-        proto.graphs = graphs.collect();
-    } else {
-        proto.g = graphs.next().map(Box::new);
-    }
+        .map(|graph| export_graph(graph, labels))
+        .collect();
     proto
 }

@@ -3,6 +3,8 @@
 //! petgraph stays inside this crate. Outside it, a [`NodeId`] names one node for good: the id of a
 //! removed node never comes to mean another one.
 
+mod edit;
+
 use std::collections::BTreeSet;
 
 use bcosc_onnx::proto::{StringStringEntryProto, TensorAnnotation, ValueInfoProto};
@@ -97,6 +99,10 @@ pub struct Graph {
     /// Every name that was ever in use here and in nested graphs.
     pub(crate) names: BTreeSet<String>,
     pub(crate) frame: Frame,
+    /// Nodes below this serial number came with the model.
+    pub(crate) imported: u32,
+    /// Initializers that something besides nodes refers to by name.
+    pub(crate) pinned: BTreeSet<String>,
 }
 
 /// Parts of an ONNX graph that no pass looks at.
@@ -280,22 +286,6 @@ impl Graph {
         declared.and_then(TensorType::from_proto)
     }
 
-    /// Records what inference found about a value.
-    pub fn set_value_type(&mut self, value: Value, inferred: TensorType) {
-        self.vertex_mut(value.node).outputs[value.slot as usize].inferred = Some(inferred);
-    }
-
-    /// Declares an input of the graph anew. Without effect on values that are no inputs.
-    pub fn retype_input(&mut self, input: Value, tensor_type: TensorType) {
-        let vertex = self.vertex_mut(input.node);
-        let output = &mut vertex.outputs[0];
-        if let Node::Input(info) = &mut vertex.node {
-            info.r#type = Some(Box::new(tensor_type.to_proto()));
-            output.declared = None;
-            output.inferred = Some(tensor_type);
-        }
-    }
-
     /// The tensor behind a value: a parameter's, or a `Constant` node's.
     pub fn constant(&self, value: Value) -> Option<Tensor> {
         match self.node(value.node) {
@@ -320,30 +310,6 @@ impl Graph {
     /// The graph's outputs.
     pub fn outputs(&self) -> &[GraphOutput] {
         &self.outputs
-    }
-
-    /// Declares other outputs, each with the name it has as an output. What only the former outputs
-    /// needed stays until [`Graph::remove_dead`].
-    pub fn set_outputs(&mut self, outputs: &[(Value, String)]) {
-        self.outputs = outputs
-            .iter()
-            .map(|(value, name)| {
-                let info = match self.value_type(*value) {
-                    Some(found) => found.to_value_info(name),
-                    None => ValueInfoProto {
-                        name: Some(name.clone()),
-                        ..ValueInfoProto::default()
-                    },
-                };
-                self.vertex_mut(value.node).outputs[value.slot as usize]
-                    .name
-                    .clone_from(name);
-                GraphOutput {
-                    value: *value,
-                    info,
-                }
-            })
-            .collect();
     }
 
     /// Parameters in file order.
@@ -402,60 +368,15 @@ impl Graph {
         }
     }
 
+    /// Whether the node came with the model.
+    pub(crate) fn is_original(&self, id: NodeId) -> bool {
+        id.serial < self.imported
+    }
+
     fn value_of(&self, index: NodeIndex, slot: u32) -> Value {
         Value {
             node: self.id(index),
             slot,
         }
-    }
-
-    pub(crate) fn add_vertex(&mut self, place: u32, node: Node, outputs: Vec<Output>) -> NodeId {
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        let index = self.net.add_node(Vertex {
-            serial,
-            place,
-            node,
-            outputs,
-        });
-        NodeId { serial, index }
-    }
-
-    /// Joins a value to a port of a node, dropping what was joined there.
-    pub(crate) fn connect(&mut self, value: Value, to: NodeId, port: Port) {
-        self.disconnect(to, port);
-        self.net.add_edge(
-            value.node.index,
-            to.index,
-            Edge {
-                from: value.slot,
-                to: port,
-            },
-        );
-    }
-
-    /// Leaves a port of a node empty.
-    pub(crate) fn disconnect(&mut self, to: NodeId, port: Port) {
-        let mut edges = self.net.edges_directed(to.index, Direction::Incoming);
-        if let Some(edge) = edges.find(|e| e.weight().to == port).map(|e| e.id()) {
-            self.net.remove_edge(edge);
-        }
-    }
-
-    pub(crate) fn remove_vertex(&mut self, id: NodeId) {
-        self.net.remove_node(id.index);
-        self.inputs.retain(|&input| input != id);
-    }
-
-    /// A name that is not in use yet, close to the wanted one; it counts as used from now on.
-    pub(crate) fn fresh_name(&mut self, wanted: &str) -> String {
-        let mut name = wanted.to_owned();
-        let mut count = 1;
-        while name.is_empty() || self.names.contains(&name) {
-            count += 1;
-            name = format!("{wanted}_{count}");
-        }
-        self.names.insert(name.clone());
-        name
     }
 }

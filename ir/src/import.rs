@@ -7,7 +7,7 @@ use bcosc_onnx::proto::{
     ValueInfoProto,
 };
 
-use crate::graph::{Edge, GraphOutput, Port};
+use crate::graph::{GraphOutput, Port};
 use crate::node::Output;
 use crate::{
     Attribute, Graph, Model, Node, NodeId, Op, Parameter, ParameterData, Tensor, TensorError, Value,
@@ -69,6 +69,7 @@ impl Model {
             return Err(ImportError::UndefinedValue { value, by });
         }
         reserve_nested_names(&mut graph);
+        graph.pinned = pinned(&graph, &header);
         Ok(Model { graph, header })
     }
 }
@@ -85,10 +86,11 @@ fn import_graph(proto: GraphProto) -> Result<(Graph, Free), ImportError> {
     for body in bodies {
         importer.connect(body);
     }
-    importer.outputs(proto.output);
+    importer.outputs(proto.output)?;
     let Importer {
         mut graph, free, ..
     } = importer;
+    graph.imported = graph.next_serial;
     graph.frame.name = proto.name;
     graph.frame.doc_string = proto.doc_string;
     graph.frame.metadata_props = proto.metadata_props;
@@ -125,12 +127,12 @@ impl Importer {
         &mut self,
         name: &str,
         value: Value,
-        by: impl FnOnce() -> String,
+        by: impl FnOnce(&Graph) -> String,
     ) -> Result<(), ImportError> {
         if self.defined.insert(name.to_owned(), value).is_some() {
             return Err(ImportError::DuplicateValue {
                 value: name.to_owned(),
-                by: by(),
+                by: by(&self.graph),
             });
         }
         self.graph.names.insert(name.to_owned());
@@ -182,7 +184,7 @@ impl Importer {
                 as_input: None,
             };
             let node = self.source(name.clone(), Node::Parameter(Box::new(parameter)));
-            self.define(&name, Value { node, slot: 0 }, || "an initializer".into())?;
+            self.define(&name, Value { node, slot: 0 }, |_| "an initializer".into())?;
         }
         Ok(())
     }
@@ -206,7 +208,7 @@ impl Importer {
             }
             let node = self.source(name.clone(), Node::Input(info));
             self.graph.inputs.push(node);
-            self.define(&name, Value { node, slot: 0 }, || "a graph input".into())?;
+            self.define(&name, Value { node, slot: 0 }, |_| "a graph input".into())?;
         }
         Ok(())
     }
@@ -249,8 +251,7 @@ impl Importer {
                     node,
                     slot: slot as u32,
                 };
-                let by = describe(&self.graph, node);
-                self.define(name, value, || by)?;
+                self.define(name, value, |graph| describe(graph, node))?;
             }
             operands.push(Operands { node, inputs });
         }
@@ -277,22 +278,14 @@ impl Importer {
     }
 
     fn join(&mut self, name: &str, node: NodeId, to: Port) {
-        let by = || describe(&self.graph, node);
         let value = match self.defined.get(name) {
             Some(value) => *value,
             None => {
-                let by = by();
+                let by = describe(&self.graph, node);
                 self.capture(name, by)
             }
         };
-        self.graph.join(
-            value,
-            node,
-            Edge {
-                from: value.slot,
-                to,
-            },
-        );
+        self.graph.join(value, node, to);
     }
 
     /// A name that is not defined here belongs to an enclosing graph.
@@ -328,15 +321,22 @@ impl Importer {
         }
     }
 
-    fn outputs(&mut self, outputs: Vec<ValueInfoProto>) {
-        for info in outputs {
+    fn outputs(&mut self, outputs: Vec<ValueInfoProto>) -> Result<(), ImportError> {
+        for (index, info) in outputs.into_iter().enumerate() {
             let name = info.name.clone().unwrap_or_default();
+            if name.is_empty() {
+                return Err(ImportError::Unnamed {
+                    what: "graph output",
+                    index,
+                });
+            }
             let value = match self.defined.get(&name) {
                 Some(value) => *value,
                 None => self.capture(&name, "the graph's output list".to_owned()),
             };
             self.graph.outputs.push(GraphOutput { value, info });
         }
+        Ok(())
     }
 }
 
@@ -345,14 +345,19 @@ fn import_attribute(
     captures: &mut BTreeSet<String>,
 ) -> Result<Attribute, ImportError> {
     let single = proto.g.take().map(|g| *g);
+    let single_graph = single.is_some();
     let many = std::mem::take(&mut proto.graphs);
-    let mut graphs = Vec::with_capacity(many.len() + usize::from(single.is_some()));
+    let mut graphs = Vec::with_capacity(many.len() + usize::from(single_graph));
     for body in single.into_iter().chain(many) {
         let (graph, free) = import_graph(body)?;
         captures.extend(free.into_keys());
         graphs.push(graph);
     }
-    Ok(Attribute { proto, graphs })
+    Ok(Attribute {
+        proto,
+        graphs,
+        single_graph,
+    })
 }
 
 /// Keeps names of nested graphs from being given to new values of the graph around them.
@@ -377,6 +382,22 @@ fn all_names(graph: &Graph) -> Vec<String> {
         .cloned()
         .chain(inner.flat_map(all_names))
         .collect()
+}
+
+/// Initializers that quantisation annotations and training graphs name.
+fn pinned(graph: &Graph, header: &ModelProto) -> BTreeSet<String> {
+    let annotations = graph.frame.quantization_annotation.iter();
+    let parameters = annotations.flat_map(|a| &a.quant_parameter_tensor_names);
+    let mut names: BTreeSet<String> = parameters.filter_map(|p| p.value.clone()).collect();
+    for training in &header.training_info {
+        let bindings = training.initialization_binding.iter();
+        let bindings = bindings.chain(&training.update_binding);
+        names.extend(bindings.filter_map(|b| b.key.clone()));
+        let graphs = [&training.initialization, &training.algorithm];
+        let nodes = graphs.into_iter().flatten().flat_map(|g| &g.node);
+        names.extend(nodes.flat_map(|n| n.input.iter().cloned()));
+    }
+    names
 }
 
 fn first_on_cycle(graph: &Graph) -> Option<NodeId> {

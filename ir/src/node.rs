@@ -217,6 +217,19 @@ impl Op {
         self.attributes.iter().flat_map(|a| &a.graphs)
     }
 
+    /// Whether a subgraph has a value of its own by this name.
+    pub(crate) fn defines(&self, name: &str) -> bool {
+        let inside = |graph: &Graph| {
+            graph.unordered().any(|id| {
+                let vertex = graph.vertex(id);
+                let own = !matches!(vertex.node, Node::Capture(_));
+                own && vertex.outputs.iter().any(|o| o.name == name)
+                    || vertex.node.as_op().is_some_and(|op| op.defines(name))
+            })
+        };
+        self.subgraphs().any(inside)
+    }
+
     /// Labels by which the subgraphs know values of the enclosing graph.
     pub fn captures(&self) -> &[String] {
         &self.captures
@@ -229,6 +242,8 @@ pub struct Attribute {
     /// The ONNX message; its graphs are moved to `graphs`.
     pub(crate) proto: AttributeProto,
     pub(crate) graphs: Vec<Graph>,
+    /// Whether the first of the graphs is the message's `g`; the others are its `graphs`.
+    pub(crate) single_graph: bool,
 }
 
 /// Numbers of `AttributeProto.AttributeType`.
@@ -237,7 +252,6 @@ pub(crate) mod attribute_type {
     pub const INT: i32 = 2;
     pub const STRING: i32 = 3;
     pub const TENSOR: i32 = 4;
-    pub const GRAPH: i32 = 5;
     pub const FLOATS: i32 = 6;
     pub const INTS: i32 = 7;
     pub const STRINGS: i32 = 8;
@@ -258,6 +272,7 @@ impl Attribute {
         Attribute {
             proto,
             graphs: Vec::new(),
+            single_graph: false,
         }
     }
 

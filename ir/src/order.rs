@@ -1,10 +1,11 @@
 //! The order in which nodes are visited and leave.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 
 use petgraph::Direction;
 use petgraph::stable_graph::NodeIndex;
+use petgraph::visit::NodeIndexable;
 
 use crate::{Graph, NodeId};
 
@@ -16,26 +17,23 @@ pub(crate) fn topological(graph: &Graph) -> Vec<NodeId> {
         let vertex = &net[index];
         Reverse((vertex.place, vertex.serial, index))
     };
-    let mut waiting: BTreeMap<NodeIndex, usize> = BTreeMap::new();
+    let mut waiting = vec![0u32; net.node_bound()];
     let mut ready = BinaryHeap::new();
     for index in net.node_indices() {
-        match net.edges_directed(index, Direction::Incoming).count() {
-            0 => ready.push(key(index)),
-            count => {
-                waiting.insert(index, count);
-            }
+        let operands = net.edges_directed(index, Direction::Incoming).count();
+        waiting[index.index()] = operands as u32;
+        if operands == 0 {
+            ready.push(key(index));
         }
     }
     let mut order = Vec::with_capacity(net.node_count());
     while let Some(Reverse((_, _, index))) = ready.pop() {
         order.push(graph.id(index));
         for target in net.neighbors_directed(index, Direction::Outgoing) {
-            if let Some(count) = waiting.get_mut(&target) {
-                *count -= 1;
-                if *count == 0 {
-                    waiting.remove(&target);
-                    ready.push(key(target));
-                }
+            let count = &mut waiting[target.index()];
+            *count -= 1;
+            if *count == 0 {
+                ready.push(key(target));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use bcosc_onnx::DataType;
 use bcosc_onnx::proto::TensorProto;
@@ -27,10 +28,10 @@ pub enum TensorError {
     },
 }
 
-/// An immutable dense tensor. Cloning shares the payload when it lies in `raw_data`.
+/// An immutable dense tensor. Cloning shares the payload.
 #[derive(Clone, PartialEq)]
 pub struct Tensor {
-    proto: TensorProto,
+    proto: Arc<TensorProto>,
     dtype: DataType,
 }
 
@@ -40,6 +41,7 @@ impl Tensor {
     pub fn from_proto(proto: TensorProto) -> Result<Self, TensorError> {
         proto.element_count()?;
         let dtype = proto.dtype()?;
+        let proto = Arc::new(proto);
         Ok(Tensor { proto, dtype })
     }
 
@@ -50,7 +52,7 @@ impl Tensor {
 
     /// The ONNX message, by value.
     pub fn into_proto(self) -> TensorProto {
-        self.proto
+        Arc::unwrap_or_clone(self.proto)
     }
 
     /// A tensor of `dtype` from little-endian elements. `bytes` must hold exactly the elements of `dims`.
@@ -61,6 +63,7 @@ impl Tensor {
             raw_data: Some(bytes),
             ..TensorProto::default()
         };
+        let proto = Arc::new(proto);
         Tensor { proto, dtype }
     }
 

@@ -101,6 +101,66 @@ pub enum Reason {
     /// A batch norm that subtracts a mean.
     #[error("the norm subtracts a mean; run uncentre-norms first")]
     Centred,
+    /// The operator does something; not worth a line in a report.
+    #[error("needed: {0}")]
+    Needed(&'static str),
+    /// An output of the graph would lose its name.
+    #[error("\"{0}\" is an output of the graph, and what it repeats cannot take its name")]
+    OutputName(String),
+    /// An operand that has to be a constant.
+    #[error("\"{0}\" is not a constant")]
+    NotConstant(String),
+    /// A sparse tensor, which no pass reads.
+    #[error("it is a sparse tensor")]
+    Sparse,
+    /// A constant would make the file larger.
+    #[error("as a constant it would take {bytes} bytes and replace {replaces}")]
+    TooLarge {
+        /// Size of the constant.
+        bytes: u64,
+        /// Size of the parameters that would go.
+        replaces: u64,
+    },
+    /// The interpreter could not compute a constant.
+    #[error("it could not be computed: {0}")]
+    NotEvaluated(String),
+    /// A shape with more than one size that has to be computed.
+    #[error("more than one size of the shape {0} is computed while running")]
+    ShapeArithmetic(String),
+    /// A list of tensors whose elements cannot be told.
+    #[error("the elements of the sequence \"{0}\" are not known")]
+    Sequence(String),
+    /// A branch with branches or loops.
+    #[error("the branch holds graphs of its own")]
+    NestedGraph,
+    /// A dropout that drops.
+    #[error("it is in training mode; export the model in eval mode")]
+    Training,
+    /// Padding that its reader cannot take over.
+    #[error("its padding cannot be merged: {0}")]
+    Padding(&'static str),
+    /// A local function that calls itself.
+    #[error("the function \"{0}\" calls itself")]
+    RecursiveFunction(String),
+    /// Local functions nested too deep.
+    #[error("functions call each other more than {0} deep")]
+    FunctionsTooDeep(usize),
+    /// Inlined functions would be too many operators.
+    #[error("with its functions put in place the model has {0} operators")]
+    FunctionsTooLarge(u64),
+    /// A local function for another version of an operator set.
+    #[error("the function \"{function}\" is written for opset {version}, the model has {model}")]
+    FunctionOpset {
+        /// The function.
+        function: String,
+        /// Its version.
+        version: i64,
+        /// The model's version.
+        model: i64,
+    },
+    /// A rewritten message is not a graph.
+    #[error("the rewritten model is not a graph: {0}")]
+    NotAGraph(String),
 }
 
 impl Serialize for Reason {

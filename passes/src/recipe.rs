@@ -2,6 +2,7 @@
 
 use crate::opset::RaiseOpset;
 use crate::Pass;
+use crate::canonical;
 use crate::cnn::*;
 
 /// What every recipe starts with: the canonical form.

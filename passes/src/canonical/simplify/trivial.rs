@@ -23,7 +23,7 @@ pub(super) fn dropout(site: &Site<'_>) -> Result<Patch, Reason> {
     if let Some(mode) = graph.input(node, 2) {
         let training = constants::integer(graph, mode);
         if training.is_none_or(|training| training != 0) {
-            return Err(Reason::TrainingMode);
+            return Err(Reason::Training);
         }
     }
     if graph.output_count(node) > 1 {
