@@ -1,5 +1,6 @@
 //! Images in the form that an input contract takes.
 
+use bcosc_engine::Encoding;
 use bcosc_ir::{DataType, Model, Tensor, Value};
 use bcosc_passes::{InputContract, Normalization};
 
@@ -55,6 +56,19 @@ impl Images {
 
 fn of_channel(numbers: &[f64], channel: usize) -> f64 {
     numbers.get(channel).or(numbers.first()).copied().unwrap_or_default()
+}
+
+/// Where nothing is known of how images were normalised, this makes them about as large.
+const TYPICAL: (f64, f64) = (0.5, 0.25);
+
+/// How seeded pictures enter a model that takes them as `contract` says.
+pub(crate) fn encoding(contract: InputContract, normalization: Option<&Normalization>) -> Encoding {
+    match (contract, normalization) {
+        (InputContract::AddInverse, _) => Encoding::WithInverse,
+        (InputContract::Rgb, _) => Encoding::Raw,
+        (InputContract::Same, Some(n)) => Encoding::Normalized { mean: n.mean.clone(), std: n.std.clone() },
+        (InputContract::Same, None) => Encoding::Normalized { mean: vec![TYPICAL.0], std: vec![TYPICAL.1] },
+    }
 }
 
 /// The input of a model that takes images: the only one that is floating point and of rank 3 or

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use bcosc_engine::Tract;
 use bcosc_ir::{Dim, Model, Tensor, Tensors};
 use bcosc_onnx::{ModelFile, WriteOptions, Written};
-use bcosc_passes::{Context, InputContract, LogitBias, Settings, pipeline};
+use bcosc_passes::{Context, InputContract, Settings, pipeline};
 use bytes::Bytes;
 
 use crate::images::Frame;
+use crate::metadata::LOGIT_BIAS;
 use crate::plan::Passes;
 use crate::progress::{Event, Stage};
 use crate::report::{Size, describe_unknown};
@@ -69,7 +70,7 @@ pub fn convert_with(
     watch(Event::Stage(Stage::Read));
     let Read { model: original, label, path, bytes, mut warnings } = read(source.into(), &options.input_shapes)?;
     let recipe = plan::choose(&original, &label, options.recipe)?;
-    let passes = plan::list(recipe, &options.passes)?;
+    let passes = plan::list(recipe, &options.passes, options.settings.opset.is_some())?;
     let before = Size::of(&original, Some(bytes));
     let mut report = Report {
         bcosc: env!("CARGO_PKG_VERSION"),
@@ -85,10 +86,11 @@ pub fn convert_with(
         proof: None,
     };
     report.after.bytes = None;
-    if recipe == Recipe::None && passes.is_empty() && options.opset.is_none() {
+    if passes.is_empty() {
         report.warnings = warnings;
         return Ok(Converted { model: original, report });
     }
+    watch(Event::Imported { model: &original });
     support::check(&original, &label)?;
 
     let settings = settings_for(&original, &options.settings);
@@ -108,7 +110,9 @@ pub fn convert_with(
         index += 1;
     });
     report.passes = steps.map_err(|source| Error::Pass { model: label.clone(), source })?;
-    describe(&settings, recipe, &report, &passes).write(&mut model);
+    if recipe != Recipe::None {
+        describe(&model, &settings, recipe, &passes).write(&mut model);
+    }
     report.after = Size::of(&model, None);
     report.opset = model.opset("");
     if options.verification.when != Verify::Off {
@@ -118,6 +122,7 @@ pub fn convert_with(
             converted: &model,
             passes: &passes,
             settings: &settings,
+            calibration: calibration.as_ref(),
             verification: &options.verification,
             label: &label,
         };
@@ -220,23 +225,20 @@ fn calibration_batch(
 }
 
 /// What the model says about itself afterwards.
-fn describe(settings: &Settings, recipe: Recipe, report: &Report, passes: &Passes) -> Metadata {
+fn describe(model: &Model, settings: &Settings, recipe: Recipe, passes: &Passes) -> Metadata {
     let normalization = settings.normalization.clone();
     let ran = |name: &str| passes.iter().any(|p| p.name() == name);
-    let _ = (report, ran);
     Metadata {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         recipe: recipe.name().to_owned(),
-        b: settings.b,
-        input: settings.input,
+        b: if ran("bcos") { settings.b } else { 1.0 },
+        input: plan::contract(passes, settings.input),
         mean: normalization.as_ref().map(|n| n.mean.clone()).unwrap_or_default(),
         std: normalization.map(|n| n.std).unwrap_or_default(),
         normalization_absorbed: settings.absorb_normalization,
-        logit_bias: match settings.logit_bias {
-            LogitBias::Value(bias) => bias,
-            LogitBias::Prior | LogitBias::None => 0.0,
-        },
-        biases_kept: settings.keep_biases,
+        // The pass that adds it knows the number of classes, and has noted the result.
+        logit_bias: model.metadata(LOGIT_BIAS).and_then(|bias| bias.parse().ok()).unwrap_or(0.0),
+        biases_kept: settings.keep_biases || !ran("remove-biases"),
         deploy: settings.deploy,
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! # let folder = tempfile::tempdir()?;
 //! # let output = folder.path().join("resnet_tiny.bcos.onnx");
-//! let mut converted = convert("fixtures/resnet_tiny.onnx", &options)?;
+//! let mut converted = convert("fixtures/resnet_tiny/model.folded.onnx", &options)?;
 //! converted.write(&output, &Default::default())?;
 //! println!("{} operators became {}", converted.report.before.nodes, converted.report.after.nodes);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -20,10 +20,12 @@
 
 #![warn(missing_docs)]
 
+mod compare;
 mod contract;
 mod convert;
 mod error;
 mod images;
+mod inspect;
 mod metadata;
 mod options;
 mod plan;
@@ -38,8 +40,10 @@ pub use bcosc_ir as ir;
 pub use bcosc_onnx as onnx;
 pub use bcosc_passes as passes;
 
+pub use compare::{Comparison, compare_models};
 pub use convert::{Converted, convert, convert_with};
 pub use error::{Error, UnsupportedOp};
+pub use inspect::{Inspection, Norms, PassSummary, Port, Prospect, inspect};
 pub use metadata::Metadata;
 pub use options::{Calibration, InputShape, Options, Preset, Recipe, Selection, Source, Verification, Verify};
 pub use plan::all_passes;

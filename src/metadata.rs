@@ -42,7 +42,7 @@ const INPUT: &str = "bcosc.input";
 const MEAN: &str = "bcosc.mean";
 const STD: &str = "bcosc.std";
 const ABSORBED: &str = "bcosc.normalization_absorbed";
-const LOGIT_BIAS: &str = "bcosc.logit_bias";
+pub(crate) const LOGIT_BIAS: &str = "bcosc.logit_bias";
 const BIASES_KEPT: &str = "bcosc.biases_kept";
 const DEPLOY: &str = "bcosc.deploy";
 

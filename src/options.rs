@@ -213,11 +213,9 @@ pub struct Options {
     pub recipe: Recipe,
     /// Which of its passes.
     pub passes: Selection,
-    /// B, the input contract, and what else the passes can be told. A mean or standard deviation
-    /// of length 1 holds for all channels.
+    /// B, the input contract, the opset, and what else the passes can be told. A mean or standard
+    /// deviation of length 1 holds for all channels.
     pub settings: Settings,
-    /// Version of the ONNX operator set to raise the model to.
-    pub opset: Option<i64>,
     /// New shapes of inputs.
     pub input_shapes: Vec<InputShape>,
     /// How the result is compared with the original.

@@ -1,12 +1,18 @@
 //! Which passes run, and in which order.
 
 use bcosc_ir::{Graph, Model, NodeId};
-use bcosc_passes::{Pass, pipeline, recipe};
+use bcosc_passes::{InputContract, Pass, pipeline, recipe};
 
 use crate::{Error, Recipe, Selection};
 
 /// An ordered list of passes.
 pub(crate) type Passes = Vec<&'static dyn Pass>;
+
+/// The pass that raises the opset.
+const RAISE: &str = "raise-opset";
+
+/// The pass that makes the input contract true.
+const DOUBLE: &str = "double-input";
 
 /// Every pass of every recipe, in order of first use.
 pub fn all_passes() -> Vec<&'static dyn Pass> {
@@ -39,10 +45,12 @@ pub(crate) fn choose(model: &Model, label: &str, wanted: Recipe) -> Result<Recip
     }
 }
 
-/// The passes that run.
-pub(crate) fn list(recipe: Recipe, selection: &Selection) -> Result<Passes, Error> {
+/// The passes that run. `raises` tells whether the opset is to be raised, which is all that recipe
+/// `none` does, if anything.
+pub(crate) fn list(recipe: Recipe, selection: &Selection, raises: bool) -> Result<Passes, Error> {
     let of_recipe: Passes = match recipe {
         Recipe::Cnn => recipe::CANONICAL.iter().chain(recipe::CNN).copied().collect(),
+        _ if raises => recipe::CANONICAL.iter().copied().filter(|pass| pass.name() == RAISE).collect(),
         _ => Vec::new(),
     };
     let place = format!("recipe `{}`", recipe.name());
@@ -66,6 +74,14 @@ pub(crate) fn list(recipe: Recipe, selection: &Selection) -> Result<Passes, Erro
     match pipeline::missing_requirement(&passes) {
         Some((pass, requires)) => Err(Error::MissingPass { pass, requires }),
         None => Ok(passes),
+    }
+}
+
+/// What a model takes after these passes.
+pub(crate) fn contract(passes: &[&'static dyn Pass], wanted: InputContract) -> InputContract {
+    match passes.iter().any(|pass| pass.name() == DOUBLE) {
+        true => wanted,
+        false => InputContract::Same,
     }
 }
 

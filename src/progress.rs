@@ -9,6 +9,11 @@ use bcosc_passes::pipeline::Step;
 pub enum Event<'a> {
     /// Something begins that may take a while.
     Stage(Stage),
+    /// The model is read, and no pass has run yet.
+    Imported {
+        /// The original.
+        model: &'a Model,
+    },
     /// A pass of the final conversion has run.
     Pass {
         /// What it did.

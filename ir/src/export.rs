@@ -65,11 +65,13 @@ fn export_graph(graph: &Graph, labels: &Labels) -> GraphProto {
 }
 
 fn input_info(graph: &Graph, id: NodeId) -> Option<ValueInfoProto> {
-    match graph.node(id) {
-        Node::Input(info) => Some(info.clone()),
-        Node::Parameter(parameter) => parameter.as_input.clone(),
-        Node::Op(_) | Node::Capture(_) => None,
-    }
+    let info = match graph.node(id) {
+        Node::Input(info) => info.clone(),
+        Node::Parameter(parameter) => parameter.as_input.clone()?,
+        Node::Op(_) | Node::Capture(_) => return None,
+    };
+    let name = Some(graph.vertex(id).outputs[0].name.clone());
+    Some(ValueInfoProto { name, ..info })
 }
 
 fn value_info(graph: &Graph) -> Vec<ValueInfoProto> {

@@ -5,7 +5,7 @@
 
 mod edit;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bcosc_onnx::proto::{StringStringEntryProto, TensorAnnotation, ValueInfoProto};
 use petgraph::Direction;
@@ -98,6 +98,8 @@ pub struct Graph {
     pub(crate) outputs: Vec<GraphOutput>,
     /// Every name that was ever in use here and in nested graphs.
     pub(crate) names: BTreeSet<String>,
+    /// The last number put behind a name to tell it from others.
+    pub(crate) suffixes: BTreeMap<String, u32>,
     pub(crate) frame: Frame,
     /// Nodes below this serial number came with the model.
     pub(crate) imported: u32,

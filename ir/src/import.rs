@@ -1,5 +1,7 @@
 //! ONNX messages to a graph: names become edges.
 
+mod error;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bcosc_onnx::proto::{
@@ -7,58 +9,11 @@ use bcosc_onnx::proto::{
     ValueInfoProto,
 };
 
+pub use error::ImportError;
+
 use crate::graph::{GraphOutput, Port};
 use crate::node::Output;
-use crate::{
-    Attribute, Graph, Model, Node, NodeId, Op, Parameter, ParameterData, Tensor, TensorError, Value,
-};
-
-/// Why a model is not a graph.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ImportError {
-    /// No `graph` field.
-    #[error("the model has no graph")]
-    NoGraph,
-    /// Two producers of one name.
-    #[error("value \"{value}\" is defined twice, the second time by {by}")]
-    DuplicateValue {
-        /// The name.
-        value: String,
-        /// The second producer.
-        by: String,
-    },
-    /// A name that nothing produces.
-    #[error("{by} reads \"{value}\", which no node, input or initializer of the model defines")]
-    UndefinedValue {
-        /// The name.
-        value: String,
-        /// The reader.
-        by: String,
-    },
-    /// Nodes that wait for each other.
-    #[error("{node} takes part in a cycle: the graph must be acyclic")]
-    Cycle {
-        /// One of the nodes.
-        node: String,
-    },
-    /// An initializer whose type or shape cannot be.
-    #[error("initializer \"{name}\": {source}")]
-    Tensor {
-        /// Its name.
-        name: String,
-        /// What is wrong with it.
-        source: TensorError,
-    },
-    /// A graph input or initializer without a name.
-    #[error("{what} number {index} has no name")]
-    Unnamed {
-        /// Kind of thing.
-        what: &'static str,
-        /// Its place in the file's list.
-        index: usize,
-    },
-}
+use crate::{Attribute, Graph, Model, Node, NodeId, Op, Parameter, ParameterData, Tensor, Value};
 
 impl Model {
     /// Builds the graph of an ONNX model.

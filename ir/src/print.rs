@@ -8,6 +8,7 @@
 //!
 //! By default tensors of more than eight elements are cut short: `{0.5, 1.0, 1.5, 2.0, ... 8f3a0c11}`,
 //! where the last number is a digest of all elements, so that two dumps differ where weights do.
+//! Numbers in half precision are then decimal, while the parser wants their bits.
 
 mod text;
 mod types;
@@ -16,13 +17,12 @@ mod values;
 use std::fmt;
 
 use bcosc_onnx::proto::{
-    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto,
-    ValueInfoProto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto,
 };
 
 use crate::patch::ORIGIN;
 use crate::{Attribute, Model};
-use text::{Lines, Name, Quoted};
+use text::{Lines, Name, Names, Quoted, notes, opsets, string_map};
 
 /// How a model is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -365,55 +365,6 @@ impl Printer<'_, '_> {
         }
         write!(self.out, "> ")
     }
-}
-
-/// Names separated by commas; empty ones are left-out operands.
-struct Names<'a>(&'a [String]);
-
-impl fmt::Display for Names<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, name) in self.0.iter().enumerate() {
-            let separator = if i > 0 { ", " } else { "" };
-            write!(f, "{separator}{}", Name(name))?;
-        }
-        Ok(())
-    }
-}
-
-fn opsets<'a>(imports: impl Iterator<Item = (Option<&'a str>, Option<i64>)>) -> String {
-    let entries: Vec<String> = imports
-        .map(|(domain, version)| {
-            format!(
-                "{} : {}",
-                Quoted(domain.unwrap_or_default()),
-                version.unwrap_or(0)
-            )
-        })
-        .collect();
-    format!("opset_import: [{}]", entries.join(", "))
-}
-
-fn string_map(entries: &[StringStringEntryProto]) -> String {
-    let quoted = |text: &Option<String>| Quoted(text.as_deref().unwrap_or_default()).to_string();
-    let entries: Vec<String> = entries
-        .iter()
-        .map(|e| format!("{}: {}", quoted(&e.key), quoted(&e.value)))
-        .collect();
-    entries.join(", ")
-}
-
-/// Documentation and metadata, each on a line of its own whatever it contains.
-fn notes(doc: &Option<String>, metadata: &[StringStringEntryProto]) -> Vec<String> {
-    let doc = doc.iter().map(|doc| format!("doc_string: {doc:?}"));
-    let metadata = metadata.iter().map(|entry| {
-        let (key, value) = (entry.key.as_deref(), entry.value.as_deref());
-        format!(
-            "{:?}: {:?}",
-            key.unwrap_or_default(),
-            value.unwrap_or_default()
-        )
-    });
-    doc.chain(metadata).collect()
 }
 
 impl fmt::Display for Attribute {

@@ -12,6 +12,8 @@ pub mod pipeline;
 mod reason;
 pub mod recipe;
 mod settings;
+#[cfg(test)]
+mod testing;
 pub mod weights;
 
 pub use pass::{Change, Context, Effect, Outcome, Pass, PassError, Skip};

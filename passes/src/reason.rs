@@ -161,6 +161,21 @@ pub enum Reason {
     /// A rewritten message is not a graph.
     #[error("the rewritten model is not a graph: {0}")]
     NotAGraph(String),
+    /// A rule of the deploy form that rests on B = 2.
+    #[error("the rule holds for B = 2")]
+    OnlyForB2,
+    /// A rule of the deploy form for convolutions.
+    #[error("it is not the scale of a convolution")]
+    NoConvolution,
+    /// A bias that stands in the way.
+    #[error("it adds a bias")]
+    HasBias,
+    /// A layer that sees more than one position, or sees groups of channels.
+    #[error("it does not see all channels of one position")]
+    NotPointwise,
+    /// A layer whose input has at least as many channels as its output.
+    #[error("its input is no narrower than its output")]
+    NotNarrower,
 }
 
 impl Serialize for Reason {

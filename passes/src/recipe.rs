@@ -6,7 +6,17 @@ use crate::canonical;
 use crate::cnn::*;
 
 /// What every recipe starts with: the canonical form.
-pub static CANONICAL: &[&dyn Pass] = &[&RaiseOpset];
+pub static CANONICAL: &[&dyn Pass] = &[
+    // Everything is an operator, a constant or a tensor, in the opset that is asked for.
+    &canonical::InlineFunctions,
+    &canonical::DropDefaultInputs,
+    &RaiseOpset,
+    &canonical::ResolveSequences,
+    // What can be computed now is, and what then does nothing goes.
+    &canonical::FoldConstants,
+    &canonical::Simplify,
+    &canonical::RemoveDead,
+];
 
 /// Classic convolutional networks, after the canonical form.
 pub static CNN: &[&dyn Pass] = &[
@@ -24,5 +34,14 @@ pub static CNN: &[&dyn Pass] = &[
     &bcos::Bcos,
     &remeasure_norms::RemeasureNorms,
     &logit_bias::AddLogitBias,
+    // With --deploy: fast forms of what stands between here and the runtime.
+    &deploy::fold_norms::FoldNormScales,
+    &deploy::fold_doubling::FoldDoubling,
+    &deploy::square_relu::SquareAfterRelu,
+    &deploy::narrow::NarrowScales,
+    &deploy::merge::MergeWeights,
+    &deploy::signed_square::SignedSquares,
+    &deploy::lower::LowerDeploy,
+    // Plain operators for all that is left.
     &lower::Lower,
 ];

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bcosc_ir::InterpreterError;
 use tract_onnx::prelude::tract_data::TooEarly;
 use tract_onnx::prelude::{InferenceFact, InferenceModel, TractResult};
-use tract_onnx::tract_hir::internal::{Factoid, InferenceOp, IntoArcTensor, IntoTValue, OutletId, TVec};
+use tract_onnx::tract_hir::internal::{
+    Factoid, InferenceOp, IntoArcTensor, IntoTValue, OutletId, TVec,
+};
 use tract_onnx::tract_hir::ops::konst::Const;
 use tract_onnx::tract_hir::ops::source::Source;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;

@@ -55,16 +55,21 @@ impl Graph {
             self.vertex_mut(holder.node).outputs[holder.slot as usize].name = free;
         }
         self.names.insert(name.to_owned());
-        let mut op = Op::new("", "Identity").named(name);
+        self.add_identity(value, name.to_owned())
+    }
+
+    /// A copy of a value, beside the node that puts it out.
+    pub(crate) fn add_identity(&mut self, of: Value, name: String) -> Value {
+        let place = self.vertex(of.node).place;
+        let mut op = Op::new("", "Identity").named(&name);
         op.arity = 1;
         let output = Output {
-            name: name.to_owned(),
-            inferred: self.value_type(value),
+            name,
+            inferred: self.value_type(of),
             ..Output::default()
         };
-        let place = self.vertex(value.node).place;
         let node = self.add_vertex(place, Node::Op(Box::new(op)), vec![output]);
-        self.connect(value, node, Port::Input(0));
+        self.connect(of, node, Port::Input(0));
         Value { node, slot: 0 }
     }
 
@@ -109,10 +114,10 @@ impl Graph {
     /// A name that is not in use yet, close to the wanted one; it counts as used from now on.
     pub(crate) fn fresh_name(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
-        let mut count = 1;
         while name.is_empty() || self.names.contains(&name) {
-            count += 1;
-            name = format!("{wanted}_{count}");
+            let last = self.suffixes.entry(wanted.to_owned()).or_insert(1);
+            *last += 1;
+            name = format!("{wanted}_{last}");
         }
         self.names.insert(name.clone());
         name

@@ -261,7 +261,7 @@ impl Graph {
         let target = if self.may_be_called(new, &name) {
             new
         } else {
-            self.add_identity(new, site)
+            self.copy_of(new, site)
         };
         let found = self.value_type(new);
         for &index in indices {
@@ -297,25 +297,18 @@ impl Graph {
     fn visible_to(&mut self, reader: NodeId, value: Value, site: &Site) -> Value {
         let name = self.value_name(value);
         match self.op(reader).is_some_and(|op| op.defines(name)) {
-            true => self.add_identity(value, site),
+            true => self.copy_of(value, site),
             false => value,
         }
     }
 
-    fn add_identity(&mut self, of: Value, site: &Site) -> Value {
-        let place = self.vertex(of.node).place;
-        let name = self.fresh_name(&format!("{}.identity", self.value_name(of)));
-        let mut op = Op::new("", "Identity").named(&name);
-        op.arity = 1;
-        op.set_metadata(ORIGIN, &site.origin);
-        let output = Output {
-            name,
-            inferred: self.value_type(of),
-            ..Output::default()
-        };
-        let node = self.add_vertex(place, Node::Op(Box::new(op)), vec![output]);
-        self.connect(of, node, Port::Input(0));
-        Value { node, slot: 0 }
+    fn copy_of(&mut self, value: Value, site: &Site) -> Value {
+        let name = self.fresh_name(&format!("{}.identity", self.value_name(value)));
+        let copy = self.add_identity(value, name);
+        if let Node::Op(op) = &mut self.vertex_mut(copy.node).node {
+            op.set_metadata(ORIGIN, &site.origin);
+        }
+        copy
     }
 
     fn set_input(&mut self, node: NodeId, slot: u32, new: Option<Value>) {

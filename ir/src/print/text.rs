@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
+use bcosc_onnx::proto::StringStringEntryProto;
+
 const INDENT: usize = 3;
 
 /// A text in the making: indents what comes first on a line.
@@ -72,6 +74,19 @@ impl fmt::Display for Name<'_> {
     }
 }
 
+/// Names separated by commas; empty ones are left-out operands.
+pub(super) struct Names<'a>(pub &'a [String]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, name) in self.0.iter().enumerate() {
+            let separator = if i > 0 { ", " } else { "" };
+            write!(f, "{separator}{}", Name(name))?;
+        }
+        Ok(())
+    }
+}
+
 /// A string in quotes. The syntax escapes quotes and backslashes only.
 pub(super) struct Quoted<'a>(pub &'a str);
 
@@ -105,4 +120,42 @@ pub(super) fn is_plain(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && !is_keyword(name)
+}
+
+/// The `opset_import` entry of a header.
+pub(super) fn opsets<'a>(imports: impl Iterator<Item = (Option<&'a str>, Option<i64>)>) -> String {
+    let entries: Vec<String> = imports
+        .map(|(domain, version)| {
+            format!(
+                "{} : {}",
+                Quoted(domain.unwrap_or_default()),
+                version.unwrap_or(0)
+            )
+        })
+        .collect();
+    format!("opset_import: [{}]", entries.join(", "))
+}
+
+/// A string map without its brackets.
+pub(super) fn string_map(entries: &[StringStringEntryProto]) -> String {
+    let quoted = |text: &Option<String>| Quoted(text.as_deref().unwrap_or_default()).to_string();
+    let entries: Vec<String> = entries
+        .iter()
+        .map(|e| format!("{}: {}", quoted(&e.key), quoted(&e.value)))
+        .collect();
+    entries.join(", ")
+}
+
+/// Documentation and metadata, each on a line of its own whatever it contains.
+pub(super) fn notes(doc: &Option<String>, metadata: &[StringStringEntryProto]) -> Vec<String> {
+    let doc = doc.iter().map(|doc| format!("doc_string: {doc:?}"));
+    let metadata = metadata.iter().map(|entry| {
+        let (key, value) = (entry.key.as_deref(), entry.value.as_deref());
+        format!(
+            "{:?}: {:?}",
+            key.unwrap_or_default(),
+            value.unwrap_or_default()
+        )
+    });
+    doc.chain(metadata).collect()
 }

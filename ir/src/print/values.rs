@@ -5,6 +5,8 @@ use std::fmt;
 use bcosc_onnx::DataType;
 use bcosc_onnx::proto::{AttributeProto, TensorProto};
 
+use half::{bf16, f16};
+
 use super::text::{Lines, Quoted, is_plain};
 use super::types::{Type, tensor_head};
 use crate::node::attribute_type as kinds;
@@ -36,7 +38,7 @@ pub(super) fn elements(out: &mut Lines, tensor: &TensorProto, full: bool) -> fmt
                 out,
                 count,
                 full,
-                |i| stored(dtype, &bytes, i),
+                |i| stored(dtype, &bytes, i, full),
                 || digest(&bytes),
             )?;
         }
@@ -94,10 +96,13 @@ impl fmt::Display for Stored {
     }
 }
 
-/// The value as the typed field of the tensor's element type holds it.
-fn stored(dtype: DataType, bytes: &[u8], i: usize) -> Stored {
+/// The value as the typed field of the tensor's element type holds it, which is how the parser
+/// wants it; half precision is readable unless `exact`.
+fn stored(dtype: DataType, bytes: &[u8], i: usize, exact: bool) -> Stored {
     use DataType as D;
     match dtype {
+        D::Float16 if !exact => Stored::Float(f16::from_le_bytes(chunk(bytes, i)).to_f32()),
+        D::Bfloat16 if !exact => Stored::Float(bf16::from_le_bytes(chunk(bytes, i)).to_f32()),
         D::Float | D::Complex64 => Stored::Float(f32::from_le_bytes(chunk(bytes, i))),
         D::Double | D::Complex128 => Stored::Double(f64::from_le_bytes(chunk(bytes, i))),
         D::Int64 => Stored::Int(i64::from_le_bytes(chunk(bytes, i))),
@@ -139,15 +144,22 @@ impl fmt::Display for Float {
     }
 }
 
-/// A 32-bit digest of a payload: equal on every machine, and quick on large weights.
+/// A 32-bit digest of a payload, equal on every machine. Four lanes keep large weights quick.
 fn digest(bytes: &[u8]) -> u32 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR);
     let (words, rest) = bytes.as_chunks::<8>();
-    let hash = words.iter().fold(bytes.len() as u64, |hash, word| {
-        mix(hash, u64::from_le_bytes(*word))
-    });
-    let hash = rest.iter().fold(hash, |hash, &byte| mix(hash, byte.into()));
+    let (blocks, last) = words.as_chunks::<4>();
+    let mut lanes = [1, 2, 3, 4];
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block) {
+            *lane = mix(*lane, u64::from_le_bytes(*word));
+        }
+    }
+    let last = last.iter().map(|word| u64::from_le_bytes(*word));
+    let rest = rest.iter().map(|&byte| byte.into());
+    let all = lanes.into_iter().chain(last).chain(rest);
+    let hash = all.fold(bytes.len() as u64, mix);
     (hash >> 32) as u32 ^ hash as u32
 }
 

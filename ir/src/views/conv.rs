@@ -112,7 +112,7 @@ impl Window {
     }
 }
 
-/// A convolution: `x` [N, C, spatial...] with `w` [O, C/group, kernel...] and `bias` [O].
+/// A convolution: `x` `[N, C, spatial...]` with `w` `[O, C/group, kernel...]` and `bias` `[O]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv {
     /// The node.

@@ -7,15 +7,15 @@ use crate::{Graph, NodeId, Value};
 pub struct BatchNorm {
     /// The node.
     pub node: NodeId,
-    /// Input [N, C, ...].
+    /// Input `[N, C, ...]`.
     pub x: Value,
-    /// Factor [C].
+    /// Factor `[C]`.
     pub scale: Value,
-    /// Addend [C].
+    /// Addend `[C]`.
     pub bias: Value,
-    /// Running mean [C].
+    /// Running mean `[C]`.
     pub mean: Value,
-    /// Running variance [C].
+    /// Running variance `[C]`.
     pub var: Value,
     /// Added to the variance.
     pub epsilon: f32,

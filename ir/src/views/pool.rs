@@ -20,7 +20,7 @@ pub enum PoolKind {
 pub struct Pool {
     /// The node.
     pub node: NodeId,
-    /// Input [N, C, spatial...].
+    /// Input `[N, C, spatial...]`.
     pub x: Value,
     /// What it computes.
     pub kind: PoolKind,

@@ -105,7 +105,9 @@ pub(super) fn is_filled_with(tensor: &Tensor, number: i8) -> bool {
         DataType::Int32 | DataType::Uint32 => (one as i32).to_le_bytes().to_vec(),
         _ => return false,
     };
-    tensor
-        .bytes()
-        .is_ok_and(|bytes| bytes.chunks(pattern.len()).all(|element| element == pattern))
+    tensor.bytes().is_ok_and(|bytes| {
+        bytes
+            .chunks(pattern.len())
+            .all(|element| element == pattern)
+    })
 }

@@ -47,3 +47,36 @@ impl Pass for RemoveDead {
         Ok(outcome)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{DataType, ModelBuilder};
+
+    use super::*;
+    use crate::testing::{apply, model, rewritten, text, weight};
+
+    fn with_dead_branch() -> ModelBuilder {
+        ModelBuilder::new(20)
+            .input("x", DataType::Float, "batch,3")
+            .param("w", weight(1, &[3]))
+            .param("unused", weight(2, &[3]))
+            .op("Mul", &["x", "w"], "y", [])
+            .op("Sin", &["y"], "s", [])
+            .op("Cos", &["s"], "c", [])
+    }
+
+    #[test]
+    fn chains_that_lead_nowhere_go() {
+        let before = model(with_dead_branch().output_as("y", DataType::Float, "batch,3"));
+        insta::assert_snapshot!(text(&rewritten(&RemoveDead, &before)), @"");
+    }
+
+    #[test]
+    fn what_leads_to_an_output_stays() {
+        let mut model = model(with_dead_branch().output_as("c", DataType::Float, "batch,3"));
+        let outcome = apply(&RemoveDead, &mut model);
+        let gone: Vec<&str> = outcome.changes.iter().map(|c| c.node.as_str()).collect();
+        assert_eq!(gone, ["unused"]);
+        assert_eq!(model.graph.ops().len(), 3);
+    }
+}

@@ -60,3 +60,40 @@ impl Pass for DropDefaultInputs {
         Ok(outcome)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{DataType, ModelBuilder};
+
+    use super::*;
+    use crate::testing::{apply, model, rewritten, text, weight};
+
+    fn scaled() -> ModelBuilder {
+        ModelBuilder::new(9)
+            .input("x", DataType::Float, "batch,3")
+            .param("w", weight(1, &[3]))
+            .op("Mul", &["x", "w"], "y", [])
+            .output_as("y", DataType::Float, "batch,3")
+    }
+
+    #[test]
+    fn an_initializer_that_is_an_input_becomes_a_constant() {
+        let before = model(scaled().input("w", DataType::Float, "3"));
+        insta::assert_snapshot!(text(&rewritten(&DropDefaultInputs, &before)), @"");
+    }
+
+    #[test]
+    fn files_that_need_the_inputs_are_raised_to_a_format_that_does_not() {
+        let mut old = model(scaled().input("w", DataType::Float, "3"));
+        old.set_ir_version(3);
+        apply(&DropDefaultInputs, &mut old);
+        assert_eq!(old.ir_version(), FREE_INITIALIZERS);
+    }
+
+    #[test]
+    fn inputs_without_a_default_stay() {
+        let mut model = model(scaled());
+        assert_eq!(apply(&DropDefaultInputs, &mut model), Outcome::default());
+        assert_eq!(model.graph.inputs().len(), 1);
+    }
+}

@@ -11,6 +11,8 @@
 //! The pass works on the ONNX messages: calls may sit in branches and loop bodies, and bodies may
 //! hold graphs that see the function's values, so everything is a matter of names.
 
+mod scope;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bcosc_ir::Model;
@@ -19,6 +21,7 @@ use bcosc_ir::onnx::proto::{
 };
 
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+use scope::{Names, Scope, graphs_of, graphs_of_attribute};
 
 /// More operators than this are not made: functions that call each other twice grow exponentially.
 const MOST_OPERATORS: u64 = 1_000_000;
@@ -53,7 +56,8 @@ impl Pass for InlineFunctions {
         }
         let mut proto = model.to_proto();
         inline(&mut proto, &mut outcome).map_err(PassError::Model)?;
-        *model = Model::from_proto(proto).map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
+        *model = Model::from_proto(proto)
+            .map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
         Ok(outcome)
     }
 }
@@ -65,8 +69,8 @@ fn inline(model: &mut ModelProto, outcome: &mut Outcome) -> Result<(), Reason> {
     let functions = std::mem::take(&mut model.functions);
     let mut inliner = Inliner {
         functions: functions.iter().map(|f| (key_of_function(f), f)).collect(),
-        names: BTreeSet::new(),
-        open: Vec::new(),
+        names: Names::default(),
+        depth: 0,
         outcome,
     };
     let Some(graph) = &mut model.graph else {
@@ -77,9 +81,11 @@ fn inline(model: &mut ModelProto, outcome: &mut Outcome) -> Result<(), Reason> {
     if size > MOST_OPERATORS {
         return Err(Reason::FunctionsTooLarge(size));
     }
-    collect_names(graph, &mut inliner.names);
-    inliner.graph(graph)?;
-    let called = functions.iter().filter(|f| sizes.contains_key(&key_of_function(f)));
+    inliner.names = Names::of(graph);
+    inliner.graph(graph);
+    let called = functions
+        .iter()
+        .filter(|f| sizes.contains_key(&key_of_function(f)));
     import_opsets(&mut model.opset_import, called)?;
     if !model.training_info.is_empty() {
         // Training graphs may call them too.
@@ -108,7 +114,9 @@ fn import_opsets<'a>(
             if !used.contains(domain) {
                 continue;
             }
-            let have = imports.iter().find(|i| plain_domain(i.domain.as_deref()) == domain);
+            let have = imports
+                .iter()
+                .find(|i| plain_domain(i.domain.as_deref()) == domain);
             match have {
                 None => imports.push(wanted.clone()),
                 Some(have) if have.version() == wanted.version() => {}
@@ -128,9 +136,9 @@ fn import_opsets<'a>(
 struct Inliner<'a> {
     functions: BTreeMap<Key, &'a FunctionProto>,
     /// Every name of the model.
-    names: BTreeSet<String>,
-    /// Functions whose bodies are being put in.
-    open: Vec<Key>,
+    names: Names,
+    /// How many bodies are being put in right now.
+    depth: usize,
     outcome: &'a mut Outcome,
 }
 
@@ -167,44 +175,41 @@ impl Inliner<'_> {
         Ok(total)
     }
 
-    fn graph(&mut self, graph: &mut GraphProto) -> Result<(), Reason> {
+    fn graph(&mut self, graph: &mut GraphProto) {
         let nodes = std::mem::take(&mut graph.node);
-        graph.node = self.nodes(nodes)?;
-        Ok(())
+        graph.node = self.nodes(nodes);
     }
 
-    fn nodes(&mut self, nodes: Vec<NodeProto>) -> Result<Vec<NodeProto>, Reason> {
+    fn nodes(&mut self, nodes: Vec<NodeProto>) -> Vec<NodeProto> {
         let mut result = Vec::with_capacity(nodes.len());
         for mut node in nodes {
-            for attribute in &mut node.attribute {
-                let graphs = attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs);
-                for graph in graphs {
-                    self.graph(graph)?;
-                }
+            for graph in node.attribute.iter_mut().flat_map(graphs_of_attribute) {
+                self.graph(graph);
             }
             match self.functions.get(&key_of_call(&node)).copied() {
-                Some(function) => result.extend(self.call(&node, function)?),
+                Some(function) => result.extend(self.call(&node, function)),
                 None => result.push(node),
             }
         }
-        Ok(result)
+        result
     }
 
     /// The body of a function in place of one call.
-    fn call(&mut self, call: &NodeProto, function: &FunctionProto) -> Result<Vec<NodeProto>, Reason> {
-        let label = Some(call.name()).filter(|n| !n.is_empty()).or(call.output.first().map(String::as_str));
+    fn call(&mut self, call: &NodeProto, function: &FunctionProto) -> Vec<NodeProto> {
+        let label = Some(call.name())
+            .filter(|n| !n.is_empty())
+            .or(call.output.first().map(String::as_str));
         let label = label.unwrap_or(function.name()).to_owned();
-        if self.open.is_empty() {
-            self.outcome.changed(&label, format!("{} put in place of the call", function.name()));
-        }
-        let key = key_of_function(function);
-        if self.open.contains(&key) {
-            return Err(Reason::RecursiveFunction(key.1));
+        if self.depth == 0 {
+            self.outcome.changed(
+                &label,
+                format!("{} put in place of the call", function.name()),
+            );
         }
         let mut scope = Scope::default();
         for (i, name) in function.input.iter().enumerate() {
             let given = call.input.get(i).cloned().unwrap_or_default();
-            scope.names.insert(name.clone(), given);
+            scope.values.insert(name.clone(), given);
         }
         let mut aliases = Vec::new();
         for (name, wanted) in function.output.iter().zip(&call.output) {
@@ -212,109 +217,21 @@ impl Inliner<'_> {
                 continue;
             }
             // An output that is an input, or one that is put out twice, needs an operator of its own.
-            match scope.names.get(name) {
+            match scope.values.get(name) {
                 Some(given) => aliases.push(identity(given, wanted)),
                 None => {
-                    scope.names.insert(name.clone(), wanted.clone());
+                    scope.values.insert(name.clone(), wanted.clone());
                 }
             }
         }
         scope.attributes = attributes_of(call, function);
         let mut body = function.node.clone();
-        self.rename(&mut body, &scope, &label);
-        self.open.push(key);
-        let mut body = self.nodes(body)?;
-        self.open.pop();
+        scope.rename(&mut body, &mut self.names, &label);
+        self.depth += 1;
+        let mut body = self.nodes(body);
+        self.depth -= 1;
         body.extend(aliases);
-        Ok(body)
-    }
-
-    /// Puts a body's nodes into the names and attributes of a call.
-    fn rename(&mut self, nodes: &mut [NodeProto], outer: &Scope, label: &str) {
-        let mut scope = outer.clone();
-        for name in nodes.iter().flat_map(|n| &n.output).filter(|n| !n.is_empty()) {
-            if !scope.names.contains_key(name) {
-                let fresh = self.fresh(&format!("{label}/{name}"));
-                scope.names.insert(name.clone(), fresh);
-            }
-        }
-        for node in nodes {
-            for name in node.input.iter_mut().chain(&mut node.output) {
-                scope.apply(name);
-            }
-            if !node.name().is_empty() {
-                node.name = Some(self.fresh(&format!("{label}/{}", node.name())));
-            }
-            let attributes = std::mem::take(&mut node.attribute);
-            node.attribute = attributes.into_iter().filter_map(|a| scope.resolve(a)).collect();
-            for attribute in &mut node.attribute {
-                let graphs = attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs);
-                for graph in graphs {
-                    self.rename_graph(graph, &scope, label);
-                }
-            }
-        }
-    }
-
-    fn rename_graph(&mut self, graph: &mut GraphProto, outer: &Scope, label: &str) {
-        let mut scope = outer.clone();
-        let dense = graph.initializer.iter().filter_map(|t| t.name.clone());
-        let sparse = graph.sparse_initializer.iter().filter_map(|t| t.values.as_ref()?.name.clone());
-        let inputs = graph.input.iter().filter_map(|i| i.name.clone());
-        for name in dense.chain(sparse).chain(inputs).collect::<BTreeSet<_>>() {
-            let fresh = self.fresh(&format!("{label}/{name}"));
-            scope.names.insert(name, fresh);
-        }
-        // Names that the graph defines itself hide those around it.
-        for name in graph.node.iter().flat_map(|n| &n.output) {
-            scope.names.remove(name);
-        }
-        let inner: BTreeSet<String> = graph.node.iter().flat_map(|n| n.output.clone()).collect();
-        for name in inner.into_iter().filter(|n| !n.is_empty()) {
-            let fresh = self.fresh(&format!("{label}/{name}"));
-            scope.names.insert(name, fresh);
-        }
-        let sparse = graph.sparse_initializer.iter_mut().filter_map(|t| t.values.as_mut());
-        let names = graph.initializer.iter_mut().chain(sparse).map(|t| &mut t.name);
-        let infos = graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info);
-        for name in names.chain(infos.map(|i| &mut i.name)).flatten() {
-            scope.apply(name);
-        }
-        self.rename(&mut graph.node, &scope, label);
-    }
-
-    fn fresh(&mut self, wanted: &str) -> String {
-        let mut name = wanted.to_owned();
-        let mut count = 1;
-        while !self.names.insert(name.clone()) {
-            count += 1;
-            name = format!("{wanted}_{count}");
-        }
-        name
-    }
-}
-
-/// What the names in a body mean at a call.
-#[derive(Clone, Default)]
-struct Scope {
-    names: BTreeMap<String, String>,
-    attributes: BTreeMap<String, AttributeProto>,
-}
-
-impl Scope {
-    fn apply(&self, name: &mut String) {
-        if let Some(new) = self.names.get(name) {
-            name.clone_from(new);
-        }
-    }
-
-    /// An attribute of the body, with references replaced; `None` where the call leaves it out.
-    fn resolve(&self, attribute: AttributeProto) -> Option<AttributeProto> {
-        let Some(reference) = attribute.ref_attr_name.as_deref().filter(|r| !r.is_empty()) else {
-            return Some(attribute);
-        };
-        let given = self.attributes.get(reference)?;
-        Some(AttributeProto { name: attribute.name, ..given.clone() })
+        body
     }
 }
 
@@ -342,35 +259,32 @@ fn plain_domain(domain: Option<&str>) -> &str {
 
 fn key_of_call(node: &NodeProto) -> Key {
     let domain = plain_domain(node.domain.as_deref()).to_owned();
-    (domain, node.op_type().to_owned(), node.overload().to_owned())
+    (
+        domain,
+        node.op_type().to_owned(),
+        node.overload().to_owned(),
+    )
 }
 
 fn key_of_function(function: &FunctionProto) -> Key {
     let domain = plain_domain(function.domain.as_deref()).to_owned();
-    (domain, function.name().to_owned(), function.overload().to_owned())
-}
-
-fn graphs_of(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs))
+    (
+        domain,
+        function.name().to_owned(),
+        function.overload().to_owned(),
+    )
 }
 
 fn domains_of_node(node: &NodeProto) -> BTreeSet<&str> {
     let inner = graphs_of(node).flat_map(domains_in_use);
-    std::iter::once(plain_domain(node.domain.as_deref())).chain(inner).collect()
+    std::iter::once(plain_domain(node.domain.as_deref()))
+        .chain(inner)
+        .collect()
 }
 
 fn domains_in_use(graph: &GraphProto) -> BTreeSet<&str> {
     graph.node.iter().flat_map(domains_of_node).collect()
 }
 
-fn collect_names(graph: &GraphProto, names: &mut BTreeSet<String>) {
-    let dense = graph.initializer.iter().filter_map(|t| t.name.clone());
-    let sparse = graph.sparse_initializer.iter().filter_map(|t| t.values.as_ref()?.name.clone());
-    names.extend(dense.chain(sparse));
-    names.extend(graph.input.iter().filter_map(|i| i.name.clone()));
-    for node in &graph.node {
-        names.extend(node.output.iter().cloned());
-        names.extend(node.name.clone());
-        graphs_of(node).for_each(|inner| collect_names(inner, names));
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,9 @@ mod sequences;
 mod simplify;
 mod worklist;
 
+#[cfg(test)]
+pub(crate) use worklist::{Rule, Site};
+
 pub use dead::RemoveDead;
 pub use default_inputs::DropDefaultInputs;
 pub use fold::FoldConstants;

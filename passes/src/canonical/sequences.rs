@@ -111,9 +111,19 @@ impl Cut {
 
     /// Slices of one length: a list of lengths where the size of the axis is known.
     fn even(graph: &Graph, x: Value, axis: i64, length: i64) -> Parts {
-        let shape = graph.value_type(x).and_then(|t| t.shape).unwrap_or_default();
-        let index = if axis < 0 { axis + shape.len() as i64 } else { axis };
-        let size = usize::try_from(index).ok().and_then(|i| shape.get(i)).and_then(Dim::known);
+        let shape = graph
+            .value_type(x)
+            .and_then(|t| t.shape)
+            .unwrap_or_default();
+        let index = if axis < 0 {
+            axis + shape.len() as i64
+        } else {
+            axis
+        };
+        let size = usize::try_from(index)
+            .ok()
+            .and_then(|i| shape.get(i))
+            .and_then(Dim::known);
         match size.and_then(|size| i64::try_from(size).ok()) {
             // Many short slices are better cut one by one as they are needed.
             Some(size) if size > 0 && (size - 1) / length < 64 => {
@@ -130,7 +140,9 @@ impl Cut {
 
 /// `SplitToSequence` whose elements are all taken by constant places.
 fn split(site: &Site<'_>) -> Result<Patch, Reason> {
-    let Site { graph, node, opset, .. } = *site;
+    let Site {
+        graph, node, opset, ..
+    } = *site;
     let cut = Cut::of(graph, node)?;
     let Parts::Lengths(lengths) = cut.parts else {
         return Err(Reason::Needed("the number of elements is not known"));
@@ -153,7 +165,11 @@ fn split(site: &Site<'_>) -> Result<Patch, Reason> {
         let lengths = patch.parameter("lengths", Tensor::i64_vec(&lengths));
         patch.multi_op(axis, &[Some(cut.x.into()), Some(lengths)], count)
     } else {
-        patch.multi_op(axis.with_ints("split", &lengths), &[Some(cut.x.into())], count)
+        patch.multi_op(
+            axis.with_ints("split", &lengths),
+            &[Some(cut.x.into())],
+            count,
+        )
     };
     let Operand::New { node: new, .. } = first else {
         return Err(Reason::Malformed);
@@ -168,8 +184,14 @@ fn split(site: &Site<'_>) -> Result<Patch, Reason> {
 /// The constant place that a `SequenceAt` reads in a list of `length` elements.
 fn place(graph: &Graph, node: NodeId, length: usize) -> Result<usize, Reason> {
     let index = constant_place(graph, node)?;
-    let from_start = if index < 0 { index + length as i64 } else { index };
-    let place = usize::try_from(from_start).ok().filter(|&place| place < length);
+    let from_start = if index < 0 {
+        index + length as i64
+    } else {
+        index
+    };
+    let place = usize::try_from(from_start)
+        .ok()
+        .filter(|&place| place < length);
     place.ok_or(Reason::Malformed)
 }
 
@@ -187,7 +209,9 @@ fn element(site: &Site<'_>) -> Result<Patch, Reason> {
         let place = place(graph, node, elements.len())?;
         return site.bypass(elements[place]);
     }
-    let (source, op) = graph.producer(sequence).ok_or_else(|| unknown(graph, sequence))?;
+    let (source, op) = graph
+        .producer(sequence)
+        .ok_or_else(|| unknown(graph, sequence))?;
     if !op.is("SplitToSequence") {
         return Err(unknown(graph, sequence));
     }
@@ -215,7 +239,13 @@ fn element(site: &Site<'_>) -> Result<Patch, Reason> {
         }
         Parts::Each(length) => {
             let start = index.checked_mul(length).ok_or(Reason::Malformed)?;
-            slice(&mut patch, cut.x, cut.axis, start, start.saturating_add(length))
+            slice(
+                &mut patch,
+                cut.x,
+                cut.axis,
+                start,
+                start.saturating_add(length),
+            )
         }
     };
     patch.replace(site.output(), new);
@@ -243,7 +273,9 @@ fn elements_of(graph: &Graph, sequence: Value) -> Option<Vec<Value>> {
         match op.op_type() {
             _ if !op.domain().is_empty() => return None,
             "SequenceEmpty" => break Vec::new(),
-            "SequenceConstruct" => break graph.inputs_of(node).into_iter().collect::<Option<_>>()?,
+            "SequenceConstruct" => {
+                break graph.inputs_of(node).into_iter().collect::<Option<_>>()?;
+            }
             "SequenceInsert" | "SequenceErase" => edits.push(node),
             "Identity" => {}
             _ => return None,
@@ -273,17 +305,34 @@ fn elements_of(graph: &Graph, sequence: Value) -> Option<Vec<Value>> {
 
 /// `ConcatFromSequence` of a list of tensors or of a split.
 fn concat(site: &Site<'_>) -> Result<Patch, Reason> {
-    let Site { graph, node, op, opset } = *site;
+    let Site {
+        graph,
+        node,
+        op,
+        opset,
+    } = *site;
     let sequence = site.input(0)?;
-    let axis = op.attribute("axis").and_then(|a| a.proto().i).ok_or(Reason::Malformed)?;
+    let axis = op
+        .attribute("axis")
+        .and_then(|a| a.proto().i)
+        .ok_or(Reason::Malformed)?;
     let stacked = op.int("new_axis", 0) != 0;
     let mut patch = Patch::at(node);
     let mut parts: Vec<Operand> = match elements_of(graph, sequence) {
         Some(elements) => elements.into_iter().map(Operand::from).collect(),
         None => {
-            let (source, op) = graph.producer(sequence).ok_or_else(|| unknown(graph, sequence))?;
-            let cut = Some(op).filter(|op| op.is("SplitToSequence")).map(|_| Cut::of(graph, source));
-            let Some(Cut { x, axis, parts: Parts::Lengths(lengths) }) = cut.transpose()? else {
+            let (source, op) = graph
+                .producer(sequence)
+                .ok_or_else(|| unknown(graph, sequence))?;
+            let cut = Some(op)
+                .filter(|op| op.is("SplitToSequence"))
+                .map(|_| Cut::of(graph, source));
+            let Some(Cut {
+                x,
+                axis,
+                parts: Parts::Lengths(lengths),
+            }) = cut.transpose()?
+            else {
                 return Err(unknown(graph, sequence));
             };
             let starts = lengths.iter().scan(0, |end, length| {
@@ -291,7 +340,8 @@ fn concat(site: &Site<'_>) -> Result<Patch, Reason> {
                 Some(*end - length)
             });
             let cuts = starts.zip(&lengths);
-            cuts.map(|(start, length)| slice(&mut patch, x, axis, start, start + length)).collect()
+            cuts.map(|(start, length)| slice(&mut patch, x, axis, start, start + length))
+                .collect()
         }
     };
     if parts.is_empty() {
@@ -314,7 +364,9 @@ fn length(site: &Site<'_>) -> Result<Patch, Reason> {
     let length = match elements_of(graph, sequence) {
         Some(elements) => elements.len(),
         None => {
-            let source = graph.producer(sequence).filter(|(_, op)| op.is("SplitToSequence"));
+            let source = graph
+                .producer(sequence)
+                .filter(|(_, op)| op.is("SplitToSequence"));
             let (source, _) = source.ok_or_else(|| unknown(graph, sequence))?;
             match Cut::of(graph, source)?.parts {
                 Parts::Lengths(lengths) => lengths.len(),
@@ -327,3 +379,6 @@ fn length(site: &Site<'_>) -> Result<Patch, Reason> {
     patch.replace(site.output(), constant);
     Ok(patch)
 }
+
+#[cfg(test)]
+mod tests;

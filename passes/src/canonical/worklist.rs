@@ -11,7 +11,7 @@ use bcosc_ir::{Graph, Model, NodeId, Op, Patch, Use, Value};
 use crate::{Outcome, PassError, Reason};
 
 /// One way to rewrite one kind of operator.
-pub(super) struct Rule {
+pub(crate) struct Rule {
     /// Standard operators that it looks at.
     pub ops: &'static [&'static str],
     /// What it does, for the report.
@@ -21,7 +21,7 @@ pub(super) struct Rule {
 }
 
 /// An operator that a rule looks at.
-pub(super) struct Site<'a> {
+pub(crate) struct Site<'a> {
     pub graph: &'a Graph,
     pub node: NodeId,
     pub op: &'a Op,
@@ -35,7 +35,12 @@ impl<'a> Site<'a> {
         let graph = &model.graph;
         let op = graph.op(node).filter(|op| op.domain().is_empty())?;
         let opset = model.opset("").unwrap_or(0);
-        Some(Site { graph, node, op, opset })
+        Some(Site {
+            graph,
+            node,
+            op,
+            opset,
+        })
     }
 
     /// An operand that must be there.
@@ -70,7 +75,7 @@ pub(super) fn can_stand_for(graph: &Graph, old: Value, new: Value) -> Result<(),
 /// Applies the rules wherever they match and records changes and what stood in the way.
 pub(super) fn apply_rules(
     model: &mut Model,
-    rules: &[Rule],
+    rules: &'static [Rule],
     outcome: &mut Outcome,
 ) -> Result<(), PassError> {
     let mut table: BTreeMap<&str, Vec<&Rule>> = BTreeMap::new();

@@ -3,6 +3,7 @@
 pub mod average_pool;
 pub mod bcos;
 pub mod calibrate_norms;
+pub mod deploy;
 pub mod double_input;
 mod first_layer;
 pub mod logit_bias;

@@ -6,6 +6,8 @@
 
 mod rules;
 mod softmax;
+#[cfg(test)]
+mod tests;
 
 use bcosc_ir::{Graph, Model, Op};
 

@@ -41,8 +41,16 @@ pub(super) fn inline(model: &mut Model, outcome: &mut Outcome) -> Result<usize, 
 fn branch(site: &Site<'_>) -> Result<Patch, Reason> {
     let condition = site.input(0)?;
     let name = || site.graph.value_name(condition).to_owned();
-    let taken = constants::integer(site.graph, condition).ok_or_else(|| Reason::NotConstant(name()))?;
-    let inner = branch_named(site.op, if taken != 0 { "then_branch" } else { "else_branch" });
+    let taken =
+        constants::integer(site.graph, condition).ok_or_else(|| Reason::NotConstant(name()))?;
+    let inner = branch_named(
+        site.op,
+        if taken != 0 {
+            "then_branch"
+        } else {
+            "else_branch"
+        },
+    );
     let inner = inner.ok_or(Reason::Malformed)?;
     let outer: BTreeMap<&str, Value> = site
         .op
@@ -60,7 +68,9 @@ fn branch(site: &Site<'_>) -> Result<Patch, Reason> {
                 ParameterData::Dense(tensor) => patch.parameter(&inner.label(id), tensor.clone()),
                 ParameterData::Sparse(_) => return Err(Reason::Sparse),
             },
-            Node::Capture(label) => Operand::Old(*outer.get(label.as_str()).ok_or(Reason::Malformed)?),
+            Node::Capture(label) => {
+                Operand::Old(*outer.get(label.as_str()).ok_or(Reason::Malformed)?)
+            }
             Node::Input(_) => return Err(Reason::Malformed),
         };
         for slot in 0..inner.output_count(id) {
@@ -99,11 +109,99 @@ fn copy(
         return Err(Reason::NestedGraph);
     }
     let operands = inner.inputs_of(id).into_iter().map(|value| match value {
-        Some(value) => known.get(&value).copied().map(Some).ok_or(Reason::Malformed),
+        Some(value) => known
+            .get(&value)
+            .copied()
+            .map(Some)
+            .ok_or(Reason::Malformed),
         None => Ok(None),
     });
     let operands = operands.collect::<Result<Vec<_>, _>>()?;
     let named = |slot: &u32| !inner.value_name(inner.output(id, *slot)).is_empty();
-    let outputs = (0..inner.output_count(id)).rev().find(named).map_or(1, |slot| slot + 1);
+    let outputs = (0..inner.output_count(id))
+        .rev()
+        .find(named)
+        .map_or(1, |slot| slot + 1);
     Ok(patch.multi_op(op.clone(), &operands, outputs))
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::onnx::proto::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
+    use bcosc_ir::{DataType, ModelBuilder, Tensor};
+
+    use super::super::FoldConstants;
+    use super::*;
+    use crate::testing::{apply, model, reasons, rewritten, text};
+
+    fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
+        NodeProto {
+            op_type: Some(op.to_owned()),
+            input: inputs.iter().map(|&i| i.to_owned()).collect(),
+            output: vec![output.to_owned()],
+            ..NodeProto::default()
+        }
+    }
+
+    fn branch(name: &str, nodes: Vec<NodeProto>, output: &str) -> AttributeProto {
+        let output = ValueInfoProto {
+            name: Some(output.to_owned()),
+            ..ValueInfoProto::default()
+        };
+        let graph = GraphProto {
+            name: Some(name.to_owned()),
+            node: nodes,
+            output: vec![output],
+            ..GraphProto::default()
+        };
+        AttributeProto {
+            name: Some(name.to_owned()),
+            r#type: Some(5),
+            g: Some(Box::new(graph)),
+            ..AttributeProto::default()
+        }
+    }
+
+    /// `squeeze` as TorchScript writes it: the axis goes if its size is 1.
+    fn squeeze(dims: &str) -> ModelBuilder {
+        let squeezed = vec![node("Squeeze", &["r", "axis"], "a")];
+        let kept = vec![node("Identity", &["r"], "b")];
+        let choice = NodeProto {
+            attribute: vec![
+                branch("then_branch", squeezed, "a"),
+                branch("else_branch", kept, "b"),
+            ],
+            ..node("If", &["is_one"], "y")
+        };
+        ModelBuilder::new(17)
+            .input("x", DataType::Float, dims)
+            .param("axis", Tensor::i64_vec(&[1]))
+            .param("one", Tensor::i64_vec(&[1]))
+            .op("Relu", &["x"], "r", [])
+            .op("Shape", &["r"], "shape", [])
+            .op("Gather", &["shape", "axis"], "size", [])
+            .op("Equal", &["size", "one"], "is_one", [])
+            .node(choice)
+            .output("y")
+    }
+
+    #[test]
+    fn the_branch_that_is_taken_stays() {
+        let after = rewritten(&FoldConstants, &model(squeeze("batch,1,3")));
+        insta::assert_snapshot!(text(&after), @"");
+    }
+
+    #[test]
+    fn the_other_branch_stays_where_the_condition_is_false() {
+        let after = rewritten(&FoldConstants, &model(squeeze("batch,2,3")));
+        insta::assert_snapshot!(text(&after), @"");
+    }
+
+    #[test]
+    fn a_condition_that_depends_on_the_input_stays() {
+        let mut model = model(squeeze("batch,n,3"));
+        let outcome = apply(&FoldConstants, &mut model);
+        assert_eq!(outcome.changes, []);
+        assert_eq!(reasons(outcome), [Reason::NotConstant("is_one".to_owned())]);
+    }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bcosc_ir::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
-use bcosc_ir::{Model, Node, NodeId, Tensor, Tensors, Value};
+use bcosc_ir::{Facts, Model, Node, NodeId, Tensor, Tensors, Value};
 
 use crate::{Context, Outcome, PassError, Reason};
 
@@ -15,18 +15,24 @@ const BATCH: u64 = 32 << 20;
 pub(super) fn values(
     model: &Model,
     cx: &Context<'_>,
+    facts: &Facts,
     wanted: &[Value],
     outcome: &mut Outcome,
 ) -> Result<BTreeMap<Value, Tensor>, PassError> {
     let mut found = BTreeMap::new();
-    let wanted: Vec<Value> = wanted.iter().copied().filter(|v| model.graph.contains(v.node)).collect();
+    let wanted: Vec<Value> = wanted
+        .iter()
+        .copied()
+        .filter(|v| model.graph.contains(v.node))
+        .collect();
     if wanted.is_empty() {
         return Ok(found);
     }
     let source = Source::of(model);
     for batch in batches(model, &wanted) {
-        let part = source.part(model, &batch);
-        let part = Model::from_proto(part).map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
+        let part = source.part(model, facts, &batch);
+        let part = Model::from_proto(part)
+            .map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
         let mut results = match cx.interpreter.run(&part, &Tensors::new()) {
             Ok(results) => results,
             Err(error) => {
@@ -43,7 +49,9 @@ pub(super) fn values(
                     found.insert(value, tensor);
                 }
                 _ => {
-                    let reason = Reason::NotEvaluated("the result is of another type than expected".to_owned());
+                    let reason = Reason::NotEvaluated(
+                        "the result is of another type than expected".to_owned(),
+                    );
                     outcome.skipped(model.graph.label(value.node), reason);
                 }
             }
@@ -54,7 +62,9 @@ pub(super) fn values(
 
 fn has_type(model: &Model, value: Value, tensor: &Tensor) -> bool {
     let expected = model.graph.value_type(value);
-    expected.is_none_or(|t| t.dtype == tensor.dtype() && t.known_shape().is_none_or(|dims| dims == tensor.dims()))
+    expected.is_none_or(|t| {
+        t.dtype == tensor.dtype() && t.known_shape().is_none_or(|dims| dims == tensor.dims())
+    })
 }
 
 fn batches(model: &Model, wanted: &[Value]) -> Vec<Vec<Value>> {
@@ -62,8 +72,14 @@ fn batches(model: &Model, wanted: &[Value]) -> Vec<Vec<Value>> {
     let mut room = 0u64;
     for &value in wanted {
         let found = model.graph.value_type(value);
-        let count = found.as_ref().and_then(|t| t.known_shape()).map(|dims| dims.iter().product());
-        let bytes = found.zip(count).and_then(|(t, count)| t.dtype.byte_len(count)).unwrap_or(BATCH);
+        let count = found
+            .as_ref()
+            .and_then(|t| t.known_shape())
+            .map(|dims| dims.iter().product());
+        let bytes = found
+            .zip(count)
+            .and_then(|(t, count)| t.dtype.byte_len(count))
+            .unwrap_or(BATCH);
         match batches.last_mut() {
             Some(batch) if bytes <= room => batch.push(value),
             _ => {
@@ -91,40 +107,77 @@ impl Source {
             let name = node.output.iter().find(|name| !name.is_empty())?;
             Some((name.clone(), node))
         });
-        let parameters = graph.initializer.into_iter().map(|t| (t.name().to_owned(), t));
-        Source { nodes: nodes.collect(), parameters: parameters.collect(), header }
+        let parameters = graph
+            .initializer
+            .into_iter()
+            .map(|t| (t.name().to_owned(), t));
+        Source {
+            nodes: nodes.collect(),
+            parameters: parameters.collect(),
+            header,
+        }
     }
 
-    /// The model that computes some values and nothing else.
-    fn part(&self, model: &Model, wanted: &[Value]) -> ModelProto {
+    /// The model that computes some values and nothing else. What is known already comes in as it
+    /// is, so that a weight of which only the shape counts stays out.
+    fn part(&self, model: &Model, facts: &Facts, wanted: &[Value]) -> ModelProto {
         let graph = &model.graph;
         let mut cone: BTreeSet<NodeId> = wanted.iter().map(|v| v.node).collect();
         let mut queue: Vec<NodeId> = cone.iter().copied().collect();
+        let mut known = BTreeMap::new();
         while let Some(node) = queue.pop() {
             for operand in graph.inputs_of(node).into_iter().flatten() {
-                if cone.insert(operand.node) {
+                let name = graph.value_name(operand);
+                if let Some(tensor) = facts.constants.get(name) {
+                    known.insert(name, tensor);
+                } else if cone.insert(operand.node) {
                     queue.push(operand.node);
                 }
             }
         }
-        let mut part = GraphProto { name: Some("constants".to_owned()), ..GraphProto::default() };
-        let in_order = graph.nodes().into_iter().filter(|id| cone.contains(id));
-        for id in in_order {
-            let outputs = (0..graph.output_count(id)).map(|slot| graph.value_name(graph.output(id, slot)));
-            let Some(name) = outputs.into_iter().find(|name| !name.is_empty()) else { continue };
+        let mut part = GraphProto {
+            name: Some("constants".to_owned()),
+            ..GraphProto::default()
+        };
+        for id in graph.nodes().into_iter().filter(|id| cone.contains(id)) {
+            let outputs = (0..graph.output_count(id)).map(|slot| graph.output(id, slot));
+            let mut names = outputs
+                .map(|value| graph.value_name(value))
+                .filter(|name| !name.is_empty());
+            let Some(name) = names.next() else { continue };
+            for also in names.chain([name]) {
+                // The operator makes it anew for its other outputs.
+                known.remove(also);
+            }
             match graph.node(id) {
                 Node::Op(_) => part.node.extend(self.nodes.get(name).cloned()),
                 _ => part.initializer.extend(self.parameters.get(name).cloned()),
             }
         }
+        part.initializer
+            .extend(known.into_iter().map(|(name, tensor)| {
+                let name = Some(name.to_owned());
+                TensorProto {
+                    name,
+                    ..tensor.proto().clone()
+                }
+            }));
         part.output = wanted
             .iter()
             .map(|&value| {
                 let name = graph.value_name(value);
-                let untyped = || ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() };
-                graph.value_type(value).map_or_else(untyped, |t| t.to_value_info(name))
+                let untyped = || ValueInfoProto {
+                    name: Some(name.to_owned()),
+                    ..ValueInfoProto::default()
+                };
+                graph
+                    .value_type(value)
+                    .map_or_else(untyped, |t| t.to_value_info(name))
             })
             .collect();
-        ModelProto { graph: Some(Box::new(part)), ..self.header.clone() }
+        ModelProto {
+            graph: Some(Box::new(part)),
+            ..self.header.clone()
+        }
     }
 }

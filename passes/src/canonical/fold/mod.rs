@@ -42,7 +42,11 @@ impl Pass for FoldConstants {
     }
 
     fn requires(&self) -> &'static [&'static str] {
-        &["inline-functions", "drop-default-inputs", "resolve-sequences"]
+        &[
+            "inline-functions",
+            "drop-default-inputs",
+            "resolve-sequences",
+        ]
     }
 
     fn ensures(&self) -> &'static str {
@@ -71,9 +75,11 @@ fn round(
     cast_like::resolve(model, outcome)?;
     shapes::resolve(model, facts, outcome)?;
     let folds = plan::make(model, facts, cx.settings.largest_constant, outcome);
-    let wanted = folds.iter().filter(|(_, source)| matches!(source, Source::Evaluate));
+    let wanted = folds
+        .iter()
+        .filter(|(_, source)| matches!(source, Source::Evaluate));
     let wanted: Vec<Value> = wanted.map(|(value, _)| *value).collect();
-    let mut computed = evaluate::values(model, cx, &wanted, outcome)?;
+    let mut computed = evaluate::values(model, cx, facts, &wanted, outcome)?;
     for (value, source) in folds {
         let tensor = match source {
             Source::Known(tensor) => Some(tensor),
@@ -87,14 +93,25 @@ fn round(
 }
 
 /// Puts a parameter in the place of a value.
-fn replace(model: &mut Model, value: Value, tensor: Tensor, outcome: &mut Outcome) -> Result<(), PassError> {
+fn replace(
+    model: &mut Model,
+    value: Value,
+    tensor: Tensor,
+    outcome: &mut Outcome,
+) -> Result<(), PassError> {
     if !model.graph.contains(value.node) {
         return Ok(());
     }
-    outcome.changed(model.graph.label(value.node), format!("a constant {}", tensor.tensor_type()));
+    outcome.changed(
+        model.graph.label(value.node),
+        format!("a constant {}", tensor.tensor_type()),
+    );
     let mut patch = Patch::at(value.node);
     let parameter = patch.parameter("value", tensor);
     patch.replace(value, parameter);
     model.graph.apply(patch)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use bcosc_ir::{Facts, Graph, Model, Node, NodeId, Op, ParameterData, Tensor, TensorType, Use, Value};
+use bcosc_ir::{
+    Facts, Graph, Model, Node, NodeId, Op, ParameterData, Tensor, TensorType, Use, Value,
+};
 
 use super::super::constants;
 use crate::{Outcome, Reason};
@@ -36,7 +38,12 @@ pub(super) fn make(
     let graph = &model.graph;
     let order = graph.ops();
     let constant = constant_ops(graph, &order);
-    let mut planner = Planner { graph, facts, largest, folded: BTreeSet::new() };
+    let mut planner = Planner {
+        graph,
+        facts,
+        largest,
+        folded: BTreeSet::new(),
+    };
     let mut plan = Vec::new();
     for &node in order.iter().rev() {
         let Some(op) = graph.op(node) else { continue };
@@ -83,10 +90,21 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     /// The parameters that take an operator's place.
-    fn fold(&mut self, node: NodeId, op: &Op, constant: bool) -> Result<Vec<(Value, Source)>, Reason> {
+    fn fold(
+        &mut self,
+        node: NodeId,
+        op: &Op,
+        constant: bool,
+    ) -> Result<Vec<(Value, Source)>, Reason> {
         let outputs = (0..self.graph.output_count(node)).map(|slot| self.graph.output(node, slot));
-        let read: Vec<Value> = outputs.filter(|&value| !self.graph.uses(value).is_empty()).collect();
-        let needed: Vec<Value> = read.iter().copied().filter(|&value| self.stays_read(value)).collect();
+        let read: Vec<Value> = outputs
+            .filter(|&value| !self.graph.uses(value).is_empty())
+            .collect();
+        let needed: Vec<Value> = read
+            .iter()
+            .copied()
+            .filter(|&value| self.stays_read(value))
+            .collect();
         if read.is_empty() {
             return Err(Reason::Needed("nothing reads it"));
         }
@@ -174,10 +192,11 @@ impl Planner<'_> {
 
     fn only_read_by(&self, node: NodeId, gone: &BTreeSet<NodeId>) -> bool {
         let outputs = (0..self.graph.output_count(node)).map(|slot| self.graph.output(node, slot));
-        outputs.flat_map(|value| self.graph.uses(value)).all(|usage| match usage {
-            Use::Input { node, .. } => gone.contains(&node) || self.folded.contains(&node),
-            Use::Capture { .. } | Use::Output(_) => false,
-        })
+        outputs
+            .flat_map(|value| self.graph.uses(value))
+            .all(|usage| match usage {
+                Use::Input { node, .. } => gone.contains(&node) || self.folded.contains(&node),
+                Use::Capture { .. } | Use::Output(_) => false,
+            })
     }
 }
-

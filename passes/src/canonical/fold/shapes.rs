@@ -10,12 +10,18 @@ use super::super::constants;
 use super::super::worklist::Site;
 use crate::{Outcome, PassError, Reason};
 
-pub(super) fn resolve(model: &mut Model, facts: &Facts, outcome: &mut Outcome) -> Result<(), PassError> {
+pub(super) fn resolve(
+    model: &mut Model,
+    facts: &Facts,
+    outcome: &mut Outcome,
+) -> Result<(), PassError> {
     for node in model.graph.ops() {
         if !model.graph.contains(node) {
             continue;
         }
-        let Some(site) = Site::new(model, node) else { continue };
+        let Some(site) = Site::new(model, node) else {
+            continue;
+        };
         let found = match site.op.op_type() {
             "Reshape" if site.opset >= 5 => reshape(&site, facts),
             "Expand" => expand(&site, facts),
@@ -37,7 +43,8 @@ pub(super) fn resolve(model: &mut Model, facts: &Facts, outcome: &mut Outcome) -
 
 /// Whether an operand is computed and will not be folded to a constant anyway.
 fn is_computed(graph: &Graph, facts: &Facts, value: Value) -> bool {
-    constants::constant(graph, value).is_none() && !facts.constants.contains_key(graph.value_name(value))
+    constants::constant(graph, value).is_none()
+        && !facts.constants.contains_key(graph.value_name(value))
 }
 
 fn shape_of(graph: &Graph, value: Value) -> Result<Shape, Reason> {
@@ -51,7 +58,9 @@ fn same(a: &Dim, b: &Dim) -> bool {
 }
 
 fn reshape(site: &Site<'_>, facts: &Facts) -> Result<Patch, Reason> {
-    let Site { graph, node, op, .. } = *site;
+    let Site {
+        graph, node, op, ..
+    } = *site;
     let x = site.input(0)?;
     if !is_computed(graph, facts, site.input(1)?) {
         return Err(Reason::Needed("the shape is a constant"));
@@ -121,11 +130,17 @@ fn slice_ends(site: &Site<'_>, facts: &Facts) -> Result<Patch, Reason> {
         None => (0..sizes.len() as i64).collect(),
     };
     let forward = match graph.input(node, 4) {
-        Some(steps) => known_integers(graph, facts, steps)?.into_iter().all(|step| step > 0),
+        Some(steps) => known_integers(graph, facts, steps)?
+            .into_iter()
+            .all(|step| step > 0),
         None => true,
     };
     let spec = sizes.iter().zip(axes).map(|(size, axis)| {
-        let index = if axis < 0 { axis + from.len() as i64 } else { axis };
+        let index = if axis < 0 {
+            axis + from.len() as i64
+        } else {
+            axis
+        };
         let whole = usize::try_from(index).ok().and_then(|i| from.get(i))?;
         match size.known() {
             Some(size) => i64::try_from(size).ok(),
@@ -138,7 +153,10 @@ fn slice_ends(site: &Site<'_>, facts: &Facts) -> Result<Patch, Reason> {
 }
 
 fn known_integers(graph: &Graph, facts: &Facts, value: Value) -> Result<Vec<i64>, Reason> {
-    let found = facts.constants.get(graph.value_name(value)).and_then(|t| t.to_i64s().ok());
+    let found = facts
+        .constants
+        .get(graph.value_name(value))
+        .and_then(|t| t.to_i64s().ok());
     let found = found.or_else(|| constants::integers(graph, value));
     found.ok_or_else(|| Reason::NotConstant(graph.value_name(value).to_owned()))
 }

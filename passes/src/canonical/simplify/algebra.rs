@@ -18,11 +18,17 @@ use crate::Reason;
 const OPTIONAL_GEMM_BIAS: i64 = 11;
 
 pub(super) fn neutral(site: &Site<'_>) -> Result<Patch, Reason> {
-    let number = if matches!(site.op.op_type(), "Add" | "Sub") { 0 } else { 1 };
+    let number = if matches!(site.op.op_type(), "Add" | "Sub") {
+        0
+    } else {
+        1
+    };
     let commutes = matches!(site.op.op_type(), "Add" | "Mul");
     let (a, b) = (site.input(0)?, site.input(1)?);
-    let is_neutral =
-        |value| constants::constant(site.graph, value).is_some_and(|t| constants::is_filled_with(&t, number));
+    let is_neutral = |value| {
+        constants::constant(site.graph, value)
+            .is_some_and(|t| constants::is_filled_with(&t, number))
+    };
     let kept = match () {
         () if is_neutral(b) => a,
         () if commutes && is_neutral(a) => b,
@@ -33,15 +39,89 @@ pub(super) fn neutral(site: &Site<'_>) -> Result<Patch, Reason> {
 }
 
 pub(super) fn zero_bias(site: &Site<'_>) -> Result<Patch, Reason> {
-    let bias = site.graph.input(site.node, 2).ok_or(Reason::Needed("it has no bias"))?;
+    let bias = site
+        .graph
+        .input(site.node, 2)
+        .ok_or(Reason::Needed("it has no bias"))?;
     if site.op.is("Gemm") && site.opset < OPTIONAL_GEMM_BIAS {
         return Err(Reason::Needed("Gemm has to have a bias in this opset"));
     }
-    let is_zero = constants::constant(site.graph, bias).is_some_and(|t| constants::is_filled_with(&t, 0));
+    let is_zero =
+        constants::constant(site.graph, bias).is_some_and(|t| constants::is_filled_with(&t, 0));
     if !is_zero {
         return Err(Reason::Needed("its bias is not zero"));
     }
     let mut patch = Patch::at(site.node);
     patch.set_input(site.node, 2, None);
     Ok(patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{DataType, ModelBuilder, Tensor};
+
+    use super::super::{RULES, Simplify};
+    use super::*;
+    use crate::testing::{model, refusal, rewritten, text, weight};
+
+    fn start() -> ModelBuilder {
+        let row = |number: f32| Tensor::f32s(&[1, 4], vec![number; 4]);
+        let builder = ModelBuilder::new(17).input("x", DataType::Float, "batch,4");
+        builder.param("zeros", row(0.0)).param("ones", row(1.0))
+    }
+
+    fn end(builder: ModelBuilder, from: &str) -> bcosc_ir::Model {
+        model(builder.op("Relu", &[from], "y", []).output("y"))
+    }
+
+    #[test]
+    fn zeros_and_ones_go() {
+        let builder = start()
+            .op("Add", &["zeros", "x"], "a", [])
+            .op("Sub", &["a", "zeros"], "b", [])
+            .op("Mul", &["b", "ones"], "c", [])
+            .op("Div", &["c", "ones"], "d", []);
+        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "d"))), @"");
+    }
+
+    #[test]
+    fn a_bias_of_zeros_goes() {
+        let builder =
+            start()
+                .param("w", weight(1, &[4, 4]))
+                .op("Gemm", &["x", "w", "zeros"], "g", []);
+        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "g"))), @"");
+    }
+
+    #[test]
+    fn a_bias_with_a_number_stays() {
+        let builder =
+            start()
+                .param("w", weight(1, &[4, 4]))
+                .op("Gemm", &["x", "w", "ones"], "g", []);
+        assert_eq!(
+            refusal(RULES, &end(builder, "g"), "Gemm"),
+            Reason::Needed("its bias is not zero")
+        );
+    }
+
+    #[test]
+    fn zero_minus_x_stays() {
+        let model = end(start().op("Sub", &["zeros", "x"], "s", []), "s");
+        assert_eq!(
+            refusal(RULES, &model, "Sub"),
+            Reason::Needed("it changes the value")
+        );
+    }
+
+    #[test]
+    fn zeros_that_broadcast_stay() {
+        let builder = start()
+            .param("wide", Tensor::f32s(&[3, 1, 4], vec![0.0; 12]))
+            .op("Add", &["x", "wide"], "a", []);
+        assert_eq!(
+            refusal(RULES, &end(builder, "a"), "Add"),
+            Reason::Needed("it changes the shape")
+        );
+    }
 }

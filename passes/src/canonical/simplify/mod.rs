@@ -56,26 +56,93 @@ impl Pass for Simplify {
 }
 
 static RULES: &[Rule] = &[
-    Rule { ops: &["Identity"], what: "removed: it does nothing", rewrite: trivial::identity },
-    Rule { ops: &["Dropout"], what: "removed: it does nothing when not training", rewrite: trivial::dropout },
-    Rule { ops: &["Concat", "Sum", "Mean", "Max", "Min"], what: "removed: it has one input", rewrite: trivial::one_input },
-    Rule { ops: &["Slice"], what: "removed: it takes everything", rewrite: trivial::slice },
-    Rule { ops: &["Expand"], what: "removed: it keeps the shape", rewrite: trivial::expand },
-    Rule { ops: &["Pad"], what: "removed: it pads by nothing", rewrite: padding::nothing },
-    Rule { ops: &["Pad"], what: "merged into what reads it", rewrite: padding::merge },
-    Rule { ops: &["Cast"], what: "removed: it keeps the type", rewrite: casts::same_type },
-    Rule { ops: views::OPS, what: "removed: it keeps the shape", rewrite: views::same_shape },
-    Rule { ops: views::OPS, what: "removed: it undoes what its input does", rewrite: views::back_again },
-    Rule { ops: &["Reshape"], what: "reads what its input reshapes", rewrite: views::reshape_of_view },
-    Rule { ops: &["Transpose"], what: "removed: it keeps the order", rewrite: transposes::in_order },
-    Rule { ops: &["Transpose"], what: "merged with the Transpose before it", rewrite: transposes::twice },
-    Rule { ops: &["Add", "Sub", "Mul", "Div"], what: "removed: its constant changes nothing", rewrite: algebra::neutral },
-    Rule { ops: &["Conv", "ConvTranspose", "Gemm"], what: "its bias is zero and goes", rewrite: algebra::zero_bias },
+    Rule {
+        ops: &["Identity"],
+        what: "removed: it does nothing",
+        rewrite: trivial::identity,
+    },
+    Rule {
+        ops: &["Dropout"],
+        what: "removed: it does nothing when not training",
+        rewrite: trivial::dropout,
+    },
+    Rule {
+        ops: &["Concat", "Sum", "Mean", "Max", "Min"],
+        what: "removed: it has one input",
+        rewrite: trivial::one_input,
+    },
+    Rule {
+        ops: &["Slice"],
+        what: "removed: it takes everything",
+        rewrite: trivial::slice,
+    },
+    Rule {
+        ops: &["Expand"],
+        what: "removed: it keeps the shape",
+        rewrite: trivial::expand,
+    },
+    Rule {
+        ops: &["Pad"],
+        what: "removed: it pads by nothing",
+        rewrite: padding::nothing,
+    },
+    Rule {
+        ops: &["Pad"],
+        what: "merged into what reads it",
+        rewrite: padding::merge,
+    },
+    Rule {
+        ops: &["Cast"],
+        what: "removed: it keeps the type",
+        rewrite: casts::same_type,
+    },
+    Rule {
+        ops: views::OPS,
+        what: "removed: it keeps the shape",
+        rewrite: views::same_shape,
+    },
+    Rule {
+        ops: views::OPS,
+        what: "removed: it undoes what its input does",
+        rewrite: views::back_again,
+    },
+    Rule {
+        ops: &["Reshape"],
+        what: "reads what its input reshapes",
+        rewrite: views::reshape_of_view,
+    },
+    Rule {
+        ops: &["Transpose"],
+        what: "removed: it keeps the order",
+        rewrite: transposes::in_order,
+    },
+    Rule {
+        ops: &["Transpose"],
+        what: "merged with the Transpose before it",
+        rewrite: transposes::twice,
+    },
+    Rule {
+        ops: &["Add", "Sub", "Mul", "Div"],
+        what: "removed: its constant changes nothing",
+        rewrite: algebra::neutral,
+    },
+    Rule {
+        ops: &["Conv", "ConvTranspose", "Gemm"],
+        what: "its bias is zero and goes",
+        rewrite: algebra::zero_bias,
+    },
 ];
 
 fn types_are_known(model: &Model) -> bool {
-    model.graph.unordered().filter(|&id| model.graph.op(id).is_some()).all(|id| {
-        let value = model.graph.output(id, 0);
-        model.graph.value_type(value).is_some_and(|t| t.shape.is_some())
-    })
+    model
+        .graph
+        .unordered()
+        .filter(|&id| model.graph.op(id).is_some())
+        .all(|id| {
+            let value = model.graph.output(id, 0);
+            model
+                .graph
+                .value_type(value)
+                .is_some_and(|t| t.shape.is_some())
+        })
 }

@@ -33,8 +33,14 @@ pub(super) fn merge(site: &Site<'_>) -> Result<Patch, Reason> {
     let pads = spatial_pads(site)?;
     let mut patch = Patch::at(node);
     for usage in graph.uses(site.output()) {
-        let Use::Input { node: consumer, slot: 0 } = usage else {
-            return Err(Reason::UsedElsewhere(graph.value_name(site.output()).to_owned()));
+        let Use::Input {
+            node: consumer,
+            slot: 0,
+        } = usage
+        else {
+            return Err(Reason::UsedElsewhere(
+                graph.value_name(site.output()).to_owned(),
+            ));
         };
         absorb(&mut patch, graph, consumer, &pads)?;
         patch.set_input(consumer, 0, Some(x.into()));
@@ -44,12 +50,16 @@ pub(super) fn merge(site: &Site<'_>) -> Result<Patch, Reason> {
 
 /// Cells of zeros before and after each spatial axis.
 fn spatial_pads(site: &Site<'_>) -> Result<Vec<i64>, Reason> {
-    let Site { graph, node, op, .. } = *site;
+    let Site {
+        graph, node, op, ..
+    } = *site;
     if !matches!(op.string("mode"), None | Some("constant")) {
         return Err(Reason::Padding("it does not pad with a constant"));
     }
     let is_zero = match graph.input(node, 2) {
-        Some(value) => constants::constant(graph, value).is_some_and(|t| constants::is_filled_with(&t, 0)),
+        Some(value) => {
+            constants::constant(graph, value).is_some_and(|t| constants::is_filled_with(&t, 0))
+        }
         None => op.float("value", 0.0) == 0.0,
     };
     if !is_zero {
@@ -89,12 +99,18 @@ fn absorb(patch: &mut Patch, graph: &Graph, node: NodeId, more: &[i64]) -> Resul
         (None, None) => return Err(Reason::Padding("what reads it does not pad")),
     };
     let Padding::Explicit(own) = window.padding else {
-        return Err(Reason::Padding("what reads it pads by the size of its input"));
+        return Err(Reason::Padding(
+            "what reads it pads by the size of its input",
+        ));
     };
     if own.len() != more.len() {
         return Err(Reason::Malformed);
     }
-    let pads: Vec<i64> = own.iter().zip(more).map(|(a, b)| a.saturating_add(*b)).collect();
+    let pads: Vec<i64> = own
+        .iter()
+        .zip(more)
+        .map(|(a, b)| a.saturating_add(*b))
+        .collect();
     if let Some(pool) = pool {
         let PoolKind::Average { count_padding } = pool.kind else {
             return Err(Reason::Padding("a max pool pads with less than zero"));
@@ -103,7 +119,11 @@ fn absorb(patch: &mut Patch, graph: &Graph, node: NodeId, more: &[i64]) -> Resul
         if pool.ceil_mode || (!count_padding && own.iter().any(|&pad| pad != 0)) {
             return Err(Reason::Padding("the pool does not count its own padding"));
         }
-        if pads.iter().enumerate().any(|(i, &pad)| pad >= window.kernel[i % rank]) {
+        if pads
+            .iter()
+            .enumerate()
+            .any(|(i, &pad)| pad >= window.kernel[i % rank])
+        {
             return Err(Reason::Padding("a window would see nothing but padding"));
         }
         patch.set_attribute(node, Attribute::int("count_include_pad", 1));
@@ -111,4 +131,129 @@ fn absorb(patch: &mut Patch, graph: &Graph, node: NodeId, more: &[i64]) -> Resul
     patch.set_attribute(node, Attribute::ints("pads", &pads));
     patch.unset_attribute(node, "auto_pad");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{DataType, Model, ModelBuilder, Tensor};
+
+    use super::super::{RULES, Simplify};
+    use super::*;
+    use crate::testing::{model, refusal, rewritten, text, weight};
+
+    fn padded(pads: &[i64]) -> ModelBuilder {
+        ModelBuilder::new(17)
+            .input("x", DataType::Float, "batch,2,5,6")
+            .param("pads", Tensor::i64_vec(pads))
+            .param("w", weight(1, &[3, 2, 3, 3]))
+            .op("Pad", &["x", "pads"], "p", [])
+    }
+
+    fn conv(builder: ModelBuilder, name: &str, pads: &[i64]) -> ModelBuilder {
+        builder
+            .op("Conv", &["p", "w"], name, [Attribute::ints("pads", pads)])
+            .output(name)
+    }
+
+    fn pool(builder: ModelBuilder, op: &str, pads: &[i64], count: i64) -> ModelBuilder {
+        let mut attributes = vec![
+            Attribute::ints("pads", pads),
+            Attribute::ints("kernel_shape", &[3, 3]),
+        ];
+        attributes
+            .extend((op == "AveragePool").then(|| Attribute::int("count_include_pad", count)));
+        builder.op(op, &["p"], "y", attributes).output("y")
+    }
+
+    const AROUND: &[i64] = &[0, 0, 1, 0, 0, 0, 2, 1];
+
+    fn stays(builder: ModelBuilder) -> Reason {
+        refusal(RULES, &model(builder), "Pad")
+    }
+
+    fn merged(builder: ModelBuilder) -> String {
+        let before: Model = model(builder);
+        text(&rewritten(&Simplify, &before))
+    }
+
+    #[test]
+    fn every_convolution_that_reads_it_pads_itself() {
+        let builder = conv(conv(padded(AROUND), "y", &[1, 0, 0, 2]), "z", &[0, 0, 0, 0]);
+        insta::assert_snapshot!(merged(builder), @"");
+    }
+
+    #[test]
+    fn an_average_pool_counts_the_zeros() {
+        insta::assert_snapshot!(merged(pool(padded(AROUND), "AveragePool", &[0, 0, 0, 0], 0)), @"");
+    }
+
+    #[test]
+    fn padding_by_nothing_goes() {
+        insta::assert_snapshot!(merged(pool(padded(&[0; 8]), "MaxPool", &[0; 4], 0)), @"");
+    }
+
+    #[test]
+    fn padding_that_something_else_reads_stays() {
+        let builder = conv(padded(AROUND), "y", &[0; 4]).output("p");
+        assert_eq!(stays(builder), Reason::UsedElsewhere("p".to_owned()));
+    }
+
+    #[test]
+    fn padding_of_channels_stays() {
+        let builder = ModelBuilder::new(17)
+            .input("x", DataType::Float, "batch,1,5,6")
+            .param("pads", Tensor::i64_vec(&[0, 1, 0, 0, 0, 0, 0, 0]))
+            .param("w", weight(1, &[3, 2, 3, 3]))
+            .op("Pad", &["x", "pads"], "p", []);
+        assert_eq!(
+            stays(conv(builder, "y", &[0; 4])),
+            Reason::Padding("it pads the batch or the channels")
+        );
+    }
+
+    #[test]
+    fn padding_that_cuts_stays() {
+        let builder = conv(padded(&[0, 0, -1, 1, 0, 0, 0, 0]), "y", &[0; 4]);
+        assert_eq!(stays(builder), Reason::Padding("some of it is negative"));
+    }
+
+    #[test]
+    fn other_padding_than_zeros_stays() {
+        let builder = ModelBuilder::new(17)
+            .input("x", DataType::Float, "batch,2,5,6")
+            .param("pads", Tensor::i64_vec(AROUND))
+            .param("w", weight(1, &[3, 2, 3, 3]));
+        let ones = builder
+            .clone()
+            .param("one", Tensor::f32s(&[], vec![1.0]))
+            .op("Pad", &["x", "pads", "one"], "p", []);
+        assert_eq!(
+            stays(conv(ones, "y", &[0; 4])),
+            Reason::Padding("it does not pad with zeros")
+        );
+        let mirrored = builder.op(
+            "Pad",
+            &["x", "pads"],
+            "p",
+            [Attribute::string("mode", "reflect")],
+        );
+        assert_eq!(
+            stays(conv(mirrored, "y", &[0; 4])),
+            Reason::Padding("it does not pad with a constant")
+        );
+    }
+
+    #[test]
+    fn pools_that_leave_their_padding_out_keep_it_apart() {
+        let average = pool(padded(AROUND), "AveragePool", &[1, 1, 1, 1], 0);
+        assert_eq!(
+            stays(average),
+            Reason::Padding("the pool does not count its own padding")
+        );
+        let max = pool(padded(AROUND), "MaxPool", &[0; 4], 0);
+        assert_eq!(
+            stays(max),
+            Reason::Padding("a max pool pads with less than zero")
+        );
+    }
 }

@@ -62,7 +62,10 @@ pub(super) fn expand(site: &Site<'_>) -> Result<Patch, Reason> {
 /// Whether every dimension of two values is known to be the same.
 pub(super) fn keeps_shape(graph: &Graph, x: Value, y: Value) -> Result<(), Reason> {
     let (before, after) = (shape_of(graph, x)?, shape_of(graph, y)?);
-    let same = before.iter().zip(&after).all(|(a, b)| a == b && *a != Dim::Unknown);
+    let same = before
+        .iter()
+        .zip(&after)
+        .all(|(a, b)| a == b && *a != Dim::Unknown);
     if before.len() == after.len() && same {
         return Ok(());
     }
@@ -72,4 +75,124 @@ pub(super) fn keeps_shape(graph: &Graph, x: Value, y: Value) -> Result<(), Reaso
 pub(super) fn shape_of(graph: &Graph, value: Value) -> Result<Shape, Reason> {
     let shape = graph.value_type(value).and_then(|t| t.shape);
     shape.ok_or_else(|| Reason::UnknownShape(graph.value_name(value).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
+
+    use super::super::{RULES, Simplify};
+    use super::*;
+    use crate::testing::{apply, model, reasons, refusal, rewritten, text};
+
+    fn start() -> ModelBuilder {
+        ModelBuilder::new(17).input("x", DataType::Float, "batch,4")
+    }
+
+    fn end(builder: ModelBuilder, from: &str) -> bcosc_ir::Model {
+        model(
+            builder
+                .op("Relu", &[from], "y", [])
+                .output_as("y", DataType::Float, "batch,4"),
+        )
+    }
+
+    #[test]
+    fn operators_that_pass_on_go() {
+        let before = start()
+            .param(
+                "no",
+                Tensor::from_bytes(DataType::Bool, &[], vec![0].into()),
+            )
+            .param("zero", Tensor::i64_vec(&[0]))
+            .param("end", Tensor::i64_vec(&[i64::MAX]))
+            .param("ones", Tensor::i64_vec(&[1, 1]))
+            .op("Identity", &["x"], "a", [])
+            .op("Dropout", &["a", "", "no"], "b,mask", [])
+            .op("Concat", &["b"], "c", [Attribute::int("axis", 1)])
+            .op("Slice", &["c", "zero", "end"], "d", [])
+            .op("Expand", &["d", "ones"], "e", [])
+            .op("Max", &["e"], "f", []);
+        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(before, "f"))), @"");
+    }
+
+    #[test]
+    fn an_output_takes_its_name_along() {
+        let before = start()
+            .op("Relu", &["x"], "a", [])
+            .op("Identity", &["a"], "y", []);
+        let before = model(before.output_as("y", DataType::Float, "batch,4"));
+        insta::assert_snapshot!(text(&rewritten(&Simplify, &before)), @"");
+    }
+
+    #[test]
+    fn an_output_that_repeats_an_input_or_an_output_stays() {
+        let model_of = |builder: ModelBuilder| {
+            let builder = builder
+                .op("Identity", &["x"], "y", [])
+                .op("Relu", &["x"], "r", []);
+            let builder = builder.op("Identity", &["r"], "s", []);
+            let outputs = ["y", "r", "s"].into_iter();
+            model(outputs.fold(builder, |b, name| {
+                b.output_as(name, DataType::Float, "batch,4")
+            }))
+        };
+        let mut model = model_of(start());
+        let outcome = apply(&Simplify, &mut model);
+        assert_eq!(outcome.changes, []);
+        let names = ["y", "s"].map(|name| Reason::OutputName(name.to_owned()));
+        assert_eq!(reasons(outcome), names);
+    }
+
+    #[test]
+    fn dropout_that_drops_stays() {
+        let yes = Tensor::from_bytes(DataType::Bool, &[], vec![1].into());
+        let model = end(
+            start()
+                .param("yes", yes)
+                .op("Dropout", &["x", "", "yes"], "d", []),
+            "d",
+        );
+        assert_eq!(refusal(RULES, &model, "Dropout"), Reason::Training);
+    }
+
+    #[test]
+    fn dropout_whose_mask_is_used_stays() {
+        let builder = start().op("Dropout", &["x"], "d,mask", []).output_as(
+            "mask",
+            DataType::Bool,
+            "batch,4",
+        );
+        assert_eq!(
+            refusal(RULES, &end(builder, "d"), "Dropout"),
+            Reason::UsedElsewhere("mask".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_slice_that_turns_an_axis_round_stays() {
+        let number = |n| Tensor::i64_vec(&[n]);
+        let builder = start()
+            .param("from", number(-1))
+            .param("to", number(i64::MIN))
+            .param("axis", number(1))
+            .param("step", number(-1))
+            .op("Slice", &["x", "from", "to", "axis", "step"], "s", []);
+        assert_eq!(
+            refusal(RULES, &end(builder, "s"), "Slice"),
+            Reason::Needed("it changes the order")
+        );
+    }
+
+    #[test]
+    fn an_expand_that_repeats_stays() {
+        let builder = ModelBuilder::new(17)
+            .input("x", DataType::Float, "batch,1")
+            .param("s", Tensor::i64_vec(&[1, 4]))
+            .op("Expand", &["x", "s"], "e", []);
+        assert_eq!(
+            refusal(RULES, &end(builder, "e"), "Expand"),
+            Reason::Needed("it changes the shape")
+        );
+    }
 }

@@ -31,8 +31,13 @@ pub(super) fn same_shape(site: &Site<'_>) -> Result<Patch, Reason> {
 fn copies_shape(site: &Site<'_>) -> bool {
     let operand = site.graph.input(site.node, 1);
     let spec = operand.and_then(|operand| constants::integers(site.graph, operand));
-    let from = site.graph.input(site.node, 0).and_then(|x| shape_of(site.graph, x).ok());
-    let (Some(spec), Some(from)) = (spec, from) else { return false };
+    let from = site
+        .graph
+        .input(site.node, 0)
+        .and_then(|x| shape_of(site.graph, x).ok());
+    let (Some(spec), Some(from)) = (spec, from) else {
+        return false;
+    };
     let zero_copies = site.op.int("allowzero", 0) == 0;
     let named = |(size, dim): (&i64, &Dim)| match *size {
         0 => zero_copies,
@@ -91,4 +96,99 @@ pub(super) fn reshape_of_view(site: &Site<'_>) -> Result<Patch, Reason> {
         patch.set_input(node, 1, Some(operand));
     }
     Ok(patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, DataType, ModelBuilder};
+
+    use super::super::{RULES, Simplify};
+    use super::*;
+    use crate::testing::{model, refusal, rewritten, text};
+
+    fn start(dims: &str) -> ModelBuilder {
+        ModelBuilder::new(17).input("x", DataType::Float, dims)
+    }
+
+    fn end(builder: ModelBuilder, from: &str) -> bcosc_ir::Model {
+        model(builder.op("Relu", &[from], "y", []).output("y"))
+    }
+
+    fn reshape(builder: ModelBuilder, from: &str, shape: &[i64], to: &str) -> ModelBuilder {
+        let operand = format!("{to}.shape");
+        builder
+            .param(&operand, Tensor::i64_vec(shape))
+            .op("Reshape", &[from, &operand], to, [])
+    }
+
+    #[test]
+    fn views_that_keep_the_shape_go() {
+        let builder = reshape(start("batch,4"), "x", &[0, -1], "a");
+        let builder = builder.op("Flatten", &["a"], "b", [Attribute::int("axis", 1)]);
+        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "b"))), @"");
+    }
+
+    #[test]
+    fn a_view_and_its_reverse_go() {
+        let builder = start("batch,4")
+            .param("axes", Tensor::i64_vec(&[1]))
+            .op("Unsqueeze", &["x", "axes"], "u", [])
+            .op("Squeeze", &["u", "axes"], "s", []);
+        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "s"))), @"");
+    }
+
+    #[test]
+    fn only_the_last_of_several_shapes_counts() {
+        let builder = reshape(start("batch,4,6"), "x", &[-1, 24], "a");
+        let builder = reshape(builder, "a", &[0, 2, 12], "b");
+        let builder = builder.op("Flatten", &["b"], "c", [Attribute::int("axis", 2)]);
+        let builder = reshape(builder, "c", &[-1, 8, 0], "d");
+        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "d"))), @"");
+    }
+
+    #[test]
+    fn a_copied_size_that_is_not_there_before_stays() {
+        let builder = reshape(start("4,n,m"), "x", &[-1, 2], "a");
+        let model = end(reshape(builder, "a", &[0, 1, -1], "b"), "b");
+        let last = Reason::ShapeArithmetic("a".to_owned());
+        assert_eq!(refusal_of_last(&model), last);
+    }
+
+    /// What stands against merging the last `Reshape`.
+    fn refusal_of_last(model: &bcosc_ir::Model) -> Reason {
+        let mut typed = model.clone();
+        crate::testing::infer(&mut typed);
+        let last = typed
+            .graph
+            .ops()
+            .into_iter()
+            .rev()
+            .find(|&id| typed.graph.op(id).is_some_and(|op| op.is("Reshape")));
+        let site = last.and_then(|id| Site::new(&typed, id));
+        site.map(|site| reshape_of_view(&site))
+            .and_then(Result::err)
+            .unwrap_or(Reason::Malformed)
+    }
+
+    #[test]
+    fn a_view_of_another_shape_stays() {
+        let model = end(reshape(start("batch,4"), "x", &[0, 2, 2], "a"), "a");
+        assert_eq!(
+            refusal(RULES, &model, "Reshape"),
+            Reason::Needed("it changes the shape")
+        );
+    }
+
+    #[test]
+    fn a_squeeze_of_another_axis_stays() {
+        let builder = start("1,4,4")
+            .param("last", Tensor::i64_vec(&[3]))
+            .param("first", Tensor::i64_vec(&[0]))
+            .op("Unsqueeze", &["x", "last"], "u", [])
+            .op("Squeeze", &["u", "first"], "s", []);
+        assert_eq!(
+            refusal(RULES, &end(builder, "s"), "Squeeze"),
+            Reason::Needed("it changes the shape")
+        );
+    }
 }

@@ -1,0 +1,289 @@
+//! Seeded inputs to try a model on.
+
+use std::collections::BTreeMap;
+
+use bcosc_ir::{DataType, Dim, Model, Tensor, TensorType, Tensors};
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+use rand_distr::StandardNormal;
+
+use crate::pictures::picture;
+
+/// Sizes that neither the model nor the caller fixes: of pictures, and of anything else.
+const SIDE: u64 = 224;
+const LENGTH: u64 = 16;
+
+/// More elements than this are taken for a mistake.
+const LARGEST_INPUT: u64 = 1 << 31;
+
+/// Which inputs to draw. The same samples give the same inputs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Samples {
+    /// Where the random numbers start.
+    pub seed: u64,
+    /// How many times a model is run. Where the batch is symbolic, the second run is on a batch of
+    /// two and the others on one.
+    pub count: usize,
+    /// Shapes of inputs, by name, for dimensions that are not fixed by the model. The first
+    /// dimension is taken from here only if there is nothing symbolic to choose it by.
+    pub shapes: BTreeMap<String, Vec<u64>>,
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        Samples {
+            seed: 0,
+            count: 2,
+            shapes: BTreeMap::new(),
+        }
+    }
+}
+
+/// How pictures enter a model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Encoding {
+    /// As they are: x in [0, 1].
+    #[default]
+    Raw,
+    /// Per channel, `(x - mean) / std`.
+    Normalized {
+        /// One mean a channel, or one for all.
+        mean: Vec<f64>,
+        /// One standard deviation a channel, or one for all.
+        std: Vec<f64>,
+    },
+    /// `[x, 1 - x]` along the channels.
+    WithInverse,
+}
+
+/// No inputs can be made up for a model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("input `{input}`: {problem}")]
+pub struct SampleError {
+    /// The input.
+    pub input: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Samples {
+    /// Draws inputs for a model. Floating-point inputs of four dimensions are pictures, distinct
+    /// ones throughout, and the same whatever their encoding; other floating-point inputs are normal
+    /// deviates, integers lie in 0..10.
+    pub fn draw(&self, model: &Model, encoding: &Encoding) -> Result<Vec<Tensors>, SampleError> {
+        (0..self.count)
+            .map(|sample| self.draw_one(model, encoding, sample))
+            .collect()
+    }
+
+    fn draw_one(
+        &self,
+        model: &Model,
+        encoding: &Encoding,
+        sample: usize,
+    ) -> Result<Tensors, SampleError> {
+        let batch = if sample == 1 { 2 } else { 1 };
+        let mut sizes = BTreeMap::new();
+        let mut tensors = Tensors::new();
+        for (position, value) in model.graph.inputs().into_iter().enumerate() {
+            let name = model.graph.value_name(value).to_owned();
+            let draw = Draw {
+                samples: self,
+                encoding,
+                name: &name,
+                position,
+                sample,
+            };
+            let declared = model.graph.value_type(value);
+            let declared = declared.ok_or_else(|| draw.error("its type is not declared"))?;
+            let dims = draw.shape(&declared, batch, &mut sizes)?;
+            let tensor = draw.tensor(declared.dtype, &dims)?;
+            tensors.insert(name, tensor);
+        }
+        Ok(tensors)
+    }
+}
+
+/// One input of one sample.
+struct Draw<'a> {
+    samples: &'a Samples,
+    encoding: &'a Encoding,
+    name: &'a str,
+    position: usize,
+    sample: usize,
+}
+
+impl Draw<'_> {
+    fn error(&self, problem: impl Into<String>) -> SampleError {
+        SampleError {
+            input: self.name.to_owned(),
+            problem: problem.into(),
+        }
+    }
+
+    /// Gives every dimension a size; those of one name get the same.
+    fn shape(
+        &self,
+        declared: &TensorType,
+        batch: u64,
+        sizes: &mut BTreeMap<String, u64>,
+    ) -> Result<Vec<u64>, SampleError> {
+        let wanted = self.samples.shapes.get(self.name);
+        let unknown = || wanted.map(|dims| vec![Dim::Unknown; dims.len()]);
+        let dims = declared.shape.clone().or_else(unknown);
+        let dims = dims.ok_or_else(|| self.error("its shape is not declared; give one"))?;
+        if let Some(wanted) = wanted.filter(|wanted| wanted.len() != dims.len()) {
+            return Err(self.error(format!("it is {declared}, not {wanted:?}")));
+        }
+        let is_picture = is_picture(declared.dtype, dims.len());
+        let mut shape = Vec::with_capacity(dims.len());
+        for (axis, dim) in dims.iter().enumerate() {
+            let default = match (axis, is_picture) {
+                (0, _) => batch,
+                (1, true) if *self.encoding == Encoding::WithInverse => 6,
+                (1, true) => 3,
+                (_, true) => SIDE,
+                (_, false) => LENGTH,
+            };
+            let chosen = wanted
+                .map(|w| w[axis])
+                .filter(|_| axis > 0)
+                .unwrap_or(default);
+            shape.push(match dim {
+                Dim::Known(size) if axis > 0 && wanted.is_some_and(|w| w[axis] != *size) => {
+                    return Err(self.error(format!("dimension {axis} is {size}, not {chosen}")));
+                }
+                Dim::Known(size) => *size,
+                Dim::Symbol(symbol) => *sizes.entry(symbol.clone()).or_insert(chosen),
+                Dim::Unknown => chosen,
+            });
+        }
+        let elements = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d));
+        match elements {
+            Some(elements) if elements <= LARGEST_INPUT => Ok(shape),
+            _ => Err(self.error(format!("{shape:?} is too large"))),
+        }
+    }
+
+    fn tensor(&self, dtype: DataType, dims: &[u64]) -> Result<Tensor, SampleError> {
+        let elements = dims.iter().product::<u64>() as usize;
+        let mut rng = self.rng(0);
+        if !is_float(dtype) {
+            let bytes = integers(dtype, elements, &mut rng);
+            let bytes =
+                bytes.ok_or_else(|| self.error(format!("no samples of {dtype} can be drawn")))?;
+            return Ok(Tensor::from_bytes(dtype, dims, bytes.into()));
+        }
+        let values: Vec<f64> = match *dims {
+            [n, c, h, w] => self.pictures(n, [c as usize, h as usize, w as usize])?,
+            _ => (&mut rng)
+                .sample_iter(StandardNormal)
+                .take(elements)
+                .collect(),
+        };
+        let tensor = Tensor::floats(dtype, dims, &values);
+        tensor.ok_or_else(|| self.error(format!("no samples of {dtype} can be drawn")))
+    }
+
+    fn pictures(
+        &self,
+        count: u64,
+        [channels, height, width]: [usize; 3],
+    ) -> Result<Vec<f64>, SampleError> {
+        let inverse = *self.encoding == Encoding::WithInverse;
+        if inverse && channels % 2 == 1 {
+            return Err(self.error(format!(
+                "[x, 1 - x] has an even number of channels, not {channels}"
+            )));
+        }
+        let drawn = if inverse { channels / 2 } else { channels };
+        let mut values = Vec::new();
+        for image in 0..count {
+            let mut pixels = picture(&mut self.rng(1 + image), drawn, height, width);
+            match self.encoding {
+                Encoding::Raw => {}
+                Encoding::Normalized { mean, std } => {
+                    self.normalise(&mut pixels, mean, std, height * width)?;
+                }
+                Encoding::WithInverse => pixels.extend_from_within(..),
+            }
+            if inverse {
+                let half = pixels.len() / 2;
+                pixels[half..].iter_mut().for_each(|x| *x = 1.0 - *x);
+            }
+            values.append(&mut pixels);
+        }
+        Ok(values)
+    }
+
+    fn normalise(
+        &self,
+        pixels: &mut [f64],
+        mean: &[f64],
+        std: &[f64],
+        area: usize,
+    ) -> Result<(), SampleError> {
+        let channels = pixels.len().checked_div(area).unwrap_or(0);
+        let fits = |given: &[f64]| given.len() == 1 || given.len() == channels;
+        if !fits(mean) || !fits(std) {
+            let given = (mean.len(), std.len());
+            return Err(self.error(format!(
+                "{given:?} means and deviations for {channels} channels"
+            )));
+        }
+        for (channel, plane) in pixels.chunks_mut(area.max(1)).enumerate() {
+            let (mean, std) = (mean[channel % mean.len()], std[channel % std.len()]);
+            plane.iter_mut().for_each(|x| *x = (*x - mean) / std);
+        }
+        Ok(())
+    }
+
+    /// Random numbers of their own for every part of every sample.
+    fn rng(&self, part: u64) -> Xoshiro256PlusPlus {
+        let path = [
+            self.samples.seed,
+            self.position as u64,
+            self.sample as u64,
+            part,
+        ];
+        let mut seed = [0; 32];
+        for (bytes, number) in seed.chunks_exact_mut(8).zip(path) {
+            bytes.copy_from_slice(&number.to_le_bytes());
+        }
+        // The generator's first numbers resemble its seed; drawing a new seed from it mixes them.
+        let mut mixer = Xoshiro256PlusPlus::from_seed(seed);
+        for _ in 0..32 {
+            let _: u64 = mixer.random();
+        }
+        Xoshiro256PlusPlus::from_rng(&mut mixer)
+    }
+}
+
+fn is_float(dtype: DataType) -> bool {
+    matches!(
+        dtype,
+        DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16
+    )
+}
+
+fn is_picture(dtype: DataType, rank: usize) -> bool {
+    is_float(dtype) && rank == 4
+}
+
+/// Little-endian integers in 0..10, or booleans.
+fn integers(dtype: DataType, count: usize, rng: &mut Xoshiro256PlusPlus) -> Option<Vec<u8>> {
+    let (width, end) = match dtype {
+        DataType::Bool => (1, 2),
+        DataType::Int8 | DataType::Uint8 => (1, 10),
+        DataType::Int16 | DataType::Uint16 => (2, 10),
+        DataType::Int32 | DataType::Uint32 => (4, 10),
+        DataType::Int64 | DataType::Uint64 => (8, 10),
+        _ => return None,
+    };
+    let numbers = (0..count).map(|_| rng.random_range(0..end as u64));
+    Some(
+        numbers
+            .flat_map(|n| n.to_le_bytes().into_iter().take(width))
+            .collect(),
+    )
+}

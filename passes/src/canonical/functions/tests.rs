@@ -1,0 +1,225 @@
+use bcosc_ir::onnx::proto::ValueInfoProto;
+use bcosc_ir::{DataType, ModelBuilder};
+
+use super::*;
+use crate::testing::{apply, assert_same_function, model, text, try_pass};
+
+const LOCAL: &str = "local";
+
+fn node(domain: &str, op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+    NodeProto {
+        op_type: Some(op.to_owned()),
+        domain: Some(domain.to_owned()),
+        name: Some(format!("{op}_of_{}", inputs.join("_"))),
+        input: inputs.iter().map(|&i| i.to_owned()).collect(),
+        output: outputs.iter().map(|&o| o.to_owned()).collect(),
+        ..NodeProto::default()
+    }
+}
+
+fn attribute(name: &str, value: f32) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(1),
+        f: Some(value),
+        ..AttributeProto::default()
+    }
+}
+
+fn reference(name: &str, to: &str) -> AttributeProto {
+    let ref_attr_name = Some(to.to_owned());
+    AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(1),
+        ref_attr_name,
+        ..AttributeProto::default()
+    }
+}
+
+fn function(name: &str, inputs: &[&str], outputs: &[&str], nodes: Vec<NodeProto>) -> FunctionProto {
+    let import = |domain: &str, version| OperatorSetIdProto {
+        domain: Some(domain.to_owned()),
+        version: Some(version),
+    };
+    FunctionProto {
+        name: Some(name.to_owned()),
+        domain: Some(LOCAL.to_owned()),
+        input: inputs.iter().map(|&i| i.to_owned()).collect(),
+        output: outputs.iter().map(|&o| o.to_owned()).collect(),
+        node: nodes,
+        opset_import: vec![import("", 20), import(LOCAL, 1)],
+        ..FunctionProto::default()
+    }
+}
+
+fn calling(nodes: Vec<NodeProto>, functions: Vec<FunctionProto>) -> Model {
+    let start = ModelBuilder::new(20)
+        .opset(LOCAL, 1)
+        .input("x", DataType::Float, "batch,3");
+    let builder = nodes.into_iter().fold(start, ModelBuilder::node);
+    let mut model = model(builder.output_as("y", DataType::Float, "batch,3"));
+    model.set_functions(functions);
+    model
+}
+
+/// `Leak` calls the operator with its own slope; `Twice` calls `Leak` twice through a local value.
+fn leaks() -> Vec<FunctionProto> {
+    let leaky = NodeProto {
+        attribute: vec![reference("alpha", "slope")],
+        ..node("", "LeakyRelu", &["a"], &["b"])
+    };
+    let leak = FunctionProto {
+        attribute_proto: vec![attribute("slope", 0.25)],
+        ..function("Leak", &["a"], &["b"], vec![leaky])
+    };
+    let first = node(LOCAL, "Leak", &["a"], &["t"]);
+    let second = NodeProto {
+        attribute: vec![attribute("slope", 0.5)],
+        ..node(LOCAL, "Leak", &["t"], &["b"])
+    };
+    vec![leak, function("Twice", &["a"], &["b"], vec![first, second])]
+}
+
+#[test]
+fn calls_in_calls_become_operators() {
+    let mut after = calling(vec![node(LOCAL, "Twice", &["x"], &["y"])], leaks());
+    apply(&InlineFunctions, &mut after);
+    let slope = |alpha| [bcosc_ir::Attribute::float("alpha", alpha)];
+    let expected = ModelBuilder::new(20)
+        .input("x", DataType::Float, "batch,3")
+        .op("LeakyRelu", &["x"], "t", slope(0.25))
+        .op("LeakyRelu", &["t"], "y", slope(0.5))
+        .output_as("y", DataType::Float, "batch,3");
+    assert_same_function(&model(expected), &after, 0.0);
+    insta::assert_snapshot!(text(&after), @"");
+}
+
+#[test]
+fn graphs_in_a_body_see_the_names_of_the_call() {
+    let info = |name: &str| ValueInfoProto {
+        name: Some(name.to_owned()),
+        ..ValueInfoProto::default()
+    };
+    let branch = |op: &str| GraphProto {
+        name: Some(op.to_owned()),
+        node: vec![node("", op, &["a"], &["r"])],
+        output: vec![info("r")],
+        ..GraphProto::default()
+    };
+    let graph = |name: &str, g| AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(5),
+        g: Some(Box::new(g)),
+        ..AttributeProto::default()
+    };
+    let choose = NodeProto {
+        attribute: vec![
+            graph("then_branch", branch("Abs")),
+            graph("else_branch", branch("Neg")),
+        ],
+        ..node("", "If", &["c"], &["b"])
+    };
+    let condition = NodeProto {
+        attribute: vec![AttributeProto {
+            name: Some("to".to_owned()),
+            r#type: Some(2),
+            i: Some(9),
+            ..AttributeProto::default()
+        }],
+        ..node("", "Cast", &["n"], &["c"])
+    };
+    let body = vec![node("", "Size", &["a"], &["n"]), condition, choose];
+    let mut after = calling(
+        vec![
+            node(LOCAL, "Choose", &["x"], &["t"]),
+            node(LOCAL, "Choose", &["t"], &["y"]),
+        ],
+        vec![function("Choose", &["a"], &["b"], body)],
+    );
+    apply(&InlineFunctions, &mut after);
+    insta::assert_snapshot!(text(&after), @"");
+}
+
+#[test]
+fn outputs_that_are_inputs_get_an_operator() {
+    let both = function(
+        "Both",
+        &["a"],
+        &["a", "b"],
+        vec![node("", "Relu", &["a"], &["b"])],
+    );
+    let call = node(LOCAL, "Both", &["x"], &["same", "r"]);
+    let mut after = calling(
+        vec![call, node("", "Add", &["same", "r"], &["y"])],
+        vec![both],
+    );
+    apply(&InlineFunctions, &mut after);
+    let expected = ModelBuilder::new(20)
+        .input("x", DataType::Float, "batch,3")
+        .op("Relu", &["x"], "r", [])
+        .op("Add", &["x", "r"], "y", [])
+        .output_as("y", DataType::Float, "batch,3");
+    assert_same_function(&model(expected), &after, 0.0);
+    assert_eq!(after.opset(LOCAL), None);
+}
+
+fn refused(functions: Vec<FunctionProto>) -> Reason {
+    let mut model = calling(vec![node(LOCAL, "F", &["x"], &["y"])], functions);
+    match try_pass(&InlineFunctions, &mut model) {
+        Err(PassError::Model(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_function_that_calls_itself_is_refused() {
+    let call = |name: &str, other: &str| {
+        function(
+            name,
+            &["a"],
+            &["b"],
+            vec![node(LOCAL, other, &["a"], &["b"])],
+        )
+    };
+    assert_eq!(
+        refused(vec![call("F", "G"), call("G", "F")]),
+        Reason::RecursiveFunction("F".to_owned())
+    );
+}
+
+#[test]
+fn functions_that_grow_without_end_are_refused() {
+    let double = |i: usize| {
+        let callee = format!("F{}", i + 1);
+        let calls = vec![
+            node(LOCAL, &callee, &["a"], &["t"]),
+            node(LOCAL, &callee, &["t"], &["b"]),
+        ];
+        let name = if i == 0 {
+            "F".to_owned()
+        } else {
+            format!("F{i}")
+        };
+        function(&name, &["a"], &["b"], calls)
+    };
+    let last = function(
+        "F40",
+        &["a"],
+        &["b"],
+        vec![node("", "Relu", &["a"], &["b"])],
+    );
+    let functions = (0..40).map(double).chain([last]).collect();
+    assert_eq!(refused(functions), Reason::FunctionsTooLarge(1 << 40));
+}
+
+#[test]
+fn a_function_for_another_opset_is_refused() {
+    let mut old = function("F", &["a"], &["b"], vec![node("", "Relu", &["a"], &["b"])]);
+    old.opset_import[0].version = Some(12);
+    let reason = Reason::FunctionOpset {
+        function: "F".to_owned(),
+        version: 12,
+        model: 20,
+    };
+    assert_eq!(refused(vec![old]), reason);
+}

@@ -1,0 +1,95 @@
+//! The first layer sees the image once.
+//!
+//! An image and its negative carry nothing that the image does not:
+//!
+//! ```text
+//! d = Concat (x, Neg (x))
+//! y, n = Conv (d, [w1, w2]), bcosc.PatchNorm (d)
+//! y, n = Conv (x, w1 - w2), bcosc.Energy <gain = 2, exponent = 1/2> (x)
+//! ```
+
+use bcosc_ir::views::Conv;
+use bcosc_ir::{Graph, Model, NodeId, Patch, Use, Value};
+
+use super::everywhere;
+use super::marker::Energy;
+use crate::weights::{self, WeightError};
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+
+/// The pass.
+pub struct FoldDoubling;
+
+impl Pass for FoldDoubling {
+    fn name(&self) -> &'static str {
+        "fold-doubling"
+    }
+
+    fn summary(&self) -> &'static str {
+        "with --deploy: let first layers see x instead of [x, -x]"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Exact
+    }
+
+    fn requires(&self) -> &'static [&'static str] {
+        &["bcos"]
+    }
+
+    fn ensures(&self) -> &'static str {
+        "convolutions do not see a value beside its negative"
+    }
+
+    fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
+        everywhere(model, cx, "[x, -x] folded to x", |graph, node| {
+            let x = doubled(graph, node)?;
+            Some(fold(graph, node, x))
+        })
+    }
+}
+
+/// The value x, where a node is `Concat (x, Neg (x))` over channels.
+fn doubled(graph: &Graph, node: NodeId) -> Option<Value> {
+    let op = graph.op(node).filter(|op| op.is("Concat"))?;
+    let [Some(x), Some(inverse)] = graph.inputs_of(node)[..] else {
+        return None;
+    };
+    let (neg, _) = graph.producer(inverse).filter(|(_, op)| op.is("Neg"))?;
+    (op.int("axis", 0) == 1 && graph.input(neg, 0) == Some(x)).then_some(x)
+}
+
+fn fold(graph: &Graph, concat: NodeId, x: Value) -> Result<Patch, WeightError> {
+    let doubled = Value {
+        node: concat,
+        slot: 0,
+    };
+    let mut patch = Patch::at(concat);
+    for usage in graph.uses(doubled) {
+        let Use::Input { node, .. } = usage else {
+            return Err(Reason::UsedElsewhere(graph.value_name(doubled).to_owned()).into());
+        };
+        if let Some(conv) = Conv::of(graph, node).filter(|c| c.x == doubled && c.group == 1) {
+            let w = weights::floats(graph, conv.w)?;
+            let half = w.elements.len() / conv.out_channels() as usize / 2;
+            let folded: Vec<f64> = w
+                .elements
+                .chunks_exact(2 * half)
+                .flat_map(|unit| (0..half).map(move |i| unit[i] - unit[half + i]))
+                .collect();
+            let mut dims = w.dims.clone();
+            dims[1] /= 2;
+            let weight = patch.parameter("weight", w.shaped(&dims, &folded));
+            patch.set_input(node, 0, Some(x.into()));
+            patch.set_input(node, 1, Some(weight));
+        } else if let Some(mut energy) = Energy::of(graph, node).filter(|e| e.group == 1) {
+            energy.x = x;
+            energy.channels /= 2;
+            energy.gain *= 2.0;
+            let energy = energy.add(&mut patch);
+            patch.replace(Value { node, slot: 0 }, energy);
+        } else {
+            return Err(Reason::UsedElsewhere(graph.value_name(doubled).to_owned()).into());
+        }
+    }
+    Ok(patch)
+}

@@ -1,0 +1,396 @@
+//! Energies and weighed tensors in standard ONNX, in the forms that runtimes run fastest.
+//!
+//! ```text
+//! e = bcosc.Energy <1x1, exponent = p> (x)     e = Pow (Reshape (Conv (Reshape (x * x, [0, C, -1]), ones [1, C, 1], epsilon)), p)
+//! e = bcosc.Energy <kxk, exponent = p> (x)     e = Pow (AveragePool <kxk> (Conv (x * x, k k ones [1, C, 1, 1])) + epsilon, p)
+//! z = bcosc.Weigh (x, e)                       z = Mul (x, e)     or     Mul (x, Conv (e, ones [C, 1, 1, 1]))
+//! ```
+//!
+//! Sums, squares and powers that several layers need are computed once. A sum over channels is a product of
+//! a row with a matrix where the number of positions in a row is known; between two convolutions a 1x1
+//! convolution keeps the blocked layout that runtimes use there, and so does spreading the weight over
+//! channels by one before multiplying.
+
+use std::collections::BTreeMap;
+
+use bcosc_ir::views::{Padding, Window};
+use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
+
+use super::marker::{Energy, Weigh};
+use crate::{Context, Effect, Outcome, Pass, PassError, weights};
+
+/// The pass.
+pub struct LowerDeploy;
+
+/// Up to this many positions, one `Pow` costs less than several operators.
+const SMALL_MAP: u64 = 56 * 56;
+
+impl Pass for LowerDeploy {
+    fn name(&self) -> &'static str {
+        "lower-deploy"
+    }
+
+    fn summary(&self) -> &'static str {
+        "with --deploy: write B = 2 layers in the operators that run fastest"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Exact
+    }
+
+    fn ensures(&self) -> &'static str {
+        "what the deploy rules left is in standard operators"
+    }
+
+    fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
+        let mut outcome = Outcome::default();
+        if !cx.settings.deploy {
+            return Ok(outcome);
+        }
+        let mut shared = BTreeMap::new();
+        for node in model.graph.ops() {
+            let graph = &model.graph;
+            if !graph.contains(node) {
+                continue;
+            }
+            let mut writer = Writer {
+                graph,
+                shared: &shared,
+                patch: Patch::at(node),
+                made: Vec::new(),
+            };
+            let result = if let Some(energy) = exponentiated(graph, node) {
+                writer.energy(&energy)
+            } else if let Some(weigh) = Weigh::of(graph, node) {
+                outcome.changed(graph.label(node), "written in standard operators");
+                writer.weigh(&weigh)
+            } else {
+                continue;
+            };
+            let Writer {
+                mut patch, made, ..
+            } = writer;
+            patch.replace(Value { node, slot: 0 }, result);
+            let added = model.graph.apply(patch)?;
+            for (key, operand) in made {
+                if let Operand::New { node, slot } = operand {
+                    let node = added[node];
+                    shared.insert(key, Value { node, slot });
+                }
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// Energies of the deploy form; patch norms that are left belong to layers with another B.
+fn exponentiated(graph: &Graph, node: NodeId) -> Option<Energy> {
+    graph.op(node).filter(|op| op.op_type() == "Energy")?;
+    Energy::of(graph, node)
+}
+
+/// Something that several layers need.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    /// x * x.
+    Squares(Value),
+    /// Over groups of channels, times a factor, plus an epsilon (both as bits).
+    Sum(Value, u64, u64, u64),
+    /// The whole energy: window, group, gain, epsilon and exponent.
+    Energy(Value, Window, u64, [u64; 3]),
+}
+
+struct Writer<'a> {
+    graph: &'a Graph,
+    shared: &'a BTreeMap<Key, Value>,
+    patch: Patch,
+    made: Vec<(Key, Operand)>,
+}
+
+impl Writer<'_> {
+    fn shared(&mut self, key: Key, make: impl FnOnce(&mut Self) -> Operand) -> Operand {
+        if let Some(value) = self.shared.get(&key) {
+            return Operand::Old(*value);
+        }
+        let operand = make(self);
+        self.made.push((key, operand));
+        operand
+    }
+
+    fn energy(&mut self, e: &Energy) -> Operand {
+        let bits = [e.gain, e.epsilon, e.exponent].map(f64::to_bits);
+        let key = Key::Energy(e.x, e.window.clone(), e.group, bits);
+        self.shared(key, |w| {
+            let energy = w.sum_over_window(e);
+            let positions = w.positions(e);
+            w.power(energy, e.exponent, w.dtype(e.x), positions)
+        })
+    }
+
+    /// `gain * sum + epsilon`.
+    fn sum_over_window(&mut self, e: &Energy) -> Operand {
+        if e.window.is_single_cell() {
+            let sum = self.sum_over_channels(e, e.gain, e.epsilon);
+            if e.window.is_pointwise() {
+                return sum;
+            }
+            let op = Op::new("", "MaxPool").named("stride");
+            return self.patch.op(undilated(&e.window).write(op), &[sum]);
+        }
+        let dtype = self.dtype(e.x);
+        let epsilon = [e.epsilon];
+        if averages(&e.window) {
+            let sum = self.sum_over_channels(e, e.gain * e.window.cells() as f64, 0.0);
+            let op = Op::new("", "AveragePool").named("window_sum");
+            let op = e.window.write(op).with_int("count_include_pad", 1);
+            let sum = self.patch.op(op, &[sum]);
+            let epsilon = self
+                .patch
+                .parameter("epsilon", weights::tensor(dtype, &[], &epsilon));
+            return self.patch.op(Op::new("", "Add").named("energy"), &[sum, epsilon]);
+        }
+        let sum = self.sum_over_channels(e, e.gain, 0.0);
+        let group = e.group;
+        self.ones_conv(
+            "window_sum",
+            sum,
+            [group, 1],
+            group,
+            &e.window,
+            1.0,
+            e.epsilon,
+            dtype,
+        )
+    }
+
+    /// Sum of squares over every group's channels, at every position.
+    fn sum_over_channels(&mut self, e: &Energy, factor: f64, epsilon: f64) -> Operand {
+        let key = Key::Sum(e.x, e.group, factor.to_bits(), epsilon.to_bits());
+        let dtype = self.dtype(e.x);
+        self.shared(key, |w| {
+            let squares = w.shared(Key::Squares(e.x), |w| {
+                let op = Op::new("", "Mul").named("squares");
+                w.patch.op(op, &[e.x.into(), e.x.into()])
+            });
+            if e.group == 1
+                && !between_convolutions(w.graph, e.x)
+                && let Some(grid) = grid(w.graph, e.x)
+            {
+                return w.row_sum(squares, e.channels, grid, factor, epsilon, dtype);
+            }
+            let dims = [e.group, e.channels / e.group];
+            let window = Window::pointwise(e.window.rank());
+            w.ones_conv(
+                "channel_sum",
+                squares,
+                dims,
+                e.group,
+                &window,
+                factor,
+                epsilon,
+                dtype,
+            )
+        })
+    }
+
+    /// The sum over channels as a row times a matrix.
+    fn row_sum(
+        &mut self,
+        squares: Operand,
+        channels: u64,
+        grid: [i64; 4],
+        factor: f64,
+        epsilon: f64,
+        dtype: DataType,
+    ) -> Operand {
+        let rows = self
+            .patch
+            .parameter("rows", Tensor::i64_vec(&[0, channels as i64, -1]));
+        let flat = self
+            .patch
+            .op(Op::new("", "Reshape").named("flat"), &[squares, rows]);
+        let window = Window::pointwise(1);
+        let sum = self.ones_conv(
+            "channel_sum",
+            flat,
+            [1, channels],
+            1,
+            &window,
+            factor,
+            epsilon,
+            dtype,
+        );
+        let grid = self.patch.parameter("grid", Tensor::i64_vec(&grid));
+        self.patch
+            .op(Op::new("", "Reshape").named("sum"), &[sum, grid])
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn ones_conv(
+        &mut self,
+        name: &str,
+        x: Operand,
+        [out, per_group]: [u64; 2],
+        group: u64,
+        window: &Window,
+        factor: f64,
+        epsilon: f64,
+        dtype: DataType,
+    ) -> Operand {
+        let mut dims = vec![out, per_group];
+        dims.extend(window.kernel.iter().map(|&k| k as u64));
+        let count = dims.iter().product::<u64>() as usize;
+        let ones = weights::tensor(dtype, &dims, &vec![factor; count]);
+        let mut inputs = vec![x, self.patch.parameter("ones", ones)];
+        if epsilon != 0.0 {
+            let epsilons = weights::tensor(dtype, &[out], &vec![epsilon; out as usize]);
+            inputs.push(self.patch.parameter("epsilon", epsilons));
+        }
+        let mut op = window.write(Op::new("", "Conv").named(name));
+        if group > 1 {
+            op = op.with_int("group", group as i64);
+        }
+        self.patch.op(op, &inputs)
+    }
+
+    /// A power of a value on few channels: a root or its reciprocal.
+    fn power(
+        &mut self,
+        x: Operand,
+        exponent: f64,
+        dtype: DataType,
+        positions: Option<u64>,
+    ) -> Operand {
+        let small = positions.is_some_and(|p| p <= SMALL_MAP);
+        let roots = match exponent {
+            1.0 => return x,
+            0.5 => 1,
+            -0.5 if !small => 1,
+            -0.25 if !small => 2,
+            _ => {
+                let exponent = self
+                    .patch
+                    .parameter("exponent", weights::tensor(dtype, &[], &[exponent]));
+                return self.patch.op(Op::new("", "Pow"), &[x, exponent]);
+            }
+        };
+        let root = (0..roots).fold(x, |x, _| self.patch.op(Op::new("", "Sqrt"), &[x]));
+        match exponent > 0.0 {
+            true => root,
+            false => self.patch.op(Op::new("", "Reciprocal"), &[root]),
+        }
+    }
+
+    fn weigh(&mut self, weigh: &Weigh) -> Operand {
+        let mut weight = Operand::Old(weigh.weight);
+        let blocked = weigh.group == 1
+            && weigh.spatial == 2
+            && is_square(self.graph, weigh.x)
+            && feeds_convolutions(self.graph, weigh.node);
+        let spread = weigh.group > 1 && weigh.group != weigh.channels;
+        if blocked || spread {
+            weight = self.ones_conv(
+                "spread",
+                weight,
+                [weigh.channels, 1],
+                weigh.group,
+                &Window::pointwise(weigh.spatial),
+                1.0,
+                0.0,
+                self.dtype(weigh.x),
+            );
+        }
+        let op = Op::new("", "Mul").named("weighed");
+        self.patch.op(op, &[weigh.x.into(), weight])
+    }
+
+    fn dtype(&self, value: Value) -> DataType {
+        self.graph
+            .value_type(value)
+            .map_or(DataType::Float, |t| t.dtype)
+    }
+
+    /// Positions of one image's energies, where known.
+    fn positions(&self, e: &Energy) -> Option<u64> {
+        let shape = self.graph.value_type(e.x)?.shape?;
+        let sizes = shape.get(2..)?.iter().zip(&e.window.strides);
+        sizes
+            .map(|(size, &stride)| Some(size.known()?.div_ceil(stride.max(1) as u64)))
+            .product()
+    }
+}
+
+/// The window without dilation, which says nothing about a single cell.
+fn undilated(window: &Window) -> Window {
+    Window {
+        dilations: vec![1; window.rank()],
+        ..window.clone()
+    }
+}
+
+/// Whether an average pool can have the window.
+fn averages(window: &Window) -> bool {
+    let Padding::Explicit(pads) = &window.padding else {
+        return false;
+    };
+    let rank = window.rank();
+    let inside = pads.iter().enumerate().all(|(i, &p)| p < window.kernel[i % rank]);
+    inside && window.dilations.iter().all(|&d| d == 1)
+}
+
+/// A shape that brings [N, 1, H * W] back to [N, 1, H, W].
+fn grid(graph: &Graph, x: Value) -> Option<[i64; 4]> {
+    let shape = graph.value_type(x)?.shape?;
+    let [_, _, height, width] = &shape[..] else {
+        return None;
+    };
+    match (height, width) {
+        (Dim::Known(h), Dim::Known(w)) => Some([0, 1, *h as i64, *w as i64]),
+        (Dim::Known(h), _) => Some([0, 1, *h as i64, -1]),
+        (_, Dim::Known(w)) => Some([0, 1, -1, *w as i64]),
+        _ => None,
+    }
+}
+
+/// Whether a value comes from a convolution and goes to convolutions only, with nothing between that would
+/// leave their layout.
+fn between_convolutions(graph: &Graph, x: Value) -> bool {
+    let product = graph.producer(x).filter(|(_, op)| op.is("Mul"));
+    let from = product.is_some_and(|(node, _)| {
+        is_square(graph, x)
+            || graph.input(node, 0).is_some_and(|v| is_square(graph, v))
+    });
+    from && feeds_convolutions(graph, x.node)
+}
+
+/// Whether a value is the square of a rectified convolution.
+fn is_square(graph: &Graph, x: Value) -> bool {
+    let Some((node, op)) = graph.producer(x) else {
+        return false;
+    };
+    let (a, b) = (graph.input(node, 0), graph.input(node, 1));
+    let Some(root) = a.filter(|_| op.is("Mul") && a == b) else {
+        return false;
+    };
+    let Some((relu, op)) = graph.producer(root) else {
+        return false;
+    };
+    let before = graph.input(relu, 0).and_then(|y| graph.producer(y));
+    op.is("Relu") && before.is_some_and(|(_, op)| op.is("Conv"))
+}
+
+/// Whether only convolutions, pools and energies read what a node puts out.
+fn feeds_convolutions(graph: &Graph, node: NodeId) -> bool {
+    let readers = graph.uses(Value { node, slot: 0 });
+    readers.into_iter().all(|usage| {
+        let bcosc_ir::Use::Input { node, .. } = usage else {
+            return false;
+        };
+        let own = |v: Value| graph.input(node, 0) == Some(v) && graph.input(node, 1) == Some(v);
+        graph.op(node).is_some_and(|op| {
+            let known = ["Conv", "AveragePool", "MaxPool", "Energy", "Weigh"];
+            known.contains(&op.op_type())
+                || (op.is("Mul") && graph.input(node, 0).is_some_and(own))
+        })
+    })
+}

@@ -1,0 +1,105 @@
+//! Weights of a tensor that is weighed twice in a row become one.
+//!
+//! Let `t = s p^(-1/2)`, with p the energy of some patch (its epsilon e included), be weighed by a power of
+//! its own energy. With S the sum of squares of s at a position, the energy of t is `S/p + e`, so both weights
+//! need nothing but s:
+//!
+//! ```text
+//! z = bcosc.Weigh (t, bcosc.Energy <1x1, exponent = -1/4> (t)),    t = bcosc.Weigh (s, p^(-1/2))
+//! z = bcosc.Weigh (s, (p (S + e p))^(-1/4))
+//! ```
+
+use bcosc_ir::{Graph, Model, NodeId, Op, Operand, Patch, Use, Value};
+
+use super::everywhere;
+use super::marker::{Energy, Weigh};
+use crate::weights::{self, WeightError};
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+
+/// The pass.
+pub struct MergeWeights;
+
+impl Pass for MergeWeights {
+    fn name(&self) -> &'static str {
+        "merge-weights"
+    }
+
+    fn summary(&self) -> &'static str {
+        "with --deploy: weigh a tensor once instead of twice"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Exact
+    }
+
+    fn requires(&self) -> &'static [&'static str] {
+        &["narrow-scales"]
+    }
+
+    fn ensures(&self) -> &'static str {
+        "no tensor is weighed by its own energy right after it was weighed"
+    }
+
+    fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
+        everywhere(model, cx, "weighed once", |graph, node| {
+            let (outer, inner) = twice(graph, node)?;
+            Some(merge(graph, &outer, &inner).map_err(WeightError::from))
+        })
+    }
+}
+
+/// A weigh and the one before it.
+fn twice(graph: &Graph, node: NodeId) -> Option<(Weigh, Weigh)> {
+    let outer = Weigh::of(graph, node)?;
+    let inner = Weigh::of(graph, outer.x.node)?;
+    Some((outer, inner))
+}
+
+fn merge(graph: &Graph, outer: &Weigh, inner: &Weigh) -> Result<Patch, Reason> {
+    let own = Energy::of(graph, outer.weight.node).ok_or(Reason::NoConvolution)?;
+    let patch_energy = Energy::of(graph, inner.weight.node).ok_or(Reason::NoConvolution)?;
+    let fits = own.x == outer.x && own.window.is_pointwise() && own.exponent == -0.25;
+    if !fits || patch_energy.exponent != -0.5 || inner.group != 1 || outer.group != 1 {
+        return Err(Reason::NotPointwise);
+    }
+    let others = |usage: &Use| match usage {
+        Use::Input { node, .. } => *node != outer.node && *node != outer.weight.node,
+        Use::Capture { .. } | Use::Output(_) => true,
+    };
+    if graph.uses(outer.x).iter().any(others) {
+        return Err(Reason::UsedElsewhere(
+            graph.value_name(outer.x).to_owned(),
+        ));
+    }
+    let dtype = graph
+        .value_type(outer.x)
+        .map_or(bcosc_ir::DataType::Float, |t| t.dtype);
+    let mut patch = Patch::at(outer.node);
+    let p = patch_energy.to_the(1.0).add(&mut patch);
+    let bare = Energy {
+        x: inner.x,
+        epsilon: 0.0,
+        exponent: 1.0,
+        ..own.clone()
+    };
+    let sum = bare.add(&mut patch);
+    let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[own.epsilon]));
+    let exponent = patch.parameter("exponent", weights::tensor(dtype, &[], &[own.exponent]));
+    let share = small(&mut patch, "Mul", &[p, epsilon]);
+    let shifted = small(&mut patch, "Add", &[sum, share]);
+    let product = small(&mut patch, "Mul", &[p, shifted]);
+    let factor = small(&mut patch, "Pow", &[product, exponent]);
+    let op = Weigh::op(1, inner.channels, inner.spatial);
+    let weighed = patch.op(op, &[inner.x.into(), factor]);
+    patch.replace(output(outer.node), weighed);
+    Ok(patch)
+}
+
+/// An operator on one number a position.
+fn small(patch: &mut Patch, op_type: &str, inputs: &[Operand]) -> Operand {
+    patch.op(Op::new("", op_type), inputs)
+}
+
+fn output(node: NodeId) -> Value {
+    Value { node, slot: 0 }
+}

@@ -1,0 +1,114 @@
+//! Layers that see one position scale the narrower side.
+//!
+//! With e the energy of x at a position, a pointwise layer with B = 2 is
+//! `y|y| / sqrt(e) = u|u|` with `u = w . (x e^(-1/4))`. That multiplies as many channels as come in
+//! instead of as many as go out. A stride drops positions first:
+//!
+//! ```text
+//! z = bcosc.Scale <b = 2> (Conv <1x1, strides> (x, w), bcosc.PatchNorm <1x1, strides> (x))
+//! p = MaxPool <1x1, strides> (x)
+//! u = Conv <1x1> (bcosc.Weigh (p, bcosc.Energy <1x1, strides, exponent = -1/4> (x)), w)
+//! z = Mul (u, Abs (u))
+//! ```
+
+use bcosc_ir::views::{Conv, Window};
+use bcosc_ir::{Dim, Graph, Model, NodeId, Op, Operand, Patch, TensorType, Value};
+
+use super::everywhere;
+use super::marker::{Energy, Weigh};
+use crate::marker::Scale;
+use crate::weights::WeightError;
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+
+/// The pass.
+pub struct NarrowScales;
+
+impl Pass for NarrowScales {
+    fn name(&self) -> &'static str {
+        "narrow-scales"
+    }
+
+    fn summary(&self) -> &'static str {
+        "with --deploy: scale the input of widening 1x1 layers instead of their output"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Exact
+    }
+
+    fn requires(&self) -> &'static [&'static str] {
+        &["square-after-relu"]
+    }
+
+    fn ensures(&self) -> &'static str {
+        "scales of unrectified 1x1 layers are where channels are fewest"
+    }
+
+    fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
+        everywhere(model, cx, "scaled before the layer", |graph, node| {
+            let scale = Scale::of(graph, node)?;
+            Some(narrow(graph, &scale).map_err(WeightError::from))
+        })
+    }
+}
+
+fn narrow(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
+    if scale.b != 2.0 {
+        return Err(Reason::OnlyForB2);
+    }
+    let conv = Conv::of(graph, scale.y.node).ok_or(Reason::NoConvolution)?;
+    if !conv.window.is_single_cell() || conv.group != 1 {
+        return Err(Reason::NotPointwise);
+    }
+    if conv.bias.is_some() {
+        return Err(Reason::HasBias);
+    }
+    if graph.uses(scale.y).len() != 1 {
+        return Err(Reason::UsedElsewhere(
+            graph.value_name(scale.y).to_owned(),
+        ));
+    }
+    let energy = Energy::of(graph, scale.norm.node).ok_or(Reason::NoConvolution)?;
+    // A pending weight of x takes this one in for free.
+    let pending = Weigh::of(graph, conv.x.node).is_some();
+    if conv.in_channels() >= conv.out_channels() && !(pending && conv.window.is_pointwise()) {
+        return Err(Reason::NotNarrower);
+    }
+    let mut patch = Patch::at(conv.node);
+    let rank = conv.window.rank();
+    let mut x = Operand::Old(conv.x);
+    let window = Window::pointwise(rank);
+    if !conv.window.is_pointwise() {
+        // Of all operators that drop positions, runtimes have the fastest kernels for pools.
+        let pool = conv.window.write(Op::new("", "MaxPool").named("stride"));
+        x = patch.op(pool, &[x]);
+        if let Some(kept) = input_at_output(graph, &conv) {
+            patch.typed(x, kept);
+        }
+    }
+    let factor = energy.to_the(-0.25).add(&mut patch);
+    let weighed = patch.op(Weigh::op(1, conv.in_channels(), rank), &[x, factor]);
+    if let Some(kept) = input_at_output(graph, &conv) {
+        patch.typed(weighed, kept);
+    }
+    let op = window.write(Op::new("", "Conv").named("conv"));
+    let u = patch.op(op, &[weighed, conv.w.into()]);
+    if let Some(kept) = graph.value_type(conv.y()) {
+        patch.typed(u, kept);
+    }
+    let size = patch.op(Op::new("", "Abs"), &[u]);
+    let signed = patch.op(Op::new("", "Mul").named("bcos"), &[u, size]);
+    patch.replace(output(scale.node), signed);
+    Ok(patch)
+}
+
+/// Type of the layer's input at the positions of its output.
+fn input_at_output(graph: &Graph, conv: &Conv) -> Option<TensorType> {
+    let mut found = graph.value_type(conv.y())?;
+    *found.shape.as_mut()?.get_mut(1)? = Dim::Known(conv.in_channels());
+    Some(found)
+}
+
+fn output(node: NodeId) -> Value {
+    Value { node, slot: 0 }
+}

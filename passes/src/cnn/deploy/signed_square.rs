@@ -1,0 +1,69 @@
+//! B = 2 layers that nothing rectifies put out their signed square over the norm.
+//!
+//! Both factors of `y |y|` have one shape, which runtimes multiply fastest; the reciprocal is taken of
+//! the norm, which is small, and not by dividing:
+//!
+//! ```text
+//! z = bcosc.Scale <b = 2> (y, bcosc.PatchNorm (x))
+//! z = bcosc.Weigh (Mul (y, Abs (y)), bcosc.Energy <exponent = -1/2> (x))
+//! ```
+
+use bcosc_ir::{Graph, Model, Op, Patch, Value};
+
+use super::everywhere;
+use super::marker::{Energy, Weigh};
+use crate::marker::Scale;
+use crate::weights::WeightError;
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+
+/// The pass.
+pub struct SignedSquares;
+
+impl Pass for SignedSquares {
+    fn name(&self) -> &'static str {
+        "signed-squares"
+    }
+
+    fn summary(&self) -> &'static str {
+        "with --deploy: write the other B = 2 layers with a reciprocal of the norm"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Exact
+    }
+
+    fn requires(&self) -> &'static [&'static str] {
+        &["square-after-relu", "narrow-scales"]
+    }
+
+    fn ensures(&self) -> &'static str {
+        "no B = 2 convolution divides by its norm"
+    }
+
+    fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
+        everywhere(model, cx, "division turned into a product", |graph, node| {
+            let scale = Scale::of(graph, node)?;
+            Some(multiplied(graph, &scale).map_err(WeightError::from))
+        })
+    }
+}
+
+fn multiplied(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
+    if scale.b != 2.0 {
+        return Err(Reason::OnlyForB2);
+    }
+    let energy = Energy::of(graph, scale.norm.node).ok_or(Reason::NoConvolution)?;
+    let y = scale.y.into();
+    let mut patch = Patch::at(scale.node);
+    let size = patch.op(Op::new("", "Abs"), &[y]);
+    let signed = patch.op(Op::new("", "Mul").named("square"), &[y, size]);
+    let energy = energy.to_the(-0.5).add(&mut patch);
+    let op = Weigh::op(scale.group, scale.channels, scale.spatial);
+    let weighed = patch.op(op, &[signed, energy]);
+    let scaled = Value {
+        node: scale.node,
+        slot: 0,
+    };
+    patch.replace(scaled, weighed);
+    Ok(patch)
+}

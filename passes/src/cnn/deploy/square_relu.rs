@@ -1,0 +1,86 @@
+//! A rectified B = 2 layer squares what its rectifier lets through.
+//!
+//! The factor r = 1/n is positive, so `relu(y|y|r) = relu(y) relu(y) r`: the rectifier sits on the
+//! convolution, where runtimes fuse it, and no absolute value is taken.
+//!
+//! ```text
+//! z = Relu (bcosc.Scale <b = 2> (y, bcosc.PatchNorm (x)))
+//! a = Relu (y)
+//! z = bcosc.Weigh (Mul (a, a), bcosc.Energy <exponent = -1/2> (x))
+//! ```
+
+use bcosc_ir::{Graph, Model, NodeId, Op, Patch, Value};
+
+use super::everywhere;
+use super::marker::{Energy, Weigh};
+use crate::marker::Scale;
+use crate::weights::WeightError;
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+
+/// The pass.
+pub struct SquareAfterRelu;
+
+impl Pass for SquareAfterRelu {
+    fn name(&self) -> &'static str {
+        "square-after-relu"
+    }
+
+    fn summary(&self) -> &'static str {
+        "with --deploy: rectify before squaring in B = 2 layers"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Exact
+    }
+
+    fn requires(&self) -> &'static [&'static str] {
+        &["bcos"]
+    }
+
+    fn ensures(&self) -> &'static str {
+        "no rectifier follows a B = 2 convolution's scale directly"
+    }
+
+    fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
+        everywhere(model, cx, "rectified before squaring", |graph, node| {
+            let scale = rectified(graph, node)?;
+            Some(square(graph, node, &scale).map_err(WeightError::from))
+        })
+    }
+}
+
+/// The scale that a rectifier reads.
+fn rectified(graph: &Graph, node: NodeId) -> Option<Scale> {
+    graph.op(node).filter(|op| op.is("Relu"))?;
+    Scale::of(graph, graph.input(node, 0)?.node)
+}
+
+fn square(graph: &Graph, relu: NodeId, scale: &Scale) -> Result<Patch, Reason> {
+    if scale.b != 2.0 {
+        return Err(Reason::OnlyForB2);
+    }
+    let scaled = Value {
+        node: scale.node,
+        slot: 0,
+    };
+    if graph.uses(scaled).len() != 1 {
+        return Err(Reason::UsedElsewhere(graph.value_name(scaled).to_owned()));
+    }
+    let energy = Energy::of(graph, scale.norm.node).ok_or(Reason::NoConvolution)?;
+    let mut patch = Patch::at(scale.node);
+    let rectified = patch.op(Op::new("", "Relu"), &[scale.y.into()]);
+    let square = patch.op(Op::new("", "Mul").named("square"), &[rectified, rectified]);
+    let energy = energy.to_the(-0.5).add(&mut patch);
+    let weighed = patch.op(
+        Weigh::op(scale.group, scale.channels, scale.spatial),
+        &[square, energy],
+    );
+    patch.replace(
+        Value {
+            node: relu,
+            slot: 0,
+        },
+        weighed,
+    );
+    Ok(patch)
+}

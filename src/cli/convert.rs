@@ -1,0 +1,123 @@
+//! `bcosc MODEL -o OUT`
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context, bail};
+use bcosc::{Converted, Error, Event, Options, Report, convert_with};
+use bcosc_ir::{Model, TextOptions};
+use bcosc_onnx::WriteOptions;
+
+use super::args::ConvertArgs;
+use super::messages::Messages;
+use super::progress::Progress;
+use super::{interrupt, tables};
+
+/// Converts a model, writes it, and tells what was done.
+pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
+    let Some(model) = &args.model else { bail!("no model is given") };
+    let options = args.options();
+    if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
+        check_output(output)?;
+    }
+    let mut converted = convert(model, &options, args.dump_ir.as_deref(), messages)?;
+    if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
+        let _writing = interrupt::writing();
+        converted.write(output, &WriteOptions { external_data: args.external_data.into() })?;
+    }
+    let report = &converted.report;
+    if let Some(path) = &args.report {
+        write_json(path, report)?;
+    }
+    for warning in &report.warnings {
+        messages.warning(warning);
+    }
+    if !messages.quiet() {
+        // A model that goes to a pipe must not be followed by a table.
+        let to_pipe = report.output.as_ref().is_some_and(|path| fs::metadata(path).is_ok_and(|m| !m.is_file()));
+        match to_pipe {
+            true => print(&mut io::stderr().lock(), report)?,
+            false => print(&mut io::stdout().lock(), report)?,
+        }
+    }
+    Ok(())
+}
+
+fn convert(model: &PathBuf, options: &Options, dump: Option<&Path>, messages: Messages) -> anyhow::Result<Converted> {
+    if let Some(folder) = dump {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
+    let progress = Progress::new(messages.animated());
+    let failed = Mutex::new(None);
+    let converted = convert_with(model, options, &|event| {
+        progress.tell(&event);
+        let dumped = match (dump, event) {
+            (Some(folder), Event::Imported { model }) => write_text(&folder.join("00-original.txt"), model),
+            (Some(folder), Event::Pass { step, model, index, .. }) => {
+                write_text(&folder.join(format!("{:02}-{}.txt", index + 1, step.pass)), model)
+            }
+            _ => Ok(()),
+        };
+        if let (Err(error), Ok(mut failed)) = (dumped, failed.lock()) {
+            failed.get_or_insert(error);
+        }
+    })?;
+    match failed.into_inner() {
+        Ok(Some(error)) => Err(error.into()),
+        _ => Ok(converted),
+    }
+}
+
+fn write_text(path: &Path, model: &Model) -> Result<(), Error> {
+    let write = || -> io::Result<()> {
+        let mut file = io::BufWriter::new(fs::File::create(path)?);
+        writeln!(file, "{}", model.text(TextOptions::default()))?;
+        file.flush()
+    };
+    write().map_err(|source| Error::File { path: path.to_owned(), source })
+}
+
+/// Writes a value as JSON.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    fs::write(path, text).map_err(|source| Error::File { path: path.to_owned(), source }.into())
+}
+
+/// Finds out before the work is done whether there is a place for its result.
+fn check_output(path: &Path) -> anyhow::Result<()> {
+    let metadata = fs::metadata(path);
+    if metadata.as_ref().is_ok_and(fs::Metadata::is_dir) {
+        bail!("cannot write {}: it is a folder; name a file", path.display());
+    }
+    if metadata.is_ok_and(|m| !m.is_file()) {
+        return Ok(());
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match tempfile::tempfile_in(folder) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(Error::File { path: path.to_owned(), source }.into()),
+    }
+}
+
+fn print(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    let from = report.model.as_ref().map_or_else(String::new, |p| p.display().to_string());
+    let opset = report.opset.map_or_else(String::new, |opset| format!(", opset {opset}"));
+    match report.recipe {
+        "none" => writeln!(out, "{from}: recipe none{opset}\n")?,
+        recipe => writeln!(out, "{from}: recipe {recipe}, B = {}{opset}\n", report.options.settings.b)?,
+    }
+    writeln!(out, "{}", tables::sizes(report.before, report.after))?;
+    if !report.passes.is_empty() {
+        writeln!(out, "\n{}", tables::steps(report))?;
+    }
+    if let Some(proof) = &report.proof {
+        writeln!(out, "\n{}", super::proofs::table(proof))?;
+    }
+    match &report.output {
+        Some(path) => writeln!(out, "\nwritten to {}", path.display()),
+        None => writeln!(out, "\nnothing was written"),
+    }
+}

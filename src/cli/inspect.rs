@@ -1,0 +1,116 @@
+//! `bcosc inspect MODEL`
+
+use std::io::{self, Write};
+
+use bcosc::{Inspection, Norms, Port, inspect};
+use bcosc_ir::TextOptions;
+
+use super::args::InspectArgs;
+use super::messages::Messages;
+use super::progress::Progress;
+use super::{tables, verify};
+
+/// Prints what a model consists of.
+pub fn run(args: &InspectArgs, messages: Messages) -> anyhow::Result<()> {
+    let progress = Progress::new(messages.animated());
+    progress.say("looking at the model");
+    let inspected = inspect(&args.model);
+    drop(progress);
+    let (found, model) = inspected?;
+    let mut out = io::stdout().lock();
+    if args.text {
+        writeln!(out, "{}", model.text(TextOptions { full: args.full }))?;
+    } else if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
+    } else {
+        print(&mut out, &found)?;
+    }
+    for warning in &found.warnings {
+        messages.warning(warning);
+    }
+    Ok(())
+}
+
+fn print(out: &mut dyn Write, found: &Inspection) -> io::Result<()> {
+    let mut table = tables::plain();
+    let mut row = |name: &str, value: String| {
+        table.add_row([name.to_owned(), value]);
+    };
+    row("model", found.model.as_ref().map_or_else(String::new, |p| p.display().to_string()));
+    if let Some(made) = &found.converted {
+        row("made by", verify::describe(made));
+    } else if !found.producer.is_empty() {
+        row("made by", found.producer.clone());
+    }
+    row("size", found.size.bytes.map(tables::bytes).unwrap_or_default());
+    row("parameters", tables::count(found.size.parameters));
+    row("nodes", tables::count(found.size.nodes as u64));
+    row("opset", opsets(found));
+    ports(&mut row, "input", &found.inputs);
+    ports(&mut row, "output", &found.outputs);
+    for (i, line) in norms(&found.norms).into_iter().enumerate() {
+        row(if i == 0 { "norms" } else { "" }, line);
+    }
+    writeln!(out, "{table}\n")?;
+
+    let mut ops: Vec<(&String, &usize)> = found.ops.iter().collect();
+    ops.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), (*name).clone()));
+    let mut table = tables::plain();
+    table.set_header(["operator", "count"]);
+    for (name, count) in ops {
+        table.add_row([name.clone(), count.to_string()]);
+    }
+    tables::align_right(&mut table, 1..2);
+    writeln!(out, "{table}")?;
+
+    for prospect in &found.recipes {
+        match (&prospect.problem, prospect.nodes) {
+            (Some(problem), _) => writeln!(out, "\nrecipe {}: {problem}", prospect.recipe)?,
+            (None, nodes) => {
+                writeln!(out, "\nrecipe {}: converts the model to {} nodes", prospect.recipe, nodes.unwrap_or(0))?;
+                let mut table = tables::plain();
+                table.set_header(["pass", "changes", "left alone"]);
+                for pass in &prospect.passes {
+                    let skips: Vec<String> = pass.skips.iter().map(|(why, n)| format!("{n} x {why}")).collect();
+                    table.add_row([pass.pass.to_owned(), pass.changes.to_string(), skips.join("\n")]);
+                }
+                tables::align_right(&mut table, 1..2);
+                writeln!(out, "{table}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn opsets(found: &Inspection) -> String {
+    let name = |domain: &str| match domain {
+        "" => "standard ONNX".to_owned(),
+        domain => domain.to_owned(),
+    };
+    let all: Vec<String> = found.opsets.iter().map(|(domain, version)| format!("{version} ({})", name(domain))).collect();
+    format!("{}, file format {}", all.join(", "), found.ir_version)
+}
+
+fn ports(row: &mut dyn FnMut(&str, String), what: &str, ports: &[Port]) {
+    for (i, port) in ports.iter().enumerate() {
+        let kind = port.kind.as_deref().unwrap_or("not a tensor");
+        row(if i == 0 { what } else { "" }, format!("{}: {kind}", port.name));
+    }
+}
+
+fn norms(norms: &Norms) -> Vec<String> {
+    let mut lines = vec![format!("{} batch norms, {} other norms", norms.batch_norms, norms.other_norms)];
+    if norms.convolutions_with_norm > 0 {
+        lines.push(format!("{} convolutions have one", norms.convolutions_with_norm));
+    }
+    if norms.convolutions_folded > 0 {
+        lines.push(format!(
+            "{} convolutions have a bias and no norm: likely folded at export, and restored when converting",
+            norms.convolutions_folded
+        ));
+    }
+    if norms.convolutions_bare > 0 {
+        lines.push(format!("{} convolutions have neither norm nor bias", norms.convolutions_bare));
+    }
+    lines
+}

@@ -1,0 +1,95 @@
+//! Errors, warnings and logs on stderr.
+
+use std::io::{self, IsTerminal, Write};
+
+use tracing::Level;
+
+use super::args::OutputArgs;
+
+/// How much is told, and in which colours.
+#[derive(Clone, Copy, Debug)]
+pub struct Messages {
+    quiet: bool,
+    verbose: u8,
+    colours: bool,
+}
+
+impl Messages {
+    /// Reads the flags and sets up logging.
+    pub fn new(args: OutputArgs) -> Self {
+        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let level = match (args.quiet, args.verbose) {
+            (true, _) | (false, 0) => None,
+            (false, 1) => Some(Level::DEBUG),
+            (false, _) => Some(Level::TRACE),
+        };
+        if let Some(level) = level {
+            let ours = ["bcosc", "bcosc_onnx", "bcosc_ir", "bcosc_passes", "bcosc_engine"];
+            let filter = ours.map(|target| format!("{target}={level}")).join(",");
+            let subscriber = tracing_subscriber::fmt()
+                .with_writer(io::stderr)
+                .with_ansi(colours)
+                .with_target(false)
+                .without_time()
+                .with_env_filter(filter);
+            // Fails only where a subscriber is set already, and none is.
+            let _ = subscriber.try_init();
+        }
+        Messages { quiet: args.quiet, verbose: args.verbose, colours }
+    }
+
+    /// Whether nothing but errors is printed.
+    pub fn quiet(self) -> bool {
+        self.quiet
+    }
+
+    /// How often `-v` was given.
+    pub fn verbose(self) -> u8 {
+        self.verbose
+    }
+
+    /// Whether a moving display may be drawn on stderr.
+    pub fn animated(self) -> bool {
+        !self.quiet && self.verbose == 0 && io::stderr().is_terminal()
+    }
+
+    /// Prints an error and what caused it.
+    pub fn error(self, error: &anyhow::Error) {
+        let mut text = error.to_string();
+        self.line("error", "31", &text);
+        for cause in error.chain().skip(1) {
+            let cause = cause.to_string();
+            // Some errors say their cause in their own words.
+            if !text.contains(&cause) {
+                self.print(&format!("  caused by: {cause}"));
+            }
+            text = cause;
+        }
+    }
+
+    /// Prints a warning.
+    pub fn warning(self, text: &str) {
+        if !self.quiet {
+            self.line("warning", "33", text);
+        }
+    }
+
+    /// Prints a note.
+    pub fn note(self, text: &str) {
+        if !self.quiet {
+            self.line("note", "36", text);
+        }
+    }
+
+    fn line(self, kind: &str, colour: &str, text: &str) {
+        match self.colours {
+            true => self.print(&format!("\x1b[1;{colour}m{kind}\x1b[0m\x1b[1m:\x1b[0m {text}")),
+            false => self.print(&format!("{kind}: {text}")),
+        }
+    }
+
+    fn print(self, line: &str) {
+        // Where stderr is gone there is nobody to tell.
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    }
+}

@@ -1,0 +1,47 @@
+//! The command line: parse, run, say what went wrong.
+
+mod args;
+mod convert;
+mod inspect;
+mod interrupt;
+mod messages;
+mod passes;
+mod progress;
+mod proofs;
+mod tables;
+mod verify;
+
+use std::io;
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use clap::Parser;
+use messages::Messages;
+
+/// Runs the command line of this process; the code is 0, or 1 after an error, or 2 for a wrong
+/// command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let messages = Messages::new(cli.output);
+    interrupt::install();
+    let done = match &cli.command {
+        Some(Command::Verify(args)) => verify::run(args, messages),
+        Some(Command::Inspect(args)) => inspect::run(args, messages),
+        None if cli.convert.list_passes => passes::run(),
+        None => convert::run(&cli.convert, messages),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of a pipe that has seen enough is no error.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            messages.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<io::Error>();
+    cause.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}

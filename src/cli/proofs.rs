@@ -1,0 +1,54 @@
+//! The figures of a proof as text.
+
+use bcosc::Proof;
+use bcosc_engine::{Agreement, ProofFigures};
+use comfy_table::Table;
+
+use super::tables;
+
+/// All of a proof's figures.
+pub fn table(proof: &Proof) -> String {
+    let mut table = header("proof");
+    row(&mut table, "exact passes at B = 1", &proof.exact);
+    if let Some(departed) = &proof.departed {
+        row(&mut table, "all passes at B = 1", departed);
+    }
+    tables::align_right(&mut table, 1..5);
+    let liveness = &proof.liveness;
+    let life = match liveness.is_alive() {
+        true => "alive",
+        false => "DEAD",
+    };
+    let samples = proof.exact.samples;
+    format!(
+        "{table}\n\nAt its own B the model is {life}: outputs are finite and vary by {} between {} images.\n\
+         {samples} seeded inputs (seed {}), tolerance {}.",
+        tables::figure(liveness.varies),
+        liveness.images,
+        proof.seed,
+        tables::figure(proof.exact.rtol),
+    )
+}
+
+/// A table of comparisons without rows.
+pub fn header(title: &str) -> Table {
+    let mut table = tables::plain();
+    table.set_header([title, "max |d|", "relative", "1 - cosine", "top-1"]);
+    table
+}
+
+/// Adds a comparison.
+pub fn row(table: &mut Table, name: &str, figures: &ProofFigures) {
+    agreement(table, name, &figures.overall);
+}
+
+/// Adds the figures of a comparison.
+pub fn agreement(table: &mut Table, name: &str, figures: &Agreement) {
+    table.add_row([
+        name.to_owned(),
+        tables::figure(figures.max_abs),
+        tables::figure(figures.max_relative),
+        tables::figure((1.0 - figures.cosine).max(0.0)),
+        format!("{:.0} %", 100.0 * figures.top1),
+    ]);
+}

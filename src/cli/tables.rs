@@ -1,0 +1,153 @@
+//! How results are laid out as text.
+
+use std::io::{self, IsTerminal};
+
+use bcosc::passes::pipeline::Step;
+use bcosc::{Report, Size};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+/// Width where there is no terminal to ask.
+const WIDTH: u16 = 80;
+
+/// A table without lines, as wide as the terminal.
+pub fn plain() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if !io::stdout().is_terminal() {
+        table.force_no_tty().set_width(WIDTH);
+    }
+    table
+}
+
+/// Sizes before and after.
+pub fn sizes(before: Size, after: Size) -> Table {
+    let mut table = plain();
+    table.set_header(["", "before", "after"]);
+    table.add_row(["nodes".to_owned(), count(before.nodes as u64), count(after.nodes as u64)]);
+    table.add_row(["parameters".to_owned(), count(before.parameters), count(after.parameters)]);
+    if let (Some(before), Some(after)) = (before.bytes, after.bytes) {
+        table.add_row(["size".to_owned(), bytes(before), bytes(after)]);
+    }
+    align_right(&mut table, 1..3);
+    table
+}
+
+/// What each pass did and what it left alone.
+pub fn steps(report: &Report) -> Table {
+    let mut table = plain();
+    table.set_header(["pass", "nodes", "what it did"]);
+    for step in &report.passes {
+        let mut lines = grouped(step.outcome.changes.iter().map(|c| (c.what.clone(), c.node.as_str())), false);
+        let skips = step.outcome.skips.iter().map(|s| (s.reason.to_string(), s.node.as_str()));
+        lines.extend(grouped(skips, true).into_iter().map(|line| format!("left {line}")));
+        if lines.is_empty() {
+            lines.push("-".to_owned());
+        }
+        table.add_row([step.pass.to_owned(), difference(step), lines.join("\n")]);
+    }
+    align_right(&mut table, 1..2);
+    table
+}
+
+fn difference(step: &Step) -> String {
+    match step.nodes_after as i64 - step.nodes_before as i64 {
+        0 => String::new(),
+        difference => format!("{difference:+}"),
+    }
+}
+
+/// How many different things a pass may say before they are only counted.
+const LARGEST_GROUPS: usize = 6;
+/// How many nodes are named.
+const NAMED: usize = 3;
+
+/// Equal texts become one line with a count, and with the nodes where `name` asks for them.
+fn grouped<'a>(entries: impl Iterator<Item = (String, &'a str)>, name: bool) -> Vec<String> {
+    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
+    for (text, node) in entries {
+        match groups.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, nodes)) => nodes.push(node),
+            None => groups.push((text, vec![node])),
+        }
+    }
+    let rest = groups.split_off(groups.len().min(LARGEST_GROUPS));
+    let mut lines: Vec<String> = groups
+        .into_iter()
+        .map(|(text, nodes)| match name {
+            true => format!("{}: {text}", named(&nodes)),
+            false if nodes.len() == 1 => format!("{}: {text}", nodes[0]),
+            false => format!("{} x {text}", nodes.len()),
+        })
+        .collect();
+    let more: usize = rest.iter().map(|(_, nodes)| nodes.len()).sum();
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
+fn named(nodes: &[&str]) -> String {
+    let shown = nodes.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    match nodes.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Sets columns of numbers against the right edge.
+pub fn align_right(table: &mut Table, columns: std::ops::Range<usize>) {
+    for column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// A number with its digits in groups.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number of bytes in a unit that suits it.
+pub fn bytes(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}
+
+/// A figure of a comparison.
+pub fn figure(value: f64) -> String {
+    match value {
+        0.0 => "0".to_owned(),
+        _ => format!("{value:.1e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_come_in_groups_of_three() {
+        assert_eq!(count(7), "7");
+        assert_eq!(count(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn equal_changes_are_counted_and_single_ones_named() {
+        let changes = [("gone".to_owned(), "a"), ("gone".to_owned(), "b"), ("new".to_owned(), "c")];
+        assert_eq!(grouped(changes.into_iter(), false), ["2 x gone", "c: new"]);
+    }
+
+    #[test]
+    fn places_left_alone_are_named() {
+        let skips = ["a", "b", "c", "d"].map(|node| ("no shape".to_owned(), node));
+        assert_eq!(grouped(skips.into_iter(), true), ["a, b, c and 1 more: no shape"]);
+    }
+}

@@ -1,0 +1,62 @@
+//! `bcosc verify A.onnx B.onnx`
+
+use std::io::{self, Write};
+
+use anyhow::bail;
+use bcosc::{Metadata, compare_models};
+
+use super::args::VerifyArgs;
+use super::convert::write_json;
+use super::messages::Messages;
+use super::progress::Progress;
+use super::{proofs, tables};
+
+/// Compares two models; an error if they do not agree.
+pub fn run(args: &VerifyArgs, messages: Messages) -> anyhow::Result<()> {
+    let progress = Progress::new(messages.animated());
+    progress.say("running both models");
+    let verification = args.inputs.into();
+    let compared = compare_models(&args.reference, &args.candidate, &args.input_shapes, &verification);
+    drop(progress);
+    let compared = compared?;
+    if let Some(path) = &args.report {
+        write_json(path, &compared)?;
+    }
+    let figures = &compared.figures;
+    if !messages.quiet() {
+        let mut out = io::stdout().lock();
+        for (path, made) in [(&args.reference, &compared.reference), (&args.candidate, &compared.candidate)] {
+            if let Some(made) = made {
+                writeln!(out, "{}: {}", path.display(), describe(made))?;
+            }
+        }
+        let mut table = proofs::header("output");
+        for (name, agreement) in &figures.outputs {
+            proofs::agreement(&mut table, name, agreement);
+        }
+        tables::align_right(&mut table, 1..5);
+        writeln!(out, "{table}")?;
+        let rtol = tables::figure(figures.rtol);
+        writeln!(out, "\n{} seeded inputs (seed {}), tolerance {rtol}", figures.samples, args.inputs.seed)?;
+    }
+    if !compared.agrees {
+        let relative = tables::figure(figures.overall.max_relative);
+        let what = match figures.overall.finite {
+            true => format!("outputs differ by {relative} relatively, more than {}", tables::figure(figures.rtol)),
+            false => "there are outputs that are infinite or not a number".to_owned(),
+        };
+        bail!("{} and {} do not agree: {what}", args.reference.display(), args.candidate.display());
+    }
+    Ok(())
+}
+
+/// What a converted model says of itself.
+pub fn describe(made: &Metadata) -> String {
+    let bias = match made.logit_bias {
+        0.0 => String::new(),
+        bias => format!(", logit bias {bias:.4}"),
+    };
+    let input = serde_json::to_value(made.input).ok();
+    let input = input.as_ref().and_then(|v| v.as_str()).unwrap_or_default().to_owned();
+    format!("B-cos model by bcosc {}, recipe {}, B = {}, input {input}{bias}", made.version, made.recipe, made.b)
+}

@@ -1,0 +1,92 @@
+//! Two models side by side: what they compute on the same seeded images.
+
+use bcosc_engine::{Outputs, ProofError, ProofFigures, compare, run_all};
+use bcosc_ir::{InterpreterError, Model, Tensor};
+use bcosc_passes::{InputContract, Normalization};
+use serde::Serialize;
+
+use crate::convert::{Read, read};
+use crate::{Error, InputShape, Metadata, Source, Verification, contract, proof};
+
+/// How one model compares with another.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The figures, by the reference's name of each output.
+    pub figures: ProofFigures,
+    /// Whether they lie within the tolerance.
+    pub agrees: bool,
+    /// What bcosc noted in the reference, if it made it.
+    pub reference: Option<Metadata>,
+    /// What bcosc noted in the candidate, if it made it.
+    pub candidate: Option<Metadata>,
+}
+
+/// Runs two models on the same seeded images and compares their outputs.
+///
+/// A model that bcosc made is fed as its input contract says, and its logit bias is taken off again.
+/// A model that takes normalised images gets them with the mean and standard deviation that either
+/// model's metadata has.
+///
+/// # Errors
+/// Where a model cannot be read or run, or the models differ in number, type or shape of outputs.
+/// Outputs that differ are no error: see [`Comparison::agrees`].
+pub fn compare_models(
+    reference: impl Into<Source>,
+    candidate: impl Into<Source>,
+    shapes: &[InputShape],
+    verification: &Verification,
+) -> Result<Comparison, Error> {
+    let read = |source| -> Result<(Read, Option<Metadata>), Error> {
+        let read = read(source, shapes)?;
+        let made = Metadata::read(&read.model, &read.label)?;
+        Ok((read, made))
+    };
+    let (a, made_a) = read(reference.into())?;
+    let (b, made_b) = read(candidate.into())?;
+    let normalization = [&made_b, &made_a].into_iter().flatten().find_map(normalization);
+    let run = |read: &Read, made: &Option<Metadata>| {
+        let outputs = run(&read.model, made.as_ref(), normalization.as_ref(), verification);
+        outputs.map_err(|source| Error::Run { what: read.label.clone(), source })
+    };
+    let (expected, found) = rayon::join(|| run(&a, &made_a), || run(&b, &made_b));
+    let (figures, agrees) = match compare(&expected?, &found?, verification.rtol) {
+        Ok(figures) => (figures, true),
+        Err(ProofError::Differs(figures)) => (*figures, false),
+        Err(error) => {
+            let problem = format!("cannot be compared with {}: {error}", a.label);
+            return Err(Error::Input { model: b.label, problem });
+        }
+    };
+    Ok(Comparison { figures, agrees, reference: made_a, candidate: made_b })
+}
+
+fn normalization(made: &Metadata) -> Option<Normalization> {
+    let known = !made.mean.is_empty() && !made.std.is_empty();
+    known.then(|| Normalization { mean: made.mean.clone(), std: made.std.clone() })
+}
+
+fn run(
+    model: &Model,
+    made: Option<&Metadata>,
+    normalization: Option<&Normalization>,
+    verification: &Verification,
+) -> Result<Vec<Outputs>, InterpreterError> {
+    let taken = made.map_or(InputContract::Same, |made| made.input);
+    let encoding = contract::encoding(taken, normalization);
+    let samples = proof::samples(verification).draw(model, &encoding);
+    let mut runs = run_all(model, &samples.map_err(|e| InterpreterError(e.to_string()))?)?;
+    let bias = made.map_or(0.0, |made| made.logit_bias);
+    if bias != 0.0 {
+        for (_, output) in runs.iter_mut().flatten() {
+            if let Some(plain) = minus(output, bias) {
+                *output = plain;
+            }
+        }
+    }
+    Ok(runs)
+}
+
+fn minus(tensor: &Tensor, bias: f64) -> Option<Tensor> {
+    let elements: Vec<f64> = tensor.to_f64s().ok()?.into_iter().map(|x| x - bias).collect();
+    Tensor::floats(tensor.dtype(), &tensor.dims(), &elements)
+}

@@ -1,0 +1,189 @@
+//! What a model consists of, and what a conversion would make of it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bcosc_ir::views::BatchNorm;
+use bcosc_ir::{Graph, Model, Use};
+use serde::Serialize;
+
+use crate::convert::{Read, read};
+use crate::{Error, Metadata, Options, Recipe, Size, Source, Verify, convert, plan, support};
+
+/// What a model consists of.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// The model file; `null` for a model in memory.
+    pub model: Option<PathBuf>,
+    /// The tool that made it, and its version.
+    pub producer: String,
+    /// Version of the file format.
+    pub ir_version: i64,
+    /// Every imported operator set: domain (empty for standard ONNX) and version.
+    pub opsets: BTreeMap<String, i64>,
+    /// How large it is.
+    pub size: Size,
+    /// Inputs without a default value, in order.
+    pub inputs: Vec<Port>,
+    /// Outputs in order.
+    pub outputs: Vec<Port>,
+    /// How often each operator occurs, nested graphs included.
+    pub ops: BTreeMap<String, usize>,
+    /// Number of local functions.
+    pub functions: usize,
+    /// Where the norms are.
+    pub norms: Norms,
+    /// What bcosc noted, if it made the model.
+    pub converted: Option<Metadata>,
+    /// What each recipe would do.
+    pub recipes: Vec<Prospect>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// An input or output.
+#[derive(Clone, Debug, Serialize)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Element type and shape, such as `float[batch,3,224,224]`; `null` for what is no tensor.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+}
+
+/// Batch norms, and convolutions that lack one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Norms {
+    /// BatchNormalization nodes.
+    pub batch_norms: usize,
+    /// Convolutions whose output goes straight into one of them.
+    pub convolutions_with_norm: usize,
+    /// Convolutions with a bias and no norm: likely folded when the model was exported.
+    pub convolutions_folded: usize,
+    /// Convolutions with neither.
+    pub convolutions_bare: usize,
+    /// Layer, group, instance and RMS norms.
+    pub other_norms: usize,
+}
+
+/// What a recipe would do to the model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Prospect {
+    /// The recipe.
+    pub recipe: &'static str,
+    /// Why it cannot convert the model; `null` where it can.
+    pub problem: Option<String>,
+    /// Passes that would change something.
+    pub passes: Vec<PassSummary>,
+    /// Number of operators afterwards; `null` where the recipe cannot convert the model.
+    pub nodes: Option<usize>,
+}
+
+/// What a pass would do to the model.
+#[derive(Clone, Debug, Serialize)]
+pub struct PassSummary {
+    /// The pass.
+    pub pass: &'static str,
+    /// How many changes it would make.
+    pub changes: usize,
+    /// Places it would leave alone: how many for each reason.
+    pub skips: BTreeMap<String, usize>,
+}
+
+/// Looks at a model.
+///
+/// # Errors
+/// Where the model cannot be read. What recipes cannot convert is no error: see [`Prospect`].
+pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> {
+    let source = source.into();
+    let Read { model, label, path, bytes, warnings } = read(source.clone(), &[])?;
+    let (producer, version) = model.producer();
+    let graph = &model.graph;
+    let kind = |value| graph.value_type(value).map(|t| t.to_string());
+    let inputs = graph.inputs().into_iter();
+    let inputs = inputs.map(|v| Port { name: graph.value_name(v).to_owned(), kind: kind(v) });
+    let outputs = graph.outputs().iter();
+    let outputs = outputs.map(|o| Port { name: o.info.name.clone().unwrap_or_default(), kind: kind(o.value) });
+    let mut ops = BTreeMap::new();
+    support::visit(graph, &mut |_, _, op| *ops.entry(op.kind()).or_insert(0) += 1);
+    let inspection = Inspection {
+        producer: format!("{producer} {version}").trim().to_owned(),
+        ir_version: model.ir_version(),
+        opsets: model.opsets().map(|(domain, version)| (domain.to_owned(), version)).collect(),
+        size: Size::of(&model, Some(bytes)),
+        inputs: inputs.collect(),
+        outputs: outputs.collect(),
+        ops,
+        functions: model.functions().len(),
+        norms: norms(graph),
+        converted: Metadata::read(&model, &label)?,
+        recipes: [Recipe::Cnn, Recipe::Vit, Recipe::Clip].map(|recipe| prospect(&source, &model, recipe)).into(),
+        model: path,
+        warnings,
+    };
+    Ok((inspection, model))
+}
+
+fn norms(graph: &Graph) -> Norms {
+    let mut norms = Norms::default();
+    for id in graph.ops() {
+        let Some(op) = graph.op(id) else { continue };
+        match op.op_type() {
+            "BatchNormalization" => norms.batch_norms += 1,
+            "LayerNormalization" | "GroupNormalization" | "InstanceNormalization" | "RMSNormalization" => {
+                norms.other_norms += 1;
+            }
+            "Conv" => {
+                let uses = graph.uses(graph.output(id, 0));
+                let is_norm = |u: &Use| matches!(u, Use::Input { node, slot: 0 } if BatchNorm::of(graph, *node).is_some());
+                match (uses.iter().any(is_norm), graph.input(id, 2).is_some()) {
+                    (true, _) => norms.convolutions_with_norm += 1,
+                    (false, true) => norms.convolutions_folded += 1,
+                    (false, false) => norms.convolutions_bare += 1,
+                }
+            }
+            _ => {}
+        }
+    }
+    norms
+}
+
+/// A conversion without proof and without output.
+fn prospect(source: &Source, model: &Model, recipe: Recipe) -> Prospect {
+    let mut found = Prospect { recipe: recipe.name(), problem: None, passes: Vec::new(), nodes: None };
+    if let Err(error) = plan::choose(model, "", recipe) {
+        found.problem = Some(match error {
+            Error::RecipeUnavailable { .. } => "not available yet".to_owned(),
+            other => other.to_string(),
+        });
+        return found;
+    }
+    let mut options = Options { recipe, ..Options::default() };
+    options.verification.when = Verify::Off;
+    match convert(source.clone(), &options) {
+        Err(error) => found.problem = Some(explain(&error)),
+        Ok(converted) => {
+            let report = converted.report;
+            found.nodes = Some(report.after.nodes);
+            for step in report.passes {
+                let mut skips = BTreeMap::new();
+                for skip in &step.outcome.skips {
+                    *skips.entry(skip.reason.to_string()).or_insert(0) += 1;
+                }
+                let changes = step.outcome.changes.len();
+                if changes > 0 || !skips.is_empty() {
+                    found.passes.push(PassSummary { pass: step.pass, changes, skips });
+                }
+            }
+        }
+    }
+    found
+}
+
+/// An error with its causes in one line.
+fn explain(error: &Error) -> String {
+    match error {
+        Error::Pass { source, .. } => source.to_string(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,331 @@
+//! The command line from outside: exit codes, what is written and printed, and what is not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+fn fixture(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "fixtures", name].iter().collect()
+}
+
+fn model() -> PathBuf {
+    fixture("resnet_tiny/model.folded.onnx")
+}
+
+fn bcosc() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bcosc"));
+    command.env_remove("RUST_LOG").env("COLUMNS", "80");
+    command
+}
+
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn finish(output: Output) -> Run {
+    Run {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn run<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
+    finish(bcosc().args(args).output().unwrap())
+}
+
+/// Converts a model; the arguments come after the model and `-o OUT`.
+fn convert(model: &Path, output: &Path, args: &[&str]) -> Run {
+    finish(bcosc().arg(model).arg("-o").arg(output).args(args).output().unwrap())
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_conversion_writes_a_model_and_tells_what_it_did() {
+    let folder = folder();
+    let done = convert(&model(), &folder.path().join("out.onnx"), &[]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    for part in ["recipe cnn, B = 2", "parameters", "bcos", "exact passes at B = 1", "written to"] {
+        assert!(done.out.contains(part), "`{part}` is missing in\n{}", done.out);
+    }
+    assert!(done.out.lines().all(|line| line.chars().count() <= 80 || line.contains('/')), "{}", done.out);
+    assert!(!done.out.contains('\x1b'));
+    assert_eq!(files(folder.path()), ["out.onnx"]);
+}
+
+#[test]
+fn quiet_prints_nothing() {
+    let folder = folder();
+    let done = convert(&model(), &folder.path().join("out.onnx"), &["-q"]);
+    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "", ""));
+}
+
+#[test]
+fn equal_runs_give_equal_bytes_whatever_the_number_of_threads() {
+    let folder = folder();
+    let mut outputs = Vec::new();
+    for (i, threads) in ["1", "4", "4"].into_iter().enumerate() {
+        let path = folder.path().join(format!("{i}.onnx"));
+        let report = folder.path().join(format!("{i}.json"));
+        let mut command = bcosc();
+        command.env("RAYON_NUM_THREADS", threads).arg(model()).arg("-o").arg(&path);
+        let done = finish(command.args(["-q", "--verify", "off"]).output().unwrap());
+        assert_eq!(done.code, 0, "{}", done.err);
+        let _ = report;
+        outputs.push(fs::read(path).unwrap());
+    }
+    assert!(outputs.iter().all(|bytes| *bytes == outputs[0]));
+}
+
+#[test]
+fn a_wrong_command_line_is_code_2_and_an_error_is_code_1() {
+    let folder = folder();
+    let out = folder.path().join("out.onnx");
+    assert_eq!(run::<&str>([]).code, 2);
+    assert_eq!(run([model()]).code, 2, "without -o");
+    for wrong in [
+        &["--b", "0.5"][..],
+        &["--skip-pass", "nonsense"],
+        &["--mean", "0.5"],
+        &["--rtol", "2"],
+        &["--samples", "1"],
+        &["--input-shapes", "x:0,3"],
+    ] {
+        let done = convert(&model(), &out, wrong);
+        assert_eq!(done.code, 2, "{wrong:?}: {}", done.err);
+    }
+    let done = convert(&model(), &out, &["--input", "rgb"]);
+    assert_eq!(done.code, 1);
+    assert!(done.err.starts_with("error: "), "{}", done.err);
+    assert!(files(folder.path()).is_empty());
+}
+
+#[test]
+fn errors_name_the_file_and_leave_no_output() {
+    let folder = folder();
+    let whole = fs::read(model()).unwrap();
+    let broken = folder.path().join("broken.onnx");
+    fs::write(&broken, &whole[..whole.len() / 2]).unwrap();
+    for input in [broken, folder.path().join("missing.onnx"), folder.path().to_owned()] {
+        let done = convert(&input, &folder.path().join("out.onnx"), &[]);
+        assert_eq!(done.code, 1, "{}", done.out);
+        assert!(done.err.contains(input.to_str().unwrap()), "{}", done.err);
+        assert!(done.out.is_empty());
+    }
+    assert_eq!(files(folder.path()), ["broken.onnx"]);
+}
+
+#[test]
+fn every_prefix_of_a_model_is_an_error() {
+    let folder = folder();
+    let whole = fs::read(model()).unwrap();
+    let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
+    for percent in (0..100).step_by(7) {
+        fs::write(&input, &whole[..whole.len() * percent / 100]).unwrap();
+        let done = convert(&input, &output, &["--verify", "off"]);
+        assert_eq!(done.code, 1, "{percent} %: {}", done.err);
+        assert!(!output.exists());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_written_is_found_out_first() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    let locked = folder.path().join("locked");
+    fs::create_dir(&locked).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
+    // Who may do anything cannot be locked out.
+    if fs::write(locked.join("probe"), "").is_err() {
+        let done = convert(&model(), &locked.join("out.onnx"), &[]);
+        assert_eq!(done.code, 1);
+        assert!(done.err.contains("out.onnx"), "{}", done.err);
+    }
+    let done = convert(&model(), &folder.path().join("nowhere/out.onnx"), &[]);
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("nowhere"), "{}", done.err);
+}
+
+#[test]
+fn a_model_can_be_replaced_by_its_conversion() {
+    let folder = folder();
+    let path = folder.path().join("model.onnx");
+    fs::copy(model(), &path).unwrap();
+    let elsewhere = folder.path().join("elsewhere.onnx");
+    assert_eq!(convert(&path, &elsewhere, &["-q", "--verify", "off"]).code, 0);
+    assert_eq!(convert(&path, &path, &["-q", "--verify", "off"]).code, 0);
+    assert!(fs::read(&path).unwrap() == fs::read(&elsewhere).unwrap());
+}
+
+#[test]
+fn a_converted_model_is_not_converted_again() {
+    let folder = folder();
+    let (once, twice) = (folder.path().join("once.onnx"), folder.path().join("twice.onnx"));
+    assert_eq!(convert(&model(), &once, &["-q", "--verify", "off"]).code, 0);
+    let done = convert(&once, &twice, &[]);
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("already"), "{}", done.err);
+    assert!(!twice.exists());
+}
+
+#[test]
+fn recipe_none_copies_the_model() {
+    let folder = folder();
+    for name in ["model.onnx", "model.folded.onnx", "model.opset13.onnx"] {
+        let (input, output) = (fixture("densenet_tiny").join(name), folder.path().join(name));
+        let done = convert(&input, &output, &["--recipe", "none"]);
+        assert_eq!(done.code, 0, "{}", done.err);
+        let [before, after] = [&input, &output].map(|path| bcosc_onnx::read(path).unwrap().model);
+        assert!(before == after, "{name}");
+    }
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let folder = folder();
+    let out = folder.path().join("out.onnx");
+    let done = convert(&model(), &out, &["--dry-run", "--verify", "off"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.out.contains("nothing was written"), "{}", done.out);
+    assert_eq!(run([model().to_str().unwrap(), "--dry-run", "--verify", "off"]).code, 0);
+    assert!(files(folder.path()).is_empty());
+}
+
+#[test]
+fn a_recipe_that_is_not_there_says_what_to_do() {
+    let folder = folder();
+    let done = convert(&model(), &folder.path().join("out.onnx"), &["--recipe", "vit"]);
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("not available yet") && done.err.contains("`cnn`"), "{}", done.err);
+}
+
+#[test]
+fn every_pass_can_be_dumped() {
+    let folder = folder();
+    let dump = folder.path().join("ir");
+    let args = ["--verify", "off", "-q", "--dump-ir", dump.to_str().unwrap(), "--stop-after", "fold-constants"];
+    assert_eq!(convert(&model(), &folder.path().join("out.onnx"), &args).code, 0);
+    let names = files(&dump);
+    assert_eq!(names[0], "00-original.txt");
+    assert!(names.last().unwrap().ends_with("-fold-constants.txt"), "{names:?}");
+    assert!(fs::read_to_string(dump.join("00-original.txt")).unwrap().contains("Conv"));
+}
+
+#[test]
+fn the_report_says_what_the_table_says() {
+    let folder = folder();
+    let path = folder.path().join("report.json");
+    let out = folder.path().join("out.onnx");
+    let done = convert(&model(), &out, &["-q", "--report", path.to_str().unwrap()]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let report: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(report["bcosc"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(report["recipe"], "cnn");
+    assert_eq!(report["options"]["settings"]["b"], 2.0);
+    assert_eq!(report["after"]["bytes"], fs::metadata(&out).unwrap().len());
+    assert!(report["before"]["nodes"].as_u64().unwrap() > 0);
+    let passes = report["passes"].as_array().unwrap();
+    assert!(passes.iter().any(|p| p["pass"] == "bcos" && !p["outcome"]["changes"].as_array().unwrap().is_empty()));
+    assert!(report["proof"]["exact"]["overall"]["max_relative"].as_f64().unwrap() < 1e-4);
+    assert!(report["proof"]["departed"]["overall"]["max_relative"].as_f64().unwrap() < 1e-4);
+    assert_eq!(report["proof"]["liveness"]["finite"], true);
+}
+
+#[test]
+fn verify_compares_two_models() {
+    let folder = folder();
+    let out = folder.path().join("out.onnx");
+    let same = ["--b", "1", "--keep-biases", "--keep-max-pool", "--input", "add-inverse", "--normalization", "imagenet"];
+    assert_eq!(convert(&model(), &out, &[&same[..], &["-q", "--verify", "off"]].concat()).code, 0);
+    let compare = |a: &Path, b: &Path| finish(bcosc().arg("verify").arg(a).arg(b).output().unwrap());
+    let done = compare(&model(), &out);
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    assert!(done.out.contains("input add-inverse"), "{}", done.out);
+
+    assert_eq!(convert(&model(), &out, &["-q", "--verify", "off"]).code, 0);
+    let done = compare(&model(), &out);
+    assert_eq!(done.code, 1, "{}", done.out);
+    assert!(done.err.contains("do not agree"), "{}", done.err);
+    let done = compare(&model(), &fixture("densenet_tiny/model.folded.onnx"));
+    assert_eq!(done.code, 1, "{}", done.out);
+}
+
+#[test]
+fn inspect_says_what_a_model_consists_of() {
+    let done = run(["inspect", model().to_str().unwrap()]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    for part in ["Conv", "likely folded", "recipe cnn: converts", "recipe vit: not available yet"] {
+        assert!(done.out.contains(part), "`{part}` is missing in\n{}", done.out);
+    }
+    let done = run(["inspect", "--json", model().to_str().unwrap()]);
+    let json: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(json["outputs"].as_array().unwrap().len(), 1);
+    let done = run(["inspect", "--text", model().to_str().unwrap()]);
+    assert!(done.out.contains("Conv"), "{}", done.out);
+}
+
+#[test]
+fn a_closed_pipe_is_no_panic() {
+    use std::process::Stdio;
+    let mut child = bcosc()
+        .args(["inspect", "--text", "--full"])
+        .arg(model())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success());
+}
+
+#[test]
+fn calibration_needs_to_know_the_normalisation() {
+    let folder = folder();
+    let images = folder.path().join("images");
+    fs::create_dir(&images).unwrap();
+    let done = convert(&model(), &folder.path().join("out.onnx"), &["--calibrate", images.to_str().unwrap()]);
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("--normalization"), "{}", done.err);
+}
+
+#[test]
+fn passes_are_listed() {
+    let done = run(["--list-passes"]);
+    assert_eq!(done.code, 0);
+    insta::assert_snapshot!("list-passes", done.out);
+}
+
+#[test]
+fn help_fits_the_terminal() {
+    for (name, args) in [
+        ("help", &["--help"][..]),
+        ("help-verify", &["verify", "--help"]),
+        ("help-inspect", &["inspect", "--help"]),
+    ] {
+        let done = run(args);
+        assert_eq!(done.code, 0);
+        insta::assert_snapshot!(name, done.out);
+    }
+}
+
+#[test]
+fn version_is_short() {
+    assert_eq!(run(["-V"]).out, format!("bcosc {}\n", env!("CARGO_PKG_VERSION")));
+}
