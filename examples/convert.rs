@@ -25,10 +25,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let written = converted.write(&output, &Default::default())?;
 
     let report = &converted.report;
-    println!("{} operators became {}", report.before.nodes, report.after.nodes);
+    println!(
+        "{} operators became {}",
+        report.before.nodes, report.after.nodes
+    );
     if let Some(proof) = &report.proof {
-        println!("at B = 1 it differs from the original by {:.1e}", proof.exact.overall.max_relative);
+        println!(
+            "at B = 1 it differs from the original by {:.1e}",
+            proof.exact.overall.max_relative
+        );
     }
-    println!("{output}: {} bytes, takes [x, 1-x] in [0, 1]", written.bytes);
+    println!(
+        "{output}: {} bytes, takes [x, 1-x] in [0, 1]",
+        written.bytes
+    );
     Ok(())
 }

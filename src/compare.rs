@@ -43,10 +43,21 @@ pub fn compare_models(
     };
     let (a, made_a) = read(reference.into())?;
     let (b, made_b) = read(candidate.into())?;
-    let normalization = [&made_b, &made_a].into_iter().flatten().find_map(normalization);
+    let normalization = [&made_b, &made_a]
+        .into_iter()
+        .flatten()
+        .find_map(normalization);
     let run = |read: &Read, made: &Option<Metadata>| {
-        let outputs = run(&read.model, made.as_ref(), normalization.as_ref(), verification);
-        outputs.map_err(|source| Error::Run { what: read.label.clone(), source })
+        let outputs = run(
+            &read.model,
+            made.as_ref(),
+            normalization.as_ref(),
+            verification,
+        );
+        outputs.map_err(|source| Error::Run {
+            what: read.label.clone(),
+            source,
+        })
     };
     let (expected, found) = rayon::join(|| run(&a, &made_a), || run(&b, &made_b));
     let (figures, agrees) = match compare(&expected?, &found?, verification.rtol) {
@@ -54,15 +65,26 @@ pub fn compare_models(
         Err(ProofError::Differs(figures)) => (*figures, false),
         Err(error) => {
             let problem = format!("cannot be compared with {}: {error}", a.label);
-            return Err(Error::Input { model: b.label, problem });
+            return Err(Error::Input {
+                model: b.label,
+                problem,
+            });
         }
     };
-    Ok(Comparison { figures, agrees, reference: made_a, candidate: made_b })
+    Ok(Comparison {
+        figures,
+        agrees,
+        reference: made_a,
+        candidate: made_b,
+    })
 }
 
 fn normalization(made: &Metadata) -> Option<Normalization> {
     let known = !made.mean.is_empty() && !made.std.is_empty();
-    known.then(|| Normalization { mean: made.mean.clone(), std: made.std.clone() })
+    known.then(|| Normalization {
+        mean: made.mean.clone(),
+        std: made.std.clone(),
+    })
 }
 
 fn run(
@@ -74,7 +96,10 @@ fn run(
     let taken = made.map_or(InputContract::Same, |made| made.input);
     let encoding = contract::encoding(taken, normalization);
     let samples = proof::samples(verification).draw(model, &encoding);
-    let mut runs = run_all(model, &samples.map_err(|e| InterpreterError(e.to_string()))?)?;
+    let mut runs = run_all(
+        model,
+        &samples.map_err(|e| InterpreterError(e.to_string()))?,
+    )?;
     let bias = made.map_or(0.0, |made| made.logit_bias);
     if bias != 0.0 {
         for (_, output) in runs.iter_mut().flatten() {
@@ -87,6 +112,11 @@ fn run(
 }
 
 fn minus(tensor: &Tensor, bias: f64) -> Option<Tensor> {
-    let elements: Vec<f64> = tensor.to_f64s().ok()?.into_iter().map(|x| x - bias).collect();
+    let elements: Vec<f64> = tensor
+        .to_f64s()
+        .ok()?
+        .into_iter()
+        .map(|x| x - bias)
+        .collect();
     Tensor::floats(tensor.dtype(), &tensor.dims(), &elements)
 }

@@ -18,7 +18,12 @@ impl Images {
     ///
     /// Without a normalisation, contract `same` gets the raw values. `normalization` has one number
     /// a channel, or one for all.
-    pub fn tensor(&self, contract: InputContract, normalization: Option<&Normalization>, dtype: DataType) -> Option<Tensor> {
+    pub fn tensor(
+        &self,
+        contract: InputContract,
+        normalization: Option<&Normalization>,
+        dtype: DataType,
+    ) -> Option<Tensor> {
         let mut dims = self.dims.clone();
         let elements: Vec<f64> = match contract {
             InputContract::Rgb => self.values().collect(),
@@ -38,7 +43,13 @@ impl Images {
                 let image = self.data.len() / (dims[0].max(1) as usize);
                 let images = self.data.chunks(image.max(1));
                 let plain = |x: &f32| f64::from(*x);
-                images.flat_map(|x| x.iter().map(plain).chain(x.iter().map(|x| 1.0 - f64::from(*x)))).collect()
+                images
+                    .flat_map(|x| {
+                        x.iter()
+                            .map(plain)
+                            .chain(x.iter().map(|x| 1.0 - f64::from(*x)))
+                    })
+                    .collect()
             }
         };
         Tensor::floats(dtype, &dims, &elements)
@@ -55,7 +66,11 @@ impl Images {
 }
 
 fn of_channel(numbers: &[f64], channel: usize) -> f64 {
-    numbers.get(channel).or(numbers.first()).copied().unwrap_or_default()
+    numbers
+        .get(channel)
+        .or(numbers.first())
+        .copied()
+        .unwrap_or_default()
 }
 
 /// Where nothing is known of how images were normalised, this makes them about as large.
@@ -66,8 +81,14 @@ pub(crate) fn encoding(contract: InputContract, normalization: Option<&Normaliza
     match (contract, normalization) {
         (InputContract::AddInverse, _) => Encoding::WithInverse,
         (InputContract::Rgb, _) => Encoding::Raw,
-        (InputContract::Same, Some(n)) => Encoding::Normalized { mean: n.mean.clone(), std: n.std.clone() },
-        (InputContract::Same, None) => Encoding::Normalized { mean: vec![TYPICAL.0], std: vec![TYPICAL.1] },
+        (InputContract::Same, Some(n)) => Encoding::Normalized {
+            mean: n.mean.clone(),
+            std: n.std.clone(),
+        },
+        (InputContract::Same, None) => Encoding::Normalized {
+            mean: vec![TYPICAL.0],
+            std: vec![TYPICAL.1],
+        },
     }
 }
 
@@ -89,7 +110,10 @@ pub(crate) fn image_input(model: &Model) -> Option<Value> {
 }
 
 pub(crate) fn is_float(dtype: DataType) -> bool {
-    matches!(dtype, DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16)
+    matches!(
+        dtype,
+        DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16
+    )
 }
 
 #[cfg(test)]
@@ -97,20 +121,33 @@ mod tests {
     use super::*;
 
     fn two_channels() -> Images {
-        Images { dims: vec![2, 2, 1, 1], data: vec![0.0, 0.25, 0.5, 1.0] }
+        Images {
+            dims: vec![2, 2, 1, 1],
+            data: vec![0.0, 0.25, 0.5, 1.0],
+        }
     }
 
     #[test]
     fn inverse_channels_follow_each_image() {
-        let tensor = two_channels().tensor(InputContract::AddInverse, None, DataType::Float).unwrap();
+        let tensor = two_channels()
+            .tensor(InputContract::AddInverse, None, DataType::Float)
+            .unwrap();
         assert_eq!(tensor.dims(), [2, 4, 1, 1]);
-        assert_eq!(tensor.to_f32s().unwrap(), [0.0, 0.25, 1.0, 0.75, 0.5, 1.0, 0.5, 0.0]);
+        assert_eq!(
+            tensor.to_f32s().unwrap(),
+            [0.0, 0.25, 1.0, 0.75, 0.5, 1.0, 0.5, 0.0]
+        );
     }
 
     #[test]
     fn each_channel_is_normalised_with_its_own_numbers() {
-        let normalization = Normalization { mean: vec![0.0, 0.25], std: vec![0.5, 0.25] };
-        let tensor = two_channels().tensor(InputContract::Same, Some(&normalization), DataType::Float).unwrap();
+        let normalization = Normalization {
+            mean: vec![0.0, 0.25],
+            std: vec![0.5, 0.25],
+        };
+        let tensor = two_channels()
+            .tensor(InputContract::Same, Some(&normalization), DataType::Float)
+            .unwrap();
         assert_eq!(tensor.to_f32s().unwrap(), [0.0, 0.0, 1.0, 3.0]);
     }
 }

@@ -32,7 +32,11 @@ impl Converted {
     ///
     /// # Errors
     /// [`Error::Write`] if the output cannot be written.
-    pub fn write(&mut self, path: impl AsRef<Path>, options: &WriteOptions) -> Result<Written, Error> {
+    pub fn write(
+        &mut self,
+        path: impl AsRef<Path>,
+        options: &WriteOptions,
+    ) -> Result<Written, Error> {
         let path = path.as_ref();
         let written = bcosc_onnx::write(&self.model.to_proto(), path, options)?;
         self.report.after.bytes = Some(written.bytes);
@@ -68,7 +72,13 @@ pub fn convert_with(
 ) -> Result<Converted, Error> {
     options.validate()?;
     watch(Event::Stage(Stage::Read));
-    let Read { model: original, label, path, bytes, mut warnings } = read(source.into(), &options.input_shapes)?;
+    let Read {
+        model: original,
+        label,
+        path,
+        bytes,
+        mut warnings,
+    } = read(source.into(), &options.input_shapes)?;
     let recipe = plan::choose(&original, &label, options.recipe)?;
     let passes = plan::list(recipe, &options.passes, options.settings.opset.is_some())?;
     let before = Size::of(&original, Some(bytes));
@@ -88,7 +98,10 @@ pub fn convert_with(
     report.after.bytes = None;
     if passes.is_empty() {
         report.warnings = warnings;
-        return Ok(Converted { model: original, report });
+        return Ok(Converted {
+            model: original,
+            report,
+        });
     }
     watch(Event::Imported { model: &original });
     support::check(&original, &label)?;
@@ -97,19 +110,36 @@ pub fn convert_with(
     let calibration = match &options.calibration {
         Some(calibration) => {
             watch(Event::Stage(Stage::Images));
-            Some(calibration_batch(&original, &label, &settings, calibration)?)
+            Some(calibration_batch(
+                &original,
+                &label,
+                &settings,
+                calibration,
+            )?)
         }
         None => None,
     };
     watch(Event::Stage(Stage::Passes));
     let mut model = original.clone();
-    let context = Context { settings: &settings, interpreter: &Tract, calibration: calibration.as_ref() };
+    let context = Context {
+        settings: &settings,
+        interpreter: &Tract,
+        calibration: calibration.as_ref(),
+    };
     let mut index = 0;
     let steps = pipeline::run(&mut model, &passes, &context, |step, model| {
-        watch(Event::Pass { step, model, index, count: passes.len() });
+        watch(Event::Pass {
+            step,
+            model,
+            index,
+            count: passes.len(),
+        });
         index += 1;
     });
-    report.passes = steps.map_err(|source| Error::Pass { model: label.clone(), source })?;
+    report.passes = steps.map_err(|source| Error::Pass {
+        model: label.clone(),
+        source,
+    })?;
     if recipe != Recipe::None {
         describe(&model, &settings, recipe, &passes).write(&mut model);
     }
@@ -146,19 +176,35 @@ pub(crate) struct Read {
 
 /// Reads a model and builds its graph.
 pub(crate) fn read(source: Source, shapes: &[crate::InputShape]) -> Result<Read, Error> {
-    let ModelFile { model: mut proto, path, bytes, unknown_fields } = match source {
+    let ModelFile {
+        model: mut proto,
+        path,
+        bytes,
+        unknown_fields,
+    } = match source {
         Source::Path(path) => bcosc_onnx::read(&path)?,
         Source::Bytes(bytes) => bcosc_onnx::decode(bytes)?,
     };
-    let label = path.as_ref().map_or_else(|| "model in memory".to_owned(), |p| p.display().to_string());
+    let label = path
+        .as_ref()
+        .map_or_else(|| "model in memory".to_owned(), |p| p.display().to_string());
     if let Some(graph) = proto.graph.as_deref_mut()
         && !shapes.is_empty()
     {
         reshape::apply(graph, shapes, &label)?;
     }
     let warnings = describe_unknown(&unknown_fields).into_iter().collect();
-    let model = Model::from_proto(proto).map_err(|source| Error::Import { model: label.clone(), source })?;
-    Ok(Read { model, label, path, bytes, warnings })
+    let model = Model::from_proto(proto).map_err(|source| Error::Import {
+        model: label.clone(),
+        source,
+    })?;
+    Ok(Read {
+        model,
+        label,
+        path,
+        bytes,
+        warnings,
+    })
 }
 
 /// The settings with a mean and a standard deviation for every channel of this model.
@@ -166,7 +212,11 @@ fn settings_for(model: &Model, settings: &Settings) -> Settings {
     let mut settings = settings.clone();
     if let Some(normalization) = &mut settings.normalization {
         let channels = channels(model).unwrap_or(0);
-        let length = normalization.mean.len().max(normalization.std.len()).max(channels);
+        let length = normalization
+            .mean
+            .len()
+            .max(normalization.std.len())
+            .max(channels);
         for numbers in [&mut normalization.mean, &mut normalization.std] {
             if let [only] = numbers[..] {
                 numbers.resize(length, only);
@@ -178,7 +228,10 @@ fn settings_for(model: &Model, settings: &Settings) -> Settings {
 
 /// Channels of the model's image input.
 fn channels(model: &Model) -> Option<usize> {
-    let shape = model.graph.value_type(contract::image_input(model)?)?.shape?;
+    let shape = model
+        .graph
+        .value_type(contract::image_input(model)?)?
+        .shape?;
     usize::try_from(shape.get(1)?.known()?).ok()
 }
 
@@ -189,23 +242,39 @@ fn calibration_batch(
     settings: &Settings,
     calibration: &Calibration,
 ) -> Result<Tensors, Error> {
-    let fail = |problem: &str| Error::Input { model: label.to_owned(), problem: problem.to_owned() };
-    let input = contract::image_input(model)
-        .ok_or_else(|| fail("there is not exactly one input that takes images, so it cannot be calibrated"))?;
+    let fail = |problem: &str| Error::Input {
+        model: label.to_owned(),
+        problem: problem.to_owned(),
+    };
+    let input = contract::image_input(model).ok_or_else(|| {
+        fail("there is not exactly one input that takes images, so it cannot be calibrated")
+    })?;
     let name = model.graph.value_name(input).to_owned();
     let declared = model.graph.value_type(input);
     let shape = declared.as_ref().and_then(|t| t.shape.clone());
     let (Some(declared), Some(shape)) = (declared, shape) else {
-        return Err(fail("the shape of the image input is not known; give it with --input-shapes"));
+        return Err(fail(
+            "the shape of the image input is not known; give it with --input-shapes",
+        ));
     };
-    if shape.first().and_then(Dim::known).is_some_and(|batch| batch < 2) {
-        return Err(fail("its batch size is fixed, and calibration needs several images at once; export it with a dynamic batch"));
+    if shape
+        .first()
+        .and_then(Dim::known)
+        .is_some_and(|batch| batch < 2)
+    {
+        return Err(fail(
+            "its batch size is fixed, and calibration needs several images at once; export it with a dynamic batch",
+        ));
     }
     if images::is_array(&calibration.source) {
         let (dims, data) = images::read_array(calibration)?;
         let elements: Vec<f64> = data.into_iter().map(f64::from).collect();
         let tensor = Tensor::floats(declared.dtype, &dims, &elements);
-        return Ok([(name, tensor.ok_or_else(|| fail("the image input is not floating point"))?)].into());
+        return Ok([(
+            name,
+            tensor.ok_or_else(|| fail("the image input is not floating point"))?,
+        )]
+        .into());
     }
     if settings.input == InputContract::Same && settings.normalization.is_none() {
         return Err(Error::Options(
@@ -214,14 +283,33 @@ fn calibration_batch(
                 .to_owned(),
         ));
     }
-    let side = |axis: usize| shape.get(axis).and_then(Dim::known).and_then(|d| usize::try_from(d).ok());
-    let (4, Some(channels)) = (shape.len(), side(1)) else {
-        return Err(fail("its input does not take pictures: [N, C, H, W] with a known C is needed; give a .npy array instead"));
+    let side = |axis: usize| {
+        shape
+            .get(axis)
+            .and_then(Dim::known)
+            .and_then(|d| usize::try_from(d).ok())
     };
-    let frame = Frame { channels, height: side(2), width: side(3) };
+    let (4, Some(channels)) = (shape.len(), side(1)) else {
+        return Err(fail(
+            "its input does not take pictures: [N, C, H, W] with a known C is needed; give a .npy array instead",
+        ));
+    };
+    let frame = Frame {
+        channels,
+        height: side(2),
+        width: side(3),
+    };
     let images = images::read_folder(calibration, frame)?;
-    let tensor = images.tensor(settings.input, settings.normalization.as_ref(), declared.dtype);
-    Ok([(name, tensor.ok_or_else(|| fail("the image input is not floating point"))?)].into())
+    let tensor = images.tensor(
+        settings.input,
+        settings.normalization.as_ref(),
+        declared.dtype,
+    );
+    Ok([(
+        name,
+        tensor.ok_or_else(|| fail("the image input is not floating point"))?,
+    )]
+    .into())
 }
 
 /// What the model says about itself afterwards.
@@ -233,11 +321,17 @@ fn describe(model: &Model, settings: &Settings, recipe: Recipe, passes: &Passes)
         recipe: recipe.name().to_owned(),
         b: if ran("bcos") { settings.b } else { 1.0 },
         input: plan::contract(passes, settings.input),
-        mean: normalization.as_ref().map(|n| n.mean.clone()).unwrap_or_default(),
+        mean: normalization
+            .as_ref()
+            .map(|n| n.mean.clone())
+            .unwrap_or_default(),
         std: normalization.map(|n| n.std).unwrap_or_default(),
         normalization_absorbed: settings.absorb_normalization,
         // The pass that adds it knows the number of classes, and has noted the result.
-        logit_bias: model.metadata(LOGIT_BIAS).and_then(|bias| bias.parse().ok()).unwrap_or(0.0),
+        logit_bias: model
+            .metadata(LOGIT_BIAS)
+            .and_then(|bias| bias.parse().ok())
+            .unwrap_or(0.0),
         biases_kept: settings.keep_biases || !ran("remove-biases"),
         deploy: settings.deploy,
     }

@@ -29,7 +29,9 @@ pub enum Error {
         source: ImportError,
     },
     /// The model came out of a conversion.
-    #[error("{model} is a B-cos model already (bcosc {version} made it, B = {b}); convert the model that it was made from")]
+    #[error(
+        "{model} is a B-cos model already (bcosc {version} made it, B = {b}); convert the model that it was made from"
+    )]
     AlreadyConverted {
         /// The file.
         model: String,
@@ -166,7 +168,11 @@ pub struct UnsupportedOp {
 
 impl fmt::Display for UnsupportedOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} node \"{}\" (opset {})", self.op, self.node, self.opset)
+        write!(
+            f,
+            "{} node \"{}\" (opset {})",
+            self.op, self.node, self.opset
+        )
     }
 }
 
@@ -174,7 +180,11 @@ impl fmt::Display for UnsupportedOp {
 const NAMED: usize = 5;
 
 fn list_ops(ops: &[UnsupportedOp], advice: &str) -> String {
-    let named: Vec<String> = ops.iter().take(NAMED).map(UnsupportedOp::to_string).collect();
+    let named: Vec<String> = ops
+        .iter()
+        .take(NAMED)
+        .map(UnsupportedOp::to_string)
+        .collect();
     let more = match ops.len().saturating_sub(NAMED) {
         0 => String::new(),
         count => format!(" and {count} more"),
@@ -183,5 +193,7 @@ fn list_ops(ops: &[UnsupportedOp], advice: &str) -> String {
 }
 
 fn did_you_mean(similar: &Option<&'static str>) -> String {
-    similar.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+    similar
+        .map(|name| format!("; did you mean `{name}`?"))
+        .unwrap_or_default()
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use bcosc_engine::Tract;
 use bcosc_ir::views::BatchNorm;
 use bcosc_ir::{Graph, Model, Use};
+use bcosc_passes::{Context, Settings, pipeline, recipe};
 use serde::Serialize;
 
 use crate::convert::{Read, read};
@@ -96,32 +98,67 @@ pub struct PassSummary {
 /// Where the model cannot be read. What recipes cannot convert is no error: see [`Prospect`].
 pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> {
     let source = source.into();
-    let Read { model, label, path, bytes, warnings } = read(source.clone(), &[])?;
+    let Read {
+        model,
+        label,
+        path,
+        bytes,
+        warnings,
+    } = read(source.clone(), &[])?;
     let (producer, version) = model.producer();
     let graph = &model.graph;
     let kind = |value| graph.value_type(value).map(|t| t.to_string());
     let inputs = graph.inputs().into_iter();
-    let inputs = inputs.map(|v| Port { name: graph.value_name(v).to_owned(), kind: kind(v) });
+    let inputs = inputs.map(|v| Port {
+        name: graph.value_name(v).to_owned(),
+        kind: kind(v),
+    });
     let outputs = graph.outputs().iter();
-    let outputs = outputs.map(|o| Port { name: o.info.name.clone().unwrap_or_default(), kind: kind(o.value) });
+    let outputs = outputs.map(|o| Port {
+        name: o.info.name.clone().unwrap_or_default(),
+        kind: kind(o.value),
+    });
     let mut ops = BTreeMap::new();
-    support::visit(graph, &mut |_, _, op| *ops.entry(op.kind()).or_insert(0) += 1);
+    support::visit(graph, &mut |_, _, op| {
+        *ops.entry(op.kind()).or_insert(0) += 1
+    });
     let inspection = Inspection {
         producer: format!("{producer} {version}").trim().to_owned(),
         ir_version: model.ir_version(),
-        opsets: model.opsets().map(|(domain, version)| (domain.to_owned(), version)).collect(),
+        opsets: model
+            .opsets()
+            .map(|(domain, version)| (domain.to_owned(), version))
+            .collect(),
         size: Size::of(&model, Some(bytes)),
         inputs: inputs.collect(),
         outputs: outputs.collect(),
         ops,
         functions: model.functions().len(),
-        norms: norms(graph),
+        norms: norms(&canonical(&model).graph),
         converted: Metadata::read(&model, &label)?,
-        recipes: [Recipe::Cnn, Recipe::Vit, Recipe::Clip].map(|recipe| prospect(&source, &model, recipe)).into(),
+        recipes: [Recipe::Cnn, Recipe::Vit, Recipe::Clip]
+            .map(|recipe| prospect(&source, &model, recipe))
+            .into(),
         model: path,
         warnings,
     };
     Ok((inspection, model))
+}
+
+/// The model without what exporters leave lying about, such as biases of zero; as it came where
+/// that fails.
+fn canonical(model: &Model) -> Model {
+    let settings = Settings::default();
+    let context = Context {
+        settings: &settings,
+        interpreter: &Tract,
+        calibration: None,
+    };
+    let mut canonical = model.clone();
+    match pipeline::run(&mut canonical, recipe::CANONICAL, &context, |_, _| {}) {
+        Ok(_) => canonical,
+        Err(_) => model.clone(),
+    }
 }
 
 fn norms(graph: &Graph) -> Norms {
@@ -130,7 +167,10 @@ fn norms(graph: &Graph) -> Norms {
         let Some(op) = graph.op(id) else { continue };
         match op.op_type() {
             "BatchNormalization" => norms.batch_norms += 1,
-            "LayerNormalization" | "GroupNormalization" | "InstanceNormalization" | "RMSNormalization" => {
+            "LayerNormalization"
+            | "GroupNormalization"
+            | "InstanceNormalization"
+            | "RMSNormalization" => {
                 norms.other_norms += 1;
             }
             "Conv" => {
@@ -150,7 +190,12 @@ fn norms(graph: &Graph) -> Norms {
 
 /// A conversion without proof and without output.
 fn prospect(source: &Source, model: &Model, recipe: Recipe) -> Prospect {
-    let mut found = Prospect { recipe: recipe.name(), problem: None, passes: Vec::new(), nodes: None };
+    let mut found = Prospect {
+        recipe: recipe.name(),
+        problem: None,
+        passes: Vec::new(),
+        nodes: None,
+    };
     if let Err(error) = plan::choose(model, "", recipe) {
         found.problem = Some(match error {
             Error::RecipeUnavailable { .. } => "not available yet".to_owned(),
@@ -158,7 +203,10 @@ fn prospect(source: &Source, model: &Model, recipe: Recipe) -> Prospect {
         });
         return found;
     }
-    let mut options = Options { recipe, ..Options::default() };
+    let mut options = Options {
+        recipe,
+        ..Options::default()
+    };
     options.verification.when = Verify::Off;
     match convert(source.clone(), &options) {
         Err(error) => found.problem = Some(explain(&error)),
@@ -172,7 +220,11 @@ fn prospect(source: &Source, model: &Model, recipe: Recipe) -> Prospect {
                 }
                 let changes = step.outcome.changes.len();
                 if changes > 0 || !skips.is_empty() {
-                    found.passes.push(PassSummary { pass: step.pass, changes, skips });
+                    found.passes.push(PassSummary {
+                        pass: step.pass,
+                        changes,
+                        skips,
+                    });
                 }
             }
         }

@@ -45,7 +45,9 @@ pub use convert::{Converted, convert, convert_with};
 pub use error::{Error, UnsupportedOp};
 pub use inspect::{Inspection, Norms, PassSummary, Port, Prospect, inspect};
 pub use metadata::Metadata;
-pub use options::{Calibration, InputShape, Options, Preset, Recipe, Selection, Source, Verification, Verify};
+pub use options::{
+    Calibration, InputShape, Options, Preset, Recipe, Selection, Source, Verification, Verify,
+};
 pub use plan::all_passes;
 pub use progress::{Event, Stage};
 pub use proof::{Failure, Proof};

@@ -75,10 +75,14 @@ impl Metadata {
         }
         let entries = Entries { model, label };
         let contract = entries.text(INPUT, "same");
-        let input = [InputContract::Same, InputContract::AddInverse, InputContract::Rgb]
-            .into_iter()
-            .find(|c| contract_name(*c) == contract)
-            .ok_or_else(|| entries.error(INPUT, contract, "`same`, `add-inverse` or `rgb`"))?;
+        let input = [
+            InputContract::Same,
+            InputContract::AddInverse,
+            InputContract::Rgb,
+        ]
+        .into_iter()
+        .find(|c| contract_name(*c) == contract)
+        .ok_or_else(|| entries.error(INPUT, contract, "`same`, `add-inverse` or `rgb`"))?;
         Ok(Some(Metadata {
             version: entries.text(VERSION, "").to_owned(),
             recipe: entries.text(RECIPE, "").to_owned(),
@@ -104,7 +108,12 @@ impl<'a> Entries<'a> {
         self.model.metadata(key).unwrap_or(default)
     }
 
-    fn parse<T: FromStr>(&self, key: &'static str, default: T, expected: &'static str) -> Result<T, Error> {
+    fn parse<T: FromStr>(
+        &self,
+        key: &'static str,
+        default: T,
+        expected: &'static str,
+    ) -> Result<T, Error> {
         match self.model.metadata(key) {
             None => Ok(default),
             Some(value) => value.parse().map_err(|_| self.error(key, value, expected)),
@@ -120,7 +129,12 @@ impl<'a> Entries<'a> {
     }
 
     fn error(&self, key: &'static str, value: &str, expected: &'static str) -> Error {
-        Error::Metadata { model: self.label.to_owned(), key, value: value.to_owned(), expected }
+        Error::Metadata {
+            model: self.label.to_owned(),
+            key,
+            value: value.to_owned(),
+            expected,
+        }
     }
 }
 

@@ -124,7 +124,12 @@ pub struct Verification {
 
 impl Default for Verification {
     fn default() -> Self {
-        Verification { when: Verify::Final, rtol: 1e-4, samples: 4, seed: 0 }
+        Verification {
+            when: Verify::Final,
+            rtol: 1e-4,
+            samples: 4,
+            seed: 0,
+        }
     }
 }
 
@@ -144,7 +149,10 @@ impl Calibration {
 
     /// Calibration on at most [`Calibration::IMAGES`] images.
     pub fn new(source: impl Into<PathBuf>) -> Self {
-        Calibration { source: source.into(), images: Self::IMAGES }
+        Calibration {
+            source: source.into(),
+            images: Self::IMAGES,
+        }
     }
 }
 
@@ -171,11 +179,16 @@ impl FromStr for InputShape {
         let dims = dims
             .split(',')
             .map(|dim| match dim.trim().parse() {
-                Ok(0) | Err(_) => Err(format!("`{dim}` is not a dimension: a whole number from 1 is needed")),
+                Ok(0) | Err(_) => Err(format!(
+                    "`{dim}` is not a dimension: a whole number from 1 is needed"
+                )),
                 Ok(size) => Ok(size),
             })
             .collect::<Result<_, _>>()?;
-        Ok(InputShape { input: input.to_owned(), dims })
+        Ok(InputShape {
+            input: input.to_owned(),
+            dims,
+        })
     }
 }
 
@@ -198,11 +211,17 @@ impl Preset {
     pub fn normalization(self) -> Normalization {
         let (mean, std): (&[f64], &[f64]) = match self {
             Preset::Imagenet => (&[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225]),
-            Preset::Clip => (&[0.481_454_66, 0.457_827_5, 0.408_210_73], &[0.268_629_54, 0.261_302_58, 0.275_777_11]),
+            Preset::Clip => (
+                &[0.481_454_66, 0.457_827_5, 0.408_210_73],
+                &[0.268_629_54, 0.261_302_58, 0.275_777_11],
+            ),
             Preset::Inception => (&[0.5], &[0.5]),
             Preset::None => (&[0.0], &[1.0]),
         };
-        Normalization { mean: mean.to_vec(), std: std.to_vec() }
+        Normalization {
+            mean: mean.to_vec(),
+            std: std.to_vec(),
+        }
     }
 }
 
@@ -233,14 +252,23 @@ impl Options {
         let fail = |text: String| Err(Error::Options(text));
         let settings = &self.settings;
         if !settings.b.is_finite() || settings.b < 1.0 {
-            return fail(format!("B is {}: it must be a number of at least 1", settings.b));
+            return fail(format!(
+                "B is {}: it must be a number of at least 1",
+                settings.b
+            ));
         }
         if let Some(Normalization { mean, std }) = &settings.normalization {
             if mean.len() != std.len() && mean.len() != 1 && std.len() != 1 {
-                return fail(format!("the mean has {} channels and the standard deviation has {}", mean.len(), std.len()));
+                return fail(format!(
+                    "the mean has {} channels and the standard deviation has {}",
+                    mean.len(),
+                    std.len()
+                ));
             }
             if mean.is_empty() || std.is_empty() {
-                return fail("mean and standard deviation need at least one number each".to_owned());
+                return fail(
+                    "mean and standard deviation need at least one number each".to_owned(),
+                );
             }
             if mean.iter().any(|m| !m.is_finite()) {
                 return fail("the mean must consist of finite numbers".to_owned());
@@ -261,7 +289,9 @@ impl Options {
         if let bcosc_passes::LogitBias::Value(bias) = settings.logit_bias
             && !bias.is_finite()
         {
-            return fail(format!("the logit bias is {bias}: it must be a finite number"));
+            return fail(format!(
+                "the logit bias is {bias}: it must be a finite number"
+            ));
         }
         let verification = &self.verification;
         if !verification.rtol.is_finite() || verification.rtol <= 0.0 || verification.rtol >= 1.0 {

@@ -49,8 +49,16 @@ pub(crate) fn choose(model: &Model, label: &str, wanted: Recipe) -> Result<Recip
 /// `none` does, if anything.
 pub(crate) fn list(recipe: Recipe, selection: &Selection, raises: bool) -> Result<Passes, Error> {
     let of_recipe: Passes = match recipe {
-        Recipe::Cnn => recipe::CANONICAL.iter().chain(recipe::CNN).copied().collect(),
-        _ if raises => recipe::CANONICAL.iter().copied().filter(|pass| pass.name() == RAISE).collect(),
+        Recipe::Cnn => recipe::CANONICAL
+            .iter()
+            .chain(recipe::CNN)
+            .copied()
+            .collect(),
+        _ if raises => recipe::CANONICAL
+            .iter()
+            .copied()
+            .filter(|pass| pass.name() == RAISE)
+            .collect(),
         _ => Vec::new(),
     };
     let place = format!("recipe `{}`", recipe.name());
@@ -58,11 +66,17 @@ pub(crate) fn list(recipe: Recipe, selection: &Selection, raises: bool) -> Resul
         None => of_recipe,
         Some(names) => {
             let all = all_passes();
-            let chosen = names.iter().map(|name| find(&all, name, "any recipe").map(|i| all[i]));
+            let chosen = names
+                .iter()
+                .map(|name| find(&all, name, "any recipe").map(|i| all[i]));
             chosen.collect::<Result<_, _>>()?
         }
     };
-    let place = if selection.only.is_some() { "the chosen passes" } else { &place };
+    let place = if selection.only.is_some() {
+        "the chosen passes"
+    } else {
+        &place
+    };
     if let Some(name) = &selection.stop_after {
         let last = find(&passes, name, place)?;
         passes.truncate(last + 1);
@@ -98,13 +112,30 @@ fn find(passes: &[&'static dyn Pass], name: &str, place: &str) -> Result<usize, 
 fn similar(passes: &[&'static dyn Pass], name: &str) -> Option<&'static str> {
     let pairs = |text: &str| -> Vec<(u8, u8)> { text.bytes().zip(text.bytes().skip(1)).collect() };
     let wanted = pairs(name);
-    let score = |known: &str| pairs(known).iter().filter(|pair| wanted.contains(pair)).count();
-    let best = passes.iter().map(|pass| pass.name()).max_by_key(|known| score(known))?;
+    let score = |known: &str| {
+        pairs(known)
+            .iter()
+            .filter(|pair| wanted.contains(pair))
+            .count()
+    };
+    let best = passes
+        .iter()
+        .map(|pass| pass.name())
+        .max_by_key(|known| score(known))?;
     (2 * score(best) >= wanted.len().max(1)).then_some(best)
 }
 
 /// Operators that leave attention weights what they are.
-const PASSING: [&str; 8] = ["Dropout", "Identity", "Reshape", "Transpose", "Cast", "Squeeze", "Unsqueeze", "Expand"];
+const PASSING: [&str; 8] = [
+    "Dropout",
+    "Identity",
+    "Reshape",
+    "Transpose",
+    "Cast",
+    "Squeeze",
+    "Unsqueeze",
+    "Expand",
+];
 
 /// A node that applies attention: an attention operator, or a product with a softmax.
 fn attention(graph: &Graph) -> Option<NodeId> {

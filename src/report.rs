@@ -52,13 +52,22 @@ pub struct Size {
 impl Size {
     /// The size of a model; `bytes` is what it takes on disk.
     pub fn of(model: &Model, bytes: Option<u64>) -> Self {
-        Size { nodes: model.graph.op_count(), parameters: count_parameters(&model.graph), bytes }
+        Size {
+            nodes: model.graph.op_count(),
+            parameters: count_parameters(&model.graph),
+            bytes,
+        }
     }
 }
 
 fn count_parameters(graph: &Graph) -> u64 {
-    let constants = graph.unordered().map(|id| graph.output(id, 0)).filter_map(|value| graph.constant(value));
-    constants.filter(|t| crate::contract::is_float(t.dtype())).fold(0, |sum, t| sum.saturating_add(t.len()))
+    let constants = graph
+        .unordered()
+        .map(|id| graph.output(id, 0))
+        .filter_map(|value| graph.constant(value));
+    constants
+        .filter(|t| crate::contract::is_float(t.dtype()))
+        .fold(0, |sum, t| sum.saturating_add(t.len()))
 }
 
 /// What to tell a user about fields of a model that were not understood.
@@ -68,5 +77,7 @@ pub(crate) fn describe_unknown(fields: &[UnknownField]) -> Option<String> {
         0 => String::new(),
         more => format!(" and {more} more kinds"),
     };
-    Some(format!("the model has fields that this version of ONNX does not know, and they are lost: {first}{more}"))
+    Some(format!(
+        "the model has fields that this version of ONNX does not know, and they are lost: {first}{more}"
+    ))
 }

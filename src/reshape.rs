@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bcosc_onnx::proto::{
-    GraphProto, TensorShapeProto, TensorShapeProtoDimension, TensorShapeProtoDimensionValue as DimValue, TypeProtoValue,
-    ValueInfoProto,
+    GraphProto, TensorShapeProto, TensorShapeProtoDimension,
+    TensorShapeProtoDimensionValue as DimValue, TypeProtoValue, ValueInfoProto,
 };
 
 use crate::{Error, InputShape};
@@ -12,19 +12,40 @@ use crate::{Error, InputShape};
 /// Gives inputs new shapes. Sizes that a fixed symbol had everywhere are filled in; where a fixed
 /// size changes, the model's own record of intermediate and output shapes is dropped, since it no
 /// longer holds. `label` names the model in errors.
-pub(crate) fn apply(graph: &mut GraphProto, shapes: &[InputShape], label: &str) -> Result<(), Error> {
-    let fail = |problem: String| Error::Input { model: label.to_owned(), problem };
+pub(crate) fn apply(
+    graph: &mut GraphProto,
+    shapes: &[InputShape],
+    label: &str,
+) -> Result<(), Error> {
+    let fail = |problem: String| Error::Input {
+        model: label.to_owned(),
+        problem,
+    };
     let mut symbols = BTreeMap::new();
     let mut stale = false;
     for wanted in shapes {
-        let names: Vec<&str> = graph.input.iter().filter_map(|i| i.name.as_deref()).collect();
+        let names: Vec<&str> = graph
+            .input
+            .iter()
+            .filter_map(|i| i.name.as_deref())
+            .collect();
         let known = names.join(", ");
-        let input = graph.input.iter_mut().find(|i| i.name.as_deref() == Some(&wanted.input));
+        let input = graph
+            .input
+            .iter_mut()
+            .find(|i| i.name.as_deref() == Some(&wanted.input));
         let input = input.ok_or_else(|| {
-            fail(format!("there is no input `{}` to give a shape; the model's inputs are: {known}", wanted.input))
+            fail(format!(
+                "there is no input `{}` to give a shape; the model's inputs are: {known}",
+                wanted.input
+            ))
         })?;
-        let shape = shape_of(input)
-            .ok_or_else(|| fail(format!("input `{}` is not a tensor, so it has no shape to change", wanted.input)))?;
+        let shape = shape_of(input).ok_or_else(|| {
+            fail(format!(
+                "input `{}` is not a tensor, so it has no shape to change",
+                wanted.input
+            ))
+        })?;
         let old = shape.get_or_insert_default();
         if !old.dim.is_empty() && old.dim.len() != wanted.dims.len() {
             return Err(fail(format!(
@@ -53,8 +74,16 @@ pub(crate) fn apply(graph: &mut GraphProto, shapes: &[InputShape], label: &str) 
             }
         }
     }
-    let infos = graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info);
-    for dim in infos.filter_map(shape_of).flatten().flat_map(|shape| &mut shape.dim) {
+    let infos = graph
+        .input
+        .iter_mut()
+        .chain(&mut graph.output)
+        .chain(&mut graph.value_info);
+    for dim in infos
+        .filter_map(shape_of)
+        .flatten()
+        .flat_map(|shape| &mut shape.dim)
+    {
         if let Some(DimValue::DimParam(symbol)) = &dim.value
             && let Some(&size) = symbols.get(symbol)
         {
@@ -73,5 +102,8 @@ fn shape_of(info: &mut ValueInfoProto) -> Option<&mut Option<TensorShapeProto>> 
 
 fn known_dim(size: u64) -> TensorShapeProtoDimension {
     let size = i64::try_from(size).unwrap_or(i64::MAX);
-    TensorShapeProtoDimension { denotation: None, value: Some(DimValue::DimValue(size)) }
+    TensorShapeProtoDimension {
+        denotation: None,
+        value: Some(DimValue::DimValue(size)),
+    }
 }

@@ -27,7 +27,11 @@ const EXPORT_FLOAT: &str = "the model is quantised: convert the floating-point m
 /// Checks that the model is one to convert. `label` names it in errors.
 pub(crate) fn check(model: &Model, label: &str) -> Result<(), Error> {
     if let Some(made) = Metadata::read(model, label)? {
-        return Err(Error::AlreadyConverted { model: label.to_owned(), version: made.version, b: made.b });
+        return Err(Error::AlreadyConverted {
+            model: label.to_owned(),
+            version: made.version,
+            b: made.b,
+        });
     }
     let opset_problem = match model.opset("") {
         Some(opset) if opset < OLDEST_OPSET => Some(format!(
@@ -35,20 +39,34 @@ pub(crate) fn check(model: &Model, label: &str) -> Result<(), Error> {
              newer opset, or raise it with onnx.version_converter"
         )),
         Some(_) => None,
-        None => Some("the model does not say which version of the standard operator set it uses".to_owned()),
+        None => Some(
+            "the model does not say which version of the standard operator set it uses".to_owned(),
+        ),
     };
     if let Some(problem) = opset_problem {
-        return Err(Error::Opset { model: label.to_owned(), problem });
+        return Err(Error::Opset {
+            model: label.to_owned(),
+            problem,
+        });
     }
-    let fail = |ops, advice| Err(Error::UnsupportedOps { model: label.to_owned(), ops, advice });
-    let quantised = collect(model, &|op| op.domain().is_empty() && QUANTISED.contains(&op.op_type()));
+    let fail = |ops, advice| {
+        Err(Error::UnsupportedOps {
+            model: label.to_owned(),
+            ops,
+            advice,
+        })
+    };
+    let quantised = collect(model, &|op| {
+        op.domain().is_empty() && QUANTISED.contains(&op.op_type())
+    });
     if !quantised.is_empty() {
         return fail(quantised, EXPORT_FLOAT);
     }
     let is_local = |op: &Op| {
         let domain = op.domain();
         model.functions().iter().any(|f| {
-            f.name.as_deref() == Some(op.op_type()) && f.domain.as_deref().unwrap_or_default() == domain
+            f.name.as_deref() == Some(op.op_type())
+                && f.domain.as_deref().unwrap_or_default() == domain
         })
     };
     let custom = collect(model, &|op| !op.domain().is_empty() && !is_local(op));

@@ -7,7 +7,9 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 fn fixture(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "fixtures", name].iter().collect()
+    [env!("CARGO_MANIFEST_DIR"), "fixtures", name]
+        .iter()
+        .collect()
 }
 
 fn model() -> PathBuf {
@@ -40,7 +42,15 @@ fn run<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
 
 /// Converts a model; the arguments come after the model and `-o OUT`.
 fn convert(model: &Path, output: &Path, args: &[&str]) -> Run {
-    finish(bcosc().arg(model).arg("-o").arg(output).args(args).output().unwrap())
+    finish(
+        bcosc()
+            .arg(model)
+            .arg("-o")
+            .arg(output)
+            .args(args)
+            .output()
+            .unwrap(),
+    )
 }
 
 fn folder() -> TempDir {
@@ -48,8 +58,10 @@ fn folder() -> TempDir {
 }
 
 fn files(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -59,10 +71,26 @@ fn a_conversion_writes_a_model_and_tells_what_it_did() {
     let folder = folder();
     let done = convert(&model(), &folder.path().join("out.onnx"), &[]);
     assert_eq!(done.code, 0, "{}", done.err);
-    for part in ["recipe cnn, B = 2", "parameters", "bcos", "exact passes at B = 1", "written to"] {
-        assert!(done.out.contains(part), "`{part}` is missing in\n{}", done.out);
+    for part in [
+        "recipe cnn, B = 2",
+        "parameters",
+        "bcos",
+        "exact passes at B = 1",
+        "written to",
+    ] {
+        assert!(
+            done.out.contains(part),
+            "`{part}` is missing in\n{}",
+            done.out
+        );
     }
-    assert!(done.out.lines().all(|line| line.chars().count() <= 80 || line.contains('/')), "{}", done.out);
+    assert!(
+        done.out
+            .lines()
+            .all(|line| line.chars().count() <= 80 || line.contains('/')),
+        "{}",
+        done.out
+    );
     assert!(!done.out.contains('\x1b'));
     assert_eq!(files(folder.path()), ["out.onnx"]);
 }
@@ -71,7 +99,10 @@ fn a_conversion_writes_a_model_and_tells_what_it_did() {
 fn quiet_prints_nothing() {
     let folder = folder();
     let done = convert(&model(), &folder.path().join("out.onnx"), &["-q"]);
-    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "", ""));
+    assert_eq!(
+        (done.code, done.out.as_str(), done.err.as_str()),
+        (0, "", "")
+    );
 }
 
 #[test]
@@ -82,7 +113,11 @@ fn equal_runs_give_equal_bytes_whatever_the_number_of_threads() {
         let path = folder.path().join(format!("{i}.onnx"));
         let report = folder.path().join(format!("{i}.json"));
         let mut command = bcosc();
-        command.env("RAYON_NUM_THREADS", threads).arg(model()).arg("-o").arg(&path);
+        command
+            .env("RAYON_NUM_THREADS", threads)
+            .arg(model())
+            .arg("-o")
+            .arg(&path);
         let done = finish(command.args(["-q", "--verify", "off"]).output().unwrap());
         assert_eq!(done.code, 0, "{}", done.err);
         let _ = report;
@@ -120,7 +155,11 @@ fn errors_name_the_file_and_leave_no_output() {
     let whole = fs::read(model()).unwrap();
     let broken = folder.path().join("broken.onnx");
     fs::write(&broken, &whole[..whole.len() / 2]).unwrap();
-    for input in [broken, folder.path().join("missing.onnx"), folder.path().to_owned()] {
+    for input in [
+        broken,
+        folder.path().join("missing.onnx"),
+        folder.path().to_owned(),
+    ] {
         let done = convert(&input, &folder.path().join("out.onnx"), &[]);
         assert_eq!(done.code, 1, "{}", done.out);
         assert!(done.err.contains(input.to_str().unwrap()), "{}", done.err);
@@ -133,7 +172,10 @@ fn errors_name_the_file_and_leave_no_output() {
 fn every_prefix_of_a_model_is_an_error() {
     let folder = folder();
     let whole = fs::read(model()).unwrap();
-    let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
+    let (input, output) = (
+        folder.path().join("in.onnx"),
+        folder.path().join("out.onnx"),
+    );
     for percent in (0..100).step_by(7) {
         fs::write(&input, &whole[..whole.len() * percent / 100]).unwrap();
         let done = convert(&input, &output, &["--verify", "off"]);
@@ -167,7 +209,10 @@ fn a_model_can_be_replaced_by_its_conversion() {
     let path = folder.path().join("model.onnx");
     fs::copy(model(), &path).unwrap();
     let elsewhere = folder.path().join("elsewhere.onnx");
-    assert_eq!(convert(&path, &elsewhere, &["-q", "--verify", "off"]).code, 0);
+    assert_eq!(
+        convert(&path, &elsewhere, &["-q", "--verify", "off"]).code,
+        0
+    );
     assert_eq!(convert(&path, &path, &["-q", "--verify", "off"]).code, 0);
     assert!(fs::read(&path).unwrap() == fs::read(&elsewhere).unwrap());
 }
@@ -175,7 +220,10 @@ fn a_model_can_be_replaced_by_its_conversion() {
 #[test]
 fn a_converted_model_is_not_converted_again() {
     let folder = folder();
-    let (once, twice) = (folder.path().join("once.onnx"), folder.path().join("twice.onnx"));
+    let (once, twice) = (
+        folder.path().join("once.onnx"),
+        folder.path().join("twice.onnx"),
+    );
     assert_eq!(convert(&model(), &once, &["-q", "--verify", "off"]).code, 0);
     let done = convert(&once, &twice, &[]);
     assert_eq!(done.code, 1);
@@ -187,7 +235,10 @@ fn a_converted_model_is_not_converted_again() {
 fn recipe_none_copies_the_model() {
     let folder = folder();
     for name in ["model.onnx", "model.folded.onnx", "model.opset13.onnx"] {
-        let (input, output) = (fixture("densenet_tiny").join(name), folder.path().join(name));
+        let (input, output) = (
+            fixture("densenet_tiny").join(name),
+            folder.path().join(name),
+        );
         let done = convert(&input, &output, &["--recipe", "none"]);
         assert_eq!(done.code, 0, "{}", done.err);
         let [before, after] = [&input, &output].map(|path| bcosc_onnx::read(path).unwrap().model);
@@ -202,28 +253,57 @@ fn a_dry_run_writes_nothing() {
     let done = convert(&model(), &out, &["--dry-run", "--verify", "off"]);
     assert_eq!(done.code, 0, "{}", done.err);
     assert!(done.out.contains("nothing was written"), "{}", done.out);
-    assert_eq!(run([model().to_str().unwrap(), "--dry-run", "--verify", "off"]).code, 0);
+    assert_eq!(
+        run([model().to_str().unwrap(), "--dry-run", "--verify", "off"]).code,
+        0
+    );
     assert!(files(folder.path()).is_empty());
 }
 
 #[test]
 fn a_recipe_that_is_not_there_says_what_to_do() {
     let folder = folder();
-    let done = convert(&model(), &folder.path().join("out.onnx"), &["--recipe", "vit"]);
+    let done = convert(
+        &model(),
+        &folder.path().join("out.onnx"),
+        &["--recipe", "vit"],
+    );
     assert_eq!(done.code, 1);
-    assert!(done.err.contains("not available yet") && done.err.contains("`cnn`"), "{}", done.err);
+    assert!(
+        done.err.contains("not available yet") && done.err.contains("`cnn`"),
+        "{}",
+        done.err
+    );
 }
 
 #[test]
 fn every_pass_can_be_dumped() {
     let folder = folder();
     let dump = folder.path().join("ir");
-    let args = ["--verify", "off", "-q", "--dump-ir", dump.to_str().unwrap(), "--stop-after", "fold-constants"];
-    assert_eq!(convert(&model(), &folder.path().join("out.onnx"), &args).code, 0);
+    let args = [
+        "--verify",
+        "off",
+        "-q",
+        "--dump-ir",
+        dump.to_str().unwrap(),
+        "--stop-after",
+        "fold-constants",
+    ];
+    assert_eq!(
+        convert(&model(), &folder.path().join("out.onnx"), &args).code,
+        0
+    );
     let names = files(&dump);
     assert_eq!(names[0], "00-original.txt");
-    assert!(names.last().unwrap().ends_with("-fold-constants.txt"), "{names:?}");
-    assert!(fs::read_to_string(dump.join("00-original.txt")).unwrap().contains("Conv"));
+    assert!(
+        names.last().unwrap().ends_with("-fold-constants.txt"),
+        "{names:?}"
+    );
+    assert!(
+        fs::read_to_string(dump.join("00-original.txt"))
+            .unwrap()
+            .contains("Conv")
+    );
 }
 
 #[test]
@@ -233,7 +313,8 @@ fn the_report_says_what_the_table_says() {
     let out = folder.path().join("out.onnx");
     let done = convert(&model(), &out, &["-q", "--report", path.to_str().unwrap()]);
     assert_eq!(done.code, 0, "{}", done.err);
-    let report: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let report: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     assert_eq!(report["bcosc"], env!("CARGO_PKG_VERSION"));
     assert_eq!(report["recipe"], "cnn");
     assert_eq!(report["options"]["settings"]["b"], 2.0);
@@ -241,8 +322,18 @@ fn the_report_says_what_the_table_says() {
     assert!(report["before"]["nodes"].as_u64().unwrap() > 0);
     let passes = report["passes"].as_array().unwrap();
     assert!(passes.iter().any(|p| p["pass"] == "bcos" && !p["outcome"]["changes"].as_array().unwrap().is_empty()));
-    assert!(report["proof"]["exact"]["overall"]["max_relative"].as_f64().unwrap() < 1e-4);
-    assert!(report["proof"]["departed"]["overall"]["max_relative"].as_f64().unwrap() < 1e-4);
+    assert!(
+        report["proof"]["exact"]["overall"]["max_relative"]
+            .as_f64()
+            .unwrap()
+            < 1e-4
+    );
+    assert!(
+        report["proof"]["departed"]["overall"]["max_relative"]
+            .as_f64()
+            .unwrap()
+            < 1e-4
+    );
     assert_eq!(report["proof"]["liveness"]["finite"], true);
 }
 
@@ -250,9 +341,27 @@ fn the_report_says_what_the_table_says() {
 fn verify_compares_two_models() {
     let folder = folder();
     let out = folder.path().join("out.onnx");
-    let same = ["--b", "1", "--keep-biases", "--keep-max-pool", "--input", "add-inverse", "--normalization", "imagenet"];
-    assert_eq!(convert(&model(), &out, &[&same[..], &["-q", "--verify", "off"]].concat()).code, 0);
-    let compare = |a: &Path, b: &Path| finish(bcosc().arg("verify").arg(a).arg(b).output().unwrap());
+    let same = [
+        "--b",
+        "1",
+        "--keep-biases",
+        "--keep-max-pool",
+        "--input",
+        "add-inverse",
+        "--normalization",
+        "imagenet",
+    ];
+    assert_eq!(
+        convert(
+            &model(),
+            &out,
+            &[&same[..], &["-q", "--verify", "off"]].concat()
+        )
+        .code,
+        0
+    );
+    let compare =
+        |a: &Path, b: &Path| finish(bcosc().arg("verify").arg(a).arg(b).output().unwrap());
     let done = compare(&model(), &out);
     assert_eq!(done.code, 0, "{}{}", done.out, done.err);
     assert!(done.out.contains("input add-inverse"), "{}", done.out);
@@ -269,8 +378,17 @@ fn verify_compares_two_models() {
 fn inspect_says_what_a_model_consists_of() {
     let done = run(["inspect", model().to_str().unwrap()]);
     assert_eq!(done.code, 0, "{}", done.err);
-    for part in ["Conv", "likely folded", "recipe cnn: converts", "recipe vit: not available yet"] {
-        assert!(done.out.contains(part), "`{part}` is missing in\n{}", done.out);
+    for part in [
+        "Conv",
+        "likely folded",
+        "recipe cnn: converts",
+        "recipe vit: not available yet",
+    ] {
+        assert!(
+            done.out.contains(part),
+            "`{part}` is missing in\n{}",
+            done.out
+        );
     }
     let done = run(["inspect", "--json", model().to_str().unwrap()]);
     let json: serde_json::Value = serde_json::from_str(&done.out).unwrap();
@@ -300,7 +418,11 @@ fn calibration_needs_to_know_the_normalisation() {
     let folder = folder();
     let images = folder.path().join("images");
     fs::create_dir(&images).unwrap();
-    let done = convert(&model(), &folder.path().join("out.onnx"), &["--calibrate", images.to_str().unwrap()]);
+    let done = convert(
+        &model(),
+        &folder.path().join("out.onnx"),
+        &["--calibrate", images.to_str().unwrap()],
+    );
     assert_eq!(done.code, 1);
     assert!(done.err.contains("--normalization"), "{}", done.err);
 }
@@ -327,5 +449,8 @@ fn help_fits_the_terminal() {
 
 #[test]
 fn version_is_short() {
-    assert_eq!(run(["-V"]).out, format!("bcosc {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        run(["-V"]).out,
+        format!("bcosc {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }

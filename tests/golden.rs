@@ -12,7 +12,9 @@ const NETWORKS: [&str; 3] = ["resnet_tiny", "resnet_tiny_grouped", "densenet_tin
 const EXPORTS: [&str; 3] = ["model.onnx", "model.folded.onnx", "model.opset13.onnx"];
 
 fn fixture(network: &str, file: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "fixtures", network, file].iter().collect()
+    [env!("CARGO_MANIFEST_DIR"), "fixtures", network, file]
+        .iter()
+        .collect()
 }
 
 fn golden(network: &str, name: &str) -> Tensor {
@@ -20,7 +22,11 @@ fn golden(network: &str, name: &str) -> Tensor {
     let all = SafeTensors::deserialize(&bytes).unwrap();
     let tensor = all.tensor(name).unwrap();
     let dims: Vec<u64> = tensor.shape().iter().map(|&d| d as u64).collect();
-    Tensor::from_bytes(bcosc_ir::DataType::Float, &dims, tensor.data().to_vec().into())
+    Tensor::from_bytes(
+        bcosc_ir::DataType::Float,
+        &dims,
+        tensor.data().to_vec().into(),
+    )
 }
 
 /// Images per channel as `(x - mean) / std`.
@@ -28,10 +34,15 @@ fn normalised(images: &Tensor) -> Tensor {
     let dims = images.dims();
     let plane = (dims[2] * dims[3]) as usize;
     let imagenet = Preset::Imagenet.normalization();
-    let values = images.to_f32s().unwrap().into_iter().enumerate().map(|(i, x)| {
-        let c = i / plane % 3;
-        ((f64::from(x) - imagenet.mean[c]) / imagenet.std[c]) as f32
-    });
+    let values = images
+        .to_f32s()
+        .unwrap()
+        .into_iter()
+        .enumerate()
+        .map(|(i, x)| {
+            let c = i / plane % 3;
+            ((f64::from(x) - imagenet.mean[c]) / imagenet.std[c]) as f32
+        });
     Tensor::f32s(&dims, values.collect())
 }
 
@@ -40,7 +51,9 @@ fn with_inverse(images: &Tensor) -> Tensor {
     let dims = images.dims();
     let image = dims[1..].iter().product::<u64>() as usize;
     let values = images.to_f32s().unwrap();
-    let doubled = values.chunks(image).flat_map(|x| x.iter().copied().chain(x.iter().map(|x| 1.0 - x)));
+    let doubled = values
+        .chunks(image)
+        .flat_map(|x| x.iter().copied().chain(x.iter().map(|x| 1.0 - x)));
     Tensor::f32s(&[dims[0], 2 * dims[1], dims[2], dims[3]], doubled.collect())
 }
 
@@ -53,14 +66,19 @@ fn logits(converted: &Converted, images: Tensor) -> Vec<f32> {
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }
 
 /// The largest range of a class's logit over the images.
 fn spread(logits: &[f32]) -> f32 {
     let ranges = (0..10).map(|class| {
         let of_class = logits.iter().skip(class).step_by(10);
-        let (low, high) = of_class.fold((f32::MAX, f32::MIN), |(low, high), x| (low.min(*x), high.max(*x)));
+        let (low, high) = of_class.fold((f32::MAX, f32::MIN), |(low, high), x| {
+            (low.min(*x), high.max(*x))
+        });
         high - low
     });
     ranges.fold(0.0, f32::max)
@@ -101,7 +119,10 @@ fn matches_published(b: f64, name: &str, adjust: impl Fn(&mut Options)) {
         let converted = convert(fixture(network, "model.onnx"), &options).unwrap();
         let found = logits(&converted, images);
         let relative = largest_difference(&expected, &found) / spread(&expected);
-        assert!(relative < 1e-3, "{network} at B = {b}: {relative:e} of the spread");
+        assert!(
+            relative < 1e-3,
+            "{network} at B = {b}: {relative:e} of the spread"
+        );
     }
 }
 

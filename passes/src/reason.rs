@@ -176,6 +176,9 @@ pub enum Reason {
     /// A layer whose input has at least as many channels as its output.
     #[error("its input is no narrower than its output")]
     NotNarrower,
+    /// Something that only pays where several layers have it in common.
+    #[error("no other layer shares it")]
+    NotShared,
 }
 
 impl Serialize for Reason {

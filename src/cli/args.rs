@@ -56,7 +56,13 @@ pub enum Command {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct OutputArgs {
     /// Print nothing but errors
-    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Messages")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Messages"
+    )]
     pub quiet: bool,
     /// Tell more; twice for every detail
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Messages")]
@@ -99,12 +105,24 @@ pub struct ConvertArgs {
     #[arg(long, value_enum, conflicts_with_all = ["mean", "std"], help_heading = "Input")]
     pub normalization: Option<PresetArg>,
     /// The same as numbers: the mean of each channel on images in [0,1]
-    #[arg(long, value_name = "M,M,M", value_delimiter = ',', requires = "std", allow_hyphen_values = true,
-        help_heading = "Input")]
+    #[arg(
+        long,
+        value_name = "M,M,M",
+        value_delimiter = ',',
+        requires = "std",
+        allow_hyphen_values = true,
+        help_heading = "Input"
+    )]
     pub mean: Option<Vec<f64>>,
     /// The standard deviation of each channel
-    #[arg(long, value_name = "S,S,S", value_delimiter = ',', requires = "mean", allow_hyphen_values = true,
-        help_heading = "Input")]
+    #[arg(
+        long,
+        value_name = "S,S,S",
+        value_delimiter = ',',
+        requires = "mean",
+        allow_hyphen_values = true,
+        help_heading = "Input"
+    )]
     pub std: Option<Vec<f64>>,
     /// Fold the normalisation into the first layer (with --input add-inverse or rgb)
     #[arg(long, help_heading = "Input")]
@@ -307,7 +325,10 @@ impl ConvertArgs {
     pub fn options(&self) -> Options {
         let normalization = match (&self.normalization, &self.mean, &self.std) {
             (Some(preset), ..) => Some(Preset::from(*preset).normalization()),
-            (None, Some(mean), Some(std)) => Some(Normalization { mean: mean.clone(), std: std.clone() }),
+            (None, Some(mean), Some(std)) => Some(Normalization {
+                mean: mean.clone(),
+                std: std.clone(),
+            }),
             _ => None,
         };
         Options {
@@ -330,18 +351,26 @@ impl ConvertArgs {
                 ..Settings::default()
             },
             input_shapes: self.input_shapes.clone(),
-            verification: Verification { when: self.verify.into(), ..self.inputs.into() },
-            calibration: self
-                .calibrate
-                .as_ref()
-                .map(|source| Calibration { images: self.calibrate_images, ..Calibration::new(source) }),
+            verification: Verification {
+                when: self.verify.into(),
+                ..self.inputs.into()
+            },
+            calibration: self.calibrate.as_ref().map(|source| Calibration {
+                images: self.calibrate_images,
+                ..Calibration::new(source)
+            }),
         }
     }
 }
 
 impl From<ProofArgs> for Verification {
     fn from(args: ProofArgs) -> Self {
-        Verification { rtol: args.rtol, samples: args.samples, seed: args.seed, ..Verification::default() }
+        Verification {
+            rtol: args.rtol,
+            samples: args.samples,
+            seed: args.seed,
+            ..Verification::default()
+        }
     }
 }
 

@@ -17,7 +17,9 @@ use super::{interrupt, tables};
 
 /// Converts a model, writes it, and tells what was done.
 pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
-    let Some(model) = &args.model else { bail!("no model is given") };
+    let Some(model) = &args.model else {
+        bail!("no model is given")
+    };
     let options = args.options();
     if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
         check_output(output)?;
@@ -25,7 +27,12 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
     let mut converted = convert(model, &options, args.dump_ir.as_deref(), messages)?;
     if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
         let _writing = interrupt::writing();
-        converted.write(output, &WriteOptions { external_data: args.external_data.into() })?;
+        converted.write(
+            output,
+            &WriteOptions {
+                external_data: args.external_data.into(),
+            },
+        )?;
     }
     let report = &converted.report;
     if let Some(path) = &args.report {
@@ -36,28 +43,45 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
     }
     if !messages.quiet() {
         // A model that goes to a pipe must not be followed by a table.
-        let to_pipe = report.output.as_ref().is_some_and(|path| fs::metadata(path).is_ok_and(|m| !m.is_file()));
+        let to_pipe = report
+            .output
+            .as_ref()
+            .is_some_and(|path| fs::metadata(path).is_ok_and(|m| !m.is_file()));
         match to_pipe {
-            true => print(&mut io::stderr().lock(), report)?,
-            false => print(&mut io::stdout().lock(), report)?,
+            true => print(&mut io::stderr().lock(), report, messages.verbose())?,
+            false => print(&mut io::stdout().lock(), report, messages.verbose())?,
         }
     }
     Ok(())
 }
 
-fn convert(model: &PathBuf, options: &Options, dump: Option<&Path>, messages: Messages) -> anyhow::Result<Converted> {
+fn convert(
+    model: &PathBuf,
+    options: &Options,
+    dump: Option<&Path>,
+    messages: Messages,
+) -> anyhow::Result<Converted> {
     if let Some(folder) = dump {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
     let progress = Progress::new(messages.animated());
     let failed = Mutex::new(None);
     let converted = convert_with(model, options, &|event| {
         progress.tell(&event);
         let dumped = match (dump, event) {
-            (Some(folder), Event::Imported { model }) => write_text(&folder.join("00-original.txt"), model),
-            (Some(folder), Event::Pass { step, model, index, .. }) => {
-                write_text(&folder.join(format!("{:02}-{}.txt", index + 1, step.pass)), model)
+            (Some(folder), Event::Imported { model }) => {
+                write_text(&folder.join("00-original.txt"), model)
             }
+            (
+                Some(folder),
+                Event::Pass {
+                    step, model, index, ..
+                },
+            ) => write_text(
+                &folder.join(format!("{:02}-{}.txt", index + 1, step.pass)),
+                model,
+            ),
             _ => Ok(()),
         };
         if let (Err(error), Ok(mut failed)) = (dumped, failed.lock()) {
@@ -76,42 +100,70 @@ fn write_text(path: &Path, model: &Model) -> Result<(), Error> {
         writeln!(file, "{}", model.text(TextOptions::default()))?;
         file.flush()
     };
-    write().map_err(|source| Error::File { path: path.to_owned(), source })
+    write().map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Writes a value as JSON.
 pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
-    fs::write(path, text).map_err(|source| Error::File { path: path.to_owned(), source }.into())
+    fs::write(path, text).map_err(|source| {
+        Error::File {
+            path: path.to_owned(),
+            source,
+        }
+        .into()
+    })
 }
 
 /// Finds out before the work is done whether there is a place for its result.
 fn check_output(path: &Path) -> anyhow::Result<()> {
     let metadata = fs::metadata(path);
     if metadata.as_ref().is_ok_and(fs::Metadata::is_dir) {
-        bail!("cannot write {}: it is a folder; name a file", path.display());
+        bail!(
+            "cannot write {}: it is a folder; name a file",
+            path.display()
+        );
     }
     if metadata.is_ok_and(|m| !m.is_file()) {
         return Ok(());
     }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     match tempfile::tempfile_in(folder) {
         Ok(_) => Ok(()),
-        Err(source) => Err(Error::File { path: path.to_owned(), source }.into()),
+        Err(source) => Err(Error::File {
+            path: path.to_owned(),
+            source,
+        }
+        .into()),
     }
 }
 
-fn print(out: &mut dyn Write, report: &Report) -> io::Result<()> {
-    let from = report.model.as_ref().map_or_else(String::new, |p| p.display().to_string());
-    let opset = report.opset.map_or_else(String::new, |opset| format!(", opset {opset}"));
+fn print(out: &mut dyn Write, report: &Report, all: bool) -> io::Result<()> {
+    let from = report
+        .model
+        .as_ref()
+        .map_or_else(String::new, |p| p.display().to_string());
+    let opset = report
+        .opset
+        .map_or_else(String::new, |opset| format!(", opset {opset}"));
     match report.recipe {
         "none" => writeln!(out, "{from}: recipe none{opset}\n")?,
-        recipe => writeln!(out, "{from}: recipe {recipe}, B = {}{opset}\n", report.options.settings.b)?,
+        recipe => writeln!(
+            out,
+            "{from}: recipe {recipe}, B = {}{opset}\n",
+            report.options.settings.b
+        )?,
     }
     writeln!(out, "{}", tables::sizes(report.before, report.after))?;
     if !report.passes.is_empty() {
-        writeln!(out, "\n{}", tables::steps(report))?;
+        writeln!(out, "\n{}", tables::steps(report, all))?;
     }
     if let Some(proof) = &report.proof {
         writeln!(out, "\n{}", super::proofs::table(proof))?;

@@ -36,13 +36,22 @@ fn print(out: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     let mut row = |name: &str, value: String| {
         table.add_row([name.to_owned(), value]);
     };
-    row("model", found.model.as_ref().map_or_else(String::new, |p| p.display().to_string()));
+    row(
+        "model",
+        found
+            .model
+            .as_ref()
+            .map_or_else(String::new, |p| p.display().to_string()),
+    );
     if let Some(made) = &found.converted {
         row("made by", verify::describe(made));
     } else if !found.producer.is_empty() {
         row("made by", found.producer.clone());
     }
-    row("size", found.size.bytes.map(tables::bytes).unwrap_or_default());
+    row(
+        "size",
+        found.size.bytes.map(tables::bytes).unwrap_or_default(),
+    );
     row("parameters", tables::count(found.size.parameters));
     row("nodes", tables::count(found.size.nodes as u64));
     row("opset", opsets(found));
@@ -51,7 +60,7 @@ fn print(out: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     for (i, line) in norms(&found.norms).into_iter().enumerate() {
         row(if i == 0 { "norms" } else { "" }, line);
     }
-    writeln!(out, "{table}\n")?;
+    writeln!(out, "{}\n", tables::text(table))?;
 
     let mut ops: Vec<(&String, &usize)> = found.ops.iter().collect();
     ops.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), (*name).clone()));
@@ -61,21 +70,34 @@ fn print(out: &mut dyn Write, found: &Inspection) -> io::Result<()> {
         table.add_row([name.clone(), count.to_string()]);
     }
     tables::align_right(&mut table, 1..2);
-    writeln!(out, "{table}")?;
+    writeln!(out, "{}", tables::text(table))?;
 
     for prospect in &found.recipes {
         match (&prospect.problem, prospect.nodes) {
             (Some(problem), _) => writeln!(out, "\nrecipe {}: {problem}", prospect.recipe)?,
             (None, nodes) => {
-                writeln!(out, "\nrecipe {}: converts the model to {} nodes", prospect.recipe, nodes.unwrap_or(0))?;
+                writeln!(
+                    out,
+                    "\nrecipe {}: converts the model to {} nodes",
+                    prospect.recipe,
+                    nodes.unwrap_or(0)
+                )?;
                 let mut table = tables::plain();
                 table.set_header(["pass", "changes", "left alone"]);
                 for pass in &prospect.passes {
-                    let skips: Vec<String> = pass.skips.iter().map(|(why, n)| format!("{n} x {why}")).collect();
-                    table.add_row([pass.pass.to_owned(), pass.changes.to_string(), skips.join("\n")]);
+                    let skips: Vec<String> = pass
+                        .skips
+                        .iter()
+                        .map(|(why, n)| format!("{n} x {why}"))
+                        .collect();
+                    table.add_row([
+                        pass.pass.to_owned(),
+                        pass.changes.to_string(),
+                        skips.join("\n"),
+                    ]);
                 }
                 tables::align_right(&mut table, 1..2);
-                writeln!(out, "{table}")?;
+                writeln!(out, "{}", tables::text(table))?;
             }
         }
     }
@@ -87,21 +109,34 @@ fn opsets(found: &Inspection) -> String {
         "" => "standard ONNX".to_owned(),
         domain => domain.to_owned(),
     };
-    let all: Vec<String> = found.opsets.iter().map(|(domain, version)| format!("{version} ({})", name(domain))).collect();
+    let all: Vec<String> = found
+        .opsets
+        .iter()
+        .map(|(domain, version)| format!("{version} ({})", name(domain)))
+        .collect();
     format!("{}, file format {}", all.join(", "), found.ir_version)
 }
 
 fn ports(row: &mut dyn FnMut(&str, String), what: &str, ports: &[Port]) {
     for (i, port) in ports.iter().enumerate() {
         let kind = port.kind.as_deref().unwrap_or("not a tensor");
-        row(if i == 0 { what } else { "" }, format!("{}: {kind}", port.name));
+        row(
+            if i == 0 { what } else { "" },
+            format!("{}: {kind}", port.name),
+        );
     }
 }
 
 fn norms(norms: &Norms) -> Vec<String> {
-    let mut lines = vec![format!("{} batch norms, {} other norms", norms.batch_norms, norms.other_norms)];
+    let mut lines = vec![format!(
+        "{} batch norms, {} other norms",
+        norms.batch_norms, norms.other_norms
+    )];
     if norms.convolutions_with_norm > 0 {
-        lines.push(format!("{} convolutions have one", norms.convolutions_with_norm));
+        lines.push(format!(
+            "{} convolutions have one",
+            norms.convolutions_with_norm
+        ));
     }
     if norms.convolutions_folded > 0 {
         lines.push(format!(
@@ -110,7 +145,10 @@ fn norms(norms: &Norms) -> Vec<String> {
         ));
     }
     if norms.convolutions_bare > 0 {
-        lines.push(format!("{} convolutions have neither norm nor bias", norms.convolutions_bare));
+        lines.push(format!(
+            "{} convolutions have neither norm nor bias",
+            norms.convolutions_bare
+        ));
     }
     lines
 }

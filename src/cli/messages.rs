@@ -24,7 +24,13 @@ impl Messages {
             (false, _) => Some(Level::TRACE),
         };
         if let Some(level) = level {
-            let ours = ["bcosc", "bcosc_onnx", "bcosc_ir", "bcosc_passes", "bcosc_engine"];
+            let ours = [
+                "bcosc",
+                "bcosc_onnx",
+                "bcosc_ir",
+                "bcosc_passes",
+                "bcosc_engine",
+            ];
             let filter = ours.map(|target| format!("{target}={level}")).join(",");
             let subscriber = tracing_subscriber::fmt()
                 .with_writer(io::stderr)
@@ -35,7 +41,11 @@ impl Messages {
             // Fails only where a subscriber is set already, and none is.
             let _ = subscriber.try_init();
         }
-        Messages { quiet: args.quiet, verbose: args.verbose, colours }
+        Messages {
+            quiet: args.quiet,
+            verbose: args.verbose,
+            colours,
+        }
     }
 
     /// Whether nothing but errors is printed.
@@ -43,9 +53,9 @@ impl Messages {
         self.quiet
     }
 
-    /// How often `-v` was given.
-    pub fn verbose(self) -> u8 {
-        self.verbose
+    /// Whether more than usual is told.
+    pub fn verbose(self) -> bool {
+        self.verbose > 0
     }
 
     /// Whether a moving display may be drawn on stderr.
@@ -74,16 +84,11 @@ impl Messages {
         }
     }
 
-    /// Prints a note.
-    pub fn note(self, text: &str) {
-        if !self.quiet {
-            self.line("note", "36", text);
-        }
-    }
-
     fn line(self, kind: &str, colour: &str, text: &str) {
         match self.colours {
-            true => self.print(&format!("\x1b[1;{colour}m{kind}\x1b[0m\x1b[1m:\x1b[0m {text}")),
+            true => self.print(&format!(
+                "\x1b[1;{colour}m{kind}\x1b[0m\x1b[1m:\x1b[0m {text}"
+            )),
             false => self.print(&format!("{kind}: {text}")),
         }
     }

@@ -18,7 +18,10 @@ pub fn run() -> anyhow::Result<()> {
         table.add_row([pass.name(), effect, pass.summary()]);
     }
     let mut out = io::stdout().lock();
-    writeln!(out, "{table}")?;
-    writeln!(out, "\nExact passes keep the function at B = 1; departing ones change it on purpose.")?;
+    writeln!(out, "{}", tables::text(table))?;
+    writeln!(
+        out,
+        "\nExact passes keep the function at B = 1; departing ones change it on purpose."
+    )?;
     Ok(())
 }

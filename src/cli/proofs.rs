@@ -20,8 +20,9 @@ pub fn table(proof: &Proof) -> String {
         false => "DEAD",
     };
     let samples = proof.exact.samples;
+    let table = tables::text(table);
     format!(
-        "{table}\n\nAt its own B the model is {life}: outputs are finite and vary by {} between {} images.\n\
+        "{table}\n\nAt its own B the model is {life}: outputs vary by {} between {} images.\n\
          {samples} seeded inputs (seed {}), tolerance {}.",
         tables::figure(liveness.varies),
         liveness.images,

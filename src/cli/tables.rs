@@ -12,41 +12,90 @@ const WIDTH: u16 = 80;
 /// A table without lines, as wide as the terminal.
 pub fn plain() -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic);
     if !io::stdout().is_terminal() {
         table.force_no_tty().set_width(WIDTH);
     }
     table
 }
 
+/// The table as text: columns two spaces apart, nothing at the ends of lines.
+pub fn text(mut table: Table) -> String {
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
+    table.trim_fmt()
+}
+
 /// Sizes before and after.
-pub fn sizes(before: Size, after: Size) -> Table {
+pub fn sizes(before: Size, after: Size) -> String {
     let mut table = plain();
     table.set_header(["", "before", "after"]);
-    table.add_row(["nodes".to_owned(), count(before.nodes as u64), count(after.nodes as u64)]);
-    table.add_row(["parameters".to_owned(), count(before.parameters), count(after.parameters)]);
+    table.add_row([
+        "nodes".to_owned(),
+        count(before.nodes as u64),
+        count(after.nodes as u64),
+    ]);
+    table.add_row([
+        "parameters".to_owned(),
+        count(before.parameters),
+        count(after.parameters),
+    ]);
     if let (Some(before), Some(after)) = (before.bytes, after.bytes) {
         table.add_row(["size".to_owned(), bytes(before), bytes(after)]);
     }
     align_right(&mut table, 1..3);
-    table
+    text(table)
 }
 
-/// What each pass did and what it left alone.
-pub fn steps(report: &Report) -> Table {
+/// What each pass did and what it left alone: equal things counted, or `all` of them by name.
+pub fn steps(report: &Report, all: bool) -> String {
     let mut table = plain();
     table.set_header(["pass", "nodes", "what it did"]);
+    let mut idle = Vec::new();
     for step in &report.passes {
-        let mut lines = grouped(step.outcome.changes.iter().map(|c| (c.what.clone(), c.node.as_str())), false);
-        let skips = step.outcome.skips.iter().map(|s| (s.reason.to_string(), s.node.as_str()));
-        lines.extend(grouped(skips, true).into_iter().map(|line| format!("left {line}")));
-        if lines.is_empty() {
-            lines.push("-".to_owned());
+        let changes = step
+            .outcome
+            .changes
+            .iter()
+            .map(|c| (c.what.clone(), c.node.as_str()));
+        let skips = step
+            .outcome
+            .skips
+            .iter()
+            .map(|s| (s.reason.to_string(), s.node.as_str()));
+        let lines: Vec<String> = match all {
+            true => {
+                let changes = changes.map(|(what, node)| format!("{node}: {what}"));
+                changes
+                    .chain(skips.map(|(why, node)| format!("left {node}: {why}")))
+                    .collect()
+            }
+            false => {
+                let left = grouped(skips, true)
+                    .into_iter()
+                    .map(|line| format!("left {line}"));
+                grouped(changes, false).into_iter().chain(left).collect()
+            }
+        };
+        match lines.is_empty() && step.nodes_before == step.nodes_after {
+            true => idle.push(step.pass),
+            false => {
+                table.add_row([step.pass.to_owned(), difference(step), lines.join("\n")]);
+            }
         }
-        table.add_row([step.pass.to_owned(), difference(step), lines.join("\n")]);
     }
     align_right(&mut table, 1..2);
-    table
+    let mut text = text(table);
+    if all && !idle.is_empty() {
+        let mut list = plain();
+        list.add_row(["nothing to do for", &idle.join(", ")]);
+        text.push_str("\n\n");
+        text.push_str(&self::text(list));
+    }
+    text
 }
 
 fn difference(step: &Step) -> String {
@@ -87,7 +136,12 @@ fn grouped<'a>(entries: impl Iterator<Item = (String, &'a str)>, name: bool) -> 
 }
 
 fn named(nodes: &[&str]) -> String {
-    let shown = nodes.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let shown = nodes
+        .iter()
+        .take(NAMED)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
     match nodes.len().saturating_sub(NAMED) {
         0 => shown,
         more => format!("{shown} and {more} more"),
@@ -141,13 +195,20 @@ mod tests {
 
     #[test]
     fn equal_changes_are_counted_and_single_ones_named() {
-        let changes = [("gone".to_owned(), "a"), ("gone".to_owned(), "b"), ("new".to_owned(), "c")];
+        let changes = [
+            ("gone".to_owned(), "a"),
+            ("gone".to_owned(), "b"),
+            ("new".to_owned(), "c"),
+        ];
         assert_eq!(grouped(changes.into_iter(), false), ["2 x gone", "c: new"]);
     }
 
     #[test]
     fn places_left_alone_are_named() {
         let skips = ["a", "b", "c", "d"].map(|node| ("no shape".to_owned(), node));
-        assert_eq!(grouped(skips.into_iter(), true), ["a, b, c and 1 more: no shape"]);
+        assert_eq!(
+            grouped(skips.into_iter(), true),
+            ["a, b, c and 1 more: no shape"]
+        );
     }
 }

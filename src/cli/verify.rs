@@ -16,7 +16,12 @@ pub fn run(args: &VerifyArgs, messages: Messages) -> anyhow::Result<()> {
     let progress = Progress::new(messages.animated());
     progress.say("running both models");
     let verification = args.inputs.into();
-    let compared = compare_models(&args.reference, &args.candidate, &args.input_shapes, &verification);
+    let compared = compare_models(
+        &args.reference,
+        &args.candidate,
+        &args.input_shapes,
+        &verification,
+    );
     drop(progress);
     let compared = compared?;
     if let Some(path) = &args.report {
@@ -25,7 +30,10 @@ pub fn run(args: &VerifyArgs, messages: Messages) -> anyhow::Result<()> {
     let figures = &compared.figures;
     if !messages.quiet() {
         let mut out = io::stdout().lock();
-        for (path, made) in [(&args.reference, &compared.reference), (&args.candidate, &compared.candidate)] {
+        for (path, made) in [
+            (&args.reference, &compared.reference),
+            (&args.candidate, &compared.candidate),
+        ] {
             if let Some(made) = made {
                 writeln!(out, "{}: {}", path.display(), describe(made))?;
             }
@@ -35,17 +43,28 @@ pub fn run(args: &VerifyArgs, messages: Messages) -> anyhow::Result<()> {
             proofs::agreement(&mut table, name, agreement);
         }
         tables::align_right(&mut table, 1..5);
-        writeln!(out, "{table}")?;
+        writeln!(out, "{}", tables::text(table))?;
         let rtol = tables::figure(figures.rtol);
-        writeln!(out, "\n{} seeded inputs (seed {}), tolerance {rtol}", figures.samples, args.inputs.seed)?;
+        writeln!(
+            out,
+            "\n{} seeded inputs (seed {}), tolerance {rtol}",
+            figures.samples, args.inputs.seed
+        )?;
     }
     if !compared.agrees {
         let relative = tables::figure(figures.overall.max_relative);
         let what = match figures.overall.finite {
-            true => format!("outputs differ by {relative} relatively, more than {}", tables::figure(figures.rtol)),
+            true => format!(
+                "outputs differ by {relative} relatively, more than {}",
+                tables::figure(figures.rtol)
+            ),
             false => "there are outputs that are infinite or not a number".to_owned(),
         };
-        bail!("{} and {} do not agree: {what}", args.reference.display(), args.candidate.display());
+        bail!(
+            "{} and {} do not agree: {what}",
+            args.reference.display(),
+            args.candidate.display()
+        );
     }
     Ok(())
 }
@@ -57,6 +76,13 @@ pub fn describe(made: &Metadata) -> String {
         bias => format!(", logit bias {bias:.4}"),
     };
     let input = serde_json::to_value(made.input).ok();
-    let input = input.as_ref().and_then(|v| v.as_str()).unwrap_or_default().to_owned();
-    format!("B-cos model by bcosc {}, recipe {}, B = {}, input {input}{bias}", made.version, made.recipe, made.b)
+    let input = input
+        .as_ref()
+        .and_then(|v| v.as_str())
+        .unwrap_or_default()
+        .to_owned();
+    format!(
+        "B-cos model by bcosc {}, recipe {}, B = {}, input {input}{bias}",
+        made.version, made.recipe, made.b
+    )
 }

@@ -6,7 +6,10 @@ use bcosc_ir::onnx::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
     ValueInfoProto,
 };
-use bcosc_ir::{DataType, Model, NodeId, Tensor, TensorType, TextOptions, Value};
+use bcosc_ir::{
+    DataType, Model, ModelBuilder, NodeId, Op, Operand, Patch, Tensor, TensorType, TextOptions,
+    Value,
+};
 
 pub const GRAPH: i32 = 5;
 pub const GRAPHS: i32 = 10;
@@ -109,4 +112,34 @@ pub fn body(model: &Model) -> Vec<String> {
     let lines = text.lines().skip_while(|l| !l.ends_with('{')).skip(1);
     let lines = lines.take_while(|l| *l != "}");
     lines.map(|l| l.trim().to_owned()).collect()
+}
+
+/// `a = Relu(x); b = Neg(a); y = Exp(b)`.
+pub fn chain() -> Model {
+    let builder = ModelBuilder::new(20)
+        .input("x", DataType::Float, "n,3")
+        .op("Relu", &["x"], "a", [])
+        .op("Neg", &["a"], "b", [])
+        .op("Exp", &["b"], "y", []);
+    builder
+        .output_as("y", DataType::Float, "n,3")
+        .finish()
+        .unwrap()
+}
+
+pub fn apply(model: &mut Model, patch: Patch) -> Vec<String> {
+    model.graph.apply(patch).unwrap();
+    let again = Model::from_proto(model.to_proto()).expect("a patched model is valid");
+    assert_eq!(again.to_proto(), model.to_proto());
+    body(model)
+}
+
+/// A patch at the producer of `old` that replaces it by `op` of `operands`.
+pub fn replacing(model: &Model, old: &str, op: &str, operands: &[&str]) -> Patch {
+    let old = value(model, old);
+    let mut patch = Patch::at(old.node);
+    let operands: Vec<Operand> = operands.iter().map(|o| value(model, o).into()).collect();
+    let new = patch.op(Op::new("", op), &operands);
+    patch.replace(old, new);
+    patch
 }

@@ -17,13 +17,16 @@ use bcosc_ir::views::{Padding, Window};
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
 
 use super::marker::{Energy, Weigh};
+use super::power::power;
 use crate::{Context, Effect, Outcome, Pass, PassError, weights};
 
 /// The pass.
 pub struct LowerDeploy;
 
-/// Up to this many positions, one `Pow` costs less than several operators.
-const SMALL_MAP: u64 = 56 * 56;
+/// Up to this many cells, a convolution that adds the epsilon costs no more than a pool and an addition.
+const SMALL_WINDOW: i64 = 9;
+/// From this opset on, average pools have dilations and, in runtimes, a slower kernel.
+const SLOW_AVERAGES: i64 = 19;
 
 impl Pass for LowerDeploy {
     fn name(&self) -> &'static str {
@@ -48,12 +51,14 @@ impl Pass for LowerDeploy {
             return Ok(outcome);
         }
         let mut shared = BTreeMap::new();
+        let opset = model.opset("").unwrap_or(0);
         for node in model.graph.ops() {
             let graph = &model.graph;
             if !graph.contains(node) {
                 continue;
             }
             let mut writer = Writer {
+                opset,
                 graph,
                 shared: &shared,
                 patch: Patch::at(node),
@@ -101,6 +106,7 @@ enum Key {
 }
 
 struct Writer<'a> {
+    opset: i64,
     graph: &'a Graph,
     shared: &'a BTreeMap<Key, Value>,
     patch: Patch,
@@ -123,7 +129,8 @@ impl Writer<'_> {
         self.shared(key, |w| {
             let energy = w.sum_over_window(e);
             let positions = w.positions(e);
-            w.power(energy, e.exponent, w.dtype(e.x), positions)
+            let dtype = w.dtype(e.x);
+            power(&mut w.patch, energy, e.exponent, dtype, positions)
         })
     }
 
@@ -139,7 +146,7 @@ impl Writer<'_> {
         }
         let dtype = self.dtype(e.x);
         let epsilon = [e.epsilon];
-        if averages(&e.window) {
+        if self.opset < SLOW_AVERAGES && e.window.cells() > SMALL_WINDOW && averages(&e.window) {
             let sum = self.sum_over_channels(e, e.gain * e.window.cells() as f64, 0.0);
             let op = Op::new("", "AveragePool").named("window_sum");
             let op = e.window.write(op).with_int("count_include_pad", 1);
@@ -174,6 +181,7 @@ impl Writer<'_> {
             });
             if e.group == 1
                 && !between_convolutions(w.graph, e.x)
+                && !is_rectified_norm(w.graph, e.x)
                 && let Some(grid) = grid(w.graph, e.x)
             {
                 return w.row_sum(squares, e.channels, grid, factor, epsilon, dtype);
@@ -253,34 +261,6 @@ impl Writer<'_> {
         self.patch.op(op, &inputs)
     }
 
-    /// A power of a value on few channels: a root or its reciprocal.
-    fn power(
-        &mut self,
-        x: Operand,
-        exponent: f64,
-        dtype: DataType,
-        positions: Option<u64>,
-    ) -> Operand {
-        let small = positions.is_some_and(|p| p <= SMALL_MAP);
-        let roots = match exponent {
-            1.0 => return x,
-            0.5 => 1,
-            -0.5 if !small => 1,
-            -0.25 if !small => 2,
-            _ => {
-                let exponent = self
-                    .patch
-                    .parameter("exponent", weights::tensor(dtype, &[], &[exponent]));
-                return self.patch.op(Op::new("", "Pow"), &[x, exponent]);
-            }
-        };
-        let root = (0..roots).fold(x, |x, _| self.patch.op(Op::new("", "Sqrt"), &[x]));
-        match exponent > 0.0 {
-            true => root,
-            false => self.patch.op(Op::new("", "Reciprocal"), &[root]),
-        }
-    }
-
     fn weigh(&mut self, weigh: &Weigh) -> Operand {
         let mut weight = Operand::Old(weigh.weight);
         let blocked = weigh.group == 1
@@ -301,7 +281,15 @@ impl Writer<'_> {
             );
         }
         let op = Op::new("", "Mul").named("weighed");
-        self.patch.op(op, &[weigh.x.into(), weight])
+        let weighed = self.patch.op(op, &[weigh.x.into(), weight]);
+        if weigh.spatial != 2 || !is_signed_square(self.graph, weigh.x) || !feeds_pools(self.graph, weigh.node) {
+            return weighed;
+        }
+        // A product with 1 that is a convolution: what follows keeps the blocked layout.
+        let dims = [weigh.channels, 1];
+        let window = Window::pointwise(weigh.spatial);
+        let dtype = self.dtype(weigh.x);
+        self.ones_conv("blocked", weighed, dims, weigh.channels, &window, 1.0, 0.0, dtype)
     }
 
     fn dtype(&self, value: Value) -> DataType {
@@ -363,6 +351,13 @@ fn between_convolutions(graph: &Graph, x: Value) -> bool {
     from && feeds_convolutions(graph, x.node)
 }
 
+/// Whether a value is a rectified norm, which runtimes turn into a depthwise convolution.
+fn is_rectified_norm(graph: &Graph, x: Value) -> bool {
+    let relu = graph.producer(x).filter(|(_, op)| op.is("Relu"));
+    let norm = relu.and_then(|(relu, _)| graph.producer(graph.input(relu, 0)?));
+    norm.is_some_and(|(_, op)| op.is("BatchNormalization"))
+}
+
 /// Whether a value is the square of a rectified convolution.
 fn is_square(graph: &Graph, x: Value) -> bool {
     let Some((node, op)) = graph.producer(x) else {
@@ -377,6 +372,35 @@ fn is_square(graph: &Graph, x: Value) -> bool {
     };
     let before = graph.input(relu, 0).and_then(|y| graph.producer(y));
     op.is("Relu") && before.is_some_and(|(_, op)| op.is("Conv"))
+}
+
+/// Whether a value is `y |y|` with y from a convolution.
+fn is_signed_square(graph: &Graph, x: Value) -> bool {
+    let Some((node, op)) = graph.producer(x) else {
+        return false;
+    };
+    let (y, size) = (graph.input(node, 0), graph.input(node, 1));
+    let abs = size.and_then(|s| graph.producer(s));
+    let of_y = abs.is_some_and(|(abs, op)| op.is("Abs") && graph.input(abs, 0) == y);
+    let conv = y.and_then(|y| graph.producer(y));
+    op.is("Mul") && of_y && conv.is_some_and(|(_, op)| op.is("Conv"))
+}
+
+/// Whether what a node puts out is pooled or concatenated, and nothing else but squared.
+fn feeds_pools(graph: &Graph, node: NodeId) -> bool {
+    let readers = graph.uses(Value { node, slot: 0 });
+    let known = ["AveragePool", "Concat", "Relu", "Mul", "BatchNormalization"];
+    let pool = |op: &Op| op.is("AveragePool") || op.is("Concat");
+    let ops: Vec<&Op> = readers
+        .iter()
+        .filter_map(|usage| match usage {
+            bcosc_ir::Use::Input { node, .. } => graph.op(*node),
+            _ => None,
+        })
+        .collect();
+    ops.len() == readers.len()
+        && ops.iter().any(|op| pool(op))
+        && ops.iter().all(|op| known.contains(&op.op_type()))
 }
 
 /// Whether only convolutions, pools and energies read what a node puts out.

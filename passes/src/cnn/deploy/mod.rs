@@ -3,12 +3,14 @@
 //! The rules speak of B = 2, at which a B-cos layer is a signed square over a norm, and leave other
 //! layers to [`super::lower`].
 
+pub mod accumulate;
 pub mod fold_doubling;
 pub mod fold_norms;
 pub mod lower;
 pub mod marker;
 pub mod merge;
 pub mod narrow;
+mod power;
 pub mod signed_square;
 pub mod square_relu;
 
