@@ -6,7 +6,7 @@ use bcosc_passes::{InputContract, Normalization};
 use serde::Serialize;
 
 use crate::convert::{Read, read};
-use crate::{Error, InputShape, Metadata, Source, Verification, contract, proof};
+use crate::{Error, InputShape, Metadata, Source, Verification, contract, prove};
 
 /// How one model compares with another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -95,7 +95,7 @@ fn run(
 ) -> Result<Vec<Outputs>, InterpreterError> {
     let taken = made.map_or(InputContract::Same, |made| made.input);
     let encoding = contract::encoding(taken, normalization);
-    let samples = proof::samples(verification).draw(model, &encoding);
+    let samples = prove::samples(verification).draw(model, &encoding);
     let mut runs = run_all(
         model,
         &samples.map_err(|e| InterpreterError(e.to_string()))?,

@@ -3,18 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use bcosc_engine::Tract;
-use bcosc_ir::{Dim, Model, Tensor, Tensors};
+use bcosc_ir::Model;
 use bcosc_onnx::{ModelFile, WriteOptions, Written};
-use bcosc_passes::{Context, InputContract, Settings, pipeline};
+use bcosc_passes::{Context, Settings, pipeline};
 use bytes::Bytes;
 
-use crate::images::Frame;
 use crate::metadata::LOGIT_BIAS;
 use crate::plan::Passes;
 use crate::progress::{Event, Stage};
 use crate::report::{Size, describe_unknown};
-use crate::{Calibration, Error, Metadata, Options, Recipe, Report, Source, Verify};
-use crate::{contract, images, plan, proof, reshape, support};
+use crate::{Error, Metadata, Options, Recipe, Report, Source, Verify};
+use crate::{calibrate, contract, plan, prove, reshape, support};
 
 /// A converted model and the record of how it came to be.
 #[derive(Clone, Debug)]
@@ -110,12 +109,7 @@ pub fn convert_with(
     let calibration = match &options.calibration {
         Some(calibration) => {
             watch(Event::Stage(Stage::Images));
-            Some(calibration_batch(
-                &original,
-                &label,
-                &settings,
-                calibration,
-            )?)
+            Some(calibrate::batch(&original, &label, &settings, calibration)?)
         }
         None => None,
     };
@@ -147,16 +141,18 @@ pub fn convert_with(
     report.opset = model.opset("");
     if options.verification.when != Verify::Off {
         watch(Event::Stage(Stage::Proof));
-        let task = proof::Task {
+        let few = calibration.as_ref().map(calibrate::few);
+        let task = prove::Task {
             original: &original,
             converted: &model,
             passes: &passes,
             settings: &settings,
-            calibration: calibration.as_ref(),
+            calibration: few.as_ref(),
+            steps: &report.passes,
             verification: &options.verification,
             label: &label,
         };
-        let (proof, doubts) = proof::prove(&task)?;
+        let (proof, doubts) = prove::prove(&task)?;
         warnings.extend(doubts);
         report.proof = Some(proof);
     }
@@ -233,83 +229,6 @@ fn channels(model: &Model) -> Option<usize> {
         .value_type(contract::image_input(model)?)?
         .shape?;
     usize::try_from(shape.get(1)?.known()?).ok()
-}
-
-/// One batch of images in the form that the converted model takes, by input name.
-fn calibration_batch(
-    model: &Model,
-    label: &str,
-    settings: &Settings,
-    calibration: &Calibration,
-) -> Result<Tensors, Error> {
-    let fail = |problem: &str| Error::Input {
-        model: label.to_owned(),
-        problem: problem.to_owned(),
-    };
-    let input = contract::image_input(model).ok_or_else(|| {
-        fail("there is not exactly one input that takes images, so it cannot be calibrated")
-    })?;
-    let name = model.graph.value_name(input).to_owned();
-    let declared = model.graph.value_type(input);
-    let shape = declared.as_ref().and_then(|t| t.shape.clone());
-    let (Some(declared), Some(shape)) = (declared, shape) else {
-        return Err(fail(
-            "the shape of the image input is not known; give it with --input-shapes",
-        ));
-    };
-    if shape
-        .first()
-        .and_then(Dim::known)
-        .is_some_and(|batch| batch < 2)
-    {
-        return Err(fail(
-            "its batch size is fixed, and calibration needs several images at once; export it with a dynamic batch",
-        ));
-    }
-    if images::is_array(&calibration.source) {
-        let (dims, data) = images::read_array(calibration)?;
-        let elements: Vec<f64> = data.into_iter().map(f64::from).collect();
-        let tensor = Tensor::floats(declared.dtype, &dims, &elements);
-        return Ok([(
-            name,
-            tensor.ok_or_else(|| fail("the image input is not floating point"))?,
-        )]
-        .into());
-    }
-    if settings.input == InputContract::Same && settings.normalization.is_none() {
-        return Err(Error::Options(
-            "calibration on pictures needs to know how the model's input is normalised: give --normalization imagenet \
-             (or clip, inception, none), or --mean and --std"
-                .to_owned(),
-        ));
-    }
-    let side = |axis: usize| {
-        shape
-            .get(axis)
-            .and_then(Dim::known)
-            .and_then(|d| usize::try_from(d).ok())
-    };
-    let (4, Some(channels)) = (shape.len(), side(1)) else {
-        return Err(fail(
-            "its input does not take pictures: [N, C, H, W] with a known C is needed; give a .npy array instead",
-        ));
-    };
-    let frame = Frame {
-        channels,
-        height: side(2),
-        width: side(3),
-    };
-    let images = images::read_folder(calibration, frame)?;
-    let tensor = images.tensor(
-        settings.input,
-        settings.normalization.as_ref(),
-        declared.dtype,
-    );
-    Ok([(
-        name,
-        tensor.ok_or_else(|| fail("the image input is not floating point"))?,
-    )]
-    .into())
 }
 
 /// What the model says about itself afterwards.

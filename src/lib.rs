@@ -20,6 +20,7 @@
 
 #![warn(missing_docs)]
 
+mod calibrate;
 mod compare;
 mod contract;
 mod convert;
@@ -31,6 +32,7 @@ mod options;
 mod plan;
 mod progress;
 mod proof;
+mod prove;
 mod report;
 mod reshape;
 mod support;

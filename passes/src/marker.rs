@@ -123,12 +123,17 @@ impl Scale {
             node,
             y: graph.input(node, 0)?,
             norm: graph.input(node, 1)?,
-            b: f64::from(op.float("b", 1.0)),
+            b: shortest(op.float("b", 1.0)),
             group: op.int("group", 1) as u64,
             channels: op.int("channels", 1) as u64,
             spatial: op.int("spatial", 0) as usize,
         })
     }
+}
+
+/// The decimal number that a single-precision attribute was written for.
+pub(crate) fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
 }
 
 fn marker<'a>(graph: &'a Graph, node: NodeId, op_type: &str) -> Option<&'a Op> {

@@ -9,6 +9,21 @@ pub enum Reason {
     /// The weight is computed while running.
     #[error("the weight is not a constant")]
     DynamicWeight,
+    /// The weight is made of integers.
+    #[error("the weight is not floating point")]
+    NotFloating,
+    /// The weight cannot be computed with.
+    #[error("a weight is infinite or not a number")]
+    NotFiniteWeight,
+    /// Operands of a norm that do not belong together.
+    #[error("the norm's operands do not have one element a channel each")]
+    NormShape,
+    /// A product of which one factor is no matrix.
+    #[error("one factor of the product is a vector")]
+    VectorProduct,
+    /// A linear operator that is not converted.
+    #[error("bcosc has no B-cos form of this operator")]
+    NoBcosForm,
     /// A shape that the rule needs is unknown.
     #[error("the shape of {0} is not known")]
     UnknownShape(String),
@@ -21,6 +36,12 @@ pub enum Reason {
     /// The layer gives the logits.
     #[error("it is the last layer before the output")]
     Head,
+    /// The layer does not give the logits.
+    #[error("other layers come between it and the output")]
+    NotHead,
+    /// The layer's input is more than one vector an image.
+    #[error("it does not see one vector an image")]
+    NotOneVector,
     /// The node does not have what its operator must have.
     #[error("the node lacks an input or attribute that the operator must have")]
     Malformed,
@@ -43,6 +64,9 @@ pub enum Reason {
     /// A bias that is not one number an output unit.
     #[error("its bias is not one number an output unit")]
     BiasShape,
+    /// A bias that is computed while running.
+    #[error("its bias is not a constant")]
+    DynamicBias,
     /// Several inputs, or none, could be the image.
     #[error(
         "the model has {inputs} inputs, and not exactly one of them is an image (floating point, rank 3 or more)"
@@ -64,6 +88,9 @@ pub enum Reason {
         /// Numbers given.
         given: usize,
     },
+    /// Means or standard deviations that nothing can be divided by.
+    #[error("means must be finite, and standard deviations finite and greater than 0")]
+    NormalizationValue,
     /// The graph changes the input before the first layer.
     #[error("node \"{0}\" processes the input before the first linear layer; use --input same")]
     PreprocessingInGraph(String),
@@ -71,7 +98,7 @@ pub enum Reason {
     #[error("no convolution or linear layer depends on the input")]
     NoLinearLayer,
     /// The first layer is one that cannot be doubled.
-    #[error("the first layer is neither a convolution nor a linear layer on flattened images")]
+    #[error("the first layer is neither a convolution nor a linear layer on the channels of an image")]
     FirstLayerForm,
     /// An output that is not class logits.
     #[error("the output is not logits of more than two classes")]
@@ -176,6 +203,9 @@ pub enum Reason {
     /// A layer whose input has at least as many channels as its output.
     #[error("its input is no narrower than its output")]
     NotNarrower,
+    /// A layer whose positions are few.
+    #[error("it has too few positions for the rule to pay")]
+    SmallMap,
     /// Something that only pays where several layers have it in common.
     #[error("no other layer shares it")]
     NotShared,

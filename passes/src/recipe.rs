@@ -43,6 +43,7 @@ pub static CNN: &[&dyn Pass] = &[
     &deploy::signed_square::SignedSquares,
     &deploy::accumulate::AccumulateEnergies,
     &deploy::lower::LowerDeploy,
+    &deploy::flatten::FlattenPointwise,
     // Plain operators for all that is left.
     &lower::Lower,
 ];

@@ -1,6 +1,6 @@
 //! Reading and making constant weights in double precision.
 
-use bcosc_ir::{DataType, Graph, NodeId, Tensor, TensorError, Value};
+use bcosc_ir::{DataType, Graph, Model, Node, NodeId, ParameterData, Tensor, TensorError, TensorType, Value};
 
 use crate::{Outcome, PassError, Reason};
 
@@ -45,6 +45,17 @@ pub enum WeightError {
 }
 
 impl WeightError {
+    /// The error of a pass that cannot do without the rule.
+    pub fn at(self, model: &Model, node: NodeId) -> PassError {
+        match self {
+            WeightError::NoMatch(reason) => PassError::unsupported(model, node, reason),
+            WeightError::Tensor(source) => PassError::Weight {
+                node: model.graph.label(node),
+                source,
+            },
+        }
+    }
+
     /// Records a rule that does not apply; a broken weight is an error.
     pub fn settle(
         self,
@@ -63,6 +74,25 @@ impl WeightError {
             }),
         }
     }
+}
+
+/// Element type and dimensions of a constant, without reading it; `None` where the value is none.
+pub fn constant_type(graph: &Graph, value: Value) -> Option<TensorType> {
+    match graph.node(value.node) {
+        Node::Parameter(parameter) => match &parameter.data {
+            ParameterData::Dense(tensor) => Some(tensor.tensor_type()),
+            ParameterData::Sparse(_) => None,
+        },
+        _ => graph
+            .constant(value)
+            .map(|constant| constant.tensor_type()),
+    }
+}
+
+/// Whether weights can have this type.
+pub fn is_floating(dtype: DataType) -> bool {
+    use DataType::{Bfloat16, Double, Float, Float16};
+    matches!(dtype, Float | Double | Float16 | Bfloat16)
 }
 
 /// Reads a constant.

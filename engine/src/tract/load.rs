@@ -5,25 +5,21 @@
 //! straight from the model file into tract's memory (or stay out of it, where only their types
 //! matter), and what tract cannot take is left as a hole with a reason.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use bcosc_ir::onnx::proto::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
-};
+use bcosc_ir::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
 use bcosc_ir::{DataType, InterpreterError, Model, Tensor, TensorType};
-use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb;
-use tract_onnx::prelude::{Framework, InferenceFact, InferenceModel};
-use tract_onnx::tract_hir::internal::{
-    InferenceOp, InletId, OutletId, TVec, TypedFact, bail, tvec,
-};
+use tract_onnx::prelude::{InferenceFact, InferenceModel};
+use tract_onnx::tract_hir::internal::{InferenceOp, InletId, OutletId, TVec, TypedFact, tvec};
 use tract_onnx::tract_hir::ops::konst::Const;
 use tract_onnx::tract_hir::ops::source::Source;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-use super::constants::{is_constant, is_standard, retype, stand_in, take_constant};
+use super::constants::{is_constant, is_standard, take_constant};
 use super::guard::guarded;
+use super::nodes::{build, describe, label, skeleton};
 use super::symbols::Symbols;
 use super::tensor::{Bfloat16, to_datum_type, to_tract};
 
@@ -99,32 +95,6 @@ pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, Interprete
         holes: loader.holes,
         bfloat16,
     })
-}
-
-/// The nodes alone, in tract's messages.
-fn skeleton(
-    opset_import: Vec<OperatorSetIdProto>,
-    mut nodes: Vec<NodeProto>,
-    bfloat16: Bfloat16,
-) -> Result<pb::ModelProto, InterpreterError> {
-    if let Some(stand_in) = stand_in(bfloat16) {
-        nodes.iter_mut().for_each(|node| retype(node, stand_in));
-    }
-    let graph = GraphProto {
-        node: nodes,
-        ..GraphProto::default()
-    };
-    let graph = Some(Box::new(graph));
-    let skeleton = ModelProto {
-        opset_import,
-        graph,
-        ..ModelProto::default()
-    };
-    let bytes = bcosc_ir::onnx::encode(&skeleton).map_err(|e| InterpreterError(e.to_string()))?;
-    guarded(
-        || "the nodes do not decode".into(),
-        || tract_onnx::onnx().proto_model_for_read(&mut bytes.as_ref()),
-    )
 }
 
 /// The tensor types that the file declares.
@@ -317,20 +287,17 @@ impl Loader {
             },
         };
         let mut added: Vec<(usize, &pb::NodeProto, Vec<String>)> = Vec::new();
-        let mut unsupported = BTreeSet::new();
         for node in &graph.node {
-            let (op, captured) = build(&framework, &context, node).unwrap_or_else(|reason| {
-                unsupported.insert(self.model.nodes().len());
-                self.holes.push(format!("{}: {}", describe(node), reason.0));
-                let op = UnimplementedOp::new(node.output.len(), &node.op_type, "");
-                (Box::new(op), Vec::new())
-            });
-            let id = self.add(
-                node,
-                op,
-                unsupported.contains(&self.model.nodes().len()),
-                declared,
-            )?;
+            let (op, captured, is_hole) = match build(&framework, &context, node) {
+                Ok((op, captured)) => (op, captured, false),
+                Err(InterpreterError(reason)) => {
+                    self.holes.push(format!("{}: {reason}", describe(node)));
+                    let op = UnimplementedOp::new(node.output.len(), &node.op_type, "");
+                    (op.into(), Vec::new(), true)
+                }
+            };
+            // tract never learns what a hole computes: there the declared types are taken at their word.
+            let id = self.add(node, op, is_hole.then_some(declared))?;
             added.push((id, node, captured));
         }
         for (id, node, captured) in added {
@@ -352,17 +319,15 @@ impl Loader {
         &mut self,
         node: &pb::NodeProto,
         op: Box<dyn InferenceOp>,
-        unsupported: bool,
-        declared: &BTreeMap<String, TensorType>,
+        declared: Option<&BTreeMap<String, TensorType>>,
     ) -> Result<usize, InterpreterError> {
         let names: Vec<&String> = node.output.iter().filter(|name| !name.is_empty()).collect();
-        // tract never learns what a hole computes, so there the declared type is taken at its word.
-        let fact = |name: &&String| match declared.get(name.as_str()) {
-            Some(declared) if unsupported => {
+        let fact = |name: &&String| match declared.and_then(|d| d.get(name.as_str())) {
+            Some(declared) => {
                 let datum_type = to_datum_type(declared.dtype, self.bfloat16);
                 self.symbols.value_fact(datum_type, declared)
             }
-            _ => InferenceFact::default(),
+            None => InferenceFact::default(),
         };
         let facts: TVec<InferenceFact> = names.iter().map(fact).collect();
         // tract derives the names of what it makes from this one, and they have to be unique.
@@ -374,39 +339,5 @@ impl Loader {
             self.values.push((name.clone(), outlet));
         }
         Ok(id)
-    }
-}
-
-type Built = (Box<dyn InferenceOp>, Vec<String>);
-
-fn build(
-    framework: &Onnx,
-    context: &ParsingContext,
-    node: &pb::NodeProto,
-) -> Result<Built, InterpreterError> {
-    let known = is_standard(Some(&node.domain)) || node.domain == "ai.onnx.ml";
-    let builder = framework.op_register.0.get(&node.op_type).filter(|_| known);
-    guarded(
-        || "tract cannot take this node".into(),
-        || match builder {
-            Some(builder) => builder(context, node),
-            None => bail!("the operator is unknown to it"),
-        },
-    )
-}
-
-fn label(node: &pb::NodeProto) -> &str {
-    let names = std::iter::once(&node.name).chain(&node.output);
-    names
-        .map(String::as_str)
-        .find(|name| !name.is_empty())
-        .unwrap_or("unnamed")
-}
-
-/// A node for messages: its name, or that of its first output, and its operator.
-fn describe(node: &pb::NodeProto) -> String {
-    match node.domain.as_str() {
-        "" => format!("node `{}` ({})", label(node), node.op_type),
-        domain => format!("node `{}` ({domain}.{})", label(node), node.op_type),
     }
 }

@@ -5,6 +5,7 @@ mod facts;
 mod guard;
 mod infer;
 mod load;
+mod nodes;
 mod session;
 mod symbols;
 mod tensor;

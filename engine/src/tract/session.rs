@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bcosc_ir::{DataType, InterpreterError, Model, Tensor, Tensors};
+use bcosc_ir::{DataType, InterpreterError, Model, Tensors};
 use tract_onnx::prelude::{
     InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, TVec, TractResult, TypedModel,
     TypedRunnableModel,
 };
-use tract_onnx::tract_hir::internal::IntoTValue;
+use tract_onnx::tract_hir::internal::{Factoid, IntoTValue};
 
 use super::guard::guarded;
 use super::infer::{byte_len, describe, infer};
@@ -120,28 +120,24 @@ fn specialise(
 /// Refuses values that cannot be meant, before tract allocates them.
 fn check_sizes(model: &InferenceModel) -> Result<(), InterpreterError> {
     for node in model.nodes() {
-        let too_large = node.outputs.iter().filter_map(|o| {
-            use tract_onnx::tract_hir::internal::Factoid;
-            o.fact.shape.concretize()?;
-            o.fact.datum_type.concretize()?;
-            // Symbolic sizes aside, a size that is not known here does not fit 64 bits.
-            let symbolic = o
-                .fact
-                .shape
-                .concretize()?
-                .iter()
-                .any(|d| d.as_i64().is_none());
-            (!symbolic && byte_len(&o.fact).is_none_or(|bytes| bytes > LARGEST_VALUE))
-                .then_some(&o.fact)
-        });
-        if let Some(fact) = too_large.into_iter().next() {
+        let facts = node.outputs.iter().map(|output| &output.fact);
+        if let Some(fact) = facts.into_iter().find(|fact| is_too_large(fact)) {
+            let node = describe(&node.name);
             return Err(InterpreterError(format!(
-                "{} computes {fact:?}, which is too large",
-                describe(&node.name)
+                "{node} computes {fact:?}, which is too large"
             )));
         }
     }
     Ok(())
+}
+
+fn is_too_large(fact: &InferenceFact) -> bool {
+    let dims = fact.shape.concretize();
+    let is_fixed = dims.is_some_and(|dims| dims.iter().all(|dim| dim.as_i64().is_some()));
+    // A fixed size that is not known in bytes does not fit 64 bits.
+    is_fixed
+        && fact.datum_type.is_concrete()
+        && byte_len(fact).is_none_or(|bytes| bytes > LARGEST_VALUE)
 }
 
 /// Types, lowers and orders the graph.
@@ -219,5 +215,3 @@ fn list(problems: &[String]) -> String {
         more => format!("{shown}; and {more} more"),
     }
 }
-#[allow(dead_code)]
-fn _t(_: Tensor) {}

@@ -73,10 +73,19 @@ impl Window {
     /// Whether every output sees exactly one position of the input.
     pub fn is_single_cell(&self) -> bool {
         let unpadded = match &self.padding {
-            Padding::Explicit(pads) => pads.iter().all(|&p| p == 0),
+            Padding::Explicit(_) => !self.is_padded(),
+            // As many cells as a window of one needs: none.
             Padding::SameUpper | Padding::SameLower => true,
         };
         self.kernel.iter().all(|&k| k == 1) && unpadded
+    }
+
+    /// Whether cells may be put around the border.
+    pub fn is_padded(&self) -> bool {
+        match &self.padding {
+            Padding::Explicit(pads) => pads.iter().any(|&p| p != 0),
+            Padding::SameUpper | Padding::SameLower => true,
+        }
     }
 
     /// Number of spatial axes.
@@ -86,7 +95,7 @@ impl Window {
 
     /// Number of cells in the window.
     pub fn cells(&self) -> i64 {
-        self.kernel.iter().product()
+        self.kernel.iter().fold(1, |n, &k| n.saturating_mul(k))
     }
 
     /// An operator with the window's attributes; those at their defaults are left out.
@@ -132,14 +141,19 @@ pub struct Conv {
 }
 
 impl Conv {
-    /// Views a `Conv` whose weights have a known shape.
+    /// Views a `Conv` whose weights have a known shape, with at least one spatial axis and no size 0.
     pub fn of(graph: &Graph, node: NodeId) -> Option<Self> {
         let op = graph.op(node).filter(|op| op.is("Conv"))?;
         let (x, w) = (graph.input(node, 0)?, graph.input(node, 1)?);
         let weight_dims = graph.value_type(w)?.known_shape()?;
-        let kernel: Vec<i64> = weight_dims.get(2..)?.iter().map(|&k| k as i64).collect();
-        let window = Window::of(op, kernel)?;
+        let [out, per_group, cells @ ..] = &weight_dims[..] else {
+            return None;
+        };
+        let kernel = cells.iter().map(|&k| i64::try_from(k).ok());
+        let window = Window::of(op, kernel.collect::<Option<Vec<i64>>>()?)?;
         let group = u64::try_from(op.int("group", 1)).ok().filter(|&g| g > 0)?;
+        let sound = out % group == 0 && !weight_dims.contains(&0) && !cells.is_empty();
+        per_group.checked_mul(group).filter(|_| sound)?;
         let bias = graph.input(node, 2);
         Some(Conv {
             node,

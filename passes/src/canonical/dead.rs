@@ -68,7 +68,19 @@ mod tests {
     #[test]
     fn chains_that_lead_nowhere_go() {
         let before = model(with_dead_branch().output_as("y", DataType::Float, "batch,3"));
-        insta::assert_snapshot!(text(&rewritten(&RemoveDead, &before)), @"");
+        insta::assert_snapshot!(text(&rewritten(&RemoveDead, &before)), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 20]
+        >
+        main (float[batch,3] x) => (float[batch,3] y)
+        <
+           float[3] w = {-0.14761274, -0.20840575, -0.4877265}
+        >
+        {
+           y = Mul (x, w)
+        }
+        "#);
     }
 
     #[test]

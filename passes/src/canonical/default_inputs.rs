@@ -79,7 +79,19 @@ mod tests {
     #[test]
     fn an_initializer_that_is_an_input_becomes_a_constant() {
         let before = model(scaled().input("w", DataType::Float, "3"));
-        insta::assert_snapshot!(text(&rewritten(&DropDefaultInputs, &before)), @"");
+        insta::assert_snapshot!(text(&rewritten(&DropDefaultInputs, &before)), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 9]
+        >
+        main (float[batch,3] x) => (float[batch,3] y)
+        <
+           float[3] w = {-0.14761274, -0.20840575, -0.4877265}
+        >
+        {
+           y = Mul (x, w)
+        }
+        "#);
     }
 
     #[test]

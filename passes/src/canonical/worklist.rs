@@ -63,10 +63,14 @@ impl<'a> Site<'a> {
 }
 
 /// An output of the graph keeps its name, so only a value that is free to take the name over can
-/// replace it: one that an operator makes and that is no output yet.
+/// replace it: one that an operator makes, that is no output yet, and that no subgraph reads.
 pub(super) fn can_stand_for(graph: &Graph, old: Value, new: Value) -> Result<(), Reason> {
     let is_output = |value| graph.outputs().iter().any(|o| o.value == value);
-    if !is_output(old) || (graph.op(new.node).is_some() && !is_output(new)) {
+    if !is_output(old) {
+        return Ok(());
+    }
+    let bound = |usage: &Use| !matches!(usage, Use::Input { .. });
+    if graph.op(new.node).is_some() && !graph.uses(new).iter().any(bound) {
         return Ok(());
     }
     Err(Reason::OutputName(graph.value_name(old).to_owned()))

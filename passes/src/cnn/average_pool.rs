@@ -5,7 +5,8 @@
 //! y = AveragePool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1], count_include_pad = 1> (x)
 //! ```
 //!
-//! Departing: window, stride and padding stay, the function does not. Padding counts as zeros.
+//! Departing: window, stride and padding stay, the function does not. Padding counts as zeros; what
+//! a last window (`ceil_mode`) covers beyond the padding does not count.
 
 use bcosc_ir::views::{Pool, PoolKind};
 use bcosc_ir::{Graph, Model, NodeId, Op, Patch, Value};
@@ -82,11 +83,12 @@ fn average(graph: &Graph, node: NodeId, opset: i64) -> Result<Patch, Reason> {
             what: "average pooling with dilations",
         });
     }
-    let mut op = pool
-        .window
-        .write(Op::new("", "AveragePool"))
-        .with_int("count_include_pad", 1);
-    if pool.ceil_mode {
+    let mut op = pool.window.write(Op::new("", "AveragePool"));
+    if pool.window.is_padded() {
+        op = op.with_int("count_include_pad", 1);
+    }
+    // With a stride of 1 the last window ends at the border anyway.
+    if pool.ceil_mode && pool.window.strides.iter().any(|&s| s != 1) {
         op = op.with_int("ceil_mode", 1);
     }
     let pooled = patch.op(op, &[pool.x.into()]);

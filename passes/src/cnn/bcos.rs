@@ -17,7 +17,7 @@ use bcosc_ir::{Graph, Model, Operand, Patch, Value};
 
 use crate::layer::{Form, Layer};
 use crate::marker::{PatchNorm, Scale, VectorNorm};
-use crate::{Context, Effect, Outcome, Pass, PassError};
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
 pub struct Bcos;
@@ -46,7 +46,12 @@ impl Pass for Bcos {
         for node in model.graph.ops() {
             let graph = &model.graph;
             let layer = match Layer::of(graph, node) {
-                None => continue,
+                None => {
+                    if graph.op(node).is_some_and(|op| UNCONVERTED.contains(&op.op_type())) {
+                        outcome.skipped(graph.label(node), Reason::NoBcosForm);
+                    }
+                    continue;
+                }
                 Some(Err(reason)) => {
                     outcome.skipped(graph.label(node), reason);
                     continue;
@@ -74,6 +79,20 @@ impl Pass for Bcos {
         Ok(outcome)
     }
 }
+
+/// Operators with weights that stay linear, or whatever they are.
+const UNCONVERTED: &[&str] = &[
+    "ConvInteger",
+    "ConvTranspose",
+    "DeformConv",
+    "Einsum",
+    "GRU",
+    "LSTM",
+    "MatMulInteger",
+    "QLinearConv",
+    "QLinearMatMul",
+    "RNN",
+];
 
 /// The norm that a layer divides by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,9 @@
 //! logits = Add (y, -ln (K - 1))
 //! ```
 
-use bcosc_ir::{Dim, Graph, Model, Op, Patch, Value};
+use std::collections::BTreeSet;
+
+use bcosc_ir::{DataType, Dim, Graph, Model, Op, Patch, Value};
 
 use crate::{Context, Effect, LogitBias, Outcome, Pass, PassError, Reason, weights};
 
@@ -39,22 +41,18 @@ impl Pass for AddLogitBias {
         if cx.settings.logit_bias == LogitBias::None {
             return Ok(outcome);
         }
-        let outputs: Vec<Value> = model.graph.outputs().iter().map(|o| o.value).collect();
+        let outputs: BTreeSet<Value> = model.graph.outputs().iter().map(|o| o.value).collect();
         for logits in outputs {
             let name = model.graph.value_name(logits).to_owned();
-            let bias = match (cx.settings.logit_bias, classes(&model.graph, logits)) {
-                (LogitBias::None, _) => continue,
-                (LogitBias::Value(bias), _) => bias,
-                (LogitBias::Prior, Ok(classes)) => -((classes - 1) as f64).ln(),
-                (LogitBias::Prior, Err(reason)) => {
+            let bias = match bias(&model.graph, logits, cx.settings.logit_bias) {
+                Ok(bias) => bias,
+                Err(reason) => {
                     outcome.skipped(name, reason);
                     continue;
                 }
             };
-            let dtype = model
-                .graph
-                .value_type(logits)
-                .map_or(bcosc_ir::DataType::Float, |t| t.dtype);
+            let dtype = model.graph.value_type(logits);
+            let dtype = dtype.map_or(DataType::Float, |t| t.dtype);
             let mut patch = Patch::at(logits.node);
             let constant = patch.parameter("logit_bias", weights::tensor(dtype, &[], &[bias]));
             let sum = patch.op(
@@ -70,22 +68,21 @@ impl Pass for AddLogitBias {
     }
 }
 
-/// Number of classes of an output [N, K] that is not a probability already.
-fn classes(graph: &Graph, logits: Value) -> Result<u64, Reason> {
-    let unknown = || Reason::UnknownShape(graph.value_name(logits).to_owned());
-    let shape = graph
-        .value_type(logits)
-        .and_then(|t| t.shape)
-        .ok_or_else(unknown)?;
+/// What to add to an output, if it is logits.
+fn bias(graph: &Graph, logits: Value, wanted: LogitBias) -> Result<f64, Reason> {
+    let (_, op) = graph.producer(logits).ok_or(Reason::NotLogits)?;
     let probability = ["Softmax", "LogSoftmax", "Sigmoid"];
-    if graph
-        .producer(logits)
-        .is_some_and(|(_, op)| probability.iter().any(|p| op.is(p)))
-    {
+    let found = graph.value_type(logits);
+    let floating = found.as_ref().is_none_or(|t| weights::is_floating(t.dtype));
+    if probability.iter().any(|p| op.is(p)) || !floating {
         return Err(Reason::NotLogits);
     }
-    match &shape[..] {
-        [_, Dim::Known(classes)] if *classes > 2 => Ok(*classes),
+    if let LogitBias::Value(bias) = wanted {
+        return Ok(bias);
+    }
+    let unknown = || Reason::UnknownShape(graph.value_name(logits).to_owned());
+    match &found.and_then(|t| t.shape).ok_or_else(unknown)?[..] {
+        [_, Dim::Known(classes)] if *classes > 2 => Ok(-((classes - 1) as f64).ln()),
         [_, Dim::Symbol(_) | Dim::Unknown] => Err(unknown()),
         _ => Err(Reason::NotLogits),
     }

@@ -50,6 +50,8 @@ impl Pass for Lower {
 
     fn run(&self, model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
         let mut outcome = Outcome::default();
+        // A norm that nothing uses would go while another is about to share its sums.
+        model.graph.remove_dead();
         let mut lowering = Lowering {
             opset: model.opset("").unwrap_or(0),
             ..Lowering::default()

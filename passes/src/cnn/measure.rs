@@ -40,7 +40,6 @@ pub(crate) fn variances(
         .collect();
     probe.graph.set_outputs(&outputs);
     Lower.run(&mut probe, cx)?;
-    probe.graph.remove_dead();
     let measured = cx.interpreter.run(&probe, images)?;
     let mut found = BTreeMap::new();
     for ((node, _), (_, name)) in taps.into_iter().zip(outputs) {
@@ -70,7 +69,7 @@ fn tap(
     let missing = || PassError::Model(Reason::NotMeasured(graph.label(node)));
     let norm = BatchNorm::of(graph, node).ok_or_else(missing)?;
     let x_type = graph.value_type(norm.x).ok_or_else(missing)?;
-    let rank = x_type.rank().ok_or_else(missing)?;
+    let rank = x_type.rank().filter(|&rank| rank > 1).ok_or_else(missing)?;
     let axes: Vec<i64> = (0..rank as i64).filter(|&axis| axis != 1).collect();
     let mut patch = Patch::at(node);
     let x = Operand::Old(norm.x);
@@ -79,14 +78,10 @@ fn tap(
     let squares = patch.op(Op::new("", "Mul"), &[centred, centred]);
     let variance = reduce(&mut patch, opset, AxesOp::ReduceMean, squares, &axes);
     if statistics == Statistics::Batch {
-        let channels = graph
-            .value_type(norm.scale)
-            .and_then(|t| t.known_shape())
-            .ok_or_else(missing)?[0];
-        let mut dims = vec![1; rank];
-        dims[1] = channels;
         let shaped = |value| -> Result<_, PassError> {
             let found = weights::floats(graph, value).map_err(|_| missing())?;
+            let mut dims = vec![1; rank];
+            dims[1] = found.elements.len() as u64;
             Ok(found.shaped(&dims, &found.elements))
         };
         let (gamma, beta) = (shaped(norm.scale)?, shaped(norm.bias)?);

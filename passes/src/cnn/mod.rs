@@ -14,3 +14,5 @@ pub mod remove_biases;
 pub mod reorder_head;
 pub mod restore_norms;
 pub mod uncentre_norms;
+#[cfg(test)]
+mod testing;

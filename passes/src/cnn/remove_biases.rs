@@ -9,10 +9,10 @@
 //!
 //! Departing. Batch norms must be uncentred first, since their mean is a bias too.
 
-use bcosc_ir::{Graph, Model, NodeId, Operand, Patch, Value};
+use bcosc_ir::{Graph, Model, NodeId, Patch, Value};
 
 use super::restore_norms::NORMS;
-use crate::layer::{Form, Layer, added_bias};
+use crate::layer::{Form, Layer, Units, added_bias};
 use crate::weights::{self, WeightError};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
@@ -69,67 +69,74 @@ fn unbias(graph: &Graph, node: NodeId, opset: i64) -> Result<Option<Patch>, Weig
         return Ok(None);
     };
     let mut patch = Patch::at(node);
-    let mut found = false;
-    if let Some(layer) = Layer::of(graph, node) {
+    let (own, added) = if let Some(layer) = Layer::of(graph, node) {
         let layer = layer?;
-        found |= drop_input(graph, &layer, opset, &mut patch)?;
-        found |= drop_add(graph, Value { node, slot: 0 }, &mut patch);
+        let own = drop_operand(graph, &layer, opset, &mut patch)?;
+        if layer.out != layer.product() {
+            patch.replace(layer.out, layer.product());
+        }
+        (own, layer.out != layer.product())
     } else if NORMS.contains(&op.op_type()) {
-        found |= clear_norm(graph, node, &mut patch)?;
-        found |= drop_add(graph, Value { node, slot: 0 }, &mut patch);
-    }
-    Ok(found.then_some(patch))
+        let own = clear_norm(graph, node, &mut patch)?;
+        let y = Value { node, slot: 0 };
+        let added = norm_units(graph, node).and_then(|units| added_bias(graph, y, units));
+        if let Some((add, _)) = added {
+            patch.replace(Value { node: add, slot: 0 }, y);
+        }
+        (own, added.is_some())
+    } else {
+        return Ok(None);
+    };
+    Ok((own || added).then_some(patch))
 }
 
 /// The bias operand of `Conv` and `Gemm`.
-fn drop_input(
+fn drop_operand(
     graph: &Graph,
     layer: &Layer,
     opset: i64,
     patch: &mut Patch,
 ) -> Result<bool, WeightError> {
-    let node = layer.node;
-    let Some(bias) = graph.input(node, 2) else {
+    let Some(bias) = graph.input(layer.node, 2) else {
         return Ok(false);
     };
-    let required = matches!(layer.form, Form::Gemm(_)) && opset < 11;
-    if !required {
-        patch.set_input(node, 2, None);
-        return Ok(true);
+    let dims = constant_dims(graph, bias)?;
+    if let (Form::Gemm(_), Some((_, outer))) = (&layer.form, dims.split_last())
+        && outer.iter().any(|&d| d != 1)
+    {
+        // One vector for each row of the batch: data, not a bias.
+        return Err(Reason::BiasShape.into());
     }
-    zero_input(graph, node, 2, bias, patch)
+    if matches!(layer.form, Form::Gemm(_)) && opset < 11 {
+        return zero_operand(graph, layer.node, bias, patch);
+    }
+    patch.set_input(layer.node, 2, None);
+    Ok(true)
 }
 
-/// The bias operand of a norm, which batch, group and instance norms cannot do without.
+/// The bias operand of a norm, which only layer norms can do without.
 fn clear_norm(graph: &Graph, node: NodeId, patch: &mut Patch) -> Result<bool, WeightError> {
-    let Some(op) = graph.op(node) else {
+    let (Some(op), Some(bias)) = (graph.op(node), graph.input(node, 2)) else {
         return Ok(false);
     };
-    let Some(bias) = graph.input(node, 2) else {
-        return Ok(false);
-    };
+    constant_dims(graph, bias)?;
     if op.is("LayerNormalization") {
         patch.set_input(node, 2, None);
         return Ok(true);
     }
     if op.is("BatchNormalization") {
         let mean = graph.input(node, 3).ok_or(Reason::Malformed)?;
-        if weights::floats(graph, mean)?
-            .elements
-            .iter()
-            .any(|&m| m != 0.0)
-        {
+        if weights::floats(graph, mean)?.elements.iter().any(|&m| m != 0.0) {
             return Err(Reason::Centred.into());
         }
     }
-    zero_input(graph, node, 2, bias, patch)
+    zero_operand(graph, node, bias, patch)
 }
 
-/// Puts zeros in the place of a constant operand; false where it is zero already.
-fn zero_input(
+/// Puts zeros in the place of the bias operand; false where it is zero already.
+fn zero_operand(
     graph: &Graph,
     node: NodeId,
-    slot: u32,
     bias: Value,
     patch: &mut Patch,
 ) -> Result<bool, WeightError> {
@@ -138,15 +145,24 @@ fn zero_input(
         return Ok(false);
     }
     let zeros = patch.parameter("bias", bias.with(&vec![0.0; bias.elements.len()]));
-    patch.set_input(node, slot, Some(zeros));
+    patch.set_input(node, 2, Some(zeros));
     Ok(true)
 }
 
-/// A constant that a node of its own adds.
-fn drop_add(graph: &Graph, product: Value, patch: &mut Patch) -> bool {
-    let Some((add, _)) = added_bias(graph, product) else {
-        return false;
+fn constant_dims(graph: &Graph, bias: Value) -> Result<Vec<u64>, Reason> {
+    let found = weights::constant_type(graph, bias).ok_or(Reason::DynamicBias)?;
+    found.known_shape().ok_or(Reason::DynamicBias)
+}
+
+/// The axis that a norm has one factor an element for.
+fn norm_units(graph: &Graph, node: NodeId) -> Option<Units> {
+    let op = graph.op(node)?;
+    let scale = weights::constant_type(graph, graph.input(node, 1)?)?;
+    let count = *scale.known_shape()?.last()?;
+    let rank = graph.value_type(graph.input(node, 0)?)?.rank()?;
+    let behind = match op.op_type() {
+        "LayerNormalization" | "RMSNormalization" => 0,
+        _ => rank.checked_sub(2)?,
     };
-    patch.replace(Value { node: add, slot: 0 }, Operand::Old(product));
-    true
+    Some(Units { behind, count })
 }

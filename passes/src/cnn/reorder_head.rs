@@ -7,10 +7,14 @@
 //! y = Flatten (GlobalAveragePool (Conv (x, w as 1x1, b)))
 //! ```
 //!
-//! Only pooling and changes of shape may lie between; `Layer` heads that see anything else stay.
+//! The weights of a `MatMul` and the bias that an `Add` brings go into the convolution too. Only pooling and
+//! changes of shape may lie between, and nothing linear may follow: the layers of squeeze-excite
+//! gates see pooled images too, and stay.
+
+use std::iter;
 
 use bcosc_ir::views::Pool;
-use bcosc_ir::{Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
+use bcosc_ir::{Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, TensorType, Value};
 
 use crate::layer::{Form, Layer};
 use crate::weights::{self, Floats, WeightError};
@@ -61,121 +65,132 @@ fn reorder(graph: &Graph, layer: &Layer) -> Result<Option<Patch>, WeightError> {
     let Some(pool) = pool_before(graph, layer.x) else {
         return Ok(None);
     };
-    let pooled = Value {
-        node: pool,
-        slot: 0,
+    let by_rows = match &layer.form {
+        Form::Gemm(gemm) if !gemm.trans_a => !gemm.trans_b,
+        Form::RightMatMul => true,
+        Form::Gemm(_) | Form::LeftMatMul | Form::Conv(_) => return Ok(None),
     };
+    if !layer.is_head(graph) {
+        return Err(Reason::NotHead.into());
+    }
     let x = graph.input(pool, 0).ok_or(Reason::Malformed)?;
-    let shape = graph.value_type(x).and_then(|t| t.shape);
-    let (Some(channels), Some(rank)) = (
-        shape.as_ref().and_then(|s| s.get(1)).and_then(Dim::known),
-        shape.as_ref().map(Vec::len),
-    ) else {
-        return Err(Reason::UnknownShape(graph.value_name(x).to_owned()).into());
+    let x_type = known(graph, x)?;
+    let (rank, channels) = match x_type.shape.as_deref() {
+        Some([_, Dim::Known(channels), _, ..]) => (x_type.rank().unwrap_or(0), *channels),
+        _ => return Err(Reason::UnknownShape(graph.value_name(x).to_owned()).into()),
     };
-    let Some((weight, classes)) = head_weight(graph, layer)? else {
-        return Ok(None);
+    let seen = known(graph, layer.x)?.shape;
+    if !matches!(seen.as_deref(), Some([_, Dim::Known(seen)]) if *seen == channels) {
+        return Err(Reason::NotOneVector.into());
+    }
+    let weight = head_weight(graph, layer, by_rows, rank)?;
+    let [classes, inputs, ..] = weight.dims()[..] else {
+        return Err(Reason::Malformed.into());
     };
-    if weight.elements.len() as u64 != classes * channels {
-        // The layer sees positions side by side, not one vector a pooled image.
-        return Ok(None);
+    if inputs != channels || classes == 0 || channels == 0 {
+        return Err(Reason::Malformed.into());
     }
     let mut patch = Patch::at(layer.node);
-    let mut dims = vec![classes, channels];
-    dims.resize(rank, 1);
-    let weight = patch.parameter("weight", weight.shaped(&dims, &weight.elements));
-    let mut operands = vec![Operand::Old(x), weight];
+    let mut operands = vec![x.into(), patch.parameter("weight", weight)];
     if let Some(bias) = head_bias(graph, layer, classes)? {
         operands.push(patch.parameter("bias", bias));
     }
-    let kernel = vec![1; rank - 2];
-    let scores = patch.op(
-        Op::new("", "Conv")
-            .named("conv")
-            .with_ints("kernel_shape", &kernel),
-        &operands,
-    );
-    let pool_op = graph
-        .op(pool)
-        .ok_or(Reason::Malformed)?
-        .clone()
-        .named("pool");
-    let mut pool_inputs = vec![Some(scores)];
-    pool_inputs.extend(
-        graph
-            .inputs_of(pool)
-            .into_iter()
-            .skip(1)
-            .map(|v| v.map(Operand::Old)),
-    );
-    let mut logits = patch.multi_op(pool_op, &pool_inputs, 1);
-    let pooled_rank = graph.value_type(pooled).and_then(|t| t.rank());
-    if pooled_rank.is_none_or(|r| r > 2) {
+    let conv = Op::new("", "Conv").named("conv");
+    let scores = patch.op(conv.with_ints("kernel_shape", &vec![1; rank - 2]), &operands);
+    let mut scores_type = x_type;
+    if let Some(shape) = &mut scores_type.shape {
+        shape[1] = Dim::Known(classes);
+    }
+    patch.typed(scores, scores_type);
+    let op = graph.op(pool).ok_or(Reason::Malformed)?;
+    let others = graph.inputs_of(pool).into_iter().skip(1);
+    let pool_inputs: Vec<Option<Operand>> = iter::once(Some(scores))
+        .chain(others.map(|v| v.map(Operand::Old)))
+        .collect();
+    let flat = op.is("ReduceMean") && op.int("keepdims", 1) == 0;
+    let mut logits = patch.multi_op(op.clone().named("pool"), &pool_inputs, 1);
+    if !flat {
         logits = patch.op(Op::new("", "Flatten").with_int("axis", 1), &[logits]);
     }
-    patch.replace(
-        Value {
-            node: layer.node,
-            slot: 0,
-        },
-        logits,
-    );
+    patch.replace(layer.out, logits);
     Ok(Some(patch))
 }
 
-/// The global pool whose output, alone and but for its shape, is the layer's input.
+/// The global pool whose output is the layer's input, but for its shape.
 fn pool_before(graph: &Graph, mut value: Value) -> Option<NodeId> {
     loop {
         let (node, op) = graph.producer(value)?;
         if Pool::is_global_average(graph, node) {
             return Some(node);
         }
-        let moves = op.domain().is_empty() && SHAPE_OPS.contains(&op.op_type());
-        if !moves || graph.uses(value).len() != 1 {
+        if value.slot != 0 || !op.domain().is_empty() || !SHAPE_OPS.contains(&op.op_type()) {
             return None;
         }
         value = graph.input(node, 0)?;
     }
 }
 
-/// The weights as [classes, channels], and the number of classes; `None` for layers of another form.
-fn head_weight(graph: &Graph, layer: &Layer) -> Result<Option<(Floats, u64)>, WeightError> {
-    let stored = weights::floats(graph, layer.w)?;
-    let &[rows, columns] = &stored.dims[..] else {
-        return Ok(None);
-    };
-    let (transposed, alpha) = match &layer.form {
-        Form::Gemm(gemm) if !gemm.trans_a => (!gemm.trans_b, f64::from(gemm.alpha)),
-        Form::RightMatMul => (true, 1.0),
-        Form::Gemm(_) | Form::LeftMatMul | Form::Conv(_) => return Ok(None),
-    };
-    let at = |row: u64, column: u64| stored.elements[(row * columns + column) as usize] * alpha;
-    let (classes, channels) = if transposed {
-        (columns, rows)
-    } else {
-        (rows, columns)
-    };
-    let elements = (0..classes)
-        .flat_map(|k| (0..channels).map(move |c| (k, c)))
-        .map(|(k, c)| if transposed { at(c, k) } else { at(k, c) })
-        .collect();
-    Ok(Some((Floats { elements, ..stored }, classes)))
+fn known(graph: &Graph, value: Value) -> Result<TensorType, Reason> {
+    let unknown = || Reason::UnknownShape(graph.value_name(value).to_owned());
+    graph.value_type(value).ok_or_else(unknown)
 }
 
-/// The `Gemm`'s own bias as [classes]; a bias that an `Add` brings stays where it is.
+/// The weights as [classes, channels, 1...] for data of a rank.
+fn head_weight(
+    graph: &Graph,
+    layer: &Layer,
+    by_rows: bool,
+    rank: usize,
+) -> Result<Tensor, WeightError> {
+    let stored = graph.constant(layer.w).ok_or(Reason::DynamicWeight)?;
+    let &[rows, columns] = &stored.dims()[..] else {
+        return Err(Reason::NotOneVector.into());
+    };
+    let alpha = match &layer.form {
+        Form::Gemm(gemm) => f64::from(gemm.alpha),
+        _ => 1.0,
+    };
+    let (classes, channels) = if by_rows { (columns, rows) } else { (rows, columns) };
+    let mut dims = vec![classes, channels];
+    dims.resize(rank, 1);
+    if !by_rows && alpha == 1.0 {
+        return Ok(Tensor::from_bytes(stored.dtype(), &dims, stored.bytes()?));
+    }
+    let elements = stored.to_f64s()?;
+    let at = |class: u64, channel: u64| match by_rows {
+        true => channel * columns + class,
+        false => class * columns + channel,
+    };
+    let scaled: Vec<f64> = (0..classes)
+        .flat_map(|class| (0..channels).map(move |channel| at(class, channel)))
+        .map(|index| elements[index as usize] * alpha)
+        .collect();
+    Ok(weights::tensor(stored.dtype(), &dims, &scaled))
+}
+
+/// The bias as [classes]: the `Gemm`'s own, and what an `Add` brings.
 fn head_bias(graph: &Graph, layer: &Layer, classes: u64) -> Result<Option<Tensor>, WeightError> {
-    let Form::Gemm(gemm) = &layer.form else {
-        return Ok(None);
+    let own = match &layer.form {
+        Form::Gemm(gemm) => gemm.c.map(|c| (c, f64::from(gemm.beta))),
+        _ => None,
     };
-    let Some(c) = gemm.c else { return Ok(None) };
-    let bias = weights::floats(graph, c)?;
-    let beta = f64::from(gemm.beta);
-    let elements: Vec<f64> = match bias.elements.len() as u64 {
-        1 => vec![bias.elements[0] * beta; classes as usize],
-        n if n == classes && bias.dims.last() == Some(&classes) => {
-            bias.elements.iter().map(|b| b * beta).collect()
+    let added = layer.added_bias(graph).map(|constant| (constant, 1.0));
+    let mut sum: Option<Floats> = None;
+    for (constant, factor) in [own, added].into_iter().flatten() {
+        if weights::constant_type(graph, constant).is_none() {
+            return Err(Reason::DynamicBias.into());
         }
-        _ => return Err(Reason::BiasShape.into()),
-    };
-    Ok(Some(bias.shaped(&[classes], &elements)))
+        let bias = weights::floats(graph, constant)?;
+        let spread: Vec<f64> = match bias.elements[..] {
+            [one] => vec![one * factor; classes as usize],
+            _ if bias.elements.len() as u64 == classes && bias.dims.last() == Some(&classes) => {
+                bias.elements.iter().map(|b| b * factor).collect()
+            }
+            _ => return Err(Reason::BiasShape.into()),
+        };
+        let before = sum.map_or_else(|| vec![0.0; spread.len()], |s| s.elements);
+        let elements = before.iter().zip(&spread).map(|(a, b)| a + b).collect();
+        sum = Some(Floats { elements, ..bias });
+    }
+    Ok(sum.map(|sum| sum.shaped(&[classes], &sum.elements)))
 }

@@ -12,10 +12,12 @@
 //! A convolution whose output reaches a norm on every path, through nothing but concatenation,
 //! averaging and moves (as in DenseNet), has one. The last layer before the logits has none.
 
-use bcosc_ir::views::Conv;
-use bcosc_ir::{Graph, Model, NodeId, Op, Patch, Use, Value};
+use std::collections::BTreeSet;
 
-use crate::layer::Layer;
+use bcosc_ir::views::Conv;
+use bcosc_ir::{DataType, Graph, Model, Op, Patch, Use, Value};
+
+use crate::layer::{Form, Layer, data_consumers};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason, weights};
 
 /// The pass.
@@ -24,10 +26,7 @@ pub struct RestoreNorms;
 /// Epsilon of restored norms, PyTorch's default.
 pub const EPSILON: f32 = 1e-5;
 
-/// Name hint of the nodes; calibration looks for it.
-pub const HINT: &str = "norm";
-
-/// Key of the node metadata that marks a norm as restored.
+/// Key of the node metadata that marks a norm as restored; calibration looks for it.
 pub const RESTORED: &str = "bcosc.restored";
 
 impl Pass for RestoreNorms {
@@ -54,17 +53,17 @@ impl Pass for RestoreNorms {
             let Some(Ok(layer)) = Layer::of(graph, node) else {
                 continue;
             };
-            let Some(conv) = Conv::of(graph, node) else {
+            let Form::Conv(conv) = &layer.form else {
                 continue;
             };
             if reaches_norm(graph, layer.out) {
                 continue;
             }
-            if is_head(graph, layer.out) {
+            if layer.is_head(graph) {
                 outcome.skipped(graph.label(node), Reason::Head);
                 continue;
             }
-            let patch = restore(graph, &conv, layer.out);
+            let patch = restore(graph, conv, layer.out);
             outcome.changed(graph.label(node), "identity norm inserted");
             model.graph.apply(patch)?;
         }
@@ -74,9 +73,7 @@ impl Pass for RestoreNorms {
 
 fn restore(graph: &Graph, conv: &Conv, out: Value) -> Patch {
     let channels = conv.out_channels();
-    let dtype = graph
-        .value_type(conv.w)
-        .map_or(bcosc_ir::DataType::Float, |t| t.dtype);
+    let dtype = weights::constant_type(graph, conv.w).map_or(DataType::Float, |t| t.dtype);
     let filled = |x: f64| weights::tensor(dtype, &[channels], &vec![x; channels as usize]);
     let mut patch = Patch::at(conv.node);
     let gamma = patch.parameter("norm.weight", filled(1.0));
@@ -84,7 +81,7 @@ fn restore(graph: &Graph, conv: &Conv, out: Value) -> Patch {
     let mean = patch.parameter("norm.running_mean", filled(0.0));
     let var = patch.parameter("norm.running_var", filled(1.0 - f64::from(EPSILON)));
     let mut op = Op::new("", "BatchNormalization")
-        .named(HINT)
+        .named("norm")
         .with_float("epsilon", EPSILON);
     op.set_metadata(RESTORED, "true");
     let normed = patch.op(op, &[out.into(), gamma, beta, mean, var]);
@@ -120,16 +117,14 @@ const TRANSPARENT: &[&str] = &[
 /// Whether every path from a value meets a norm before anything else happens to it.
 fn reaches_norm(graph: &Graph, value: Value) -> bool {
     let mut open = vec![value];
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     while let Some(value) = open.pop() {
-        let uses = graph.uses(value);
-        if uses.is_empty() {
+        let ends_here = |usage: &Use| matches!(usage, Use::Output(_));
+        let consumers = data_consumers(graph, value);
+        if consumers.is_empty() || graph.uses(value).iter().any(ends_here) {
             return false;
         }
-        for usage in uses {
-            let Use::Input { node, .. } = usage else {
-                return false;
-            };
+        for node in consumers {
             let Some(op) = graph.op(node).filter(|op| op.domain().is_empty()) else {
                 return false;
             };
@@ -146,22 +141,108 @@ fn reaches_norm(graph: &Graph, value: Value) -> bool {
     true
 }
 
-/// Whether no further linear layer comes after a value on the way to the outputs.
-fn is_head(graph: &Graph, value: Value) -> bool {
-    let mut open = vec![value];
-    let mut seen = std::collections::BTreeSet::<NodeId>::new();
-    while let Some(value) = open.pop() {
-        for usage in graph.uses(value) {
-            let (Use::Input { node, .. } | Use::Capture { node, .. }) = usage else {
-                continue;
-            };
-            if matches!(Layer::of(graph, node), Some(Ok(_))) {
-                return false;
-            }
-            if seen.insert(node) {
-                open.extend((0..graph.output_count(node)).map(|slot| graph.output(node, slot)));
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, DataType, ModelBuilder};
+
+    use super::*;
+    use crate::cnn::testing::{Layers, image};
+    use crate::testing::{apply, reasons, rewritten, text};
+
+    /// Ends in a pool and a linear head.
+    fn headed(builder: ModelBuilder, from: &str, channels: u64) -> Model {
+        builder
+            .op("GlobalAveragePool", &[from], "pooled", [])
+            .op("Flatten", &["pooled"], "flat", [])
+            .linear("flat", "logits", channels, 3)
+            .typed("logits")
     }
-    true
+
+    fn norms(model: &Model) -> usize {
+        let ops = model.graph.ops().into_iter();
+        ops.filter(|&id| {
+            model
+                .graph
+                .op(id)
+                .is_some_and(|op| op.is("BatchNormalization"))
+        })
+        .count()
+    }
+
+    #[test]
+    fn a_bare_convolution_gets_a_norm() {
+        let builder = image("batch,2,4,4").biased_conv("x", "y", &[3, 2, 3, 3], vec![]);
+        let before = headed(builder.op("Relu", &["y"], "z", []), "z", 3);
+        insta::assert_snapshot!(text(&rewritten(&RestoreNorms, &before)), @"");
+    }
+
+    #[test]
+    fn the_norm_comes_after_the_bias_and_has_the_layers_type() {
+        let double = |dims: &[u64], x: &[f64]| weights::tensor(DataType::Double, dims, x);
+        let before = ModelBuilder::new(17)
+            .input("x", DataType::Double, "batch,1,4")
+            .param("w", double(&[2, 1, 1], &[0.5, -0.25]))
+            .op("Conv", &["x", "w"], "y", [])
+            .param("b", double(&[2, 1], &[0.1, 0.2]))
+            .op("Add", &["y", "b"], "z", [])
+            .op("Relu", &["z"], "r", [])
+            .param("v", double(&[1, 2, 1], &[1.0, 3.0]))
+            .op("Conv", &["r", "v"], "u", [])
+            .typed("u");
+        insta::assert_snapshot!(text(&rewritten(&RestoreNorms, &before)), @"");
+    }
+
+    #[test]
+    fn every_branch_of_a_residual_block_gets_one() {
+        let builder = image("batch,2,4,4")
+            .conv("x", "a", &[3, 2, 1, 1], vec![])
+            .conv("x", "b", &[3, 2, 1, 1], vec![])
+            .op("Add", &["a", "b"], "sum", [])
+            .op("Relu", &["sum"], "z", []);
+        let after = rewritten(&RestoreNorms, &headed(builder, "z", 3));
+        assert_eq!(norms(&after), 2);
+    }
+
+    #[test]
+    fn a_norm_behind_a_concatenation_is_enough() {
+        let builder = image("batch,2,4,4")
+            .conv("x", "a", &[3, 2, 1, 1], vec![])
+            .conv("x", "b", &[3, 2, 1, 1], vec![])
+            .op("Concat", &["a", "b"], "c", [Attribute::int("axis", 1)])
+            .norm("c", "n", 6);
+        let outcome = apply(&RestoreNorms, &mut headed(builder, "n", 6));
+        assert_eq!((outcome.changes.len(), outcome.skips.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_norm_on_one_path_is_not_enough() {
+        let builder = image("batch,2,4,4")
+            .conv("x", "a", &[3, 2, 1, 1], vec![])
+            .norm("a", "n", 3)
+            .op("Add", &["a", "n"], "z", []);
+        assert_eq!(norms(&rewritten(&RestoreNorms, &headed(builder, "z", 3))), 2);
+    }
+
+    #[test]
+    fn reading_the_shape_does_not_count() {
+        let builder = image("batch,2,4,4")
+            .conv("x", "a", &[3, 2, 1, 1], vec![])
+            .norm("a", "n", 3)
+            .op("Shape", &["a"], "shape", []);
+        let outcome = apply(&RestoreNorms, &mut headed(builder.output("shape"), "n", 3));
+        assert_eq!(outcome.changes.len(), 0);
+    }
+
+    #[test]
+    fn a_convolution_that_gives_the_logits_has_none() {
+        // SqueezeNet.
+        let mut model = image("batch,2,4,4")
+            .conv("x", "a", &[3, 2, 1, 1], vec![])
+            .op("Relu", &["a"], "z", [])
+            .op("GlobalAveragePool", &["z"], "logits", [])
+            .typed("logits");
+        let outcome = apply(&RestoreNorms, &mut model);
+        assert!(outcome.changes.is_empty());
+        assert_eq!(reasons(outcome), [Reason::Head]);
+    }
 }

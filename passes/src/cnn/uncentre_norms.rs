@@ -56,26 +56,104 @@ impl Pass for UncentreNorms {
 
 /// `None` where the mean is zero already.
 fn uncentre(graph: &Graph, node: NodeId) -> Result<Option<Patch>, WeightError> {
+    if (0..5).any(|slot| graph.input(node, slot).is_none()) {
+        return Err(Reason::Malformed.into());
+    }
     let norm = BatchNorm::of(graph, node).ok_or(Reason::TrainingMode)?;
     let mean = weights::floats(graph, norm.mean)?;
     if mean.elements.iter().all(|&m| m == 0.0) {
         return Ok(None);
     }
-    let scale = weights::floats(graph, norm.scale)?;
-    let bias = weights::floats(graph, norm.bias)?;
-    let var = weights::floats(graph, norm.var)?;
+    let [scale, bias, var] = [norm.scale, norm.bias, norm.var].map(|v| weights::floats(graph, v));
+    let (scale, bias, var) = (scale?, bias?, var?);
+    let channels = mean.elements.len();
+    if [&scale, &bias, &var].iter().any(|operand| operand.elements.len() != channels) {
+        return Err(Reason::NormShape.into());
+    }
     let epsilon = f64::from(norm.epsilon);
-    let shifted: Vec<f64> = (0..bias.elements.len())
+    let shifted: Vec<f64> = (0..channels)
         .map(|c| {
-            bias.elements[c]
-                - mean.elements[c] * scale.elements[c] / (var.elements[c] + epsilon).sqrt()
+            let factor = scale.elements[c] / (var.elements[c] + epsilon).sqrt();
+            bias.elements[c] - mean.elements[c] * factor
         })
         .collect();
-    let zeros = vec![0.0; mean.elements.len()];
+    if shifted.iter().any(|b| !b.is_finite()) {
+        return Err(Reason::NotFiniteWeight.into());
+    }
     let mut patch = Patch::at(node);
     let shifted = patch.parameter("bias", bias.with(&shifted));
-    let zeros = patch.parameter("mean", mean.with(&zeros));
+    let zeros = patch.parameter("mean", mean.with(&vec![0.0; channels]));
     patch.set_input(node, 2, Some(shifted));
     patch.set_input(node, 3, Some(zeros));
     Ok(Some(patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, ModelBuilder, Tensor};
+
+    use super::*;
+    use crate::cnn::testing::{Layers, image};
+    use crate::testing::{apply, model, reasons, rewritten, text, try_pass, weight};
+
+    #[test]
+    fn means_move_into_biases() {
+        let before = image("batch,2,3").norm("x", "y", 2).typed("y");
+        insta::assert_snapshot!(text(&rewritten(&UncentreNorms, &before)), @"");
+    }
+
+    /// A norm of two channels with one operand replaced.
+    fn norm_with(operand: &str, tensor: Tensor, attributes: Vec<Attribute>) -> ModelBuilder {
+        let operands = ["gamma", "beta", "mean", "var"];
+        let builder = operands.iter().fold(image("batch,2,3"), |builder, name| {
+            let own = weight(3, &[2]);
+            builder.param(name, if *name == operand { tensor.clone() } else { own })
+        });
+        let inputs = ["x", "gamma", "beta", "mean", "var"];
+        builder
+            .op("BatchNormalization", &inputs, "y", attributes)
+            .output("y")
+    }
+
+    fn refusal(builder: ModelBuilder) -> Vec<Reason> {
+        let outcome = apply(&UncentreNorms, &mut model(builder));
+        assert!(outcome.changes.is_empty());
+        reasons(outcome)
+    }
+
+    #[test]
+    fn a_norm_without_a_mean_stays() {
+        let zeros = Tensor::f32s(&[2], vec![0.0; 2]);
+        assert_eq!(refusal(norm_with("mean", zeros, vec![])), []);
+    }
+
+    #[test]
+    fn a_norm_in_training_mode_stays() {
+        let training = vec![Attribute::int("training_mode", 1)];
+        let builder = norm_with("", weight(1, &[2]), training);
+        assert_eq!(refusal(builder), [Reason::TrainingMode]);
+    }
+
+    #[test]
+    fn broken_norms_stay() {
+        let short = norm_with("gamma", weight(1, &[1]), vec![]);
+        assert_eq!(refusal(short), [Reason::NormShape]);
+        let empty = norm_with("var", Tensor::f32s(&[0], vec![]), vec![]);
+        assert_eq!(refusal(empty), [Reason::NormShape]);
+        let negative = norm_with("var", Tensor::f32s(&[2], vec![-1.0, 1.0]), vec![]);
+        assert_eq!(refusal(negative), [Reason::NotFiniteWeight]);
+        let few = image("batch,2,3")
+            .param("gamma", weight(1, &[2]))
+            .op("BatchNormalization", &["x", "gamma"], "y", [])
+            .output("y");
+        assert_eq!(refusal(few), [Reason::Malformed]);
+    }
+
+    #[test]
+    fn an_operand_of_integers_is_an_error_with_the_norms_name() {
+        let integers = Tensor::i64s(&[2], vec![1, 2]);
+        let error = try_pass(&UncentreNorms, &mut model(norm_with("mean", integers, vec![])));
+        let error = error.map_err(|e| e.to_string());
+        assert!(error.is_err_and(|e| e.starts_with("weight of y:")));
+    }
 }

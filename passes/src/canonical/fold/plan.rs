@@ -37,7 +37,7 @@ pub(super) fn make(
 ) -> Vec<(Value, Source)> {
     let graph = &model.graph;
     let order = graph.ops();
-    let constant = constant_ops(graph, &order);
+    let constant = constant_ops(graph, facts, &order);
     let mut planner = Planner {
         graph,
         facts,
@@ -56,8 +56,8 @@ pub(super) fn make(
     plan
 }
 
-/// Operators that depend on parameters alone.
-fn constant_ops(graph: &Graph, order: &[NodeId]) -> BTreeSet<NodeId> {
+/// Operators that depend on parameters and known values alone.
+fn constant_ops(graph: &Graph, facts: &Facts, order: &[NodeId]) -> BTreeSet<NodeId> {
     let mut found = BTreeSet::new();
     for &node in order {
         let Some(op) = graph.op(node) else { continue };
@@ -65,7 +65,9 @@ fn constant_ops(graph: &Graph, order: &[NodeId]) -> BTreeSet<NodeId> {
             Node::Parameter(parameter) => {
                 parameter.as_input.is_none() && matches!(parameter.data, ParameterData::Dense(_))
             }
-            Node::Op(_) => found.contains(&value.node),
+            Node::Op(_) => {
+                found.contains(&value.node) || facts.constants.contains_key(graph.value_name(value))
+            }
             Node::Input(_) | Node::Capture(_) => false,
         };
         // `Dropout` in training mode is random, and so is a function that nobody knows.

@@ -34,7 +34,20 @@ fn a_bias_that_is_computed_from_shapes_is_a_constant() {
         .op("Expand", &["c", "n"], "b", [])
         .op("Conv", &["x", "w", "b"], "y", [])
         .output_as("y", DataType::Float, "batch,4,8,8");
-    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @"");
+    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 20]
+    >
+    main (float[batch,3,8,8] x) => (float[batch,4,8,8] y)
+    <
+       float[4,3,1,1] w = {-0.14761274, -0.20840575, -0.4877265, -0.7881713, ... a26657b0},
+       float[4] "b.value" = {0.5, 0.5, 0.5, 0.5}
+    >
+    {
+       y = Conv (x, w, "b.value")
+    }
+    "#);
 }
 
 #[test]
@@ -50,7 +63,19 @@ fn a_dynamic_batch_becomes_the_open_size() {
             [Attribute::int("allowzero", 1)],
         )
         .output_as("y", DataType::Float, "batch,24");
-    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @"");
+    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 20]
+    >
+    main (float[batch,4,2,3] x) => (float[batch,24] y)
+    <
+       int64[2] "y.shape" = {-1, 24}
+    >
+    {
+       y = Reshape (x, "y.shape")
+    }
+    "#);
 }
 
 #[test]
@@ -93,7 +118,22 @@ fn a_channel_shuffle_has_constant_shapes() {
         )
         .op("Reshape", &["t", "together"], "y", [])
         .output_as("y", DataType::Float, "batch,4,height,6");
-    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @"");
+    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 20]
+    >
+    main (float[batch,4,height,6] x) => (float[batch,4,height,6] y)
+    <
+       int64[5] "r.shape" = {0, 2, 2, -1, 6},
+       int64[4] "y.shape" = {0, 4, -1, 6}
+    >
+    {
+       r = Reshape (x, "r.shape")
+       t = Transpose <perm = [0, 2, 1, 3, 4]> (r)
+       y = Reshape (t, "y.shape")
+    }
+    "#);
 }
 
 #[test]
@@ -106,7 +146,22 @@ fn expand_and_slice_to_sizes_of_the_input() {
         .op("Constant", &[], "zero", ints(&[0]))
         .op("Slice", &["e", "zero", "n", "zero"], "y", [])
         .output_as("y", DataType::Float, "batch,4,5");
-    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @"");
+    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 20]
+    >
+    main (float[batch,1,5] x) => (float[batch,4,5] y)
+    <
+       int64[3] "e.shape" = {1, 4, 5},
+       int64[1] "zero.value" = {0},
+       int64[1] "y.ends" = {9223372036854775807}
+    >
+    {
+       e = Expand (x, "e.shape")
+       y = Slice (e, "zero.value", "y.ends", "zero.value")
+    }
+    "#);
 }
 
 #[test]
@@ -116,7 +171,19 @@ fn a_weight_used_once_is_transposed_now() {
         .op("Transpose", &["w"], "t", [Attribute::ints("perm", &[1, 0])])
         .op("MatMul", &["x", "t"], "y", [])
         .output_as("y", DataType::Float, "batch,150");
-    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @"");
+    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 20]
+    >
+    main (float[batch,200] x) => (float[batch,150] y)
+    <
+       float[200,150] "t.value" = {-0.14761274, -0.36701006, 0.7543135, 0.7133532, ... da3bf42b}
+    >
+    {
+       y = MatMul (x, "t.value")
+    }
+    "#);
 }
 
 #[test]
@@ -176,7 +243,21 @@ fn every_kind_of_constant_node_becomes_a_parameter() {
         .op("Add", &["x", "f"], "a", [])
         .op("Gather", &["a", "i"], "y", [Attribute::int("axis", 1)])
         .output_as("y", DataType::Float, "batch");
-    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @"");
+    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 20]
+    >
+    main (float[batch,2] x) => (float[batch] y)
+    <
+       float "f.value" = {0.5},
+       int64 "i.value" = {1}
+    >
+    {
+       a = Add (x, "f.value")
+       y = Gather <axis = 1> (a, "i.value")
+    }
+    "#);
 }
 
 #[test]

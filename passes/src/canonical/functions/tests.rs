@@ -91,7 +91,16 @@ fn calls_in_calls_become_operators() {
         .op("LeakyRelu", &["t"], "y", slope(0.5))
         .output_as("y", DataType::Float, "batch,3");
     assert_same_function(&model(expected), &after, 0.0);
-    insta::assert_snapshot!(text(&after), @"");
+    insta::assert_snapshot!(text(&after), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 20]
+    >
+    main (float[batch,3] x) => (float[batch,3] y) {
+       ["Twice_of_x/Leak_of_a/LeakyRelu_of_a"] "Twice_of_x/t" = LeakyRelu <alpha = 0.25> (x)
+       ["Twice_of_x/Leak_of_t/LeakyRelu_of_a"] y = LeakyRelu <alpha = 0.5> ("Twice_of_x/t")
+    }
+    "#);
 }
 
 #[test]
@@ -137,7 +146,28 @@ fn graphs_in_a_body_see_the_names_of_the_call() {
         vec![function("Choose", &["a"], &["b"], body)],
     );
     apply(&InlineFunctions, &mut after);
-    insta::assert_snapshot!(text(&after), @"");
+    insta::assert_snapshot!(text(&after), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 20]
+    >
+    main (float[batch,3] x) => (float[batch,3] y) {
+       ["Choose_of_x/Size_of_a"] "Choose_of_x/n" = Size (x)
+       ["Choose_of_x/Cast_of_n"] "Choose_of_x/c" = Cast <to = 9> ("Choose_of_x/n")
+       ["Choose_of_x/If_of_c"] t = If ("Choose_of_x/c") <then_branch = Abs () => ("Choose_of_x/r") {
+          ["Choose_of_x/Abs_of_a"] "Choose_of_x/r" = Abs (x)
+       }, else_branch = Neg () => ("Choose_of_x/r_2") {
+          ["Choose_of_x/Neg_of_a"] "Choose_of_x/r_2" = Neg (x)
+       }>
+       ["Choose_of_t/Size_of_a"] "Choose_of_t/n" = Size (t)
+       ["Choose_of_t/Cast_of_n"] "Choose_of_t/c" = Cast <to = 9> ("Choose_of_t/n")
+       ["Choose_of_t/If_of_c"] y = If ("Choose_of_t/c") <then_branch = Abs () => ("Choose_of_t/r") {
+          ["Choose_of_t/Abs_of_a"] "Choose_of_t/r" = Abs (t)
+       }, else_branch = Neg () => ("Choose_of_t/r_2") {
+          ["Choose_of_t/Neg_of_a"] "Choose_of_t/r_2" = Neg (t)
+       }>
+    }
+    "#);
 }
 
 #[test]

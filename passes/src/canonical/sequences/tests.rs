@@ -57,7 +57,20 @@ fn parts_of_given_lengths_become_a_split() {
         "last",
         "b",
     );
-    insta::assert_snapshot!(expect(before, slices(start(), &[("a", 2, 5), ("b", 5, 6)])), @"");
+    insta::assert_snapshot!(expect(before, slices(start(), &[("a", 2, 5), ("b", 5, 6)])), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 17]
+    >
+    main (float[batch,6,2] x) => (float[?,?,?] a, float[?,?,?] b)
+    <
+       int64 zero = {0},
+       int64[3] "s.lengths" = {2, 3, 1}
+    >
+    {
+       ["s.split"] "s.split", a, b = Split <axis = 1> (x, "s.lengths")  # from s
+    }
+    "#);
 }
 
 #[test]
@@ -68,7 +81,20 @@ fn equal_parts_of_a_known_axis_become_a_split() {
         "last",
         "b",
     );
-    insta::assert_snapshot!(expect(before, slices(start(), &[("a", 0, 2), ("b", 4, 5)])), @"");
+    insta::assert_snapshot!(expect(before, slices(start(), &[("a", 0, 2), ("b", 4, 5)])), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 17]
+    >
+    main (float[batch,5,2] x) => (float[?,?,?] a, float[?,?,?] b)
+    <
+       int64 one = {1},
+       int64[3] "s.lengths" = {2, 2, 1}
+    >
+    {
+       ["s.split"] a, "s.split.1", b = Split <axis = 1> (x, "s.lengths")  # from s
+    }
+    "#);
 }
 
 #[test]
@@ -79,7 +105,26 @@ fn equal_parts_of_an_unknown_axis_become_slices() {
         "last",
         "b",
     );
-    insta::assert_snapshot!(expect(before, slices(start(), &[("a", 0, 1), ("b", -1, i64::MAX)])), @"");
+    insta::assert_snapshot!(expect(before, slices(start(), &[("a", 0, 1), ("b", -1, i64::MAX)])), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 17]
+    >
+    main (float[1,n,2] x) => (float[?,?,?] a, float[?,?,?] b)
+    <
+       int64 one = {1},
+       int64[1] "a.starts" = {0},
+       int64[1] "a.ends" = {1},
+       int64[1] "a.axes" = {1},
+       int64[1] "b.starts" = {-1},
+       int64[1] "b.ends" = {9223372036854775807},
+       int64[1] "b.axes" = {1}
+    >
+    {
+       ["a.slice"] a = Slice (x, "a.starts", "a.ends", "a.axes")  # from a
+       ["b.slice"] b = Slice (x, "b.starts", "b.ends", "b.axes")  # from b
+    }
+    "#);
 }
 
 #[test]
@@ -87,7 +132,21 @@ fn parts_without_their_axis_are_gathered() {
     let before = take(cut(start("batch,3,2"), &["x"], 0), "last", "a");
     let gather = [Attribute::int("axis", 1)];
     let expected = start("batch,3,2").op("Gather", &["x", "last"], "a", gather);
-    insta::assert_snapshot!(expect(before, expected.output_as("a", DataType::Float, "?,?")), @"");
+    insta::assert_snapshot!(expect(before, expected.output_as("a", DataType::Float, "?,?")), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 17]
+    >
+    main (float[batch,3,2] x) => (float[?,?,?] a)
+    <
+       int64 zero = {0},
+       int64 one = {1},
+       int64 "a.index" = {-1}
+    >
+    {
+       ["a.gather"] a = Gather <axis = 1> (x, "a.index")  # from a
+    }
+    "#);
 }
 
 #[test]
@@ -120,7 +179,27 @@ fn elements_of_a_list_are_read_themselves() {
         .output_as("a", DataType::Float, "?,?,?")
         .output_as("b", DataType::Float, "?,?,?,?")
         .output_as("l", DataType::Int64, "");
-    insta::assert_snapshot!(expect(before, expected), @"");
+    insta::assert_snapshot!(expect(before, expected), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 17]
+    >
+    main (float[batch,3,2] x) => (float[?,?,?] a, float[?,?,?,?] b, int64 l)
+    <
+       int64 last = {-1},
+       int64[1] "b.axes" = {1},
+       int64[1] "b.axes_2" = {1},
+       int64 "l.length" = {2}
+    >
+    {
+       r = Relu (x)
+       a = Neg (x)
+       ["b.unsqueeze"] "b.unsqueeze" = Unsqueeze (a, "b.axes")  # from b
+       ["b.unsqueeze_2"] "b.unsqueeze_2" = Unsqueeze (r, "b.axes_2")  # from b
+       ["b.concat"] b = Concat <axis = 1> ("b.unsqueeze", "b.unsqueeze_2")  # from b
+       ["l.length.identity"] l = Identity ("l.length")  # from l
+    }
+    "#);
 }
 
 #[test]

@@ -81,7 +81,15 @@ mod tests {
             .op("Sub", &["a", "zeros"], "b", [])
             .op("Mul", &["b", "ones"], "c", [])
             .op("Div", &["c", "ones"], "d", []);
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "d"))), @"");
+        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "d"))), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,4] x) => (y) {
+           y = Relu (x)
+        }
+        "#);
     }
 
     #[test]
@@ -90,7 +98,21 @@ mod tests {
             start()
                 .param("w", weight(1, &[4, 4]))
                 .op("Gemm", &["x", "w", "zeros"], "g", []);
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "g"))), @"");
+        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "g"))), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,4] x) => (y)
+        <
+           float[1,4] ones = {1.0, 1.0, 1.0, 1.0},
+           float[4,4] w = {-0.14761274, -0.20840575, -0.4877265, -0.7881713, ... 1ec444fc}
+        >
+        {
+           g = Gemm (x, w)
+           y = Relu (g)
+        }
+        "#);
     }
 
     #[test]

@@ -179,17 +179,54 @@ mod tests {
     #[test]
     fn every_convolution_that_reads_it_pads_itself() {
         let builder = conv(conv(padded(AROUND), "y", &[1, 0, 0, 2]), "z", &[0, 0, 0, 0]);
-        insta::assert_snapshot!(merged(builder), @"");
+        insta::assert_snapshot!(merged(builder), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,2,5,6] x) => (y, z)
+        <
+           float[3,2,3,3] w = {-0.14761274, -0.20840575, -0.4877265, -0.7881713, ... 093ee43a}
+        >
+        {
+           y = Conv <pads = [2, 0, 2, 3]> (x, w)
+           z = Conv <pads = [1, 0, 2, 1]> (x, w)
+        }
+        "#);
     }
 
     #[test]
     fn an_average_pool_counts_the_zeros() {
-        insta::assert_snapshot!(merged(pool(padded(AROUND), "AveragePool", &[0, 0, 0, 0], 0)), @"");
+        insta::assert_snapshot!(merged(pool(padded(AROUND), "AveragePool", &[0, 0, 0, 0], 0)), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,2,5,6] x) => (y)
+        <
+           float[3,2,3,3] w = {-0.14761274, -0.20840575, -0.4877265, -0.7881713, ... 093ee43a}
+        >
+        {
+           y = AveragePool <pads = [1, 0, 2, 1], kernel_shape = [3, 3], count_include_pad = 1> (x)
+        }
+        "#);
     }
 
     #[test]
     fn padding_by_nothing_goes() {
-        insta::assert_snapshot!(merged(pool(padded(&[0; 8]), "MaxPool", &[0; 4], 0)), @"");
+        insta::assert_snapshot!(merged(pool(padded(&[0; 8]), "MaxPool", &[0; 4], 0)), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,2,5,6] x) => (y)
+        <
+           float[3,2,3,3] w = {-0.14761274, -0.20840575, -0.4877265, -0.7881713, ... 093ee43a}
+        >
+        {
+           y = MaxPool <pads = [0, 0, 0, 0], kernel_shape = [3, 3]> (x)
+        }
+        "#);
     }
 
     #[test]

@@ -99,13 +99,32 @@ mod tests {
     #[test]
     fn two_become_one() {
         let before = transposed(&[&[1, 2, 0], &[0, 2, 1]]);
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &before)), @"");
+        insta::assert_snapshot!(text(&rewritten(&Simplify, &before)), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,2,3] x) => (y) {
+           t0 = Neg (x)
+           ["t2.transpose"] "t2.transpose" = Transpose <perm = [1, 0, 2]> (t0)  # from t2
+           y = Relu ("t2.transpose")
+        }
+        "#);
     }
 
     #[test]
     fn two_that_undo_each_other_go() {
         let before = transposed(&[&[1, 2, 0], &[2, 0, 1], &[0, 1, 2]]);
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &before)), @"");
+        insta::assert_snapshot!(text(&rewritten(&Simplify, &before)), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,2,3] x) => (y) {
+           t0 = Neg (x)
+           y = Relu (t0)
+        }
+        "#);
     }
 
     #[test]

@@ -267,3 +267,51 @@ fn positions(graph: &Graph, x: Value) -> Option<u64> {
     let shape = graph.value_type(x)?.shape?;
     shape.get(2..)?.iter().map(Dim::known).product()
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, ModelBuilder};
+
+    use super::AccumulateEnergies;
+    use crate::cnn::deploy::signed_square::SignedSquares;
+    use crate::cnn::deploy::square_relu::SquareAfterRelu;
+    use crate::cnn::deploy::testing::{bcos, conv, deployed, image, norm, refused};
+    use crate::testing::text;
+    use crate::{Pass, Reason};
+
+    const RULES: &[&dyn Pass] = &[&SquareAfterRelu, &SignedSquares, &AccumulateEnergies];
+
+    /// A layer on rectified, scaled features.
+    fn dense(builder: ModelBuilder, x: &str, y: &str, channels: u64) -> ModelBuilder {
+        let (scaled, seen) = (format!("{y}.scaled"), format!("{y}.seen"));
+        let builder = norm(builder, x, &scaled, channels).op("Relu", &[&scaled], &seen, []);
+        conv(builder, &seen, y, &[2, channels, 1, 1], [])
+    }
+
+    fn concat(builder: ModelBuilder, inputs: &[&str], y: &str) -> ModelBuilder {
+        builder.op("Concat", inputs, y, [Attribute::int("axis", 1)])
+    }
+
+    #[test]
+    fn layers_that_share_features_share_their_squares() {
+        let one = concat(dense(image(), "x", "a", 3), &["x", "a"], "xa");
+        let two = concat(dense(one, "xa", "b", 5), &["xa", "b"], "xab");
+        let model = bcos(dense(two, "xab", "y", 7).output("y"), 2.0);
+        let (after, outcome) = deployed(RULES, &model);
+        assert_eq!(outcome.changes.len(), 3);
+        insta::assert_snapshot!(text(&after), @"");
+    }
+
+    #[test]
+    fn a_layer_alone_keeps_its_own() {
+        let model = bcos(dense(image(), "x", "y", 3).output("y"), 2.0);
+        assert_eq!(refused(RULES, &model), [Reason::NotShared]);
+    }
+
+    #[test]
+    fn patches_keep_their_own() {
+        let seen = norm(image(), "x", "s", 3).op("Relu", &["s"], "r", []);
+        let model = bcos(conv(seen, "r", "y", &[2, 3, 3, 3], []).output("y"), 2.0);
+        assert_eq!(refused(RULES, &model), [Reason::NotPointwise]);
+    }
+}

@@ -93,3 +93,48 @@ fn fold(graph: &Graph, concat: NodeId, x: Value) -> Result<Patch, WeightError> {
     }
     Ok(patch)
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, ModelBuilder};
+
+    use super::FoldDoubling;
+    use crate::Reason;
+    use crate::cnn::deploy::testing::{bcos, conv, deployed, image, refused};
+    use crate::testing::text;
+
+    fn doubled() -> ModelBuilder {
+        image().op("Neg", &["x"], "n", []).op(
+            "Concat",
+            &["x", "n"],
+            "d",
+            [Attribute::int("axis", 1)],
+        )
+    }
+
+    #[test]
+    fn the_negative_folds_into_the_weights() {
+        let padded = [Attribute::ints("pads", &[1, 1, 1, 1])];
+        let layer = conv(doubled(), "d", "y", &[4, 6, 3, 3], padded).output("y");
+        let (after, _) = deployed(&[&FoldDoubling], &bcos(layer, 2.0));
+        insta::assert_snapshot!(text(&after), @"");
+    }
+
+    #[test]
+    fn every_exponent_folds() {
+        let layer = conv(doubled(), "d", "y", &[4, 6, 1, 1], []).output("y");
+        let (_, outcome) = deployed(&[&FoldDoubling], &bcos(layer, 1.5));
+        assert_eq!(outcome.changes.len(), 1);
+    }
+
+    #[test]
+    fn groups_see_channels_of_their_own() {
+        let groups = [Attribute::int("group", 2)];
+        let layer = conv(doubled(), "d", "y", &[4, 3, 1, 1], groups).output("y");
+        let reasons = refused(&[&FoldDoubling], &bcos(layer, 2.0));
+        assert!(
+            matches!(reasons[..], [Reason::UsedElsewhere(_)]),
+            "{reasons:?}"
+        );
+    }
+}

@@ -90,7 +90,12 @@ fn fold(graph: &Graph, norm: &BatchNorm, scale: &Scale) -> Result<Patch, WeightE
     patch.set_input(conv.node, 1, Some(weight));
     if let Some(bias) = conv.bias {
         let bias = weights::floats(graph, bias)?;
-        let folded: Vec<f64> = bias.elements.iter().zip(&roots).map(|(b, r)| b * r).collect();
+        let folded: Vec<f64> = bias
+            .elements
+            .iter()
+            .zip(&roots)
+            .map(|(b, r)| b * r)
+            .collect();
         let bias = patch.parameter("bias", bias.with(&folded));
         patch.set_input(conv.node, 2, Some(bias));
     }
@@ -115,4 +120,37 @@ pub(crate) fn norm_scale(graph: &Graph, norm: &BatchNorm) -> Result<Vec<f64>, We
     let epsilon = f64::from(norm.epsilon);
     let scales = gamma.elements.iter().zip(&var.elements);
     Ok(scales.map(|(g, v)| g / (v + epsilon).sqrt()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FoldNormScales;
+    use crate::Reason;
+    use crate::cnn::deploy::testing::{bcos, conv, deployed, image, norm, refused};
+    use crate::testing::text;
+
+    #[test]
+    fn scales_of_either_sign_fold() {
+        let layer = norm(conv(image(), "x", "y", &[4, 3, 3, 3], []), "y", "z", 4);
+        let (after, _) = deployed(&[&FoldNormScales], &bcos(layer.output("z"), 2.0));
+        insta::assert_snapshot!(text(&after), @"");
+    }
+
+    #[test]
+    fn other_exponents_stay() {
+        let layer = norm(conv(image(), "x", "y", &[4, 3, 1, 1], []), "y", "z", 4);
+        let model = bcos(layer.output("z"), 1.5);
+        assert_eq!(refused(&[&FoldNormScales], &model), [Reason::OnlyForB2]);
+    }
+
+    #[test]
+    fn a_layer_that_is_read_before_its_norm_stays() {
+        let layer = norm(conv(image(), "x", "y", &[4, 3, 1, 1], []), "y", "z", 4);
+        let model = bcos(layer.output("z").output("y"), 2.0);
+        let reasons = refused(&[&FoldNormScales], &model);
+        assert!(
+            matches!(reasons[..], [Reason::UsedElsewhere(_)]),
+            "{reasons:?}"
+        );
+    }
 }

@@ -14,8 +14,12 @@
 use std::collections::BTreeMap;
 
 use bcosc_ir::views::{Padding, Window};
-use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
+use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
 
+use super::layout::{
+    between_convolutions, feeds_convolutions, feeds_pools, grid, is_rectified_norm,
+    is_signed_square, is_square,
+};
 use super::marker::{Energy, Weigh};
 use super::power::power;
 use crate::{Context, Effect, Outcome, Pass, PassError, weights};
@@ -154,7 +158,9 @@ impl Writer<'_> {
             let epsilon = self
                 .patch
                 .parameter("epsilon", weights::tensor(dtype, &[], &epsilon));
-            return self.patch.op(Op::new("", "Add").named("energy"), &[sum, epsilon]);
+            return self
+                .patch
+                .op(Op::new("", "Add").named("energy"), &[sum, epsilon]);
         }
         let sum = self.sum_over_channels(e, e.gain, 0.0);
         let group = e.group;
@@ -282,14 +288,26 @@ impl Writer<'_> {
         }
         let op = Op::new("", "Mul").named("weighed");
         let weighed = self.patch.op(op, &[weigh.x.into(), weight]);
-        if weigh.spatial != 2 || !is_signed_square(self.graph, weigh.x) || !feeds_pools(self.graph, weigh.node) {
+        if weigh.spatial != 2
+            || !is_signed_square(self.graph, weigh.x)
+            || !feeds_pools(self.graph, weigh.node)
+        {
             return weighed;
         }
         // A product with 1 that is a convolution: what follows keeps the blocked layout.
         let dims = [weigh.channels, 1];
         let window = Window::pointwise(weigh.spatial);
         let dtype = self.dtype(weigh.x);
-        self.ones_conv("blocked", weighed, dims, weigh.channels, &window, 1.0, 0.0, dtype)
+        self.ones_conv(
+            "blocked",
+            weighed,
+            dims,
+            weigh.channels,
+            &window,
+            1.0,
+            0.0,
+            dtype,
+        )
     }
 
     fn dtype(&self, value: Value) -> DataType {
@@ -322,99 +340,70 @@ fn averages(window: &Window) -> bool {
         return false;
     };
     let rank = window.rank();
-    let inside = pads.iter().enumerate().all(|(i, &p)| p < window.kernel[i % rank]);
+    let inside = pads
+        .iter()
+        .enumerate()
+        .all(|(i, &p)| p < window.kernel[i % rank]);
     inside && window.dilations.iter().all(|&d| d == 1)
 }
 
-/// A shape that brings [N, 1, H * W] back to [N, 1, H, W].
-fn grid(graph: &Graph, x: Value) -> Option<[i64; 4]> {
-    let shape = graph.value_type(x)?.shape?;
-    let [_, _, height, width] = &shape[..] else {
-        return None;
-    };
-    match (height, width) {
-        (Dim::Known(h), Dim::Known(w)) => Some([0, 1, *h as i64, *w as i64]),
-        (Dim::Known(h), _) => Some([0, 1, *h as i64, -1]),
-        (_, Dim::Known(w)) => Some([0, 1, -1, *w as i64]),
-        _ => None,
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, DataType, ModelBuilder};
+
+    use crate::Pass;
+    use crate::cnn::deploy::merge::MergeWeights;
+    use crate::cnn::deploy::narrow::NarrowScales;
+    use crate::cnn::deploy::signed_square::SignedSquares;
+    use crate::cnn::deploy::square_relu::SquareAfterRelu;
+    use crate::cnn::deploy::testing::{bcos, conv, deployed, image, written};
+    use crate::testing::text;
+
+    const RULES: &[&dyn Pass] = &[
+        &SquareAfterRelu,
+        &NarrowScales,
+        &MergeWeights,
+        &SignedSquares,
+    ];
+
+    /// The layers of a residual block, without the block's sum.
+    fn bottleneck(image: ModelBuilder) -> ModelBuilder {
+        let padded = [Attribute::ints("pads", &[1, 1, 1, 1])];
+        let first = conv(image, "x", "a", &[2, 3, 1, 1], []).op("Relu", &["a"], "b", []);
+        let second = conv(first, "b", "c", &[2, 2, 3, 3], padded).op("Relu", &["c"], "d", []);
+        conv(second, "d", "y", &[4, 2, 1, 1], []).output("y")
     }
-}
 
-/// Whether a value comes from a convolution and goes to convolutions only, with nothing between that would
-/// leave their layout.
-fn between_convolutions(graph: &Graph, x: Value) -> bool {
-    let product = graph.producer(x).filter(|(_, op)| op.is("Mul"));
-    let from = product.is_some_and(|(node, _)| {
-        is_square(graph, x)
-            || graph.input(node, 0).is_some_and(|v| is_square(graph, v))
-    });
-    from && feeds_convolutions(graph, x.node)
-}
+    #[test]
+    fn a_residual_block_scales_where_it_is_narrow() {
+        let (after, _) = deployed(RULES, &bcos(bottleneck(image()), 2.0));
+        insta::assert_snapshot!(text(&written(&after)), @"");
+    }
 
-/// Whether a value is a rectified norm, which runtimes turn into a depthwise convolution.
-fn is_rectified_norm(graph: &Graph, x: Value) -> bool {
-    let relu = graph.producer(x).filter(|(_, op)| op.is("Relu"));
-    let norm = relu.and_then(|(relu, _)| graph.producer(graph.input(relu, 0)?));
-    norm.is_some_and(|(_, op)| op.is("BatchNormalization"))
-}
+    #[test]
+    fn open_sizes_stay_open() {
+        let image = ModelBuilder::new(17).input("x", DataType::Float, "batch,3,height,width");
+        let (after, _) = deployed(RULES, &bcos(bottleneck(image), 2.0));
+        let reshapes = written(&after);
+        let reshapes = reshapes.graph.ops().into_iter();
+        assert!(!text(&written(&after)).contains("Reshape"));
+        assert!(reshapes.count() > 0);
+    }
 
-/// Whether a value is the square of a rectified convolution.
-fn is_square(graph: &Graph, x: Value) -> bool {
-    let Some((node, op)) = graph.producer(x) else {
-        return false;
-    };
-    let (a, b) = (graph.input(node, 0), graph.input(node, 1));
-    let Some(root) = a.filter(|_| op.is("Mul") && a == b) else {
-        return false;
-    };
-    let Some((relu, op)) = graph.producer(root) else {
-        return false;
-    };
-    let before = graph.input(relu, 0).and_then(|y| graph.producer(y));
-    op.is("Relu") && before.is_some_and(|(_, op)| op.is("Conv"))
-}
-
-/// Whether a value is `y |y|` with y from a convolution.
-fn is_signed_square(graph: &Graph, x: Value) -> bool {
-    let Some((node, op)) = graph.producer(x) else {
-        return false;
-    };
-    let (y, size) = (graph.input(node, 0), graph.input(node, 1));
-    let abs = size.and_then(|s| graph.producer(s));
-    let of_y = abs.is_some_and(|(abs, op)| op.is("Abs") && graph.input(abs, 0) == y);
-    let conv = y.and_then(|y| graph.producer(y));
-    op.is("Mul") && of_y && conv.is_some_and(|(_, op)| op.is("Conv"))
-}
-
-/// Whether what a node puts out is pooled or concatenated, and nothing else but squared.
-fn feeds_pools(graph: &Graph, node: NodeId) -> bool {
-    let readers = graph.uses(Value { node, slot: 0 });
-    let known = ["AveragePool", "Concat", "Relu", "Mul", "BatchNormalization"];
-    let pool = |op: &Op| op.is("AveragePool") || op.is("Concat");
-    let ops: Vec<&Op> = readers
-        .iter()
-        .filter_map(|usage| match usage {
-            bcosc_ir::Use::Input { node, .. } => graph.op(*node),
-            _ => None,
-        })
-        .collect();
-    ops.len() == readers.len()
-        && ops.iter().any(|op| pool(op))
-        && ops.iter().all(|op| known.contains(&op.op_type()))
-}
-
-/// Whether only convolutions, pools and energies read what a node puts out.
-fn feeds_convolutions(graph: &Graph, node: NodeId) -> bool {
-    let readers = graph.uses(Value { node, slot: 0 });
-    readers.into_iter().all(|usage| {
-        let bcosc_ir::Use::Input { node, .. } = usage else {
-            return false;
-        };
-        let own = |v: Value| graph.input(node, 0) == Some(v) && graph.input(node, 1) == Some(v);
-        graph.op(node).is_some_and(|op| {
-            let known = ["Conv", "AveragePool", "MaxPool", "Energy", "Weigh"];
-            known.contains(&op.op_type())
-                || (op.is("Mul") && graph.input(node, 0).is_some_and(own))
-        })
-    })
+    #[test]
+    fn layers_that_see_the_same_share_squares_sums_and_roots() {
+        let padded = [Attribute::ints("pads", &[1, 1, 1, 1])];
+        let strides = [Attribute::ints("strides", &[2, 2])];
+        let one = conv(image(), "x", "a", &[2, 3, 1, 1], []).output("a");
+        let two = conv(one, "x", "b", &[2, 3, 3, 3], padded).output("b");
+        let three = conv(two, "x", "c", &[3, 3, 1, 1], []).output("c");
+        let four = conv(three, "x", "d", &[3, 3, 1, 1], strides).output("d");
+        let (after, _) = deployed(RULES, &bcos(four, 2.0));
+        let text = text(&written(&after));
+        assert_eq!(
+            text.matches("squares").count(),
+            text.matches("squares)").count() + 1
+        );
+        insta::assert_snapshot!(text, @"");
+    }
 }

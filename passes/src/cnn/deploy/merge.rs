@@ -67,9 +67,7 @@ fn merge(graph: &Graph, outer: &Weigh, inner: &Weigh) -> Result<Patch, Reason> {
         Use::Capture { .. } | Use::Output(_) => true,
     };
     if graph.uses(outer.x).iter().any(others) {
-        return Err(Reason::UsedElsewhere(
-            graph.value_name(outer.x).to_owned(),
-        ));
+        return Err(Reason::UsedElsewhere(graph.value_name(outer.x).to_owned()));
     }
     let dtype = graph
         .value_type(outer.x)
@@ -102,4 +100,47 @@ fn small(patch: &mut Patch, op_type: &str, inputs: &[Operand]) -> Operand {
 
 fn output(node: NodeId) -> Value {
     Value { node, slot: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, ModelBuilder};
+
+    use super::MergeWeights;
+    use crate::cnn::deploy::narrow::NarrowScales;
+    use crate::cnn::deploy::square_relu::SquareAfterRelu;
+    use crate::cnn::deploy::testing::{bcos, conv, deployed, image, refused};
+    use crate::testing::text;
+    use crate::{Pass, Reason};
+
+    const RULES: &[&dyn Pass] = &[&SquareAfterRelu, &NarrowScales, &MergeWeights];
+
+    fn two_layers(groups: u64) -> ModelBuilder {
+        let grouped = [Attribute::int("group", groups as i64)];
+        let first = conv(image(), "x", "y", &[6, 3 / groups, 3, 3], grouped);
+        let rectified = first.op("Relu", &["y"], "z", []);
+        conv(rectified, "z", "u", &[8, 6, 1, 1], []).output("u")
+    }
+
+    #[test]
+    fn two_weights_become_one() {
+        let (after, _) = deployed(RULES, &bcos(two_layers(1), 2.0));
+        insta::assert_snapshot!(text(&after), @"");
+    }
+
+    #[test]
+    fn weights_of_groups_stay() {
+        let model = bcos(two_layers(3), 2.0);
+        assert_eq!(refused(RULES, &model), [Reason::NotPointwise]);
+    }
+
+    #[test]
+    fn a_tensor_that_others_read_stays() {
+        let model = bcos(two_layers(1).output("z"), 2.0);
+        let reasons = refused(RULES, &model);
+        assert!(
+            matches!(reasons[..], [Reason::UsedElsewhere(_)]),
+            "{reasons:?}"
+        );
+    }
 }

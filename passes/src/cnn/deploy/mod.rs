@@ -4,8 +4,10 @@
 //! layers to [`super::lower`].
 
 pub mod accumulate;
+pub mod flatten;
 pub mod fold_doubling;
 pub mod fold_norms;
+mod layout;
 pub mod lower;
 pub mod marker;
 pub mod merge;
@@ -13,6 +15,8 @@ pub mod narrow;
 mod power;
 pub mod signed_square;
 pub mod square_relu;
+#[cfg(test)]
+mod testing;
 
 use bcosc_ir::{Graph, Model, NodeId, Patch};
 

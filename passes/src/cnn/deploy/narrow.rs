@@ -64,9 +64,7 @@ fn narrow(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
         return Err(Reason::HasBias);
     }
     if graph.uses(scale.y).len() != 1 {
-        return Err(Reason::UsedElsewhere(
-            graph.value_name(scale.y).to_owned(),
-        ));
+        return Err(Reason::UsedElsewhere(graph.value_name(scale.y).to_owned()));
     }
     let energy = Energy::of(graph, scale.norm.node).ok_or(Reason::NoConvolution)?;
     // A pending weight of x takes this one in for free.
@@ -111,4 +109,36 @@ fn input_at_output(graph: &Graph, conv: &Conv) -> Option<TensorType> {
 
 fn output(node: NodeId) -> Value {
     Value { node, slot: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::Attribute;
+
+    use super::NarrowScales;
+    use crate::Reason;
+    use crate::cnn::deploy::testing::{bcos, conv, deployed, image, refused};
+    use crate::testing::text;
+
+    #[test]
+    fn a_widening_layer_with_a_stride_scales_its_input() {
+        let strides = [Attribute::ints("strides", &[2, 2])];
+        let layer = conv(image(), "x", "y", &[5, 3, 1, 1], strides).output("y");
+        let (after, _) = deployed(&[&NarrowScales], &bcos(layer, 2.0));
+        insta::assert_snapshot!(text(&after), @"");
+    }
+
+    #[test]
+    fn a_layer_that_narrows_stays() {
+        let layer = conv(image(), "x", "y", &[2, 3, 1, 1], []).output("y");
+        let model = bcos(layer, 2.0);
+        assert_eq!(refused(&[&NarrowScales], &model), [Reason::NotNarrower]);
+    }
+
+    #[test]
+    fn patches_stay() {
+        let layer = conv(image(), "x", "y", &[5, 3, 3, 3], []).output("y");
+        let model = bcos(layer, 2.0);
+        assert_eq!(refused(&[&NarrowScales], &model), [Reason::NotPointwise]);
+    }
 }

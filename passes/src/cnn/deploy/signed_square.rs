@@ -41,10 +41,15 @@ impl Pass for SignedSquares {
     }
 
     fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
-        everywhere(model, cx, "division turned into a product", |graph, node| {
-            let scale = Scale::of(graph, node)?;
-            Some(multiplied(graph, &scale).map_err(WeightError::from))
-        })
+        everywhere(
+            model,
+            cx,
+            "division turned into a product",
+            |graph, node| {
+                let scale = Scale::of(graph, node)?;
+                Some(multiplied(graph, &scale).map_err(WeightError::from))
+            },
+        )
     }
 }
 
@@ -66,4 +71,53 @@ fn multiplied(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
     };
     patch.replace(scaled, weighed);
     Ok(patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::Attribute;
+
+    use super::SignedSquares;
+    use crate::Reason;
+    use crate::cnn::deploy::testing::{bcos, conv, deployed, image, refused};
+    use crate::testing::{text, weight};
+
+    #[test]
+    fn a_product_with_the_reciprocal_replaces_the_quotient() {
+        let layer = conv(image(), "x", "y", &[4, 3, 3, 3], []).output("y");
+        let (after, _) = deployed(&[&SignedSquares], &bcos(layer, 2.0));
+        insta::assert_snapshot!(text(&after), @"");
+    }
+
+    #[test]
+    fn windows_of_every_form_keep_their_energy() {
+        for attributes in [
+            vec![Attribute::ints("dilations", &[2, 1])],
+            vec![
+                Attribute::string("auto_pad", "SAME_LOWER"),
+                Attribute::ints("strides", &[2, 1]),
+            ],
+            vec![
+                Attribute::ints("pads", &[0, 1, 2, 0]),
+                Attribute::ints("strides", &[1, 3]),
+            ],
+            vec![Attribute::int("group", 3)],
+        ] {
+            let grouped = attributes.iter().any(|a| a.name() == "group");
+            let dims = [6, if grouped { 1 } else { 3 }, 2, 5];
+            let layer = conv(image(), "x", "y", &dims, attributes).output("y");
+            let (_, outcome) = deployed(&[&SignedSquares], &bcos(layer, 2.0));
+            assert_eq!(outcome.changes.len(), 1);
+        }
+    }
+
+    #[test]
+    fn products_of_vectors_stay() {
+        let layer = image()
+            .param("w", weight(3, &[8, 5]))
+            .op("MatMul", &["x", "w"], "y", [])
+            .output("y");
+        let model = bcos(layer, 2.0);
+        assert_eq!(refused(&[&SignedSquares], &model), [Reason::NoConvolution]);
+    }
 }

@@ -84,3 +84,46 @@ fn square(graph: &Graph, relu: NodeId, scale: &Scale) -> Result<Patch, Reason> {
     );
     Ok(patch)
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::Attribute;
+
+    use super::SquareAfterRelu;
+    use crate::Reason;
+    use crate::cnn::deploy::testing::{bcos, conv, deployed, image, refused};
+    use crate::testing::text;
+
+    #[test]
+    fn the_rectifier_moves_to_the_convolution() {
+        let layer = conv(image(), "x", "y", &[4, 3, 3, 3], []).op("Relu", &["y"], "z", []);
+        let (after, _) = deployed(&[&SquareAfterRelu], &bcos(layer.output("z"), 2.0));
+        insta::assert_snapshot!(text(&after), @"");
+    }
+
+    #[test]
+    fn every_group_keeps_its_norm() {
+        let groups = [Attribute::int("group", 3)];
+        let layer = conv(image(), "x", "y", &[6, 1, 3, 3], groups).op("Relu", &["y"], "z", []);
+        let (_, outcome) = deployed(&[&SquareAfterRelu], &bcos(layer.output("z"), 2.0));
+        assert_eq!(outcome.changes.len(), 1);
+    }
+
+    #[test]
+    fn a_value_that_is_read_unrectified_too_stays() {
+        let layer = conv(image(), "x", "y", &[4, 3, 1, 1], []).op("Relu", &["y"], "z", []);
+        let model = bcos(layer.output("z").output("y"), 2.0);
+        let reasons = refused(&[&SquareAfterRelu], &model);
+        assert!(
+            matches!(reasons[..], [Reason::UsedElsewhere(_)]),
+            "{reasons:?}"
+        );
+    }
+
+    #[test]
+    fn other_exponents_stay() {
+        let layer = conv(image(), "x", "y", &[4, 3, 1, 1], []).op("Relu", &["y"], "z", []);
+        let model = bcos(layer.output("z"), 1.25);
+        assert_eq!(refused(&[&SquareAfterRelu], &model), [Reason::OnlyForB2]);
+    }
+}

@@ -1,0 +1,311 @@
+//! Proofs on small networks, and the samples they are made with.
+
+mod common;
+
+use bcosc_engine::{Encoding, ProofError, Samples, liveness, prove, run_all};
+use bcosc_ir::{DataType, Model, Tensor, Tensors};
+use common::{Net, int, ints, spread};
+
+const RTOL: f64 = 1e-4;
+
+/// A small network on pictures: convolution, relu, global pool, linear, all times `gain`.
+fn network(gain: f32, channels: u64) -> Net {
+    let first = spread(&[4, 3, 3, 3], 1).to_f32s().unwrap();
+    let doubled =
+        |kernel: &[f32]| [kernel, &kernel.iter().map(|w| -w).collect::<Vec<_>>()].concat();
+    let first = match channels {
+        6 => first
+            .chunks(27)
+            .flat_map(doubled)
+            .map(|w| w / 2.0)
+            .collect(),
+        _ => first,
+    };
+    Net::new(13)
+        .weight("w", Tensor::f32s(&[4, channels, 3, 3], first))
+        .weight("v", spread(&[4, 5], 2))
+        .weight("gain", Tensor::f32s(&[], vec![gain]))
+        .node_with(
+            "Conv",
+            &["xn", "w"],
+            "conv",
+            vec![ints("pads", &[1, 1, 1, 1])],
+        )
+        .node("Relu", &["conv"], "relu")
+        .node("GlobalAveragePool", &["relu"], "pool")
+        .node("Flatten", &["pool"], "flat")
+        .node("MatMul", &["flat", "v"], "logits")
+        .node("Mul", &["logits", "gain"], "y")
+        .output("y")
+}
+
+fn plain(gain: f32) -> Model {
+    network(gain, 3)
+        .input("x", &["N", "3", "H", "W"])
+        .node("Identity", &["x"], "xn")
+        .model()
+}
+
+fn samples() -> Samples {
+    let shapes = [("x".to_owned(), vec![1, 3, 20, 24])].into();
+    Samples {
+        seed: 7,
+        count: 3,
+        shapes,
+    }
+}
+
+fn proof(reference: &Model, candidate: &Model) -> Result<f64, ProofError> {
+    let inputs = samples().draw(reference, &Encoding::Raw).unwrap();
+    let figures = prove(reference, candidate, &inputs, &inputs, RTOL)?;
+    assert_eq!((figures.samples, figures.outputs[0].0.as_str()), (3, "y"));
+    Ok(figures.overall.max_relative)
+}
+
+#[test]
+fn equal_models_agree_and_doubled_ones_do_not() {
+    assert_eq!(proof(&plain(1.0), &plain(1.0)).unwrap(), 0.0);
+    let Err(ProofError::Differs(figures)) = proof(&plain(1.0), &plain(2.0)) else {
+        panic!("a doubled output passed");
+    };
+    assert!((figures.overall.max_relative - 1.0).abs() < 1e-6);
+    assert!((figures.overall.cosine - 1.0).abs() < 1e-9);
+    assert_eq!(figures.overall.top1, 1.0);
+    for gain in [0.0, -1.0, 1.01, f32::NAN, f32::INFINITY] {
+        let failed = proof(&plain(1.0), &plain(gain));
+        assert!(matches!(failed, Err(ProofError::Differs(_))), "gain {gain}");
+    }
+    let nothing = proof(&plain(0.0), &plain(0.0));
+    assert!(
+        matches!(nothing, Err(ProofError::Differs(_))),
+        "zeros proved something"
+    );
+}
+
+#[test]
+fn no_samples_prove_nothing() {
+    let model = plain(1.0);
+    assert!(matches!(
+        prove(&model, &model, &[], &[], RTOL),
+        Err(ProofError::Differs(_))
+    ));
+    let inputs = samples().draw(&model, &Encoding::Raw).unwrap();
+    let uneven = prove(&model, &model, &inputs, &inputs[..1], RTOL);
+    assert!(matches!(uneven, Err(ProofError::SampleCount { .. })));
+}
+
+#[test]
+fn a_doubled_input_carries_the_same_pictures() {
+    let mean = Tensor::f32s(&[1, 3, 1, 1], vec![0.485, 0.456, 0.406]);
+    let std = Tensor::f32s(&[1, 3, 1, 1], vec![0.229, 0.224, 0.225]);
+    // ((x, 1 - x) - (mean, 1 - mean)) / std is (xn, -xn).
+    let both = |t: &Tensor, f: fn(f32) -> f32| {
+        let values = t.to_f32s().unwrap();
+        let inverse: Vec<f32> = values.iter().map(|v| f(*v)).collect();
+        Tensor::f32s(&[1, 6, 1, 1], [values, inverse].concat())
+    };
+    let candidate = network(1.0, 6)
+        .input("x", &["N", "6", "H", "W"])
+        .weight("mean", both(&mean, |m| 1.0 - m))
+        .weight("std", both(&std, |s| s))
+        .node("Sub", &["x", "mean"], "centred")
+        .node("Div", &["centred", "std"], "xn")
+        .model();
+    let double = |t: &Tensor| t.to_f64s().unwrap();
+    let encoding = Encoding::Normalized {
+        mean: double(&mean),
+        std: double(&std),
+    };
+    let reference = plain(1.0);
+    let taken = samples().draw(&reference, &encoding).unwrap();
+    let wide = Samples {
+        shapes: [("x".to_owned(), vec![1, 6, 20, 24])].into(),
+        ..samples()
+    };
+    let doubled = wide.draw(&candidate, &Encoding::WithInverse).unwrap();
+    let figures = prove(&reference, &candidate, &taken, &doubled, 1e-5).unwrap();
+    assert!(figures.overall.elements > 0);
+    let wrong = wide.draw(&candidate, &Encoding::Raw).unwrap();
+    assert!(prove(&reference, &candidate, &taken, &wrong, RTOL).is_err());
+}
+
+#[test]
+fn an_output_of_another_shape_is_named() {
+    let reference = Net::new(13)
+        .input("x", &["N", "4"])
+        .node("Relu", &["x"], "y")
+        .output("y")
+        .model();
+    let candidate = Net::new(13)
+        .input("x", &["N", "4"])
+        .node_with("Transpose", &["x"], "other", vec![ints("perm", &[1, 0])])
+        .output("other")
+        .model();
+    let inputs = Samples::default().draw(&reference, &Encoding::Raw).unwrap();
+    let error = prove(&reference, &candidate, &inputs, &inputs, RTOL).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "output `y`: the reference is float[1,4], the candidate float[4,1]"
+    );
+}
+
+#[test]
+fn models_that_say_nothing_are_dead() {
+    let draw = |model: &Model| samples().draw(model, &Encoding::Raw).unwrap();
+    let alive = plain(1.0);
+    let found = liveness(&alive, &draw(&alive)).unwrap();
+    assert!(found.is_alive(), "{found:?}");
+    assert_eq!(found.images, 4);
+    for gain in [0.0, f32::NAN] {
+        let dead = plain(gain);
+        assert!(
+            !liveness(&dead, &draw(&dead)).unwrap().is_alive(),
+            "gain {gain}"
+        );
+    }
+}
+
+#[test]
+fn samples_are_seeded_distinct_and_alike_in_kind() {
+    let model = plain(1.0);
+    let draw = |seed: u64| {
+        Samples { seed, ..samples() }
+            .draw(&model, &Encoding::Raw)
+            .unwrap()
+    };
+    assert_eq!(draw(1), draw(1));
+    assert_ne!(draw(1), draw(2));
+    let images: Vec<Vec<f32>> = draw(1)
+        .iter()
+        .flat_map(|sample| {
+            let pixels = sample["x"].to_f32s().unwrap();
+            pixels
+                .chunks(3 * 20 * 24)
+                .map(<[f32]>::to_vec)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(images.len(), 4);
+    for (i, image) in images.iter().enumerate() {
+        assert!(image.iter().all(|x| (0.0..=1.0).contains(x)));
+        let mean = image.iter().sum::<f32>() / image.len() as f32;
+        let variance = image.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / image.len() as f32;
+        assert!((0.01..0.2).contains(&variance), "{variance}");
+        for other in &images[..i] {
+            let apart = image
+                .iter()
+                .zip(other)
+                .map(|(a, b)| (a - b).abs())
+                .sum::<f32>();
+            assert!(apart / image.len() as f32 > 0.02);
+        }
+    }
+}
+
+#[test]
+fn inputs_of_all_kinds_are_drawn() {
+    let model = Net::new(13)
+        .input("tokens_mask", &["N", "L"])
+        .typed_input("tokens", DataType::Int64, &["N", "L"])
+        .typed_input("flag", DataType::Bool, &["2"])
+        .input("image", &["?", "3", "8", "?"])
+        .node("Identity", &["image"], "y")
+        .output("y")
+        .model();
+    let shapes = [("tokens".to_owned(), vec![1, 5])].into();
+    let drawn = Samples {
+        shapes,
+        ..Samples::default()
+    }
+    .draw(&model, &Encoding::Raw)
+    .unwrap();
+    let dims = |sample: &Tensors, name: &str| sample[name].dims();
+    // `tokens_mask` comes first and names L.
+    assert_eq!(dims(&drawn[0], "tokens_mask"), [1, 16]);
+    assert_eq!(dims(&drawn[1], "tokens"), [2, 16]);
+    assert_eq!(dims(&drawn[1], "image"), [2, 3, 8, 224]);
+    assert!(
+        drawn[0]["tokens"]
+            .to_i64s()
+            .unwrap()
+            .iter()
+            .all(|t| (0..10).contains(t))
+    );
+    let normal = drawn[1]["tokens_mask"].to_f32s().unwrap();
+    assert!(normal.iter().any(|x| *x < 0.0) && normal.iter().any(|x| *x > 0.0));
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let model = plain(1.0);
+    let draw = |dims: &[u64], encoding: &Encoding| {
+        let shapes = [("x".to_owned(), dims.to_vec())].into();
+        Samples {
+            shapes,
+            ..Samples::default()
+        }
+        .draw(&model, encoding)
+        .map(|_| ())
+        .map_err(|e| e.to_string())
+    };
+    let raw = Encoding::Raw;
+    assert_eq!(
+        draw(&[1, 3, 8], &raw).unwrap_err(),
+        "input `x`: it is float[N,3,H,W], not [1, 3, 8]"
+    );
+    assert_eq!(
+        draw(&[1, 4, 8, 8], &raw).unwrap_err(),
+        "input `x`: dimension 1 is 3, not 4"
+    );
+    assert!(
+        draw(&[1, 3, 1 << 40, 8], &raw)
+            .unwrap_err()
+            .contains("too large")
+    );
+    assert!(
+        draw(&[1, 3, 8, 8], &Encoding::WithInverse)
+            .unwrap_err()
+            .contains("even number")
+    );
+    let two = Encoding::Normalized {
+        mean: vec![0.5; 2],
+        std: vec![1.0],
+    };
+    assert!(
+        draw(&[1, 3, 8, 8], &two)
+            .unwrap_err()
+            .contains("3 channels")
+    );
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let model = plain(1.0);
+    let inputs = samples().draw(&model, &Encoding::Raw).unwrap();
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            let figures = prove(&model, &plain(1.00001), &inputs, &inputs, RTOL).unwrap();
+            (figures, run_all(&model, &inputs).unwrap())
+        })
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn integer_outputs_are_compared_too() {
+    let argmax = |axis: i64| {
+        let attributes = vec![int("axis", axis), int("keepdims", 0)];
+        Net::new(13)
+            .input("x", &["5", "5"])
+            .node_with("ArgMax", &["x"], "y", attributes)
+            .output("y")
+            .model()
+    };
+    let inputs = Samples::default().draw(&argmax(0), &Encoding::Raw).unwrap();
+    assert!(prove(&argmax(0), &argmax(0), &inputs, &inputs, RTOL).is_ok());
+    assert!(prove(&argmax(0), &argmax(1), &inputs, &inputs, RTOL).is_err());
+}

@@ -1,0 +1,277 @@
+//! What models compute, against numbers worked out by hand.
+
+mod common;
+
+use bcosc_engine::{InputShapes, Network, Session, Tract};
+use bcosc_ir::onnx::proto::AttributeProto;
+use bcosc_ir::{DataType, Interpreter, Model, Tensor, Tensors};
+use common::{Net, int, ints, spread, text};
+
+fn run(model: &Model, input: Tensor) -> Tensor {
+    let inputs: Tensors = [("x".to_owned(), input)].into();
+    Tract.run(model, &inputs).unwrap().remove("y").unwrap()
+}
+
+fn counting(dims: &[u64]) -> Tensor {
+    let count = dims.iter().product::<u64>();
+    Tensor::f32s(dims, (1..=count).map(|i| i as f32).collect())
+}
+
+fn pool(op: &str, attributes: Vec<AttributeProto>) -> Vec<f32> {
+    let model =
+        Net::new(19)
+            .input("x", &["N", "1", "3", "3"])
+            .node_with(op, &["x"], "y", attributes);
+    run(&model.output("y").model(), counting(&[1, 1, 3, 3]))
+        .to_f32s()
+        .unwrap()
+}
+
+#[test]
+fn a_convolution_with_asymmetric_padding_and_stride() {
+    let model = Net::new(13)
+        .input("x", &["N", "1", "3", "3"])
+        .weight("w", Tensor::f32s(&[1, 1, 2, 2], vec![1.0, 2.0, 3.0, 4.0]))
+        .weight("b", Tensor::f32s(&[1], vec![100.0]))
+        .node_with(
+            "Conv",
+            &["x", "w", "b"],
+            "y",
+            vec![ints("pads", &[0, 1, 1, 0]), ints("strides", &[2, 2])],
+        )
+        .output("y")
+        .model();
+    let y = run(&model, counting(&[1, 1, 3, 3]));
+    assert_eq!(y.dims(), [1, 1, 2, 2]);
+    // Top left sees 0 1 / 0 4, top right 2 3 / 5 6, bottom left 0 7 / 0 0, bottom right 8 9 / 0 0.
+    assert_eq!(y.to_f32s().unwrap(), [118.0, 147.0, 114.0, 126.0]);
+}
+
+#[test]
+fn grouped_convolutions_of_one_and_three_dimensions() {
+    let line = Net::new(13)
+        .input("x", &["N", "2", "3"])
+        .weight("w", Tensor::f32s(&[2, 1, 2], vec![1.0, 1.0, 1.0, -1.0]))
+        .node_with("Conv", &["x", "w"], "y", vec![int("group", 2)])
+        .output("y")
+        .model();
+    assert_eq!(
+        run(&line, counting(&[1, 2, 3])).to_f32s().unwrap(),
+        [3.0, 5.0, -1.0, -1.0]
+    );
+    let solid = Net::new(13)
+        .input("x", &["N", "1", "2", "2", "2"])
+        .weight("w", Tensor::f32s(&[1, 1, 2, 2, 2], vec![1.0; 8]))
+        .node("Conv", &["x", "w"], "y")
+        .output("y")
+        .model();
+    assert_eq!(
+        run(&solid, counting(&[1, 1, 2, 2, 2])).to_f32s().unwrap(),
+        [36.0]
+    );
+}
+
+#[test]
+fn pools_count_padding_as_they_are_told() {
+    let window = || {
+        vec![
+            ints("kernel_shape", &[2, 2]),
+            ints("pads", &[1, 1, 0, 0]),
+            ints("strides", &[2, 2]),
+        ]
+    };
+    let with = |extra: AttributeProto| [window(), vec![extra]].concat();
+    assert_eq!(pool("AveragePool", window()), [1.0, 2.5, 5.5, 7.0]);
+    assert_eq!(
+        pool("AveragePool", with(int("count_include_pad", 1))),
+        [0.25, 1.25, 2.75, 7.0]
+    );
+    assert_eq!(pool("MaxPool", window()), [1.0, 3.0, 7.0, 9.0]);
+}
+
+#[test]
+fn windows_that_stick_out_in_ceil_mode() {
+    let window = || {
+        vec![
+            ints("kernel_shape", &[2, 2]),
+            ints("strides", &[2, 2]),
+            int("ceil_mode", 1),
+        ]
+    };
+    assert_eq!(pool("MaxPool", window()), [5.0, 6.0, 8.0, 9.0]);
+    assert_eq!(pool("AveragePool", window()), [3.0, 4.5, 7.5, 9.0]);
+    // Only declared padding counts; what ceil mode adds beyond it does not.
+    let counted = [window(), vec![int("count_include_pad", 1)]].concat();
+    assert_eq!(pool("AveragePool", counted), [3.0, 4.5, 7.5, 9.0]);
+}
+
+#[test]
+fn automatic_padding_goes_below_or_above() {
+    let window = |mode| {
+        vec![
+            ints("kernel_shape", &[2, 2]),
+            text("auto_pad", mode),
+            int("count_include_pad", 1),
+        ]
+    };
+    let upper = pool("AveragePool", window("SAME_UPPER"));
+    assert_eq!(upper, [3.0, 4.0, 2.25, 6.0, 7.0, 3.75, 3.75, 4.25, 2.25]);
+    let lower = pool("AveragePool", window("SAME_LOWER"));
+    assert_eq!(lower, [0.25, 0.75, 1.25, 1.25, 3.0, 4.0, 2.75, 6.0, 7.0]);
+}
+
+#[test]
+fn a_session_runs_many_inputs() {
+    let model = Net::new(13)
+        .input("x", &["N", "3"])
+        .weight("w", spread(&[3, 2], 1))
+        .node("MatMul", &["x", "w"], "h")
+        .node("Relu", &["h"], "y")
+        .output("y")
+        .output("h")
+        .model();
+    let shapes: InputShapes = [("x".to_owned(), vec![2, 3])].into();
+    let session = Session::new(&model, &shapes).unwrap();
+    assert_eq!(session.outputs(), ["y", "h"]);
+    let weights = spread(&[3, 2], 1).to_f32s().unwrap();
+    for seed in 0..3 {
+        let x = spread(&[2, 3], seed);
+        let found = session.run(&[("x".to_owned(), x.clone())].into()).unwrap();
+        let (x, h) = (x.to_f32s().unwrap(), found["h"].to_f32s().unwrap());
+        for row in 0..2 {
+            for column in 0..2 {
+                let sum: f32 = (0..3)
+                    .map(|k| x[3 * row + k] * weights[2 * k + column])
+                    .sum();
+                assert!((sum - h[2 * row + column]).abs() < 1e-6);
+            }
+        }
+        let relu: Vec<f32> = h.iter().map(|x| x.max(0.0)).collect();
+        assert_eq!(found["y"].to_f32s().unwrap(), relu);
+    }
+}
+
+#[test]
+fn outputs_may_be_sizes_inputs_and_constants() {
+    let model = Net::new(13)
+        .input("x", &["N", "3"])
+        .weight("c", Tensor::f32s(&[2], vec![1.0, 2.0]))
+        .node("Shape", &["x"], "s")
+        .output("s")
+        .output("x")
+        .output("c")
+        .model();
+    let x = counting(&[2, 3]);
+    let found = Tract
+        .run(&model, &[("x".to_owned(), x.clone())].into())
+        .unwrap();
+    assert_eq!(found["s"], Tensor::i64_vec(&[2, 3]));
+    assert_eq!(found["x"], x);
+    assert_eq!(found["c"], Tensor::f32s(&[2], vec![1.0, 2.0]));
+}
+
+#[test]
+fn other_float_types_compute() {
+    for dtype in [DataType::Double, DataType::Float16, DataType::Bfloat16] {
+        let weight = Tensor::floats(dtype, &[2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+        let model = Net::new(13)
+            .typed_input("x", dtype, &["N", "2"])
+            .weight("w", weight)
+            .node("MatMul", &["x", "w"], "h")
+            .node_with("Cast", &["h"], "y", vec![int("to", dtype.to_i32().into())])
+            .output("y")
+            .model();
+        let y = run(&model, Tensor::floats(dtype, &[1, 2], &[1.0, 0.5]).unwrap());
+        assert_eq!(y.to_f32s().unwrap(), [2.5, 4.0], "{dtype}");
+    }
+}
+
+#[test]
+fn weights_are_shared_between_batch_sizes() {
+    let model = Net::new(13)
+        .input("x", &["N", "2"])
+        .weight("w", Tensor::f32s(&[2, 1], vec![1.0, 10.0]))
+        .node("MatMul", &["x", "w"], "y")
+        .output("y")
+        .model();
+    let network = Network::load(&model).unwrap();
+    for batch in 1..4 {
+        let session = network
+            .session(&[("x".to_owned(), vec![batch, 2])].into())
+            .unwrap();
+        let y = session
+            .run(&[("x".to_owned(), counting(&[batch, 2]))].into())
+            .unwrap();
+        assert_eq!(y["y"].dims(), [batch, 1]);
+        assert_eq!(y["y"].to_f32s().unwrap()[0], 21.0);
+    }
+}
+
+fn failure(model: &Model, inputs: &Tensors) -> String {
+    Tract.run(model, inputs).unwrap_err().to_string()
+}
+
+#[test]
+fn what_cannot_run_is_said_by_name() {
+    let x: Tensors = [("x".to_owned(), counting(&[1, 4]))].into();
+    let unknown = Net::new(13)
+        .input("x", &["N", "4"])
+        .node("com.example.Mystery", &["x"], "a")
+        .node("com.example.Riddle", &["a"], "y")
+        .output("y")
+        .model();
+    let message = failure(&unknown, &x);
+    assert!(
+        message.contains("node `a` (com.example.Mystery)"),
+        "{message}"
+    );
+    assert!(
+        message.contains("node `y` (com.example.Riddle)"),
+        "{message}"
+    );
+
+    let mismatch = Net::new(13)
+        .input("x", &["N", "4"])
+        .weight("w", spread(&[5, 3], 1))
+        .node("MatMul", &["x", "w"], "y")
+        .output("y")
+        .model();
+    let message = failure(&mismatch, &x);
+    assert!(message.contains("node `y`"), "{message}");
+
+    let bomb = Net::new(13)
+        .input("x", &["N", "4"])
+        .weight("huge", Tensor::i64_vec(&[1 << 40, 1 << 20]))
+        .node("ConstantOfShape", &["huge"], "b")
+        .node("Add", &["x", "b"], "y")
+        .output("y")
+        .model();
+    let message = failure(&bomb, &x);
+    assert!(message.contains("node `b`"), "{message}");
+}
+
+#[test]
+fn inputs_have_to_be_what_is_declared() {
+    let model = Net::new(13)
+        .input("x", &["N", "4"])
+        .node("Relu", &["x"], "y")
+        .output("y")
+        .model();
+    assert_eq!(failure(&model, &Tensors::new()), "input `x` is missing");
+    let wide = [("x".to_owned(), counting(&[1, 5]))].into();
+    assert_eq!(
+        failure(&model, &wide),
+        "input `x` is declared float[N,4], given [1, 5]"
+    );
+    let ints = [("x".to_owned(), Tensor::i64s(&[1, 4], vec![0; 4]))].into();
+    assert_eq!(
+        failure(&model, &ints),
+        "input `x` is declared float, given int64"
+    );
+    let stranger = [
+        ("x".to_owned(), counting(&[1, 4])),
+        ("z".to_owned(), counting(&[1])),
+    ]
+    .into();
+    assert_eq!(failure(&model, &stranger), "the model has no input `z`");
+}
