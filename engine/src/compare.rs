@@ -20,7 +20,7 @@ pub struct Agreement {
     pub top1: f64,
     /// Whether both are free of NaN and infinities.
     pub finite: bool,
-    /// How many elements were compared.
+    /// How many elements were compared; 0 if any output had none.
     pub elements: u64,
 }
 
@@ -70,7 +70,7 @@ impl Agreement {
                 cosine: worst(total.cosine, part.cosine, f64::min),
                 top1: total.top1 + part.top1,
                 finite: total.finite && part.finite,
-                elements: total.elements.min(part.elements),
+                elements: all_or_none(total.elements, part.elements),
             };
             (merged, count + 1.0)
         });
@@ -87,6 +87,11 @@ impl Agreement {
         let granted = rtol >= 0.0 && self.max_relative <= rtol.min(LARGEST_TOLERANCE);
         granted && self.finite && self.elements > 0
     }
+}
+
+/// A part without elements leaves the whole without.
+fn all_or_none(a: u64, b: u64) -> u64 {
+    if a == 0 || b == 0 { 0 } else { a + b }
 }
 
 /// NaN is worse than anything.
@@ -129,7 +134,11 @@ fn measure(reference: &[f64], candidate: &[f64], rows: u64) -> Agreement {
         } else {
             f64::INFINITY
         },
-        cosine: if norms > 0.0 { dot / norms } else { 0.0 },
+        cosine: if norms > 0.0 {
+            (dot / norms).clamp(-1.0, 1.0)
+        } else {
+            0.0
+        },
         top1: same_argmax(reference, candidate, rows),
         finite,
         elements: reference.len() as u64,

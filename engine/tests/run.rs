@@ -5,7 +5,7 @@ mod common;
 use bcosc_engine::{InputShapes, Network, Session, Tract};
 use bcosc_ir::onnx::proto::AttributeProto;
 use bcosc_ir::{DataType, Interpreter, Model, Tensor, Tensors};
-use common::{Net, int, ints, spread, text};
+use common::{Net, graph, int, ints, spread, text};
 
 fn run(model: &Model, input: Tensor) -> Tensor {
     let inputs: Tensors = [("x".to_owned(), input)].into();
@@ -179,10 +179,10 @@ fn other_float_types_compute() {
             .weight("w", weight)
             .node("MatMul", &["x", "w"], "h")
             .node_with("Cast", &["h"], "y", vec![int("to", dtype.to_i32().into())])
-            .output("y")
+            .typed_output("y", dtype, &["N", "2"])
             .model();
         let y = run(&model, Tensor::floats(dtype, &[1, 2], &[1.0, 0.5]).unwrap());
-        assert_eq!(y.to_f32s().unwrap(), [2.5, 4.0], "{dtype}");
+        assert_eq!((y.dtype(), y.to_f32s().unwrap()), (dtype, vec![2.5, 4.0]));
     }
 }
 
@@ -241,7 +241,7 @@ fn what_cannot_run_is_said_by_name() {
 
     let bomb = Net::new(13)
         .input("x", &["N", "4"])
-        .weight("huge", Tensor::i64_vec(&[1 << 40, 1 << 20]))
+        .weight("huge", Tensor::i64_vec(&[1 << 30, 1 << 20]))
         .node("ConstantOfShape", &["huge"], "b")
         .node("Add", &["x", "b"], "y")
         .output("y")
@@ -274,4 +274,68 @@ fn inputs_have_to_be_what_is_declared() {
     ]
     .into();
     assert_eq!(failure(&model, &stranger), "the model has no input `z`");
+}
+
+#[test]
+fn pieces_of_a_split_tensor_are_slices() {
+    let net = |split: Option<Tensor>, place: i64, keep: i64| {
+        let net = Net::new(18).input("x", &["N", "5"]);
+        let net = net.weight("place", Tensor::i64s(&[], vec![place]));
+        let attributes = vec![int("axis", 1), int("keepdims", keep)];
+        let net = match split {
+            Some(split) => {
+                let net = net.weight("split", split);
+                net.node_with("SplitToSequence", &["x", "split"], "s", attributes)
+            }
+            None => net.node_with("SplitToSequence", &["x"], "s", attributes),
+        };
+        net.node("SequenceAt", &["s", "place"], "y")
+            .output("y")
+            .model()
+    };
+    let y = |split, place, keep| run(&net(split, place, keep), counting(&[1, 5]));
+    let two = || Some(Tensor::i64s(&[], vec![2]));
+    assert_eq!(y(two(), 1, 1), Tensor::f32s(&[1, 2], vec![3.0, 4.0]));
+    assert_eq!(y(two(), 2, 0), Tensor::f32s(&[1, 1], vec![5.0]));
+    let listed = Some(Tensor::i64_vec(&[1, 3, 1]));
+    assert_eq!(y(listed, 1, 1), Tensor::f32s(&[1, 3], vec![2.0, 3.0, 4.0]));
+    assert_eq!(y(None, 3, 1), Tensor::f32s(&[1, 1], vec![4.0]));
+    assert_eq!(y(None, 3, 0), Tensor::f32s(&[1], vec![4.0]));
+}
+
+#[test]
+fn a_branch_on_sizes_is_taken() {
+    // What torch.squeeze(x, 0) becomes where the first size is symbolic.
+    let branch = |op: &str, inputs: &[&str], output: &str| {
+        let (graph, _) = Net::new(13).node(op, inputs, output).output(output).parts();
+        graph
+    };
+    let model = Net::new(13)
+        .input("x", &["N", "2"])
+        .weight("one", Tensor::i64s(&[], vec![1]))
+        .weight("zero", Tensor::i64_vec(&[0]))
+        .weight("first", Tensor::i64s(&[], vec![0]))
+        .node("Relu", &["x"], "relu")
+        .node("Shape", &["relu"], "shape")
+        .node("Gather", &["shape", "first"], "size")
+        .node("Equal", &["size", "one"], "single")
+        .node_with(
+            "If",
+            &["single"],
+            "y",
+            vec![
+                graph(
+                    "then_branch",
+                    branch("Squeeze", &["relu", "zero"], "squeezed"),
+                ),
+                graph("else_branch", branch("Identity", &["relu"], "kept")),
+            ],
+        )
+        .output("y")
+        .model();
+    assert_eq!(
+        run(&model, counting(&[1, 2])),
+        Tensor::f32s(&[2], vec![1.0, 2.0])
+    );
+    assert_eq!(run(&model, counting(&[2, 2])), counting(&[2, 2]));
 }

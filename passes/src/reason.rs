@@ -203,9 +203,6 @@ pub enum Reason {
     /// A layer whose input has at least as many channels as its output.
     #[error("its input is no narrower than its output")]
     NotNarrower,
-    /// A layer whose positions are few.
-    #[error("it has too few positions for the rule to pay")]
-    SmallMap,
     /// Something that only pays where several layers have it in common.
     #[error("no other layer shares it")]
     NotShared,

@@ -43,7 +43,6 @@ pub static CNN: &[&dyn Pass] = &[
     &deploy::signed_square::SignedSquares,
     &deploy::accumulate::AccumulateEnergies,
     &deploy::lower::LowerDeploy,
-    &deploy::flatten::FlattenPointwise,
     // Plain operators for all that is left.
     &lower::Lower,
 ];

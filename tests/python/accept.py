@@ -5,7 +5,8 @@
 For each DIR/*.onnx (see export_models.py):
   exact   converted with B=1 and no departing pass: agrees with the original to 1e-4, relative to the largest
           logit, at batch sizes 1 and 2;
-  B=2     converted with --calibrate and default flags otherwise: logits are finite and differ between images;
+  B=2     converted with --calibrate and ImageNet normalisation, default flags otherwise: logits are finite and
+          differ between images;
   both    bcosc exits with 0 (so its own proof passed) and onnx.checker accepts the file (full_check).
 Prints a table; exits with 1 if anything failed.
 """
@@ -52,7 +53,8 @@ def exact(exe, model, out, size):
 
 
 def alive(exe, model, out, size, images, extra):
-    code, err = bcosc(exe, model, "-o", out, "--b", "2", "--calibrate", images, *extra, "-q")
+    flags = ["--b", "2", "--calibrate", images, "--normalization", "imagenet", *extra]
+    code, err = bcosc(exe, model, "-o", out, *flags, "-q")
     if code != 0:
         raise AssertionError(f"exit code {code}: {last_line(err)}")
     check(out)

@@ -270,8 +270,10 @@ def cases(model, data, flips, seed):
     yield graph("stride of 0", lambda g: next(
         a for n in g.node if n.op_type == "Conv" for a in n.attribute if a.name == "strides"
     ).ints.__setitem__(0, 0))
-    yield graph("group of 0", lambda g: next(n for n in g.node if n.op_type == "Conv").attribute.append(
-        helper.make_attribute("group", 0)))
+    yield graph("group of 0", lambda g: setattr(next(
+        a for n in g.node if n.op_type == "Conv" for a in n.attribute if a.name == "group"), "i", 0))
+    yield graph("attribute twice", lambda g: next(n for n in g.node if n.op_type == "Conv").attribute.append(
+        helper.make_attribute("group", 2)))
     yield Case("graph/nested 2,000 deep", lambda _: nested(2_000))
     yield Case("graph/nested 20,000 deep", lambda _: nested(20_000))
     yield Case("graph/no opset", lambda _: onnx.ModelProto(graph=model.graph, ir_version=8).SerializeToString())

@@ -8,6 +8,12 @@ DIR holds resnet_tiny, resnet_tiny_grouped and densenet_tiny in three export for
                their spread (untrained B-cos logits are nearly constant): 1e-3. Demanded of model.onnx; in
                the other forms norms are folded away, which is another B-cos network: reported in brackets.
 Exits with 1 if anything demanded failed.
+
+densenet_tiny: the B=2 and B=1.5 numbers are not those of the network that the rules describe. The reference
+keeps the stem's max pool and puts the average pool meant to replace it behind the last norm, ahead of its ReLU.
+(Found by trying: only this gives its logits, to 1e-5, and its explanations.) So that the rest can be compared,
+`as_the_reference` puts that pool into the original, which is then converted with --keep-max-pool: the rows
+`altered`. The unaltered network's distance is reported, in brackets.
 """
 
 import argparse
@@ -17,12 +23,26 @@ import sys
 import tempfile
 
 import numpy as np
+import onnx
 from safetensors.numpy import load_file
 
 from common import EXACT, bcosc, last_line, relative, run, table
 
 NETWORKS = ("resnet_tiny", "resnet_tiny_grouped", "densenet_tiny")
 FORMS = ("model.onnx", "model.folded.onnx", "model.opset13.onnx")
+
+
+def as_the_reference(model, path):
+    """densenet_tiny with a 3x3 average pool, stride 2, behind its last norm; written to `path`."""
+    m = onnx.load(model)
+    at, norm = [(i, n) for i, n in enumerate(m.graph.node) if n.op_type == "BatchNormalization"][-1]
+    value, norm.output[0] = norm.output[0], norm.output[0] + "_normed"
+    pool = onnx.helper.make_node("AveragePool", [norm.output[0]], [value], "reference_pool",
+                                 kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4, count_include_pad=1)
+    m.graph.node.insert(at + 1, pool)
+    m.graph.ClearField("value_info")  # shapes from here on are others
+    onnx.save(m, path)
+    return path
 
 
 def main():
@@ -61,14 +81,20 @@ def main():
             for form in FORMS:
                 model = os.path.join(folder, form)
                 want = data["original.logits"]
-                row = [f"{network}/{form}",
-                       figure(model, EXACT, (image - mean) / std, want, np.abs(want).max(), 1e-5)]
-                for b, key in (("2", "b2.logits"), ("1.5", "b1_5.logits")):
-                    flags = ["--input", "add-inverse", "--normalization", "imagenet", "--b", b]
-                    doubled = np.concatenate([image, 1 - image], 1)
-                    want = data[key]
-                    row.append(figure(model, flags, doubled, want, np.ptp(want), 1e-3, form == FORMS[0]))
-                rows.append(row)
+                exact = figure(model, EXACT, (image - mean) / std, want, np.abs(want).max(), 1e-5)
+                quirk = network == "densenet_tiny"
+                for altered in (False, True) if quirk else (False,):
+                    row = [f"{network}/{form}" + (", altered" if altered else ""), "" if altered else exact]
+                    for b, key in (("2", "b2.logits"), ("1.5", "b1_5.logits")):
+                        flags = ["--input", "add-inverse", "--normalization", "imagenet", "--b", b]
+                        source = model
+                        if altered:
+                            flags.append("--keep-max-pool")
+                            source = as_the_reference(model, os.path.join(tmp, form))
+                        want = data[key]
+                        row.append(figure(source, flags, np.concatenate([image, 1 - image], 1), want, np.ptp(want),
+                                          1e-3, form == FORMS[0] and altered == quirk))
+                    rows.append(row)
     print(table(["model", "exact", "B=2", "B=1.5"], rows))
     sys.exit(1 if failed else 0)
 

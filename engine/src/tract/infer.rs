@@ -5,10 +5,11 @@
 //! size is known to be small. (A file of a hundred bytes can ask for a constant of a terabyte.)
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bcosc_ir::InterpreterError;
 use tract_onnx::prelude::tract_data::TooEarly;
-use tract_onnx::prelude::{InferenceFact, InferenceModel, TractResult};
+use tract_onnx::prelude::{InferenceFact, InferenceModel, Tensor, TractResult};
 use tract_onnx::tract_hir::internal::{
     Factoid, InferenceOp, IntoArcTensor, IntoTValue, OutletId, TVec,
 };
@@ -126,14 +127,12 @@ fn evaluate(
     }
     let mut operands = TVec::new();
     let mut operand_bytes = 0;
-    for fact in inputs {
-        match fact.value.concretize() {
-            Some(value) if value.is_plain_ram() => {
-                operand_bytes += (value.len() * value.datum_type().size_of()) as u64;
-                operands.push(value.into_tvalue());
-            }
-            _ => return Ok(None),
-        }
+    for (slot, fact) in inputs.iter().enumerate() {
+        let Some(value) = operand(op, slot, fact) else {
+            return Ok(None);
+        };
+        operand_bytes += (value.len() * value.datum_type().size_of()) as u64;
+        operands.push(value.into_tvalue());
     }
     let result_bytes = outputs
         .iter()
@@ -160,6 +159,16 @@ fn evaluate(
         Err(error) if error.root_cause().is::<TooEarly>() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// An operand's value, or a stand-in where only its type matters.
+fn operand(op: &dyn InferenceOp, slot: usize, fact: &InferenceFact) -> Option<Arc<Tensor>> {
+    let value = fact.value.concretize().filter(|value| value.is_plain_ram());
+    if value.is_none() && slot == 1 && op.name() == "CastLike" {
+        let datum_type = fact.datum_type.concretize()?;
+        return Some(Tensor::zero_scalar_dt(datum_type).ok()?.into_arc_tensor());
+    }
+    value
 }
 
 /// Bytes that a value takes; `None` where that is not known or does not fit.

@@ -5,7 +5,7 @@
 //! straight from the model file into tract's memory (or stay out of it, where only their types
 //! matter), and what tract cannot take is left as a hole with a reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bcosc_ir::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
 use bcosc_ir::{DataType, InterpreterError, Model, Tensor, TensorType};
@@ -20,6 +20,7 @@ use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 use super::constants::{is_constant, is_standard, take_constant};
 use super::guard::guarded;
 use super::nodes::{build, describe, label, skeleton};
+use super::sequences::{Constants, slice_instead};
 use super::symbols::Symbols;
 use super::tensor::{Bfloat16, to_datum_type, to_tract};
 
@@ -49,6 +50,8 @@ pub(crate) struct Loaded {
     pub model: InferenceModel,
     pub inputs: Vec<Port>,
     pub outputs: Vec<String>,
+    /// Outputs that are declared bfloat16, whatever they are computed in.
+    pub bfloat16_outputs: BTreeSet<String>,
     /// Graph inputs and what nodes compute; initializers are not among them.
     pub values: Vec<(String, OutletId)>,
     /// What tract does not take, and why.
@@ -74,25 +77,39 @@ pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, Interprete
         loader.constant(&name.unwrap_or_default(), None)?;
     }
     let inputs = loader.inputs(&graph.input)?;
-    let (constants, nodes): (Vec<_>, Vec<_>) = graph.node.into_iter().partition(is_constant);
+    let (constants, mut nodes): (Vec<_>, Vec<_>) = graph.node.into_iter().partition(is_constant);
     for node in constants {
         let name = node.output.first().cloned().unwrap_or_default();
         let outlet = loader.constant(&name, take_constant(node).as_ref())?;
         loader.values.push((name, outlet));
     }
+    for (name, tensor) in slice_instead(&mut nodes, &loader.small) {
+        loader.constant(&name, Some(&tensor))?;
+    }
     loader.nodes(&skeleton(proto.opset_import, nodes, bfloat16)?, &declared)?;
 
+    let is_bfloat16 =
+        |name: &&String| declared.get(*name).map(|d| d.dtype) == Some(DataType::Bfloat16);
     let outputs: Vec<String> = graph.output.into_iter().filter_map(|o| o.name).collect();
     let outlets = outputs
         .iter()
         .map(|name| loader.outlet(name, || "the graph's outputs".into()));
     loader.model.outputs = outlets.collect::<Result<_, _>>()?;
+    // Nobody misses what nobody reads.
+    let is_read = |id: usize| {
+        let mut outputs = loader.model.node(id).outputs.iter();
+        outputs.any(|o| !o.successors.is_empty())
+            || loader.model.outputs.iter().any(|outlet| outlet.node == id)
+    };
+    let holes = loader.holes.iter().filter(|(id, _)| is_read(*id));
+    let holes = holes.map(|(_, reason)| reason.clone()).collect();
     Ok(Loaded {
         model: loader.model,
         inputs,
+        bfloat16_outputs: outputs.iter().filter(is_bfloat16).cloned().collect(),
         outputs,
         values: loader.values,
-        holes: loader.holes,
+        holes,
         bfloat16,
     })
 }
@@ -133,7 +150,10 @@ struct Loader {
     model: InferenceModel,
     outlets: BTreeMap<String, OutletId>,
     values: Vec<(String, OutletId)>,
-    holes: Vec<String>,
+    /// By the node that has no operator.
+    holes: Vec<(usize, String)>,
+    /// Integers that nodes may be rewritten by.
+    small: Constants,
     symbols: Symbols,
     weights: Weights,
     bfloat16: Bfloat16,
@@ -148,6 +168,7 @@ impl Loader {
             outlets: BTreeMap::new(),
             values: Vec::new(),
             holes: Vec::new(),
+            small: Constants::new(),
             symbols,
             weights,
             bfloat16,
@@ -170,21 +191,17 @@ impl Loader {
         tensor: Option<&Tensor>,
     ) -> Result<OutletId, InterpreterError> {
         let Some(tensor) = tensor else {
-            if self.weights == Weights::Values {
-                self.holes.push(format!(
-                    "`{name}`: a constant that is neither dense nor numeric"
-                ));
-            }
-            return self.source(name, InferenceFact::default());
+            let reason = format!("`{name}`: a constant that is neither dense nor numeric");
+            return self.hole(name, reason, InferenceFact::default());
         };
         let datum_type = to_datum_type(tensor.dtype(), self.bfloat16);
         if !self.shows(tensor) || datum_type.is_none() {
-            if self.weights == Weights::Values {
-                self.holes
-                    .push(format!("`{name}`: no arithmetic on {}", tensor.dtype()));
-            }
             let fact = self.symbols.value_fact(datum_type, &tensor.tensor_type());
-            return self.source(name, fact);
+            let reason = format!("`{name}`: no arithmetic on {}", tensor.dtype());
+            return self.hole(name, reason, fact);
+        }
+        if tensor.dtype() == DataType::Int64 && tensor.len() <= 64 {
+            self.small.insert(name.to_owned(), tensor.clone());
         }
         let value =
             to_tract(tensor).map_err(|e| InterpreterError(format!("constant `{name}`: {e}")))?;
@@ -212,6 +229,20 @@ impl Loader {
             DataType::Int64 | DataType::Int32 => tensor.byte_len() <= limit.max(SHAPE_BYTES),
             _ => tensor.byte_len() <= limit,
         }
+    }
+
+    /// A constant whose value tract does not have.
+    fn hole(
+        &mut self,
+        name: &str,
+        reason: String,
+        fact: InferenceFact,
+    ) -> Result<OutletId, InterpreterError> {
+        let outlet = self.source(name, fact)?;
+        if self.weights == Weights::Values {
+            self.holes.push((outlet.node, reason));
+        }
+        Ok(outlet)
     }
 
     fn source(&mut self, name: &str, fact: InferenceFact) -> Result<OutletId, InterpreterError> {
@@ -291,7 +322,9 @@ impl Loader {
             let (op, captured, is_hole) = match build(&framework, &context, node) {
                 Ok((op, captured)) => (op, captured, false),
                 Err(InterpreterError(reason)) => {
-                    self.holes.push(format!("{}: {reason}", describe(node)));
+                    let id = self.model.nodes().len();
+                    self.holes
+                        .push((id, format!("{}: {reason}", describe(node))));
                     let op = UnimplementedOp::new(node.output.len(), &node.op_type, "");
                     (op.into(), Vec::new(), true)
                 }

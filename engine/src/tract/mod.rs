@@ -1,11 +1,13 @@
 //! Running graphs on the CPU with tract.
 
+mod branches;
 mod constants;
 mod facts;
 mod guard;
 mod infer;
 mod load;
 mod nodes;
+mod sequences;
 mod session;
 mod symbols;
 mod tensor;

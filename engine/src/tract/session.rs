@@ -1,15 +1,16 @@
 //! Graphs made ready to run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bcosc_ir::{DataType, InterpreterError, Model, Tensors};
+use bcosc_ir::{DataType, InterpreterError, Model, Tensor, Tensors};
 use tract_onnx::prelude::{
-    InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, TVec, TractResult, TypedModel,
-    TypedRunnableModel,
+    InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, TVec, Tensor as TractTensor,
+    TractResult, TypedModel, TypedRunnableModel,
 };
 use tract_onnx::tract_hir::internal::{Factoid, IntoTValue};
 
+use super::branches::take_known_branches;
 use super::guard::guarded;
 use super::infer::{byte_len, describe, infer};
 use super::load::{Loaded, Port, Weights, load};
@@ -52,6 +53,7 @@ impl Network {
             mut model,
             inputs,
             outputs,
+            bfloat16_outputs,
             ..
         } = self.loaded;
         if let Some(stranger) = shapes
@@ -65,8 +67,17 @@ impl Network {
         for input in &inputs {
             specialise(&mut model, input, shapes)?;
         }
-        if let Some(error) = infer(&mut model, LARGEST_FOLDED).into_values().next() {
-            return Err(error);
+        loop {
+            let errors = infer(&mut model, LARGEST_FOLDED);
+            // A branch that is not taken may make no sense for these shapes.
+            let take = || take_known_branches(&mut model);
+            if guarded(|| "taking branches".into(), take)? {
+                continue;
+            }
+            match errors.into_values().next() {
+                Some(error) => return Err(error),
+                None => break,
+            }
         }
         check_sizes(&model)?;
         let plan = guarded(|| "preparing the graph".into(), || prepare(model))?;
@@ -74,6 +85,7 @@ impl Network {
             plan,
             inputs,
             outputs,
+            bfloat16_outputs,
         })
     }
 }
@@ -156,6 +168,7 @@ pub struct Session {
     plan: Arc<TypedRunnableModel>,
     inputs: Vec<Port>,
     outputs: Vec<String>,
+    bfloat16_outputs: BTreeSet<String>,
 }
 
 impl Session {
@@ -169,24 +182,35 @@ impl Session {
         &self.outputs
     }
 
-    /// Computes the outputs. What a model computes in bfloat16 is computed and returned in float.
+    /// Computes the outputs. What a model computes in bfloat16 is computed in float, and rounded
+    /// where the output is declared bfloat16.
     pub fn run(&self, inputs: &Tensors) -> Result<Tensors, InterpreterError> {
         let mut operands = TVec::new();
         for port in &self.inputs {
             operands.push(operand(port, inputs)?.into_tvalue());
         }
         let values = guarded(|| "running the graph".into(), || self.plan.run(operands))?;
-        let named = self.outputs.iter().zip(values).map(|(name, value)| {
-            let tensor = from_tract(&value);
-            let tensor = tensor
-                .ok_or_else(|| InterpreterError(format!("output `{name}` is not numeric")))?;
-            Ok((name.clone(), tensor))
-        });
-        named.collect()
+        let named = self.outputs.iter().zip(values);
+        named
+            .map(|(name, value)| Ok((name.clone(), self.output(name, &value)?)))
+            .collect()
+    }
+
+    fn output(&self, name: &str, value: &TractTensor) -> Result<Tensor, InterpreterError> {
+        let tensor = from_tract(value);
+        let tensor =
+            tensor.ok_or_else(|| InterpreterError(format!("output `{name}` is not numeric")))?;
+        if !self.bfloat16_outputs.contains(name) || tensor.dtype() != DataType::Float {
+            return Ok(tensor);
+        }
+        let elements = tensor
+            .to_f64s()
+            .map_err(|e| InterpreterError(e.to_string()))?;
+        Ok(Tensor::floats(DataType::Bfloat16, &tensor.dims(), &elements).unwrap_or(tensor))
     }
 }
 
-fn operand(port: &Port, inputs: &Tensors) -> Result<tract_onnx::prelude::Tensor, InterpreterError> {
+fn operand(port: &Port, inputs: &Tensors) -> Result<TractTensor, InterpreterError> {
     let name = &port.name;
     let given = inputs
         .get(name)

@@ -23,10 +23,17 @@ impl Symbols {
 
     /// Takes up the names of declared types before any name is made up, so that none is made twice.
     pub fn reserve<'a>(&mut self, types: impl IntoIterator<Item = &'a TensorType>) {
+        let mut unreadable = Vec::new();
         for dim in types.into_iter().flat_map(|t| t.shape.iter().flatten()) {
-            if let Dim::Symbol(text) = dim {
-                self.symbol(text);
+            match dim {
+                Dim::Symbol(text) if parse_onnx_dim(&self.scope, text).is_err() => {
+                    unreadable.push(text);
+                }
+                _ => {}
             }
+        }
+        for text in unreadable {
+            self.symbol(text);
         }
     }
 
@@ -126,13 +133,24 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_expression_stay_equal_to_themselves_only() {
+    fn names_that_are_no_expression_stay_apart() {
         let mut symbols = Symbols::default();
-        let dims =
-            ["batch size", "batch size", "batch-size!", "2*N"].map(|s| Dim::Symbol(s.into()));
+        let dims = [
+            "batch size",
+            "batch size",
+            "batch_size",
+            "batch-size!",
+            "2*N",
+        ];
+        let dims = dims.map(|s| Dim::Symbol(s.into()));
+        let declared = TensorType {
+            dtype: DataType::Float,
+            shape: Some(dims.to_vec()),
+        };
+        symbols.reserve([&declared]);
         assert_eq!(
             text_of(&mut symbols, &dims),
-            "batch_size,batch_size,batch_size__0,2*N,F32"
+            "batch_size_0,batch_size_0,batch_size,batch_size_,2*N,F32"
         );
     }
 }

@@ -77,6 +77,16 @@ impl Net {
         self
     }
 
+    pub fn typed_output(mut self, name: &str, dtype: DataType, dims: &[&str]) -> Self {
+        self.graph.output.push(declared(name, dtype, dims));
+        self
+    }
+
+    /// The graph and its opset.
+    pub fn parts(self) -> (GraphProto, i64) {
+        (self.graph, self.opset)
+    }
+
     pub fn model(self) -> Model {
         let opset = OperatorSetIdProto {
             domain: None,
@@ -138,6 +148,14 @@ pub fn held(name: &str, tensor: Tensor) -> AttributeProto {
     AttributeProto {
         t: Some(Box::new(tensor.into_proto())),
         r#type: Some(4),
+        ..attribute(name)
+    }
+}
+
+pub fn graph(name: &str, graph: GraphProto) -> AttributeProto {
+    AttributeProto {
+        g: Some(Box::new(graph)),
+        r#type: Some(5),
         ..attribute(name)
     }
 }

@@ -207,13 +207,35 @@ mod tests {
     #[test]
     fn the_branch_that_is_taken_stays() {
         let expected = start("batch,1,3").op("Squeeze", &["r", "axis"], "y", []);
-        insta::assert_snapshot!(folded("batch,1,3", expected), @"");
+        insta::assert_snapshot!(folded("batch,1,3", expected), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,1,3] x) => (y)
+        <
+           int64[1] axis = {1}
+        >
+        {
+           r = Relu (x)
+           ["y.squeeze"] y = Squeeze (r, axis)  # from y
+        }
+        "#);
     }
 
     #[test]
     fn the_other_branch_stays_where_the_condition_is_false() {
         let expected = start("batch,2,3").op("Identity", &["r"], "y", []);
-        insta::assert_snapshot!(folded("batch,2,3", expected), @"");
+        insta::assert_snapshot!(folded("batch,2,3", expected), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,2,3] x) => (y) {
+           r = Relu (x)
+           ["y.identity"] y = Identity (r)  # from y
+        }
+        "#);
     }
 
     #[test]

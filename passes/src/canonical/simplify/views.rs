@@ -165,7 +165,20 @@ mod tests {
         let builder = reshape(builder, "a", &[0, 2, 12], "b");
         let builder = builder.op("Flatten", &["b"], "c", [Attribute::int("axis", 2)]);
         let builder = reshape(builder, "c", &[-1, 0, 2], "d");
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "d"))), @"");
+        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "d"))), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,4,6] x) => (y)
+        <
+           int64[3] "d.shape_2" = {-1, 12, 2}
+        >
+        {
+           d = Reshape (x, "d.shape_2")
+           y = Relu (d)
+        }
+        "#);
     }
 
     #[test]

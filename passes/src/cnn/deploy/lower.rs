@@ -384,10 +384,7 @@ mod tests {
     fn open_sizes_stay_open() {
         let image = ModelBuilder::new(17).input("x", DataType::Float, "batch,3,height,width");
         let (after, _) = deployed(RULES, &bcos(bottleneck(image), 2.0));
-        let reshapes = written(&after);
-        let reshapes = reshapes.graph.ops().into_iter();
         assert!(!text(&written(&after)).contains("Reshape"));
-        assert!(reshapes.count() > 0);
     }
 
     #[test]
@@ -400,10 +397,7 @@ mod tests {
         let four = conv(three, "x", "d", &[3, 3, 1, 1], strides).output("d");
         let (after, _) = deployed(RULES, &bcos(four, 2.0));
         let text = text(&written(&after));
-        assert_eq!(
-            text.matches("squares").count(),
-            text.matches("squares)").count() + 1
-        );
+        assert_eq!(text.matches("Mul (x, x)").count(), 1);
         insta::assert_snapshot!(text, @"");
     }
 }

@@ -4,7 +4,6 @@
 //! layers to [`super::lower`].
 
 pub mod accumulate;
-pub mod flatten;
 pub mod fold_doubling;
 pub mod fold_norms;
 mod layout;

@@ -53,10 +53,16 @@ pub(crate) fn norm(builder: ModelBuilder, x: &str, y: &str, channels: u64) -> Mo
         .op("BatchNormalization", &[x, gamma, beta, mean, var], y, [])
 }
 
-/// The finished model with its layers made B-cos layers.
-pub(crate) fn bcos(builder: ModelBuilder, b: f64) -> Model {
+/// The finished model with the types of its values.
+pub(crate) fn typed(builder: ModelBuilder) -> Model {
     let mut model = model(builder);
     infer(&mut model);
+    model
+}
+
+/// The finished model with its layers made B-cos layers.
+pub(crate) fn bcos(builder: ModelBuilder, b: f64) -> Model {
+    let mut model = typed(builder);
     run(&Bcos, &mut model, b);
     model
 }
