@@ -1,7 +1,7 @@
 //! Proof that a conversion kept what it must keep.
 //!
 //! 1. The exact passes at B = 1, biases and max pooling kept, against the original.
-//! 2. All passes at B = 1 against the departed original: the original with the departing passes only.
+//! 2. All passes at B = 1 against the departed original: its canonical form with the departing passes only.
 //! 3. At the final B there is nothing to compare with; outputs must be finite, and should tell
 //!    images apart.
 
@@ -10,7 +10,9 @@ use std::borrow::Cow;
 use bcosc_engine::{Liveness, Outputs, ProofFigures, Samples, Tract, compare, liveness, run_all};
 use bcosc_ir::{DataType, InterpreterError, Model, Tensors};
 use bcosc_passes::pipeline::Step;
-use bcosc_passes::{Context, Effect, InputContract, LogitBias, Settings, marker, pipeline, recipe};
+use bcosc_passes::{
+    Context, Effect, InputContract, LogitBias, Pass, Settings, marker, pipeline, recipe,
+};
 
 use crate::plan::{self, Passes};
 use crate::{Error, Failure, Proof, Verification, Verify, contract};
@@ -117,7 +119,7 @@ impl Task<'_> {
             logit_bias: LogitBias::None,
             ..self.settings.clone()
         };
-        let departed = Settings {
+        let as_given = Settings {
             input: InputContract::Same,
             absorb_normalization: false,
             ..settings.clone()
@@ -125,8 +127,8 @@ impl Task<'_> {
         Claim {
             what: DEPARTED,
             reference: Rewrite {
-                passes: pipeline::departing(self.passes),
-                settings: departed,
+                passes: departed(self.passes),
+                settings: as_given,
             },
             candidate: Rewrite {
                 passes: self.passes.clone(),
@@ -162,14 +164,12 @@ impl Task<'_> {
             Ok(outputs) => return Ok((outputs, None)),
             Err(error) => error,
         };
-        let mut passes: Passes = recipe::CANONICAL.to_vec();
-        let departing = |p: &&'static dyn bcosc_passes::Pass| {
-            passes.iter().all(|known| known.name() != p.name())
-        };
-        let rest: Passes = rewrite.passes.iter().copied().filter(departing).collect();
-        passes.extend(rest);
         let canonical = self.rewrite(&Rewrite {
-            passes,
+            passes: recipe::CANONICAL
+                .iter()
+                .chain(&rewrite.passes)
+                .copied()
+                .collect(),
             settings: rewrite.settings.clone(),
         })?;
         let outputs = self.run(&canonical, InputContract::Same);
@@ -235,7 +235,7 @@ impl Task<'_> {
         let pass = prefix.last().map(|pass| pass.name());
         if effect == Effect::Departing {
             let reference = Rewrite {
-                passes: pipeline::departing(prefix),
+                passes: departed(prefix),
                 ..claim.reference.clone()
             };
             *expected = self.reference(&reference)?.0;
@@ -359,6 +359,16 @@ impl Task<'_> {
             advice,
         }))
     }
+}
+
+/// The passes that make the departed original: those that depart, what they require, and the
+/// canonical form that they look for their places in, which the first claim answers for.
+fn departed(passes: &Passes) -> Passes {
+    let named = |list: &[&'static dyn Pass], name: &str| list.iter().any(|p| p.name() == name);
+    let departing = pipeline::departing(passes);
+    let wanted =
+        |p: &&'static dyn Pass| named(&departing, p.name()) || named(recipe::CANONICAL, p.name());
+    passes.iter().copied().filter(wanted).collect()
 }
 
 /// The seeded inputs that are asked for.

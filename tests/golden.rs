@@ -116,7 +116,10 @@ fn densenet_as_published() -> Vec<u8> {
     let [Use::Input { node: norm, .. }] = model.graph.uses(scale)[..] else {
         panic!("one norm uses the scale");
     };
-    let normed = Value { node: norm, slot: 0 };
+    let normed = Value {
+        node: norm,
+        slot: 0,
+    };
     let pool = Op::new("", "AveragePool")
         .with_ints("kernel_shape", &[3, 3])
         .with_ints("strides", &[2, 2])

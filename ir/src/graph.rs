@@ -129,6 +129,11 @@ impl Graph {
         crate::order::topological(self)
     }
 
+    /// Whether no node waits for itself.
+    pub fn is_acyclic(&self) -> bool {
+        self.nodes().len() == self.net.node_count()
+    }
+
     /// Every operator, producers first.
     pub fn ops(&self) -> Vec<NodeId> {
         let mut nodes = self.nodes();

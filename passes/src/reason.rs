@@ -191,6 +191,9 @@ pub enum Reason {
     /// A rule of the deploy form that rests on B = 2.
     #[error("the rule holds for B = 2")]
     OnlyForB2,
+    /// A rule of the deploy form that squares before it divides.
+    #[error("squares would leave the range of half precision")]
+    HalfPrecision,
     /// A rule of the deploy form for convolutions.
     #[error("it is not the scale of a convolution")]
     NoConvolution,

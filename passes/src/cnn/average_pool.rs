@@ -95,3 +95,122 @@ fn average(graph: &Graph, node: NodeId, opset: i64) -> Result<Patch, Reason> {
     patch.replace(y, pooled);
     Ok(patch)
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor, Tensors};
+
+    use super::*;
+    use crate::Settings;
+    use crate::cnn::testing::{Array, after, image, outputs, passed};
+    use crate::testing::{model, reasons, text};
+
+    fn pool(opset: i64, dims: &str, attributes: Vec<Attribute>) -> Model {
+        let builder = ModelBuilder::new(opset).input("x", DataType::Float, dims);
+        model(builder.op("MaxPool", &["x"], "y", attributes).output("y"))
+    }
+
+    fn averaged(before: &Model) -> Model {
+        after(&[&AveragePools], before, &Settings::default())
+    }
+
+    fn refusal(before: &Model, settings: &Settings) -> Vec<Reason> {
+        match passed(&[&AveragePools], before, settings, None) {
+            Ok((_, outcome)) => {
+                assert!(outcome.changes.is_empty());
+                reasons(outcome)
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn ints(name: &str, values: &[i64]) -> Attribute {
+        Attribute::ints(name, values)
+    }
+
+    #[test]
+    fn the_window_stays() {
+        let attributes = vec![
+            ints("kernel_shape", &[3, 3]),
+            ints("strides", &[2, 2]),
+            ints("pads", &[1, 1, 1, 1]),
+        ];
+        let before = pool(11, "batch,3,8,8", attributes);
+        insta::assert_snapshot!(text(&averaged(&before)), @"");
+    }
+
+    /// Means of 1, 2, 3... over a window of 3 with a stride of 2.
+    fn means(size: u64, more: Vec<Attribute>) -> Vec<f64> {
+        let mut attributes = vec![ints("kernel_shape", &[3]), ints("strides", &[2])];
+        attributes.extend(more);
+        let after = averaged(&pool(11, "1,1,n", attributes));
+        let x = Tensor::f32s(&[1, 1, size], (1..=size).map(|i| i as f32).collect());
+        let inputs = Tensors::from([("x".to_owned(), x)]);
+        let Array { data, .. } = outputs(&after, &inputs).remove(0);
+        data.into_iter().map(|x| (x * 1e4).round() / 1e4).collect()
+    }
+
+    #[test]
+    fn padding_counts_and_what_hangs_over_does_not() {
+        let ceil = || Attribute::int("ceil_mode", 1);
+        let padded = || ints("pads", &[1, 1]);
+        let same = |how| vec![Attribute::string("auto_pad", how)];
+        assert_eq!(means(6, vec![]), [2.0, 4.0]);
+        assert_eq!(means(6, vec![ceil()]), [2.0, 4.0, 5.5]);
+        assert_eq!(means(6, vec![padded()]), [1.0, 3.0, 5.0]);
+        assert_eq!(means(6, vec![padded(), ceil()]), [1.0, 3.0, 5.0, 3.0]);
+        assert_eq!(means(6, same("SAME_UPPER")), [2.0, 4.0, 3.6667]);
+        assert_eq!(means(6, same("SAME_LOWER")), [1.0, 3.0, 5.0]);
+        assert_eq!(means(6, same("VALID")), [2.0, 4.0]);
+    }
+
+    #[test]
+    fn a_global_pool_stays_global() {
+        let builder = image("batch,3,4,4").op("GlobalMaxPool", &["x"], "y", []);
+        let after = averaged(&model(builder.output("y")));
+        let ops = after.graph.ops();
+        assert!(after.graph.op(ops[0]).is_some_and(|op| op.is("GlobalAveragePool")));
+    }
+
+    #[test]
+    fn a_pool_whose_indices_are_used_stays() {
+        let builder = image("batch,3,4,4").op(
+            "MaxPool",
+            &["x"],
+            "y,i",
+            [ints("kernel_shape", &[2, 2])],
+        );
+        let before = model(builder.output("y").output("i"));
+        assert_eq!(refusal(&before, &Settings::default()), [Reason::IndicesUsed]);
+    }
+
+    #[test]
+    fn dilations_need_opset_19() {
+        let attributes = vec![ints("kernel_shape", &[2]), ints("dilations", &[2])];
+        let before = pool(18, "1,1,8", attributes.clone());
+        let needed = Reason::NeedsOpset {
+            opset: 19,
+            what: "average pooling with dilations",
+        };
+        assert_eq!(refusal(&before, &Settings::default()), [needed]);
+        averaged(&pool(19, "1,1,8", attributes));
+    }
+
+    #[test]
+    fn max_pools_can_be_kept() {
+        let settings = Settings {
+            keep_max_pool: true,
+            ..Settings::default()
+        };
+        let before = pool(11, "1,1,8", vec![ints("kernel_shape", &[2])]);
+        assert_eq!(refusal(&before, &settings), [Reason::Kept("--keep-max-pool")]);
+    }
+
+    #[test]
+    fn a_pool_without_a_window_stays() {
+        for attributes in [vec![], vec![ints("kernel_shape", &[2]), ints("strides", &[1, 1])]] {
+            let before = pool(11, "1,1,8", attributes);
+            assert_eq!(refusal(&before, &Settings::default()), [Reason::Malformed]);
+        }
+    }
+}

@@ -150,3 +150,6 @@ fn scale(layer: &Layer, norm: &Norm, shared: Option<Value>, b: f64) -> Patch {
 pub fn has_bcos_layers(graph: &Graph) -> bool {
     graph.unordered().any(|id| Scale::of(graph, id).is_some())
 }
+
+#[cfg(test)]
+mod tests;

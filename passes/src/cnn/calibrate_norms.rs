@@ -75,3 +75,79 @@ impl Pass for CalibrateNorms {
         Ok(outcome)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Tensor, Tensors};
+
+    use super::*;
+    use crate::cnn::restore_norms::RestoreNorms;
+    use crate::cnn::testing::{Layers, image, passed};
+    use crate::testing::{assert_same_function, reasons, text};
+    use crate::{Reason, Settings};
+
+    /// Two channels that become one, and a head.
+    fn network(weights: &[f32]) -> Model {
+        image("batch,2,2")
+            .param("w", Tensor::f32s(&[1, 2, 1], weights.to_vec()))
+            .op("Conv", &["x", "w"], "a", [])
+            .op("Relu", &["a"], "r", [])
+            .conv("r", "y", &[3, 1, 1], vec![])
+            .typed("y")
+    }
+
+    fn images() -> Tensors {
+        let x = Tensor::f32s(&[2, 2, 2], vec![1.0, 2.0, 3.0, -1.0, 0.5, 0.0, 2.0, 4.0]);
+        Tensors::from([("x".to_owned(), x)])
+    }
+
+    const PASSES: [&dyn Pass; 2] = [&RestoreNorms, &CalibrateNorms];
+
+    fn calibrated(model: &Model) -> Result<(Model, Outcome), PassError> {
+        passed(&PASSES, model, &Settings::default(), Some(&images()))
+    }
+
+    #[test]
+    fn a_restored_norm_gets_the_variance_of_its_input_and_stays_the_identity() {
+        let before = network(&[1.0, -0.5]);
+        let Ok((after, _)) = calibrated(&before) else {
+            panic!("not calibrated")
+        };
+        insta::assert_snapshot!(text(&after), @"");
+        let node = batch_norms(&after.graph)[0];
+        let operand = |slot| {
+            let value = after.graph.input(node, slot);
+            let tensor = value.and_then(|value| after.graph.constant(value));
+            tensor.and_then(|tensor| tensor.to_f64s().ok()).unwrap_or_default()
+        };
+        let (gamma, var) = (operand(1), operand(4));
+        // The convolution gives -0.5, 2.5, -0.5, -2.
+        let mean = -0.125;
+        let squares = [-0.5, 2.5, -0.5, -2.0].map(|x: f64| (x - mean).powi(2));
+        let expected = squares.iter().sum::<f64>() / 4.0;
+        assert!((var[0] - expected).abs() < 1e-6, "{var:?}");
+        assert!((gamma[0] - (expected + 1e-5).sqrt()).abs() < 1e-6, "{gamma:?}");
+        assert_same_function(&before, &after, 1e-6);
+    }
+
+    #[test]
+    fn nothing_is_measured_without_images() {
+        let result = passed(&PASSES, &network(&[1.0, 1.0]), &Settings::default(), None);
+        assert!(result.is_ok_and(|(_, outcome)| outcome == Outcome::default()));
+    }
+
+    #[test]
+    fn norms_of_the_model_keep_their_statistics() {
+        let before = image("batch,2,2").norm("x", "n", 2).conv("n", "y", &[3, 2, 1], vec![]);
+        let result = calibrated(&before.typed("y"));
+        assert!(result.is_ok_and(|(_, outcome)| reasons(outcome) == []));
+    }
+
+    #[test]
+    fn infinities_name_the_norm() {
+        match calibrated(&network(&[f32::INFINITY, 1.0])) {
+            Err(PassError::Model(Reason::NotFinite(norm))) => assert_eq!(norm, "a.norm"),
+            other => panic!("{:?}", other.map(|(_, outcome)| outcome)),
+        }
+    }
+}

@@ -87,3 +87,88 @@ fn bias(graph: &Graph, logits: Value, wanted: LogitBias) -> Result<f64, Reason> 
         _ => Err(Reason::NotLogits),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, ModelBuilder};
+
+    use super::*;
+    use crate::Settings;
+    use crate::cnn::testing::{Layers, after, batch, image, outputs, passed};
+    use crate::testing::{model, reasons, text};
+
+    fn with(logit_bias: LogitBias) -> Settings {
+        Settings {
+            logit_bias,
+            ..Settings::default()
+        }
+    }
+
+    fn head(classes: u64) -> ModelBuilder {
+        image("batch,3").matmul("x", "y", &[3, classes])
+    }
+
+    fn refusal(before: &Model, settings: &Settings) -> Vec<Reason> {
+        match passed(&[&AddLogitBias], before, settings, None) {
+            Ok((_, outcome)) => {
+                assert!(outcome.changes.is_empty());
+                reasons(outcome)
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn the_prior_follows_the_number_of_classes() {
+        let before = head(5).typed("y");
+        let after = after(&[&AddLogitBias], &before, &Settings::default());
+        insta::assert_snapshot!(text(&after), @"");
+        let inputs = batch(&before);
+        let mut expected = outputs(&before, &inputs).remove(0);
+        expected.data.iter_mut().for_each(|y| *y -= 4f64.ln());
+        outputs(&after, &inputs)[0].assert_close(&expected, 1e-6);
+        let noted = after.metadata(LOGIT_BIAS).and_then(|b| b.parse().ok());
+        assert_eq!(noted, Some(-(4f64.ln())));
+    }
+
+    #[test]
+    fn a_number_can_be_given() {
+        let before = head(2).typed("y");
+        let after = after(&[&AddLogitBias], &before, &with(LogitBias::Value(0.25)));
+        assert_eq!(after.metadata(LOGIT_BIAS), Some("0.25"));
+    }
+
+    #[test]
+    fn a_value_that_is_put_out_twice_gets_it_once() {
+        let before = head(5).output("y").typed("y");
+        let after = after(&[&AddLogitBias], &before, &Settings::default());
+        let added = after.graph.ops().into_iter();
+        let added = added.filter(|&id| after.graph.op(id).is_some_and(|op| op.is("Add")));
+        assert_eq!(added.count(), 1);
+    }
+
+    #[test]
+    fn none_is_added_to_what_are_no_logits() {
+        let prior = Settings::default();
+        assert_eq!(refusal(&head(2).typed("y"), &prior), [Reason::NotLogits]);
+        let softmax = || head(5).op("Softmax", &["y"], "p", []).typed("p");
+        assert_eq!(refusal(&softmax(), &prior), [Reason::NotLogits]);
+        let given = with(LogitBias::Value(1.0));
+        assert_eq!(refusal(&softmax(), &given), [Reason::NotLogits]);
+        let map = image("batch,3,4,4").conv("x", "y", &[5, 3, 1, 1], vec![]);
+        assert_eq!(refusal(&map.typed("y"), &prior), [Reason::NotLogits]);
+        let class = head(5).op("ArgMax", &["y"], "c", [Attribute::int("axis", 1)]);
+        assert_eq!(refusal(&class.typed("c"), &given), [Reason::NotLogits]);
+        let input = model(image("batch,3").output("x"));
+        assert_eq!(refusal(&input, &prior), [Reason::NotLogits]);
+        let unknown = model(image("batch,3").op("Relu", &["x"], "y", []).output("y"));
+        let reason = Reason::UnknownShape("y".to_owned());
+        assert_eq!(refusal(&unknown, &prior), [reason]);
+    }
+
+    #[test]
+    fn none_is_added_when_none_is_wanted() {
+        let before = head(5).typed("y");
+        assert_eq!(refusal(&before, &with(LogitBias::None)), []);
+    }
+}

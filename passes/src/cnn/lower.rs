@@ -242,3 +242,72 @@ fn scaled(patch: &mut Patch, scale: &Scale, dtype: DataType) -> Operand {
     }
     patch.op(Op::new("", "Mul").named("bcos"), &[y, factor])
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, DataType, ModelBuilder};
+
+    use super::*;
+    use crate::cnn::bcos::Bcos;
+    use crate::cnn::testing::{Layers, after, exponent, image};
+    use crate::testing::text;
+
+    #[test]
+    fn a_window_over_groups() {
+        let group = vec![Attribute::int("group", 2)];
+        let before = image("batch,4,6,8").conv("x", "y", &[6, 2, 3, 3], group);
+        let lowered = after(&[&Bcos, &Lower], &before.typed("y"), &exponent(2.0));
+        insta::assert_snapshot!(text(&lowered), @"");
+    }
+
+    #[test]
+    fn a_single_cell_with_another_exponent() {
+        let strides = vec![Attribute::ints("strides", &[2, 2])];
+        let before = image("batch,4,6,8").conv("x", "y", &[6, 4, 1, 1], strides);
+        let lowered = after(&[&Bcos, &Lower], &before.typed("y"), &exponent(1.5));
+        insta::assert_snapshot!(text(&lowered), @"");
+    }
+
+    #[test]
+    fn reductions_follow_the_opset() {
+        for (opset, attribute) in [(13, true), (18, false)] {
+            let before = ModelBuilder::new(opset)
+                .input("x", DataType::Float, "batch,4")
+                .matmul("x", "y", &[4, 3])
+                .typed("y");
+            let lowered = after(&[&Bcos, &Lower], &before, &exponent(2.0));
+            let ops = lowered.graph.ops().into_iter();
+            let mut norms = ops.filter_map(|id| lowered.graph.op(id));
+            let norm = norms.find(|op| op.is("ReduceL2"));
+            assert!(norm.is_some_and(|op| op.ints("axes").is_some() == attribute));
+        }
+    }
+
+    #[test]
+    fn windows_of_one_input_share_the_sum_over_channels() {
+        let before = image("batch,4,6,8")
+            .conv("x", "a", &[6, 4, 3, 3], vec![])
+            .conv("x", "b", &[6, 4, 5, 5], vec![])
+            .output("a")
+            .typed("b");
+        let lowered = after(&[&Bcos, &Lower], &before, &exponent(2.0));
+        let ops = lowered.graph.ops().into_iter();
+        let names = ops.filter_map(|id| lowered.graph.op(id)).map(|op| op.name());
+        assert_eq!(names.filter(|n| n.ends_with("channel_sum")).count(), 1);
+    }
+
+    #[test]
+    fn a_norm_that_nothing_uses_goes() {
+        // The first layer's norm shares its sums with the second, and is not used any more.
+        let before = image("batch,4,6,8")
+            .conv("x", "a", &[6, 4, 3, 3], vec![])
+            .conv("x", "b", &[6, 4, 5, 5], vec![])
+            .output("a")
+            .typed("b");
+        let mut marked = after(&[&Bcos], &before, &exponent(2.0));
+        let kept = marked.graph.outputs()[1].value;
+        marked.graph.set_outputs(&[(kept, "b".to_owned())]);
+        let lowered = after(&[&Lower], &marked, &exponent(2.0));
+        assert!(lowered.graph.value_named("a.norm").is_none());
+    }
+}

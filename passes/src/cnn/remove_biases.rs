@@ -166,3 +166,6 @@ fn norm_units(graph: &Graph, node: NodeId) -> Option<Units> {
     };
     Some(Units { behind, count })
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,3 +194,6 @@ fn head_bias(graph: &Graph, layer: &Layer, classes: u64) -> Result<Option<Tensor
     }
     Ok(sum.map(|sum| sum.shaped(&[classes], &sum.elements)))
 }
+
+#[cfg(test)]
+mod tests;

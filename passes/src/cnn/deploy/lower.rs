@@ -109,6 +109,16 @@ enum Key {
     Energy(Value, Window, u64, [u64; 3]),
 }
 
+/// A convolution whose weights are all the same, and that adds the same everywhere.
+struct Ones<'a> {
+    out: u64,
+    per_group: u64,
+    group: u64,
+    window: &'a Window,
+    factor: f64,
+    epsilon: f64,
+}
+
 struct Writer<'a> {
     opset: i64,
     graph: &'a Graph,
@@ -140,6 +150,21 @@ impl Writer<'_> {
 
     /// `gain * sum + epsilon`.
     fn sum_over_window(&mut self, e: &Energy) -> Operand {
+        let group = e.group;
+        let mut ones = Ones {
+            out: group,
+            per_group: 1,
+            group,
+            window: &e.window,
+            factor: 1.0,
+            epsilon: e.epsilon,
+        };
+        let dtype = self.dtype(e.x);
+        if e.group == e.channels {
+            let squares = self.squares(e.x);
+            ones.factor = e.gain;
+            return self.ones("window_sum", squares, &ones, dtype);
+        }
         if e.window.is_single_cell() {
             let sum = self.sum_over_channels(e, e.gain, e.epsilon);
             if e.window.is_pointwise() {
@@ -148,8 +173,6 @@ impl Writer<'_> {
             let op = Op::new("", "MaxPool").named("stride");
             return self.patch.op(undilated(&e.window).write(op), &[sum]);
         }
-        let dtype = self.dtype(e.x);
-        let epsilon = [e.epsilon];
         if self.opset < SLOW_AVERAGES && e.window.cells() > SMALL_WINDOW && averages(&e.window) {
             let sum = self.sum_over_channels(e, e.gain * e.window.cells() as f64, 0.0);
             let op = Op::new("", "AveragePool").named("window_sum");
@@ -157,23 +180,20 @@ impl Writer<'_> {
             let sum = self.patch.op(op, &[sum]);
             let epsilon = self
                 .patch
-                .parameter("epsilon", weights::tensor(dtype, &[], &epsilon));
+                .parameter("epsilon", weights::tensor(dtype, &[], &[e.epsilon]));
             return self
                 .patch
                 .op(Op::new("", "Add").named("energy"), &[sum, epsilon]);
         }
         let sum = self.sum_over_channels(e, e.gain, 0.0);
-        let group = e.group;
-        self.ones_conv(
-            "window_sum",
-            sum,
-            [group, 1],
-            group,
-            &e.window,
-            1.0,
-            e.epsilon,
-            dtype,
-        )
+        self.ones("window_sum", sum, &ones, dtype)
+    }
+
+    fn squares(&mut self, x: Value) -> Operand {
+        self.shared(Key::Squares(x), |w| {
+            let op = Op::new("", "Mul").named("squares");
+            w.patch.op(op, &[x.into(), x.into()])
+        })
     }
 
     /// Sum of squares over every group's channels, at every position.
@@ -181,10 +201,7 @@ impl Writer<'_> {
         let key = Key::Sum(e.x, e.group, factor.to_bits(), epsilon.to_bits());
         let dtype = self.dtype(e.x);
         self.shared(key, |w| {
-            let squares = w.shared(Key::Squares(e.x), |w| {
-                let op = Op::new("", "Mul").named("squares");
-                w.patch.op(op, &[e.x.into(), e.x.into()])
-            });
+            let squares = w.squares(e.x);
             if e.group == 1
                 && !between_convolutions(w.graph, e.x)
                 && !is_rectified_norm(w.graph, e.x)
@@ -192,18 +209,15 @@ impl Writer<'_> {
             {
                 return w.row_sum(squares, e.channels, grid, factor, epsilon, dtype);
             }
-            let dims = [e.group, e.channels / e.group];
-            let window = Window::pointwise(e.window.rank());
-            w.ones_conv(
-                "channel_sum",
-                squares,
-                dims,
-                e.group,
-                &window,
+            let ones = Ones {
+                out: e.group,
+                per_group: e.channels / e.group,
+                group: e.group,
+                window: &Window::pointwise(e.window.rank()),
                 factor,
                 epsilon,
-                dtype,
-            )
+            };
+            w.ones("channel_sum", squares, &ones, dtype)
         })
     }
 
@@ -223,46 +237,35 @@ impl Writer<'_> {
         let flat = self
             .patch
             .op(Op::new("", "Reshape").named("flat"), &[squares, rows]);
-        let window = Window::pointwise(1);
-        let sum = self.ones_conv(
-            "channel_sum",
-            flat,
-            [1, channels],
-            1,
-            &window,
+        let ones = Ones {
+            out: 1,
+            per_group: channels,
+            group: 1,
+            window: &Window::pointwise(1),
             factor,
             epsilon,
-            dtype,
-        );
+        };
+        let sum = self.ones("channel_sum", flat, &ones, dtype);
         let grid = self.patch.parameter("grid", Tensor::i64_vec(&grid));
         self.patch
             .op(Op::new("", "Reshape").named("sum"), &[sum, grid])
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn ones_conv(
-        &mut self,
-        name: &str,
-        x: Operand,
-        [out, per_group]: [u64; 2],
-        group: u64,
-        window: &Window,
-        factor: f64,
-        epsilon: f64,
-        dtype: DataType,
-    ) -> Operand {
-        let mut dims = vec![out, per_group];
-        dims.extend(window.kernel.iter().map(|&k| k as u64));
+    /// A convolution whose weights are all the same.
+    fn ones(&mut self, name: &str, x: Operand, ones: &Ones<'_>, dtype: DataType) -> Operand {
+        let mut dims = vec![ones.out, ones.per_group];
+        dims.extend(ones.window.kernel.iter().map(|&k| k as u64));
         let count = dims.iter().product::<u64>() as usize;
-        let ones = weights::tensor(dtype, &dims, &vec![factor; count]);
-        let mut inputs = vec![x, self.patch.parameter("ones", ones)];
-        if epsilon != 0.0 {
-            let epsilons = weights::tensor(dtype, &[out], &vec![epsilon; out as usize]);
+        let weight = weights::tensor(dtype, &dims, &vec![ones.factor; count]);
+        let mut inputs = vec![x, self.patch.parameter("ones", weight)];
+        if ones.epsilon != 0.0 {
+            let epsilons = vec![ones.epsilon; ones.out as usize];
+            let epsilons = weights::tensor(dtype, &[ones.out], &epsilons);
             inputs.push(self.patch.parameter("epsilon", epsilons));
         }
-        let mut op = window.write(Op::new("", "Conv").named(name));
-        if group > 1 {
-            op = op.with_int("group", group as i64);
+        let mut op = ones.window.write(Op::new("", "Conv").named(name));
+        if ones.group > 1 {
+            op = op.with_int("group", ones.group as i64);
         }
         self.patch.op(op, &inputs)
     }
@@ -274,17 +277,18 @@ impl Writer<'_> {
             && is_square(self.graph, weigh.x)
             && feeds_convolutions(self.graph, weigh.node);
         let spread = weigh.group > 1 && weigh.group != weigh.channels;
+        let dtype = self.dtype(weigh.x);
+        let spatial = Window::pointwise(weigh.spatial);
+        let mut ones = Ones {
+            out: weigh.channels,
+            per_group: 1,
+            group: weigh.group,
+            window: &spatial,
+            factor: 1.0,
+            epsilon: 0.0,
+        };
         if blocked || spread {
-            weight = self.ones_conv(
-                "spread",
-                weight,
-                [weigh.channels, 1],
-                weigh.group,
-                &Window::pointwise(weigh.spatial),
-                1.0,
-                0.0,
-                self.dtype(weigh.x),
-            );
+            weight = self.ones("spread", weight, &ones, dtype);
         }
         let op = Op::new("", "Mul").named("weighed");
         let weighed = self.patch.op(op, &[weigh.x.into(), weight]);
@@ -295,19 +299,8 @@ impl Writer<'_> {
             return weighed;
         }
         // A product with 1 that is a convolution: what follows keeps the blocked layout.
-        let dims = [weigh.channels, 1];
-        let window = Window::pointwise(weigh.spatial);
-        let dtype = self.dtype(weigh.x);
-        self.ones_conv(
-            "blocked",
-            weighed,
-            dims,
-            weigh.channels,
-            &window,
-            1.0,
-            0.0,
-            dtype,
-        )
+        ones.group = weigh.channels;
+        self.ones("blocked", weighed, &ones, dtype)
     }
 
     fn dtype(&self, value: Value) -> DataType {

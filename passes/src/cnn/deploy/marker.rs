@@ -10,10 +10,11 @@
 //! A `bcosc.PatchNorm` is an energy to the power 1/2.
 
 use bcosc_ir::views::Window;
-use bcosc_ir::{Graph, NodeId, Op, Operand, Patch, Value};
+use bcosc_ir::{DataType, Graph, NodeId, Op, Operand, Patch, Value};
 
+use crate::Reason;
 use crate::cnn::lower::PATCH_EPSILON;
-use crate::marker::{DOMAIN, PatchNorm};
+use crate::marker::{DOMAIN, PatchNorm, Scale};
 
 const ENERGY: &str = "Energy";
 const WEIGH: &str = "Weigh";
@@ -68,6 +69,18 @@ impl Energy {
             epsilon: shortest(op.float("epsilon", 0.0)),
             exponent: f64::from(op.float("exponent", 1.0)),
         })
+    }
+
+    /// The energy behind the scale of a layer that rules for B = 2 may rewrite.
+    pub fn of_scale(graph: &Graph, scale: &Scale) -> Result<Self, Reason> {
+        if scale.b != 2.0 {
+            return Err(Reason::OnlyForB2);
+        }
+        let dtype = graph.value_type(scale.y).map(|t| t.dtype);
+        if matches!(dtype, Some(DataType::Float16 | DataType::Bfloat16)) {
+            return Err(Reason::HalfPrecision);
+        }
+        Energy::of(graph, scale.norm.node).ok_or(Reason::NoConvolution)
     }
 
     /// The same with another exponent.

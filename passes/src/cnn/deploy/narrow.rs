@@ -53,9 +53,7 @@ impl Pass for NarrowScales {
 }
 
 fn narrow(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
-    if scale.b != 2.0 {
-        return Err(Reason::OnlyForB2);
-    }
+    let energy = Energy::of_scale(graph, scale)?;
     let conv = Conv::of(graph, scale.y.node).ok_or(Reason::NoConvolution)?;
     if !conv.window.is_single_cell() || conv.group != 1 {
         return Err(Reason::NotPointwise);
@@ -66,7 +64,6 @@ fn narrow(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
     if graph.uses(scale.y).len() != 1 {
         return Err(Reason::UsedElsewhere(graph.value_name(scale.y).to_owned()));
     }
-    let energy = Energy::of(graph, scale.norm.node).ok_or(Reason::NoConvolution)?;
     // A pending weight of x takes this one in for free.
     let pending = Weigh::of(graph, conv.x.node).is_some();
     if conv.in_channels() >= conv.out_channels() && !(pending && conv.window.is_pointwise()) {

@@ -54,10 +54,7 @@ impl Pass for SignedSquares {
 }
 
 fn multiplied(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
-    if scale.b != 2.0 {
-        return Err(Reason::OnlyForB2);
-    }
-    let energy = Energy::of(graph, scale.norm.node).ok_or(Reason::NoConvolution)?;
+    let energy = Energy::of_scale(graph, scale)?;
     let y = scale.y.into();
     let mut patch = Patch::at(scale.node);
     let size = patch.op(Op::new("", "Abs"), &[y]);

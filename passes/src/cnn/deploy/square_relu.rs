@@ -56,9 +56,7 @@ fn rectified(graph: &Graph, node: NodeId) -> Option<Scale> {
 }
 
 fn square(graph: &Graph, relu: NodeId, scale: &Scale) -> Result<Patch, Reason> {
-    if scale.b != 2.0 {
-        return Err(Reason::OnlyForB2);
-    }
+    let energy = Energy::of_scale(graph, scale)?;
     let scaled = Value {
         node: scale.node,
         slot: 0,
@@ -66,7 +64,6 @@ fn square(graph: &Graph, relu: NodeId, scale: &Scale) -> Result<Patch, Reason> {
     if graph.uses(scaled).len() != 1 {
         return Err(Reason::UsedElsewhere(graph.value_name(scaled).to_owned()));
     }
-    let energy = Energy::of(graph, scale.norm.node).ok_or(Reason::NoConvolution)?;
     let mut patch = Patch::at(scale.node);
     let rectified = patch.op(Op::new("", "Relu"), &[scale.y.into()]);
     let square = patch.op(Op::new("", "Mul").named("square"), &[rectified, rectified]);
