@@ -171,7 +171,10 @@ pub struct Units {
 pub fn added_bias(graph: &Graph, product: Value, units: Units) -> Option<(NodeId, Value)> {
     let (add, slot) = graph.sole_consumer(product)?;
     graph.op(add).filter(|op| op.is("Add"))?;
-    let constant = graph.input(add, if slot == 0 { 1 } else { 0 })?;
+    let constant = match (slot, &graph.inputs_of(add)[..]) {
+        (0, &[_, Some(other)]) | (1, &[Some(other), _]) => other,
+        _ => return None,
+    };
     let dims = weights::constant_type(graph, constant)?.known_shape()?;
     let rank = graph.value_type(product).and_then(|t| t.rank());
     let fits = dims.len() <= rank.unwrap_or(units.behind + 1);

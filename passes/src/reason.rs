@@ -206,6 +206,9 @@ pub enum Reason {
     /// A layer whose input has at least as many channels as its output.
     #[error("its input is no narrower than its output")]
     NotNarrower,
+    /// A depthwise layer.
+    #[error("its norm is as large as its output")]
+    LargeNorm,
     /// Something that only pays where several layers have it in common.
     #[error("no other layer shares it")]
     NotShared,

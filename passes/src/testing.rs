@@ -145,7 +145,7 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
     }
 }
 
-/// Inputs without zeros, the same each time; every size that is open is `batch`.
+/// Inputs without zeros, the same each time; every size that is open is `batch`, and 5 more for the height and width of images.
 pub(crate) fn inputs_for(model: &Model, batch: u64) -> Tensors {
     let graph = &model.graph;
     let inputs = graph.inputs().into_iter().enumerate();
@@ -163,8 +163,10 @@ fn input(model: &Model, value: Value, seed: u64, batch: u64) -> Tensor {
     let Some(declared) = model.graph.value_type(value) else {
         panic!("an input without a type")
     };
-    let sizes = declared.shape.iter().flatten().map(Dim::known);
-    let dims: Vec<u64> = sizes.map(|size| size.unwrap_or(batch)).collect();
+    let shape = declared.shape.unwrap_or_default();
+    let pixels = |axis| if shape.len() == 4 && axis >= 2 { 5 } else { 0 };
+    let sizes = shape.iter().map(Dim::known).enumerate();
+    let dims: Vec<u64> = sizes.map(|(axis, size)| size.unwrap_or(batch + pixels(axis))).collect();
     let count = dims.iter().product();
     match declared.dtype {
         DataType::Int64 => Tensor::i64s(&dims, (1..=count as i64).collect()),

@@ -136,7 +136,15 @@ mod tests {
             ints("pads", &[1, 1, 1, 1]),
         ];
         let before = pool(11, "batch,3,8,8", attributes);
-        insta::assert_snapshot!(text(&averaged(&before)), @"");
+        insta::assert_snapshot!(text(&averaged(&before)), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 11]
+        >
+        main (float[batch,3,8,8] x) => (y) {
+           ["y.averagepool"] y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2], count_include_pad = 1> (x)  # from y
+        }
+        "#);
     }
 
     /// Means of 1, 2, 3... over a window of 3 with a stride of 2.

@@ -113,7 +113,27 @@ mod tests {
         let Ok((after, _)) = calibrated(&before) else {
             panic!("not calibrated")
         };
-        insta::assert_snapshot!(text(&after), @"");
+        insta::assert_snapshot!(text(&after), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,2,2] x) => (y)
+        <
+           float[1,2,1] w = {1.0, -0.5},
+           float[3,1,1] "y.w" = {0.48787567, 0.6461313, 0.7424666},
+           float[1] "a.norm.bias" = {0.0},
+           float[1] "a.norm.running_mean" = {0.0},
+           float[1] "a.norm.running_var_2" = {2.671875},
+           float[1] "a.norm.weight_2" = {1.6345901}
+        >
+        {
+           a = Conv (x, w)
+           ["a.norm"] "a.norm" = BatchNormalization <epsilon = 1e-5> (a, "a.norm.weight_2", "a.norm.bias", "a.norm.running_mean", "a.norm.running_var_2")  # from a
+           r = Relu ("a.norm")
+           y = Conv (r, "y.w")
+        }
+        "#);
         let node = batch_norms(&after.graph)[0];
         let operand = |slot| {
             let value = after.graph.input(node, slot);

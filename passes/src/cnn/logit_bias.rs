@@ -122,7 +122,22 @@ mod tests {
     fn the_prior_follows_the_number_of_classes() {
         let before = head(5).typed("y");
         let after = after(&[&AddLogitBias], &before, &Settings::default());
-        insta::assert_snapshot!(text(&after), @"");
+        insta::assert_snapshot!(text(&after), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17],
+           metadata_props: ["bcosc.logit_bias": "-1.3862943611198906"]
+        >
+        main (float[batch,3] x) => (y)
+        <
+           float[3,5] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 156079e8},
+           float "y.logit_bias" = {-1.3862944}
+        >
+        {
+           "y.before" = MatMul (x, "y.w")
+           ["y.logits"] y = Add ("y.before", "y.logit_bias")  # from y
+        }
+        "#);
         let inputs = batch(&before);
         let mut expected = outputs(&before, &inputs).remove(0);
         expected.data.iter_mut().for_each(|y| *y -= 4f64.ln());

@@ -240,7 +240,7 @@ fn scaled(patch: &mut Patch, scale: &Scale, dtype: DataType) -> Operand {
         let cosine = patch.op(Op::new("", "Add"), &[factor, epsilon]);
         factor = patch.op(Op::new("", "Pow").named("factor"), &[cosine, exponent]);
     }
-    patch.op(Op::new("", "Mul").named("bcos"), &[y, factor])
+    patch.op(Op::new("", "Mul").named("scaled"), &[y, factor])
 }
 
 #[cfg(test)]
@@ -257,7 +257,32 @@ mod tests {
         let group = vec![Attribute::int("group", 2)];
         let before = image("batch,4,6,8").conv("x", "y", &[6, 2, 3, 3], group);
         let lowered = after(&[&Bcos, &Lower], &before.typed("y"), &exponent(2.0));
-        insta::assert_snapshot!(text(&lowered), @"");
+        insta::assert_snapshot!(text(&lowered), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,4,6,8] x) => (y)
+        <
+           float[6,2,3,3] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... ae8cafe7},
+           float[2,2,1,1] "y.patch_norm.ones" = {1.0, 1.0, 1.0, 1.0},
+           float[2,1,3,3] "y.patch_norm.ones_2" = {1.0, 1.0, 1.0, 1.0, ... 66a1a092},
+           float "y.patch_norm.epsilon" = {1e-6},
+           float[6,1,1,1] "y.bcos.ones" = {1.0, 1.0, 1.0, 1.0, 1.0, 1.0}
+        >
+        {
+           "y.before" = Conv <group = 2> (x, "y.w")
+           ["y.patch_norm.squares"] "y.patch_norm.squares" = Mul (x, x)  # from y
+           ["y.patch_norm.channel_sum"] "y.patch_norm.channel_sum" = Conv <kernel_shape = [1, 1], group = 2> ("y.patch_norm.squares", "y.patch_norm.ones")  # from y
+           ["y.patch_norm.window_sum"] "y.patch_norm.window_sum" = Conv <kernel_shape = [3, 3], group = 2> ("y.patch_norm.channel_sum", "y.patch_norm.ones_2")  # from y
+           ["y.patch_norm.squared_norm"] "y.patch_norm.squared_norm" = Add ("y.patch_norm.window_sum", "y.patch_norm.epsilon")  # from y
+           ["y.patch_norm.norm"] "y.patch_norm.norm" = Sqrt ("y.patch_norm.squared_norm")  # from y
+           ["y.bcos.group_norm"] "y.bcos.group_norm" = Conv <kernel_shape = [1, 1], group = 2> ("y.patch_norm.norm", "y.bcos.ones")  # from y
+           ["y.bcos.abs"] "y.bcos.abs" = Abs ("y.before")  # from y
+           ["y.bcos.cosine"] "y.bcos.cosine" = Div ("y.bcos.abs", "y.bcos.group_norm")  # from y
+           ["y.bcos.scaled"] y = Mul ("y.before", "y.bcos.cosine")  # from y
+        }
+        "#);
     }
 
     #[test]
@@ -265,7 +290,32 @@ mod tests {
         let strides = vec![Attribute::ints("strides", &[2, 2])];
         let before = image("batch,4,6,8").conv("x", "y", &[6, 4, 1, 1], strides);
         let lowered = after(&[&Bcos, &Lower], &before.typed("y"), &exponent(1.5));
-        insta::assert_snapshot!(text(&lowered), @"");
+        insta::assert_snapshot!(text(&lowered), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,4,6,8] x) => (y)
+        <
+           float[6,4,1,1] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 542994cb},
+           float[1,4,1,1] "y.patch_norm.ones" = {1.0, 1.0, 1.0, 1.0},
+           float "y.patch_norm.epsilon" = {1e-6},
+           float "y.bcos.epsilon" = {1e-6},
+           float "y.bcos.exponent" = {0.5}
+        >
+        {
+           "y.before" = Conv <strides = [2, 2]> (x, "y.w")
+           ["y.patch_norm.squares"] "y.patch_norm.squares" = Mul (x, x)  # from y
+           ["y.patch_norm.channel_sum"] "y.patch_norm.channel_sum" = Conv <kernel_shape = [1, 1], strides = [2, 2]> ("y.patch_norm.squares", "y.patch_norm.ones")  # from y
+           ["y.patch_norm.squared_norm"] "y.patch_norm.squared_norm" = Add ("y.patch_norm.channel_sum", "y.patch_norm.epsilon")  # from y
+           ["y.patch_norm.norm"] "y.patch_norm.norm" = Sqrt ("y.patch_norm.squared_norm")  # from y
+           ["y.bcos.abs"] "y.bcos.abs" = Abs ("y.before")  # from y
+           ["y.bcos.cosine"] "y.bcos.cosine" = Div ("y.bcos.abs", "y.patch_norm.norm")  # from y
+           ["y.bcos.add"] "y.bcos.add" = Add ("y.bcos.cosine", "y.bcos.epsilon")  # from y
+           ["y.bcos.factor"] "y.bcos.factor" = Pow ("y.bcos.add", "y.bcos.exponent")  # from y
+           ["y.bcos.scaled"] y = Mul ("y.before", "y.bcos.factor")  # from y
+        }
+        "#);
     }
 
     #[test]

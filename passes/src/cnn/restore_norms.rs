@@ -173,7 +173,31 @@ mod tests {
     fn a_bare_convolution_gets_a_norm() {
         let builder = image("batch,2,4,4").biased_conv("x", "y", &[3, 2, 3, 3], vec![]);
         let before = headed(builder.op("Relu", &["y"], "z", []), "z", 3);
-        insta::assert_snapshot!(text(&rewritten(&RestoreNorms, &before)), @"");
+        insta::assert_snapshot!(text(&rewritten(&RestoreNorms, &before)), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,2,4,4] x) => (logits)
+        <
+           float[3,2,3,3] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... e0664f54},
+           float[3] "y.b" = {0.6823779, -0.77477896, 0.9362561},
+           float[3,3] "logits.w" = {0.93555224, 0.72995305, 0.80742854, -0.68031746, ... ec06c1e4},
+           float[3] "logits.b" = {-0.13005446, -0.85860074, 1.0012181},
+           float[3] "y.norm.weight" = {1.0, 1.0, 1.0},
+           float[3] "y.norm.bias" = {0.0, 0.0, 0.0},
+           float[3] "y.norm.running_mean" = {0.0, 0.0, 0.0},
+           float[3] "y.norm.running_var" = {0.99999, 0.99999, 0.99999}
+        >
+        {
+           y = Conv (x, "y.w", "y.b")
+           ["y.norm"] "y.norm" = BatchNormalization <epsilon = 1e-5> (y, "y.norm.weight", "y.norm.bias", "y.norm.running_mean", "y.norm.running_var")  # from y
+           z = Relu ("y.norm")
+           pooled = GlobalAveragePool (z)
+           flat = Flatten (pooled)
+           logits = Gemm <transB = 1> (flat, "logits.w", "logits.b")
+        }
+        "#);
     }
 
     #[test]
@@ -189,7 +213,29 @@ mod tests {
             .param("v", double(&[1, 2, 1], &[1.0, 3.0]))
             .op("Conv", &["r", "v"], "u", [])
             .typed("u");
-        insta::assert_snapshot!(text(&rewritten(&RestoreNorms, &before)), @"");
+        insta::assert_snapshot!(text(&rewritten(&RestoreNorms, &before)), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (double[batch,1,4] x) => (u)
+        <
+           double[2,1,1] w = {0.5, -0.25},
+           double[2,1] b = {0.1, 0.2},
+           double[1,2,1] v = {1.0, 3.0},
+           double[2] "y.norm.weight" = {1.0, 1.0},
+           double[2] "y.norm.bias" = {0.0, 0.0},
+           double[2] "y.norm.running_mean" = {0.0, 0.0},
+           double[2] "y.norm.running_var" = {0.9999900000002526, 0.9999900000002526}
+        >
+        {
+           y = Conv (x, w)
+           z = Add (y, b)
+           ["y.norm"] "y.norm" = BatchNormalization <epsilon = 1e-5> (z, "y.norm.weight", "y.norm.bias", "y.norm.running_mean", "y.norm.running_var")  # from y
+           r = Relu ("y.norm")
+           u = Conv (r, v)
+        }
+        "#);
     }
 
     #[test]

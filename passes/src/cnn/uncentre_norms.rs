@@ -99,7 +99,22 @@ mod tests {
     #[test]
     fn means_move_into_biases() {
         let before = image("batch,2,3").norm("x", "y", 2).typed("y");
-        insta::assert_snapshot!(text(&rewritten(&UncentreNorms, &before)), @"");
+        insta::assert_snapshot!(text(&rewritten(&UncentreNorms, &before)), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,2,3] x) => (y)
+        <
+           float[2] "y.gamma" = {0.48787567, 0.6461313},
+           float[2] "y.var" = {0.98568463, 0.9984185},
+           float[2] "y.bias" = {0.25147623, -1.3589704},
+           float[2] "y.mean_2" = {0.0, 0.0}
+        >
+        {
+           y = BatchNormalization (x, "y.gamma", "y.bias", "y.mean_2", "y.var")
+        }
+        "#);
     }
 
     /// A norm of two channels with one operand replaced.

@@ -299,7 +299,83 @@ mod tests {
         let model = bcos(dense(two, "xab", "y", 7).output("y"), 2.0);
         let (after, outcome) = deployed(RULES, &model);
         assert_eq!(outcome.changes.len(), 3);
-        insta::assert_snapshot!(text(&after), @"");
+        insta::assert_snapshot!(text(&after), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,3,6,8] x) => (y)
+        <
+           float[3] "a.scaled.gamma" = {1.0344261, 0.8179884, -1.0858047},
+           float[3] "a.scaled.beta" = {0.0, 0.0, 0.0},
+           float[3] "a.scaled.mean" = {0.0, 0.0, 0.0},
+           float[3] "a.scaled.var" = {0.81243485, 0.33257923, 0.8609626},
+           float[2,3,1,1] "a.weight" = {-0.8198231, -0.5585862, -1.0915186, -1.0646492, 0.34965923, 0.62712014},
+           float[5] "b.scaled.gamma" = {-0.42343044, 1.0752838, 0.47338367, 0.9197123, 0.8644232},
+           float[5] "b.scaled.beta" = {0.0, 0.0, 0.0, 0.0, 0.0},
+           float[5] "b.scaled.mean" = {0.0, 0.0, 0.0, 0.0, 0.0},
+           float[5] "b.scaled.var" = {0.81243485, 0.33257923, 0.8609626, 0.25880557, 0.19681376},
+           float[2,5,1,1] "b.weight" = {-1.0143253, 0.68723387, 0.2853081, 0.7341959, ... 9ca09168},
+           float[7] "y.scaled.gamma" = {-0.81243485, -0.33257923, 0.8609626, 0.25880557, 0.19681376, 0.5507204, 0.39432588},
+           float[7] "y.scaled.beta" = {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0},
+           float[7] "y.scaled.mean" = {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0},
+           float[7] "y.scaled.var" = {0.81243485, 0.33257923, 0.8609626, 0.25880557, 0.19681376, 0.5507204, 0.39432588},
+           float[2,7,1,1] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 329fcdd9},
+           float[3,3,1,1] "a.bcos.energy.squared_scales" = {1.3170584, 2.011806, -1.3693488, -0.22068371, ... 3b039c6f},
+           float[3] "a.bcos.energy.epsilon" = {1e-6, 1e-6, 1e-6},
+           float[3,3,1,1] "a.bcos.energy.squared_scales_2" = {0.0, 0.0, 1.3693488, 0.22068371, ... a74f9843},
+           float[3,2,1,1] "a.bcos.energy.squared_scales_3" = {0.0, 0.0, 3.2682374, 3.7964294, 0.25879556, 0.19680376},
+           float[3,2,1,1] "a.bcos.energy.squared_scales_4" = {0.0, 0.0, 0.0, 0.0, 0.5507104, 0.39431587},
+           int64[1] "a.bcos.energy.row" = {0},
+           float "a.bcos.energy.exponent" = {-0.5},
+           int64[1] "a.bcos.energy.row_2" = {1},
+           float "a.bcos.energy.exponent_2" = {-0.5},
+           int64[1] "a.bcos.energy.row_3" = {2},
+           float "a.bcos.energy.exponent_3" = {-0.5}
+        >
+        {
+           "a.scaled" = BatchNormalization (x, "a.scaled.gamma", "a.scaled.beta", "a.scaled.mean", "a.scaled.var")
+           "a.seen" = Relu ("a.scaled")
+           a = Conv ("a.seen", "a.weight")
+           ["a.bcos.abs"] "a.bcos.abs" = Abs (a)  # from a
+           ["a.bcos.square"] "a.bcos.square" = Mul (a, "a.bcos.abs")  # from a
+           ["a.bcos.energy.part"] "a.bcos.energy.part" = Relu (x)  # from a
+           ["a.bcos.energy.squares"] "a.bcos.energy.squares" = Mul ("a.bcos.energy.part", "a.bcos.energy.part")  # from a
+           ["a.bcos.energy.energies"] "a.bcos.energy.energies" = Conv <kernel_shape = [1, 1]> ("a.bcos.energy.squares", "a.bcos.energy.squared_scales", "a.bcos.energy.epsilon")  # from a
+           ["a.bcos.energy.squares_2"] "a.bcos.energy.squares_2" = Mul (x, x)  # from a
+           ["a.bcos.energy.energies_2"] "a.bcos.energy.energies_2" = Conv <kernel_shape = [1, 1]> ("a.bcos.energy.squares_2", "a.bcos.energy.squared_scales_2")  # from a
+           ["a.bcos.energy.sum"] "a.bcos.energy.sum" = Add ("a.bcos.energy.energies_2", "a.bcos.energy.energies")  # from a
+           ["a.bcos.energy.energy"] "a.bcos.energy.energy" = Gather <axis = 1> ("a.bcos.energy.sum", "a.bcos.energy.row")  # from a
+           ["a.bcos.energy.pow"] "a.bcos.energy.pow" = Pow ("a.bcos.energy.energy", "a.bcos.energy.exponent")  # from a
+           ["a.bcos.weighed"] "a.bcos.weighed" = bcosc.Weigh <group = 1, channels = 2, spatial = 2> ("a.bcos.square", "a.bcos.energy.pow")  # from a
+           ["a.bcos.energy.part_2"] "a.bcos.energy.part_2" = Relu ("a.bcos.weighed")  # from a
+           ["a.bcos.energy.squares_3"] "a.bcos.energy.squares_3" = Mul ("a.bcos.energy.part_2", "a.bcos.energy.part_2")  # from a
+           ["a.bcos.energy.energies_3"] "a.bcos.energy.energies_3" = Conv <kernel_shape = [1, 1]> ("a.bcos.energy.squares_3", "a.bcos.energy.squared_scales_3")  # from a
+           ["a.bcos.energy.sum_2"] "a.bcos.energy.sum_2" = Add ("a.bcos.energy.energies_3", "a.bcos.energy.sum")  # from a
+           ["a.bcos.energy.energy_2"] "a.bcos.energy.energy_2" = Gather <axis = 1> ("a.bcos.energy.sum_2", "a.bcos.energy.row_2")  # from a
+           ["a.bcos.energy.pow_2"] "a.bcos.energy.pow_2" = Pow ("a.bcos.energy.energy_2", "a.bcos.energy.exponent_2")  # from a
+           xa = Concat <axis = 1> (x, "a.bcos.weighed")
+           "b.scaled" = BatchNormalization (xa, "b.scaled.gamma", "b.scaled.beta", "b.scaled.mean", "b.scaled.var")
+           "b.seen" = Relu ("b.scaled")
+           b = Conv ("b.seen", "b.weight")
+           ["b.bcos.abs"] "b.bcos.abs" = Abs (b)  # from b
+           ["b.bcos.square"] "b.bcos.square" = Mul (b, "b.bcos.abs")  # from b
+           ["b.bcos.weighed"] "b.bcos.weighed" = bcosc.Weigh <group = 1, channels = 2, spatial = 2> ("b.bcos.square", "a.bcos.energy.pow_2")  # from b
+           ["a.bcos.energy.part_3"] "a.bcos.energy.part_3" = Relu ("b.bcos.weighed")  # from a
+           ["a.bcos.energy.squares_4"] "a.bcos.energy.squares_4" = Mul ("a.bcos.energy.part_3", "a.bcos.energy.part_3")  # from a
+           ["a.bcos.energy.energies_4"] "a.bcos.energy.energies_4" = Conv <kernel_shape = [1, 1]> ("a.bcos.energy.squares_4", "a.bcos.energy.squared_scales_4")  # from a
+           ["a.bcos.energy.sum_3"] "a.bcos.energy.sum_3" = Add ("a.bcos.energy.energies_4", "a.bcos.energy.sum_2")  # from a
+           ["a.bcos.energy.energy_3"] "a.bcos.energy.energy_3" = Gather <axis = 1> ("a.bcos.energy.sum_3", "a.bcos.energy.row_3")  # from a
+           ["a.bcos.energy.pow_3"] "a.bcos.energy.pow_3" = Pow ("a.bcos.energy.energy_3", "a.bcos.energy.exponent_3")  # from a
+           xab = Concat <axis = 1> (xa, "b.bcos.weighed")
+           "y.scaled" = BatchNormalization (xab, "y.scaled.gamma", "y.scaled.beta", "y.scaled.mean", "y.scaled.var")
+           "y.seen" = Relu ("y.scaled")
+           "y.before" = Conv ("y.seen", "y.weight")
+           ["y.bcos.abs"] "y.bcos.abs" = Abs ("y.before")  # from y
+           ["y.bcos.square"] "y.bcos.square" = Mul ("y.before", "y.bcos.abs")  # from y
+           ["y.bcos.weighed"] y = bcosc.Weigh <group = 1, channels = 2, spatial = 2> ("y.bcos.square", "a.bcos.energy.pow_3")  # from y
+        }
+        "#);
     }
 
     #[test]

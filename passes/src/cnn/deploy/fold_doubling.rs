@@ -117,7 +117,21 @@ mod tests {
         let padded = [Attribute::ints("pads", &[1, 1, 1, 1])];
         let layer = conv(doubled(), "d", "y", &[4, 6, 3, 3], padded).output("y");
         let (after, _) = deployed(&[&FoldDoubling], &bcos(layer, 2.0));
-        insta::assert_snapshot!(text(&after), @"");
+        insta::assert_snapshot!(text(&after), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,3,6,8] x) => (y)
+        <
+           float[4,3,3,3] "d.weight" = {0.10433212, -0.117925584, 1.024094, 0.9601966, ... 78f0954f}
+        >
+        {
+           ["d.energy"] "d.energy" = bcosc.Energy <kernel_shape = [3, 3], pads = [1, 1, 1, 1], group = 1, channels = 3, gain = 2.0, epsilon = 1e-6, exponent = 0.5> (x)  # from d
+           "y.before" = Conv <pads = [1, 1, 1, 1]> (x, "d.weight")
+           ["y.bcos"] y = bcosc.Scale <b = 2.0, group = 1, channels = 4, spatial = 2> ("y.before", "d.energy")  # from y
+        }
+        "#);
     }
 
     #[test]

@@ -125,7 +125,34 @@ mod tests {
     #[test]
     fn two_weights_become_one() {
         let (after, _) = deployed(RULES, &bcos(two_layers(1), 2.0));
-        insta::assert_snapshot!(text(&after), @"");
+        insta::assert_snapshot!(text(&after), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,3,6,8] x) => (u)
+        <
+           float[6,3,3,3] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 4ea0e002},
+           float[8,6,1,1] "u.weight" = {-0.7098669, 0.13154043, -0.9673086, -0.45558217, ... 151ad1e4},
+           float "u.before.weighed.epsilon" = {1e-6},
+           float "u.before.weighed.exponent" = {-0.25}
+        >
+        {
+           y = Conv <group = 1> (x, "y.weight")
+           ["y.bcos.relu"] "y.bcos.relu" = Relu (y)  # from y
+           ["y.bcos.square"] "y.bcos.square" = Mul ("y.bcos.relu", "y.bcos.relu")  # from y
+           ["u.before.weighed.energy"] "u.before.weighed.energy" = bcosc.Energy <kernel_shape = [3, 3], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = 1.0> (x)  # from "u.before"
+           ["u.before.weighed.energy_2"] "u.before.weighed.energy_2" = bcosc.Energy <kernel_shape = [1, 1], group = 1, channels = 6, gain = 1.0, epsilon = 0.0, exponent = 1.0> ("y.bcos.square")  # from "u.before"
+           ["u.before.weighed.mul"] "u.before.weighed.mul" = Mul ("u.before.weighed.energy", "u.before.weighed.epsilon")  # from "u.before"
+           ["u.before.weighed.add"] "u.before.weighed.add" = Add ("u.before.weighed.energy_2", "u.before.weighed.mul")  # from "u.before"
+           ["u.before.weighed.mul_2"] "u.before.weighed.mul_2" = Mul ("u.before.weighed.energy", "u.before.weighed.add")  # from "u.before"
+           ["u.before.weighed.pow"] "u.before.weighed.pow" = Pow ("u.before.weighed.mul_2", "u.before.weighed.exponent")  # from "u.before"
+           ["u.before.weighed.weighed"] "u.before.weighed.weighed" = bcosc.Weigh <group = 1, channels = 6, spatial = 2> ("y.bcos.square", "u.before.weighed.pow")  # from "u.before"
+           ["u.before.conv"] "u.before.conv" = Conv <kernel_shape = [1, 1]> ("u.before.weighed.weighed", "u.weight")  # from "u.before"
+           ["u.before.abs"] "u.before.abs" = Abs ("u.before.conv")  # from "u.before"
+           ["u.before.bcos"] u = Mul ("u.before.conv", "u.before.abs")  # from "u.before"
+        }
+        "#);
     }
 
     #[test]

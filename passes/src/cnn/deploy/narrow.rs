@@ -122,7 +122,24 @@ mod tests {
         let strides = [Attribute::ints("strides", &[2, 2])];
         let layer = conv(image(), "x", "y", &[5, 3, 1, 1], strides).output("y");
         let (after, _) = deployed(&[&NarrowScales], &bcos(layer, 2.0));
-        insta::assert_snapshot!(text(&after), @"");
+        insta::assert_snapshot!(text(&after), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,3,6,8] x) => (y)
+        <
+           float[5,3,1,1] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 156079e8}
+        >
+        {
+           ["y.before.stride"] "y.before.stride" = MaxPool <kernel_shape = [1, 1], strides = [2, 2]> (x)  # from "y.before"
+           ["y.before.energy"] "y.before.energy" = bcosc.Energy <kernel_shape = [1, 1], strides = [2, 2], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = -0.25> (x)  # from "y.before"
+           ["y.before.weighed"] "y.before.weighed" = bcosc.Weigh <group = 1, channels = 3, spatial = 2> ("y.before.stride", "y.before.energy")  # from "y.before"
+           ["y.before.conv"] "y.before.conv" = Conv <kernel_shape = [1, 1]> ("y.before.weighed", "y.weight")  # from "y.before"
+           ["y.before.abs"] "y.before.abs" = Abs ("y.before.conv")  # from "y.before"
+           ["y.before.bcos"] y = Mul ("y.before.conv", "y.before.abs")  # from "y.before"
+        }
+        "#);
     }
 
     #[test]

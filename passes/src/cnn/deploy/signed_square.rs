@@ -1,7 +1,8 @@
 //! B = 2 layers that nothing rectifies put out their signed square over the norm.
 //!
 //! Both factors of `y |y|` have one shape, which runtimes multiply fastest; the reciprocal is taken of
-//! the norm, which is small, and not by dividing:
+//! the norm, which is small, and not by dividing (a depthwise layer, whose norm is as large as its output,
+//! keeps its quotient):
 //!
 //! ```text
 //! z = bcosc.Scale <b = 2> (y, bcosc.PatchNorm (x))
@@ -55,6 +56,9 @@ impl Pass for SignedSquares {
 
 fn multiplied(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
     let energy = Energy::of_scale(graph, scale)?;
+    if scale.group > 1 && scale.group == scale.channels {
+        return Err(Reason::LargeNorm);
+    }
     let y = scale.y.into();
     let mut patch = Patch::at(scale.node);
     let size = patch.op(Op::new("", "Abs"), &[y]);
@@ -83,7 +87,23 @@ mod tests {
     fn a_product_with_the_reciprocal_replaces_the_quotient() {
         let layer = conv(image(), "x", "y", &[4, 3, 3, 3], []).output("y");
         let (after, _) = deployed(&[&SignedSquares], &bcos(layer, 2.0));
-        insta::assert_snapshot!(text(&after), @"");
+        insta::assert_snapshot!(text(&after), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,3,6,8] x) => (y)
+        <
+           float[4,3,3,3] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... ae8cafe7}
+        >
+        {
+           "y.before" = Conv (x, "y.weight")
+           ["y.bcos.abs"] "y.bcos.abs" = Abs ("y.before")  # from y
+           ["y.bcos.square"] "y.bcos.square" = Mul ("y.before", "y.bcos.abs")  # from y
+           ["y.bcos.energy"] "y.bcos.energy" = bcosc.Energy <kernel_shape = [3, 3], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = -0.5> (x)  # from y
+           ["y.bcos.weighed"] y = bcosc.Weigh <group = 1, channels = 4, spatial = 2> ("y.bcos.square", "y.bcos.energy")  # from y
+        }
+        "#);
     }
 
     #[test]
@@ -98,7 +118,10 @@ mod tests {
                 Attribute::ints("pads", &[0, 1, 2, 0]),
                 Attribute::ints("strides", &[1, 3]),
             ],
-            vec![Attribute::int("group", 3)],
+            vec![
+                Attribute::int("group", 3),
+                Attribute::ints("strides", &[2, 1]),
+            ],
         ] {
             let grouped = attributes.iter().any(|a| a.name() == "group");
             let dims = [6, if grouped { 1 } else { 3 }, 2, 5];
@@ -106,6 +129,14 @@ mod tests {
             let (_, outcome) = deployed(&[&SignedSquares], &bcos(layer, 2.0));
             assert_eq!(outcome.changes.len(), 1);
         }
+    }
+
+    #[test]
+    fn depthwise_layers_divide() {
+        let groups = [Attribute::int("group", 3)];
+        let layer = conv(image(), "x", "y", &[3, 1, 3, 3], groups).output("y");
+        let model = bcos(layer, 2.0);
+        assert_eq!(refused(&[&SignedSquares], &model), [Reason::LargeNorm]);
     }
 
     #[test]

@@ -95,7 +95,23 @@ mod tests {
     fn the_rectifier_moves_to_the_convolution() {
         let layer = conv(image(), "x", "y", &[4, 3, 3, 3], []).op("Relu", &["y"], "z", []);
         let (after, _) = deployed(&[&SquareAfterRelu], &bcos(layer.output("z"), 2.0));
-        insta::assert_snapshot!(text(&after), @"");
+        insta::assert_snapshot!(text(&after), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,3,6,8] x) => (z)
+        <
+           float[4,3,3,3] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... ae8cafe7}
+        >
+        {
+           y = Conv (x, "y.weight")
+           ["y.bcos.relu"] "y.bcos.relu" = Relu (y)  # from y
+           ["y.bcos.square"] "y.bcos.square" = Mul ("y.bcos.relu", "y.bcos.relu")  # from y
+           ["y.bcos.energy"] "y.bcos.energy" = bcosc.Energy <kernel_shape = [3, 3], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = -0.5> (x)  # from y
+           ["y.bcos.weighed"] z = bcosc.Weigh <group = 1, channels = 4, spatial = 2> ("y.bcos.square", "y.bcos.energy")  # from y
+        }
+        "#);
     }
 
     #[test]

@@ -88,21 +88,64 @@ fn pads() -> Vec<Attribute> {
 fn what_the_model_took_is_doubled_in_the_graph() {
     let before = image("batch,2,4,4").biased_conv("x", "y", &[1, 2, 1, 1], vec![]);
     let after = check(&before.typed("y"), &[2, 2, 4, 4], CONTRACTS[0]);
-    insta::assert_snapshot!(text(&after), @"");
+    insta::assert_snapshot!(text(&after), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 17]
+    >
+    main (float[batch,2,4,4] x) => (y)
+    <
+       float[1] "y.b" = {0.6823779},
+       float[1,4,1,1] "y.weight" = {0.24393784, 0.32306564, -0.24393784, -0.32306564}
+    >
+    {
+       ["y.neg"] "y.neg" = Neg (x)  # from y
+       ["y.input"] "y.input" = Concat <axis = 1> (x, "y.neg")  # from y
+       y = Conv ("y.input", "y.weight", "y.b")
+    }
+    "#);
 }
 
 #[test]
 fn inverses_that_the_model_takes_are_normalised() {
     let before = image("batch,2,4,4").conv("x", "y", &[1, 2, 1, 1], vec![]);
     let after = check(&before.typed("y"), &[2, 2, 4, 4], CONTRACTS[1]);
-    insta::assert_snapshot!(text(&after), @"");
+    insta::assert_snapshot!(text(&after), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 17]
+    >
+    main (float[batch,4,4,4] x) => (y)
+    <
+       float[1,4,1,1] "y.mean" = {0.3, 0.4, 0.7, 0.6},
+       float[1,4,1,1] "y.std" = {0.2, 0.25, 0.2, 0.25},
+       float[1,4,1,1] "y.weight" = {0.24393784, 0.32306564, -0.24393784, -0.32306564}
+    >
+    {
+       ["y.centred"] "y.centred" = Sub (x, "y.mean")  # from y
+       ["y.normalized"] "y.normalized" = Div ("y.centred", "y.std")  # from y
+       y = Conv ("y.normalized", "y.weight")
+    }
+    "#);
 }
 
 #[test]
 fn weights_that_normalise_need_no_nodes() {
     let before = image("batch,2,4,4").conv("x", "y", &[1, 2, 1, 1], vec![]);
     let after = check(&before.typed("y"), &[2, 2, 4, 4], CONTRACTS[2]);
-    insta::assert_snapshot!(text(&after), @"");
+    insta::assert_snapshot!(text(&after), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 17]
+    >
+    main (float[batch,4,4,4] x) => (y)
+    <
+       float[1,4,1,1] "y.weight" = {1.7075648, 1.5507151, -0.7318135, -1.03381}
+    >
+    {
+       y = Conv (x, "y.weight")
+    }
+    "#);
 }
 
 #[test]

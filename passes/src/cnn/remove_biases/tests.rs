@@ -32,7 +32,28 @@ fn convolutions_norms_and_linear_layers_lose_theirs() {
         .op("GlobalAveragePool", &["n"], "p", [])
         .op("Flatten", &["p"], "f", [])
         .linear("f", "y", 3, 2);
-    insta::assert_snapshot!(text(&unbiased(&before.typed("y"))), @"");
+    insta::assert_snapshot!(text(&unbiased(&before.typed("y"))), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 17]
+    >
+    main (float[batch,2,4,4] x) => (y)
+    <
+       float[3,2,1,1] "a.w" = {-0.8198231, -0.5585862, -1.0915186, -1.0646492, 0.34965923, 0.62712014},
+       float[3] "n.gamma" = {0.34835157, 0.23100644, 0.6107821},
+       float[3] "n.var" = {0.84616053, 0.5832936, 0.82128125},
+       float[2,3] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, 0.33834577, 0.61412346},
+       float[3] "n.mean_2" = {0.0, 0.0, 0.0},
+       float[3] "n.bias_2" = {0.0, 0.0, 0.0}
+    >
+    {
+       a = Conv (x, "a.w")
+       n = BatchNormalization (a, "n.gamma", "n.bias_2", "n.mean_2", "n.var")
+       p = GlobalAveragePool (n)
+       f = Flatten (p)
+       y = Gemm <transB = 1> (f, "y.w")
+    }
+    "#);
 }
 
 #[test]

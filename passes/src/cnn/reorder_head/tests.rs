@@ -37,7 +37,22 @@ fn pooled(opset: i64) -> ModelBuilder {
 #[test]
 fn a_linear_layer_becomes_a_convolution() {
     let before = pooled(17).linear("f", "y", 4, 3).typed("y");
-    insta::assert_snapshot!(text(&reordered(&before)), @"");
+    insta::assert_snapshot!(text(&reordered(&before)), @r#"
+    <
+       ir_version: 10,
+       opset_import: ["" : 17]
+    >
+    main (float[batch,4,6,8] x) => (y)
+    <
+       float[3,4,1,1] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 73524159},
+       float[3] "y.bias" = {0.6823779, -0.77477896, 0.9362561}
+    >
+    {
+       ["y.conv"] "y.conv" = Conv <kernel_shape = [1, 1]> (x, "y.weight", "y.bias")  # from y
+       ["y.pool"] "y.pool" = GlobalAveragePool ("y.conv")  # from y
+       ["y.flatten"] y = Flatten <axis = 1> ("y.pool")  # from y
+    }
+    "#);
 }
 
 #[test]
