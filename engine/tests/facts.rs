@@ -3,7 +3,7 @@
 mod common;
 
 use bcosc_engine::Tract;
-use bcosc_ir::{DataType, Dim, Facts, Interpreter, Model, Tensor};
+use bcosc_ir::{DataType, Dim, Facts, Interpreter, Model, ModelBuilder, Tensor};
 use common::{Net, held, int, ints, shape, spread};
 
 const LIMIT: u64 = 1 << 12;
@@ -256,4 +256,22 @@ fn facts_are_the_same_every_time() {
     let (first, second) = (facts(&model), facts(&model));
     assert_eq!(first.types, second.types);
     assert_eq!(first.symbolic, second.symbolic);
+}
+
+#[test]
+fn an_open_size_may_be_one() {
+    let model = ModelBuilder::new(17)
+        .input("x", DataType::Float, "batch,n")
+        .op("Shape", &["x"], "shape", [])
+        .param("one", Tensor::i64_vec(&[1]))
+        .param("minus_one", Tensor::i64_vec(&[-1]))
+        .op("Equal", &["shape", "one"], "is_one", [])
+        .op("Equal", &["shape", "minus_one"], "is_minus_one", [])
+        .output("is_one")
+        .output("is_minus_one")
+        .finish()
+        .unwrap();
+    let constants = facts(&model).constants;
+    assert!(!constants.contains_key("is_one"), "{constants:?}");
+    assert_eq!(constants["is_minus_one"].to_i64s().unwrap(), [0, 0]);
 }

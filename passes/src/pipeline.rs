@@ -32,7 +32,7 @@ pub struct PipelineError {
     /// The pass.
     pub pass: &'static str,
     /// Why.
-    pub source: PassError,
+    pub source: Box<PassError>,
 }
 
 /// Runs passes in order; `after` sees the model after each of them.
@@ -46,13 +46,14 @@ pub fn run(
     for pass in passes {
         let nodes_before = model.graph.op_count();
         let start = Instant::now();
-        let outcome = pass.run(model, cx).map_err(|source| PipelineError {
+        let failed = |source| PipelineError {
             pass: pass.name(),
-            source,
-        })?;
+            source: Box::new(source),
+        };
+        let outcome = pass.run(model, cx).map_err(failed)?;
         if !model.graph.is_acyclic() {
             let anchor = pass.name().to_owned();
-            return Err(PipelineError { pass: pass.name(), source: PatchError::Cycle { anchor }.into() });
+            return Err(failed(PatchError::Cycle { anchor }.into()));
         }
         let step = Step {
             pass: pass.name(),
@@ -149,11 +150,7 @@ mod tests {
         }
     }
 
-    const fn stub(
-        name: &'static str,
-        effect: Effect,
-        requires: &'static [&'static str],
-    ) -> Stub {
+    const fn stub(name: &'static str, effect: Effect, requires: &'static [&'static str]) -> Stub {
         Stub {
             name,
             effect,
@@ -221,7 +218,12 @@ mod tests {
 
     #[test]
     fn the_departed_original_is_made_by_few_passes() {
-        let departed = ["uncentre-norms", "max-to-average-pools", "remove-biases", "logit-bias"];
+        let departed = [
+            "uncentre-norms",
+            "max-to-average-pools",
+            "remove-biases",
+            "logit-bias",
+        ];
         assert_eq!(names(&departing(CNN)), departed);
     }
 }

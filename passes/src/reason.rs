@@ -98,7 +98,9 @@ pub enum Reason {
     #[error("no convolution or linear layer depends on the input")]
     NoLinearLayer,
     /// The first layer is one that cannot be doubled.
-    #[error("the first layer is neither a convolution nor a linear layer on the channels of an image")]
+    #[error(
+        "the first layer is neither a convolution nor a linear layer on the channels of an image"
+    )]
     FirstLayerForm,
     /// An output that is not class logits.
     #[error("the output is not logits of more than two classes")]
@@ -110,7 +112,9 @@ pub enum Reason {
     #[error("the input of norm \"{0}\" is not finite on the calibration images")]
     NotFinite(String),
     /// The wanted opset is not one that the model can be raised to.
-    #[error("the model has opset {from}, which can be raised to at most {newest}, not changed to {to}")]
+    #[error(
+        "the model has opset {from}, which can be raised to at most {newest}, not changed to {to}"
+    )]
     OpsetOutOfRange {
         /// The model's opset.
         from: i64,
@@ -120,7 +124,9 @@ pub enum Reason {
         newest: i64,
     },
     /// An operator in a subgraph would need a rewrite.
-    #[error("its subgraph has {0}, which changed between the opsets; export the model with the newer opset")]
+    #[error(
+        "its subgraph has {0}, which changed between the opsets; export the model with the newer opset"
+    )]
     OldSubgraph(&'static str),
     /// The old form cannot be written in the new opset.
     #[error("{0}; export the model with the newer opset")]

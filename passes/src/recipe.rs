@@ -1,9 +1,9 @@
 //! The recipes: which passes run, in which order.
 
-use crate::opset::RaiseOpset;
 use crate::Pass;
 use crate::canonical;
 use crate::cnn::*;
+use crate::opset::RaiseOpset;
 
 /// What every recipe starts with: the canonical form.
 pub static CANONICAL: &[&dyn Pass] = &[

@@ -166,7 +166,9 @@ fn input(model: &Model, value: Value, seed: u64, batch: u64) -> Tensor {
     let shape = declared.shape.unwrap_or_default();
     let pixels = |axis| if shape.len() == 4 && axis >= 2 { 5 } else { 0 };
     let sizes = shape.iter().map(Dim::known).enumerate();
-    let dims: Vec<u64> = sizes.map(|(axis, size)| size.unwrap_or(batch + pixels(axis))).collect();
+    let dims: Vec<u64> = sizes
+        .map(|(axis, size)| size.unwrap_or(batch + pixels(axis)))
+        .collect();
     let count = dims.iter().product();
     match declared.dtype {
         DataType::Int64 => Tensor::i64s(&dims, (1..=count as i64).collect()),

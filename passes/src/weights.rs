@@ -1,6 +1,8 @@
 //! Reading and making constant weights in double precision.
 
-use bcosc_ir::{DataType, Graph, Model, Node, NodeId, ParameterData, Tensor, TensorError, TensorType, Value};
+use bcosc_ir::{
+    DataType, Graph, Model, Node, NodeId, ParameterData, Tensor, TensorError, TensorType, Value,
+};
 
 use crate::{Outcome, PassError, Reason};
 
@@ -83,9 +85,7 @@ pub fn constant_type(graph: &Graph, value: Value) -> Option<TensorType> {
             ParameterData::Dense(tensor) => Some(tensor.tensor_type()),
             ParameterData::Sparse(_) => None,
         },
-        _ => graph
-            .constant(value)
-            .map(|constant| constant.tensor_type()),
+        _ => graph.constant(value).map(|constant| constant.tensor_type()),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bcosc_ir::InterpreterError;
 use tract_onnx::prelude::tract_data::TooEarly;
-use tract_onnx::prelude::{InferenceFact, InferenceModel, Tensor, TractResult};
+use tract_onnx::prelude::{DatumType, InferenceFact, InferenceModel, TDim, Tensor, TractResult};
 use tract_onnx::tract_hir::internal::{
     Factoid, InferenceOp, IntoArcTensor, IntoTValue, OutletId, TVec,
 };
@@ -18,6 +18,7 @@ use tract_onnx::tract_hir::ops::source::Source;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
 use super::guard::guarded;
+use super::tensor::sizes;
 
 /// Operators whose output can be far larger than their inputs.
 const GROWING: &[&str] = &[
@@ -30,6 +31,9 @@ const GROWING: &[&str] = &[
     "OneHot",
     "EyeLike",
 ];
+
+/// Comparisons that tract decides by how sizes are written.
+const COMPARING: &[&str] = &["Eq", "NE"];
 
 /// Refines the facts of a graph until nothing changes; returns what went wrong, by node.
 ///
@@ -132,8 +136,12 @@ fn evaluate(
             return Ok(None);
         };
         operand_bytes += (value.len() * value.datum_type().size_of()) as u64;
-        operands.push(value.into_tvalue());
+        operands.push(value);
     }
+    if COMPARING.contains(&op.name().as_ref()) && !decided(&operands) {
+        return Ok(None);
+    }
+    let operands = operands.into_iter().map(IntoTValue::into_tvalue).collect();
     let result_bytes = outputs
         .iter()
         .map(byte_len)
@@ -159,6 +167,29 @@ fn evaluate(
         Err(error) if error.root_cause().is::<TooEarly>() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether every size on one side of a comparison is known to equal or to differ from those on the other.
+///
+/// tract takes sizes that are written differently, such as `n` and 1, for different ones.
+fn decided(operands: &[Arc<Tensor>]) -> bool {
+    if operands.iter().all(|t| t.datum_type() != DatumType::TDim) {
+        return true;
+    }
+    let dims = |side: usize| -> Option<Vec<TDim>> {
+        let cast = operands.get(side)?.cast_to::<TDim>().ok()?;
+        sizes(&cast).map(<[TDim]>::to_vec)
+    };
+    let (Some(left), Some(right)) = (dims(0), dims(1)) else {
+        return false;
+    };
+    // A size is not negative, which exporters ask when they compare with -1.
+    let apart = |a: &TDim, b: &TDim| {
+        matches!(a, TDim::Sym(_)) && b.as_i64().is_some_and(|b| b < 0)
+            || (a.clone() - b.clone()).prove_strict_positive()
+    };
+    let settled = |a: &TDim, b: &TDim| a == b || apart(a, b) || apart(b, a);
+    left.iter().all(|a| right.iter().all(|b| settled(a, b)))
 }
 
 /// An operand's value, or a stand-in where only its type matters.

@@ -139,7 +139,7 @@ pub(crate) fn from_tdim(dim: &TDim) -> Dim {
     }
 }
 
-fn sizes(tensor: &TractTensor) -> Option<&[TDim]> {
+pub(crate) fn sizes(tensor: &TractTensor) -> Option<&[TDim]> {
     tensor.try_as_plain_ram().ok()?.as_slice::<TDim>().ok()
 }
 

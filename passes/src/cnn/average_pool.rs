@@ -177,19 +177,23 @@ mod tests {
         let builder = image("batch,3,4,4").op("GlobalMaxPool", &["x"], "y", []);
         let after = averaged(&model(builder.output("y")));
         let ops = after.graph.ops();
-        assert!(after.graph.op(ops[0]).is_some_and(|op| op.is("GlobalAveragePool")));
+        assert!(
+            after
+                .graph
+                .op(ops[0])
+                .is_some_and(|op| op.is("GlobalAveragePool"))
+        );
     }
 
     #[test]
     fn a_pool_whose_indices_are_used_stays() {
-        let builder = image("batch,3,4,4").op(
-            "MaxPool",
-            &["x"],
-            "y,i",
-            [ints("kernel_shape", &[2, 2])],
-        );
+        let builder =
+            image("batch,3,4,4").op("MaxPool", &["x"], "y,i", [ints("kernel_shape", &[2, 2])]);
         let before = model(builder.output("y").output("i"));
-        assert_eq!(refusal(&before, &Settings::default()), [Reason::IndicesUsed]);
+        assert_eq!(
+            refusal(&before, &Settings::default()),
+            [Reason::IndicesUsed]
+        );
     }
 
     #[test]
@@ -211,12 +215,18 @@ mod tests {
             ..Settings::default()
         };
         let before = pool(11, "1,1,8", vec![ints("kernel_shape", &[2])]);
-        assert_eq!(refusal(&before, &settings), [Reason::Kept("--keep-max-pool")]);
+        assert_eq!(
+            refusal(&before, &settings),
+            [Reason::Kept("--keep-max-pool")]
+        );
     }
 
     #[test]
     fn a_pool_without_a_window_stays() {
-        for attributes in [vec![], vec![ints("kernel_shape", &[2]), ints("strides", &[1, 1])]] {
+        for attributes in [
+            vec![],
+            vec![ints("kernel_shape", &[2]), ints("strides", &[1, 1])],
+        ] {
             let before = pool(11, "1,1,8", attributes);
             assert_eq!(refusal(&before, &Settings::default()), [Reason::Malformed]);
         }

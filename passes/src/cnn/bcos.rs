@@ -47,7 +47,10 @@ impl Pass for Bcos {
             let graph = &model.graph;
             let layer = match Layer::of(graph, node) {
                 None => {
-                    if graph.op(node).is_some_and(|op| UNCONVERTED.contains(&op.op_type())) {
+                    if graph
+                        .op(node)
+                        .is_some_and(|op| UNCONVERTED.contains(&op.op_type()))
+                    {
                         outcome.skipped(graph.label(node), Reason::NoBcosForm);
                     }
                     continue;

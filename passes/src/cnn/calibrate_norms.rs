@@ -138,7 +138,9 @@ mod tests {
         let operand = |slot| {
             let value = after.graph.input(node, slot);
             let tensor = value.and_then(|value| after.graph.constant(value));
-            tensor.and_then(|tensor| tensor.to_f64s().ok()).unwrap_or_default()
+            tensor
+                .and_then(|tensor| tensor.to_f64s().ok())
+                .unwrap_or_default()
         };
         let (gamma, var) = (operand(1), operand(4));
         // The convolution gives -0.5, 2.5, -0.5, -2.
@@ -146,7 +148,10 @@ mod tests {
         let squares = [-0.5, 2.5, -0.5, -2.0].map(|x: f64| (x - mean).powi(2));
         let expected = squares.iter().sum::<f64>() / 4.0;
         assert!((var[0] - expected).abs() < 1e-6, "{var:?}");
-        assert!((gamma[0] - (expected + 1e-5).sqrt()).abs() < 1e-6, "{gamma:?}");
+        assert!(
+            (gamma[0] - (expected + 1e-5).sqrt()).abs() < 1e-6,
+            "{gamma:?}"
+        );
         assert_same_function(&before, &after, 1e-6);
     }
 
@@ -158,9 +163,11 @@ mod tests {
 
     #[test]
     fn norms_of_the_model_keep_their_statistics() {
-        let before = image("batch,2,2").norm("x", "n", 2).conv("n", "y", &[3, 2, 1], vec![]);
+        let before = image("batch,2,2")
+            .norm("x", "n", 2)
+            .conv("n", "y", &[3, 2, 1], vec![]);
         let result = calibrated(&before.typed("y"));
-        assert!(result.is_ok_and(|(_, outcome)| reasons(outcome) == []));
+        assert!(result.is_ok_and(|(_, outcome)| reasons(outcome).is_empty()));
     }
 
     #[test]

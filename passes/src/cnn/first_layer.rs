@@ -200,14 +200,18 @@ impl FirstLayer {
                 return None;
             };
             let others = others.iter().map(Dim::known);
-            iter::once(Some(batch.known().unwrap_or(1))).chain(others).collect()
+            iter::once(Some(batch.known().unwrap_or(1)))
+                .chain(others)
+                .collect()
         });
         let (Some(found), Some(dims)) = (found, sizes) else {
             return Err(Reason::UnknownShape(name));
         };
         let dims: Vec<u64> = dims;
         let count = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
-        let count = count.filter(|&n| n <= LARGEST_IMAGE).ok_or(Reason::FirstLayerForm)?;
+        let count = count
+            .filter(|&n| n <= LARGEST_IMAGE)
+            .ok_or(Reason::FirstLayerForm)?;
         let cells = dims[2..].iter().product::<u64>().max(1);
         let labels: Vec<f64> = (0..count).map(|i| (i / cells % channels) as f64).collect();
         let labels = Tensor::floats(found.dtype, &dims, &labels).ok_or(Reason::NotFloating)?;
@@ -269,7 +273,9 @@ impl FirstLayer {
         if let Some(mut found) = graph.value_type(self.layer.x) {
             if let Some(shape) = found.shape.as_mut().filter(|s| s.len() > 1) {
                 let axis = axis(shape.len());
-                shape[axis] = shape[axis].known().map_or(Dim::Unknown, |d| Dim::Known(2 * d));
+                shape[axis] = shape[axis]
+                    .known()
+                    .map_or(Dim::Unknown, |d| Dim::Known(2 * d));
             }
             patch.typed(fed, found);
         }

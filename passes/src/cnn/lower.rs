@@ -342,7 +342,9 @@ mod tests {
             .typed("b");
         let lowered = after(&[&Bcos, &Lower], &before, &exponent(2.0));
         let ops = lowered.graph.ops().into_iter();
-        let names = ops.filter_map(|id| lowered.graph.op(id)).map(|op| op.name());
+        let names = ops
+            .filter_map(|id| lowered.graph.op(id))
+            .map(|op| op.name());
         assert_eq!(names.filter(|n| n.ends_with("channel_sum")).count(), 1);
     }
 

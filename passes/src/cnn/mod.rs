@@ -13,6 +13,6 @@ pub mod remeasure_norms;
 pub mod remove_biases;
 pub mod reorder_head;
 pub mod restore_norms;
-pub mod uncentre_norms;
 #[cfg(test)]
 mod testing;
+pub mod uncentre_norms;

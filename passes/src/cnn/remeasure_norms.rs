@@ -132,7 +132,10 @@ mod tests {
     fn assert_close(found: &[f64], expected: &[f64]) {
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(expected) {
-            assert!((found - expected).abs() <= 1e-5 * expected, "{found}, not {expected}");
+            assert!(
+                (found - expected).abs() <= 1e-5 * expected,
+                "{found}, not {expected}"
+            );
         }
     }
 

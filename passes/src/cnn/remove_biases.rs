@@ -126,7 +126,11 @@ fn clear_norm(graph: &Graph, node: NodeId, patch: &mut Patch) -> Result<bool, We
     }
     if op.is("BatchNormalization") {
         let mean = graph.input(node, 3).ok_or(Reason::Malformed)?;
-        if weights::floats(graph, mean)?.elements.iter().any(|&m| m != 0.0) {
+        if weights::floats(graph, mean)?
+            .elements
+            .iter()
+            .any(|&m| m != 0.0)
+        {
             return Err(Reason::Centred.into());
         }
     }

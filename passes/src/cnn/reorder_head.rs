@@ -96,7 +96,10 @@ fn reorder(graph: &Graph, layer: &Layer) -> Result<Option<Patch>, WeightError> {
         operands.push(patch.parameter("bias", bias));
     }
     let conv = Op::new("", "Conv").named("conv");
-    let scores = patch.op(conv.with_ints("kernel_shape", &vec![1; rank - 2]), &operands);
+    let scores = patch.op(
+        conv.with_ints("kernel_shape", &vec![1; rank - 2]),
+        &operands,
+    );
     let mut scores_type = x_type;
     if let Some(shape) = &mut scores_type.shape {
         shape[1] = Dim::Known(classes);
@@ -150,7 +153,11 @@ fn head_weight(
         Form::Gemm(gemm) => f64::from(gemm.alpha),
         _ => 1.0,
     };
-    let (classes, channels) = if by_rows { (columns, rows) } else { (rows, columns) };
+    let (classes, channels) = if by_rows {
+        (columns, rows)
+    } else {
+        (rows, columns)
+    };
     let mut dims = vec![classes, channels];
     dims.resize(rank, 1);
     if !by_rows && alpha == 1.0 {

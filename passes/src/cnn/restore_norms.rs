@@ -266,7 +266,10 @@ mod tests {
             .conv("x", "a", &[3, 2, 1, 1], vec![])
             .norm("a", "n", 3)
             .op("Add", &["a", "n"], "z", []);
-        assert_eq!(norms(&rewritten(&RestoreNorms, &headed(builder, "z", 3))), 2);
+        assert_eq!(
+            norms(&rewritten(&RestoreNorms, &headed(builder, "z", 3))),
+            2
+        );
     }
 
     #[test]

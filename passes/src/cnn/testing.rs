@@ -132,7 +132,11 @@ pub(crate) fn passed(
 pub(crate) fn after(passes: &[&dyn Pass], model: &Model, settings: &Settings) -> Model {
     match passed(passes, model, settings, None) {
         Ok((model, outcome)) => {
-            assert!(!outcome.changes.is_empty(), "no change: {:?}", outcome.skips);
+            assert!(
+                !outcome.changes.is_empty(),
+                "no change: {:?}",
+                outcome.skips
+            );
             model
         }
         Err(error) => panic!("{error}"),

@@ -67,7 +67,10 @@ fn uncentre(graph: &Graph, node: NodeId) -> Result<Option<Patch>, WeightError> {
     let [scale, bias, var] = [norm.scale, norm.bias, norm.var].map(|v| weights::floats(graph, v));
     let (scale, bias, var) = (scale?, bias?, var?);
     let channels = mean.elements.len();
-    if [&scale, &bias, &var].iter().any(|operand| operand.elements.len() != channels) {
+    if [&scale, &bias, &var]
+        .iter()
+        .any(|operand| operand.elements.len() != channels)
+    {
         return Err(Reason::NormShape.into());
     }
     let epsilon = f64::from(norm.epsilon);
@@ -122,7 +125,14 @@ mod tests {
         let operands = ["gamma", "beta", "mean", "var"];
         let builder = operands.iter().fold(image("batch,2,3"), |builder, name| {
             let own = weight(3, &[2]);
-            builder.param(name, if *name == operand { tensor.clone() } else { own })
+            builder.param(
+                name,
+                if *name == operand {
+                    tensor.clone()
+                } else {
+                    own
+                },
+            )
         });
         let inputs = ["x", "gamma", "beta", "mean", "var"];
         builder
@@ -167,7 +177,10 @@ mod tests {
     #[test]
     fn an_operand_of_integers_is_an_error_with_the_norms_name() {
         let integers = Tensor::i64s(&[2], vec![1, 2]);
-        let error = try_pass(&UncentreNorms, &mut model(norm_with("mean", integers, vec![])));
+        let error = try_pass(
+            &UncentreNorms,
+            &mut model(norm_with("mean", integers, vec![])),
+        );
         let error = error.map_err(|e| e.to_string());
         assert!(error.is_err_and(|e| e.starts_with("weight of y:")));
     }

@@ -46,15 +46,26 @@ impl Pass for RaiseOpset {
             return Ok(outcome);
         }
         if to < from || to > NEWEST {
-            return Err(PassError::Model(Reason::OpsetOutOfRange { from, to, newest: NEWEST }));
+            return Err(PassError::Model(Reason::OpsetOutOfRange {
+                from,
+                to,
+                newest: NEWEST,
+            }));
         }
         cx.infer(model)?;
-        for rule in rules::RULES.iter().filter(|rule| from < rule.since && rule.since <= to) {
+        for rule in rules::RULES
+            .iter()
+            .filter(|rule| from < rule.since && rule.since <= to)
+        {
             for node in model.graph.ops() {
                 let graph = &model.graph;
                 let Some(op) = graph.op(node) else { continue };
                 if op.subgraphs().any(|body| contains(body, rule.op)) {
-                    return Err(PassError::unsupported(model, node, Reason::OldSubgraph(rule.op)));
+                    return Err(PassError::unsupported(
+                        model,
+                        node,
+                        Reason::OldSubgraph(rule.op),
+                    ));
                 }
                 if !op.is(rule.op) {
                     continue;
@@ -62,7 +73,10 @@ impl Pass for RaiseOpset {
                 match (rule.rewrite)(graph, node) {
                     Ok(None) => {}
                     Ok(Some(patch)) => {
-                        outcome.changed(graph.label(node), format!("{} as of opset {}", rule.op, rule.since));
+                        outcome.changed(
+                            graph.label(node),
+                            format!("{} as of opset {}", rule.op, rule.since),
+                        );
                         model.graph.apply(patch)?;
                     }
                     Err(reason) => return Err(PassError::unsupported(model, node, reason)),

@@ -15,28 +15,50 @@ pub(super) struct Rule {
     pub rewrite: fn(&Graph, NodeId) -> Result<Option<Patch>, Reason>,
 }
 
-const fn rule(since: i64, op: &'static str, rewrite: fn(&Graph, NodeId) -> Result<Option<Patch>, Reason>) -> Rule {
+const fn rule(
+    since: i64,
+    op: &'static str,
+    rewrite: fn(&Graph, NodeId) -> Result<Option<Patch>, Reason>,
+) -> Rule {
     Rule { since, op, rewrite }
 }
 
 /// Every change that needs a rewrite, oldest first. Opsets that only widened types are not here.
 pub(super) static RULES: &[Rule] = &[
     rule(9, "BatchNormalization", drop_spatial),
-    rule(9, "Upsample", |g, n| to_inputs(g, n, &[Field::Floats("scales", 1)])),
+    rule(9, "Upsample", |g, n| {
+        to_inputs(g, n, &[Field::Floats("scales", 1)])
+    }),
     rule(10, "Upsample", |g, n| rename(g, n, "Resize")),
     rule(10, "Slice", |g, n| {
-        to_inputs(g, n, &[Field::Ints("starts", 1), Field::Ints("ends", 2), Field::Ints("axes", 3)])
+        to_inputs(
+            g,
+            n,
+            &[
+                Field::Ints("starts", 1),
+                Field::Ints("ends", 2),
+                Field::Ints("axes", 3),
+            ],
+        )
     }),
     rule(10, "TopK", |g, n| to_inputs(g, n, &[Field::Int("k", 1)])),
-    rule(11, "Clip", |g, n| to_inputs(g, n, &[Field::Scalar("min", 1), Field::Scalar("max", 2)])),
-    rule(11, "Pad", |g, n| to_inputs(g, n, &[Field::Ints("pads", 1), Field::Scalar("value", 2)])),
+    rule(11, "Clip", |g, n| {
+        to_inputs(g, n, &[Field::Scalar("min", 1), Field::Scalar("max", 2)])
+    }),
+    rule(11, "Pad", |g, n| {
+        to_inputs(g, n, &[Field::Ints("pads", 1), Field::Scalar("value", 2)])
+    }),
     rule(11, "Resize", resize_eleven),
     rule(11, "Scatter", |g, n| rename(g, n, "ScatterElements")),
-    rule(12, "Dropout", |g, n| to_inputs(g, n, &[Field::Float("ratio", 1)])),
+    rule(12, "Dropout", |g, n| {
+        to_inputs(g, n, &[Field::Float("ratio", 1)])
+    }),
     rule(13, "Softmax", softmax::along_axis),
     rule(13, "LogSoftmax", softmax::along_axis),
     rule(13, "Hardmax", softmax::along_axis),
-    rule(13, "Split", |g, n| to_inputs(g, n, &[Field::Ints("split", 1)])),
+    rule(13, "Split", |g, n| {
+        to_inputs(g, n, &[Field::Ints("split", 1)])
+    }),
     rule(13, "Squeeze", axes_to_input),
     rule(13, "Unsqueeze", axes_to_input),
     rule(13, "ReduceSum", axes_to_input),
@@ -52,7 +74,11 @@ pub(super) static RULES: &[Rule] = &[
     rule(18, "ReduceSumSquare", axes_to_input),
     rule(18, "Split", count_outputs),
     rule(20, "GridSample", grid_sample_mode),
-    rule(21, "GroupNormalization", |_, _| Err(Reason::NoRewrite("its scale and bias were per group before opset 21"))),
+    rule(21, "GroupNormalization", |_, _| {
+        Err(Reason::NoRewrite(
+            "its scale and bias were per group before opset 21",
+        ))
+    }),
 ];
 
 /// An attribute that became an input, with the input's slot.
@@ -83,15 +109,26 @@ fn to_inputs(graph: &Graph, node: NodeId, fields: &[Field]) -> Result<Option<Pat
         | Field::Floats(name, slot)
         | Field::Float(name, slot)
         | Field::Scalar(name, slot)) = field;
-        let Some(attribute) = op.attribute(name).map(Attribute::proto) else { continue };
+        let Some(attribute) = op.attribute(name).map(Attribute::proto) else {
+            continue;
+        };
         let tensor = match field {
             Field::Ints(..) => Tensor::i64_vec(&attribute.ints),
             Field::Int(..) => Tensor::i64_vec(&[attribute.i.ok_or(Reason::Malformed)?]),
-            Field::Floats(..) => Tensor::f32s(&[attribute.floats.len() as u64], attribute.floats.clone()),
+            Field::Floats(..) => {
+                Tensor::f32s(&[attribute.floats.len() as u64], attribute.floats.clone())
+            }
             Field::Float(..) => Tensor::f32s(&[], vec![attribute.f.ok_or(Reason::Malformed)?]),
             Field::Scalar(..) => {
-                let dtype = graph.input(node, 0).and_then(|x| graph.value_type(x)).map_or(DataType::Float, |t| t.dtype);
-                weights::tensor(dtype, &[], &[f64::from(attribute.f.ok_or(Reason::Malformed)?)])
+                let dtype = graph
+                    .input(node, 0)
+                    .and_then(|x| graph.value_type(x))
+                    .map_or(DataType::Float, |t| t.dtype);
+                weights::tensor(
+                    dtype,
+                    &[],
+                    &[f64::from(attribute.f.ok_or(Reason::Malformed)?)],
+                )
             }
         };
         let parameter = patch.parameter(name, tensor);
@@ -104,7 +141,12 @@ fn to_inputs(graph: &Graph, node: NodeId, fields: &[Field]) -> Result<Option<Pat
 
 fn rename(graph: &Graph, node: NodeId, op_type: &str) -> Result<Option<Patch>, Reason> {
     let op = graph.op(node).ok_or(Reason::Malformed)?;
-    rebuilt(graph, node, with_attributes_of(Op::new("", op_type), op), graph.output_count(node))
+    rebuilt(
+        graph,
+        node,
+        with_attributes_of(Op::new("", op_type), op),
+        graph.output_count(node),
+    )
 }
 
 fn with_attributes_of(new: Op, old: &Op) -> Op {
@@ -114,7 +156,11 @@ fn with_attributes_of(new: Op, old: &Op) -> Op {
 /// Puts another operator with the same operands in a node's place.
 fn rebuilt(graph: &Graph, node: NodeId, op: Op, outputs: u32) -> Result<Option<Patch>, Reason> {
     let mut patch = Patch::at(node);
-    let inputs: Vec<Option<Operand>> = graph.inputs_of(node).into_iter().map(|v| v.map(Operand::Old)).collect();
+    let inputs: Vec<Option<Operand>> = graph
+        .inputs_of(node)
+        .into_iter()
+        .map(|v| v.map(Operand::Old))
+        .collect();
     if let Operand::New { node: index, .. } = patch.multi_op(op, &inputs, outputs) {
         for slot in 0..outputs {
             patch.replace(Value { node, slot }, Operand::New { node: index, slot });
@@ -146,7 +192,12 @@ fn one_output(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
         return Err(Reason::TrainingMode);
     }
     let op = graph.op(node).ok_or(Reason::Malformed)?;
-    rebuilt(graph, node, with_attributes_of(Op::new("", "BatchNormalization"), op), 1)
+    rebuilt(
+        graph,
+        node,
+        with_attributes_of(Op::new("", "BatchNormalization"), op),
+        1,
+    )
 }
 
 /// Opset 11 put `roi` before `scales` and made the coordinate rule, so far `asymmetric`, an attribute.
@@ -157,18 +208,28 @@ fn resize_eleven(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
     let roi = patch.parameter("roi", Tensor::f32s(&[0], Vec::new()));
     patch.set_input(node, 2, Some(scales.into()));
     patch.set_input(node, 1, Some(roi));
-    patch.set_attribute(node, Attribute::string("coordinate_transformation_mode", "asymmetric"));
+    patch.set_attribute(
+        node,
+        Attribute::string("coordinate_transformation_mode", "asymmetric"),
+    );
     patch.set_attribute(node, Attribute::string("nearest_mode", "floor"));
     Ok(Some(patch))
 }
 
 /// A split into equal parts says how many from opset 18 on.
 fn count_outputs(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
-    if graph.input(node, 1).is_some() || graph.op(node).is_some_and(|op| op.attribute("num_outputs").is_some()) {
+    if graph.input(node, 1).is_some()
+        || graph
+            .op(node)
+            .is_some_and(|op| op.attribute("num_outputs").is_some())
+    {
         return Ok(None);
     }
     let mut patch = Patch::at(node);
-    patch.set_attribute(node, Attribute::int("num_outputs", graph.output_count(node).into()));
+    patch.set_attribute(
+        node,
+        Attribute::int("num_outputs", graph.output_count(node).into()),
+    );
     Ok(Some(patch))
 }
 

@@ -8,8 +8,15 @@ use crate::testing::{assert_same_function, model, text, weight};
 use crate::{Context, Outcome, Pass, PassError, Reason, Settings};
 
 fn raise(model: &mut Model, opset: i64) -> Result<Outcome, PassError> {
-    let settings = Settings { opset: Some(opset), ..Settings::default() };
-    let cx = Context { settings: &settings, interpreter: &Tract, calibration: None };
+    let settings = Settings {
+        opset: Some(opset),
+        ..Settings::default()
+    };
+    let cx = Context {
+        settings: &settings,
+        interpreter: &Tract,
+        calibration: None,
+    };
     RaiseOpset.run(model, &cx)
 }
 
@@ -28,11 +35,16 @@ fn one_op(opset: i64, op: &str, dims: &str, attributes: Vec<Attribute>) -> Model
 
 #[test]
 fn attributes_become_inputs() {
-    let before = one_op(9, "Slice", "N,4,6", vec![
-        Attribute::ints("starts", &[1, 0]),
-        Attribute::ints("ends", &[4, -2]),
-        Attribute::ints("axes", &[1, 2]),
-    ]);
+    let before = one_op(
+        9,
+        "Slice",
+        "N,4,6",
+        vec![
+            Attribute::ints("starts", &[1, 0]),
+            Attribute::ints("ends", &[4, -2]),
+            Attribute::ints("axes", &[1, 2]),
+        ],
+    );
     let after = raised(&before, 20);
     insta::assert_snapshot!(text(&after));
 }
@@ -41,7 +53,10 @@ fn attributes_become_inputs() {
 fn every_row_keeps_the_function() {
     let axes = |axes: &[i64]| vec![Attribute::ints("axes", axes), Attribute::int("keepdims", 0)];
     let clip = vec![Attribute::float("min", -0.5), Attribute::float("max", 0.25)];
-    let pad = vec![Attribute::ints("pads", &[0, 0, 1, 0, 0, 2]), Attribute::float("value", 0.5)];
+    let pad = vec![
+        Attribute::ints("pads", &[0, 0, 1, 0, 0, 2]),
+        Attribute::float("value", 0.5),
+    ];
     let cases = [
         one_op(7, "Clip", "N,3,4", clip),
         one_op(7, "Pad", "N,3,4", pad),
@@ -49,7 +64,12 @@ fn every_row_keeps_the_function() {
         one_op(11, "Softmax", "N,3,4", vec![Attribute::int("axis", 1)]),
         one_op(11, "Softmax", "N,3,4", vec![Attribute::int("axis", 2)]),
         one_op(11, "LogSoftmax", "N,3,4", vec![]),
-        one_op(11, "Unsqueeze", "N,3,4", vec![Attribute::ints("axes", &[1])]),
+        one_op(
+            11,
+            "Unsqueeze",
+            "N,3,4",
+            vec![Attribute::ints("axes", &[1])],
+        ),
         one_op(11, "Squeeze", "N,1,4", vec![Attribute::ints("axes", &[1])]),
         one_op(11, "ReduceSum", "N,3,4", axes(&[1])),
         one_op(13, "ReduceMean", "N,3,4", axes(&[1, 2])),
@@ -67,7 +87,12 @@ fn every_row_keeps_the_function() {
 fn splits_say_how_many_parts() {
     let split = |opset, attributes: Vec<Attribute>| {
         let builder = ModelBuilder::new(opset).input("x", DataType::Float, "N,4,3");
-        model(builder.op("Split", &["x"], "a,b", attributes).output("a").output("b"))
+        model(
+            builder
+                .op("Split", &["x"], "a,b", attributes)
+                .output("a")
+                .output("b"),
+        )
     };
     let equal = split(11, vec![Attribute::int("axis", 1)]);
     let parts = vec![Attribute::int("axis", 1), Attribute::ints("split", &[1, 3])];
@@ -78,11 +103,19 @@ fn splits_say_how_many_parts() {
 #[test]
 fn batch_norm_keeps_one_output() {
     let builder = ModelBuilder::new(8).input("x", DataType::Float, "N,2,3,3");
-    let builder = ["scale", "bias", "mean"].iter().zip(0..).fold(builder, |b, (name, i)| b.param(name, weight(i, &[2])));
+    let builder = ["scale", "bias", "mean"]
+        .iter()
+        .zip(0..)
+        .fold(builder, |b, (name, i)| b.param(name, weight(i, &[2])));
     let builder = builder.param("var", Tensor::f32s(&[2], vec![0.5, 2.0]));
     let before = model(
         builder
-            .op("BatchNormalization", &["x", "scale", "bias", "mean", "var"], "y", [Attribute::int("spatial", 1)])
+            .op(
+                "BatchNormalization",
+                &["x", "scale", "bias", "mean", "var"],
+                "y",
+                [Attribute::int("spatial", 1)],
+            )
             .output("y"),
     );
     assert!(!text(&raised(&before, 15)).contains("spatial"));
@@ -90,9 +123,23 @@ fn batch_norm_keeps_one_output() {
 
 #[test]
 fn what_has_no_new_form_is_refused() {
-    let mut old = one_op(18, "GroupNormalization", "N,4,3", vec![Attribute::int("num_groups", 2)]);
+    let mut old = one_op(
+        18,
+        "GroupNormalization",
+        "N,4,3",
+        vec![Attribute::int("num_groups", 2)],
+    );
     let refused = raise(&mut old, 21);
-    assert!(matches!(refused, Err(PassError::Unsupported { reason: Reason::NoRewrite(_), .. })), "{refused:?}");
+    assert!(
+        matches!(
+            refused,
+            Err(PassError::Unsupported {
+                reason: Reason::NoRewrite(_),
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -100,8 +147,15 @@ fn opsets_go_up_only() {
     let mut newer = one_op(18, "Relu", "N,4", vec![]);
     for wanted in [17, NEWEST + 1] {
         let refused = raise(&mut newer, wanted);
-        let out_of_range = PassError::Model(Reason::OpsetOutOfRange { from: 18, to: wanted, newest: NEWEST });
-        assert_eq!(refused.map_err(|e| e.to_string()), Err(out_of_range.to_string()));
+        let out_of_range = PassError::Model(Reason::OpsetOutOfRange {
+            from: 18,
+            to: wanted,
+            newest: NEWEST,
+        });
+        assert_eq!(
+            refused.map_err(|e| e.to_string()),
+            Err(out_of_range.to_string())
+        );
     }
     assert_eq!(newer.opset(""), Some(18));
 }

@@ -45,7 +45,11 @@ fn check(before: &Model, dims: &[usize], (input, absorb): (InputContract, bool))
             Array::from_fn(&wide, |p| {
                 let mut own = p.to_vec();
                 own[1] %= channels;
-                if p[1] < channels { raw.at(&own) } else { 1.0 - raw.at(&own) }
+                if p[1] < channels {
+                    raw.at(&own)
+                } else {
+                    1.0 - raw.at(&own)
+                }
             })
         }
     };
@@ -53,7 +57,11 @@ fn check(before: &Model, dims: &[usize], (input, absorb): (InputContract, bool))
     let feed = |x: &Array| Tensors::from([("x".to_owned(), x.tensor(dtype))]);
     let expected = outputs(before, &feed(&normalized));
     let found = outputs(&converted, &feed(&taken));
-    let tolerance = if dtype == DataType::Double { 1e-12 } else { 3e-6 };
+    let tolerance = if dtype == DataType::Double {
+        1e-12
+    } else {
+        3e-6
+    };
     for (found, expected) in found.iter().zip(&expected) {
         found.assert_close(expected, tolerance);
     }
@@ -212,9 +220,15 @@ fn flattened_images() {
             .param("shape", Tensor::i64_vec(shape))
             .op("Reshape", &["x", "shape"], "f", [])
     };
-    check_all(&shaped(&[-1, 20]).matmul("f", "y", &[20, 2]).typed("y"), &[2, 1, 5, 4]);
+    check_all(
+        &shaped(&[-1, 20]).matmul("f", "y", &[20, 2]).typed("y"),
+        &[2, 1, 5, 4],
+    );
     // Rows of an image as vectors: no flattening.
-    check_all(&shaped(&[-1, 4]).matmul("f", "y", &[4, 2]).typed("y"), &[2, 1, 5, 4]);
+    check_all(
+        &shaped(&[-1, 4]).matmul("f", "y", &[4, 2]).typed("y"),
+        &[2, 1, 5, 4],
+    );
 }
 
 /// Patches of 2x2 as vectors, in an order such as (p1 p2 c).
@@ -250,7 +264,12 @@ fn vectors_without_an_image() {
 #[test]
 fn preprocessing_in_the_graph_is_for_the_same_input_only() {
     let before = image("batch,4,5,3")
-        .op("Transpose", &["x"], "t", [Attribute::ints("perm", &[0, 3, 1, 2])])
+        .op(
+            "Transpose",
+            &["x"],
+            "t",
+            [Attribute::ints("perm", &[0, 3, 1, 2])],
+        )
         .param("scale", weight(1, &[3, 1, 1]))
         .op("Mul", &["t", "scale"], "m", [])
         .conv("m", "y", &[2, 3, 3, 3], vec![])
@@ -258,7 +277,10 @@ fn preprocessing_in_the_graph_is_for_the_same_input_only() {
     check(&before, &[2, 4, 5, 3], CONTRACTS[0]);
     for (input, absorb) in &CONTRACTS[1..] {
         let reason = reason(&before, &settings(*input, *absorb, 3));
-        assert!(matches!(reason, Reason::PreprocessingInGraph(_)), "{reason:?}");
+        assert!(
+            matches!(reason, Reason::PreprocessingInGraph(_)),
+            "{reason:?}"
+        );
     }
 }
 
@@ -268,16 +290,25 @@ fn what_else_reads_a_raw_image_stands_in_the_way() {
     let skip = conv().op("Add", &["a", "x"], "y", []).typed("y");
     check(&skip, &[2, 3, 5, 4], CONTRACTS[0]);
     let raw = settings(InputContract::Rgb, false, 3);
-    assert_eq!(reason(&skip, &raw), Reason::PreprocessingInGraph("y".to_owned()));
+    assert_eq!(
+        reason(&skip, &raw),
+        Reason::PreprocessingInGraph("y".to_owned())
+    );
     let out = conv().output("a").typed("x");
-    assert_eq!(reason(&out, &raw), Reason::PreprocessingInGraph("x".to_owned()));
+    assert_eq!(
+        reason(&out, &raw),
+        Reason::PreprocessingInGraph("x".to_owned())
+    );
     let flat = conv()
         .op("Flatten", &["x"], "f", [])
         .linear("f", "l", 60, 2)
         .op("Relu", &["f"], "r", [])
         .output("l")
         .output("a");
-    assert_eq!(reason(&flat.typed("r"), &raw), Reason::PreprocessingInGraph("r".to_owned()));
+    assert_eq!(
+        reason(&flat.typed("r"), &raw),
+        Reason::PreprocessingInGraph("r".to_owned())
+    );
 }
 
 #[test]
@@ -286,7 +317,12 @@ fn a_shape_that_is_read_is_not_the_image() {
     let before = image("batch,3,5,4")
         .op("Shape", &["x"], "shape", [])
         .param("zero", Tensor::i64_vec(&[0]))
-        .op("Gather", &["shape", "zero"], "n", [Attribute::int("axis", 0)])
+        .op(
+            "Gather",
+            &["shape", "zero"],
+            "n",
+            [Attribute::int("axis", 0)],
+        )
         .param("rest", Tensor::i64_vec(&[60]))
         .op("Concat", &["n", "rest"], "to", [Attribute::int("axis", 0)])
         .conv("x", "a", &[3, 3, 1, 1], vec![])
@@ -296,16 +332,25 @@ fn a_shape_that_is_read_is_not_the_image() {
     let after = check(&before, &[2, 3, 5, 4], CONTRACTS[3]);
     let weights = after.graph.parameters().into_iter().filter_map(|(id, _)| {
         let found = after.graph.value_type(after.graph.output(id, 0))?;
-        Some(found.known_shape()?)
+        found.known_shape()
     });
-    assert!(weights.filter(|dims| dims.len() == 2).all(|dims| dims == [2, 60]));
+    assert!(
+        weights
+            .filter(|dims| dims.len() == 2)
+            .all(|dims| dims == [2, 60])
+    );
     let wide = settings(InputContract::AddInverse, true, 3);
-    assert_eq!(reason(&before, &wide), Reason::PreprocessingInGraph("shape".to_owned()));
+    assert_eq!(
+        reason(&before, &wide),
+        Reason::PreprocessingInGraph("shape".to_owned())
+    );
 }
 
 #[test]
 fn normalisations_must_fit() {
-    let before = image("batch,3,5,4").conv("x", "y", &[3, 3, 1, 1], vec![]).typed("y");
+    let before = image("batch,3,5,4")
+        .conv("x", "y", &[3, 3, 1, 1], vec![])
+        .typed("y");
     let mut raw = contract(InputContract::AddInverse, true);
     raw.normalization = None;
     assert_eq!(reason(&before, &raw), Reason::NormalizationMissing);
@@ -345,5 +390,8 @@ fn models_without_one_image_or_one_layer_are_refused() {
     assert_eq!(reason_of(empty), Reason::FirstLayerForm);
     let dynamic = image("batch,3,3").op("MatMul", &["x", "x"], "y", []);
     let error = refusal(&model(dynamic.output("y")), &same);
-    assert_eq!(error.to_string(), "MatMul node \"y\" (opset 17): the weight is not a constant");
+    assert_eq!(
+        error.to_string(),
+        "MatMul node \"y\" (opset 17): the weight is not a constant"
+    );
 }

@@ -7,7 +7,11 @@ use crate::cnn::uncentre_norms::UncentreNorms;
 use crate::testing::{assert_same_function, model, reasons, text, weight};
 
 fn unbiased(before: &Model) -> Model {
-    after(&[&UncentreNorms, &RemoveBiases], before, &Settings::default())
+    after(
+        &[&UncentreNorms, &RemoveBiases],
+        before,
+        &Settings::default(),
+    )
 }
 
 fn refusal(before: &Model, settings: &Settings) -> Vec<Reason> {
@@ -59,7 +63,13 @@ fn convolutions_norms_and_linear_layers_lose_theirs() {
 #[test]
 fn what_is_left_is_the_same_without_them() {
     let build = |biased: bool| {
-        let own = |seed, size| if biased { weight(seed, &[size]) } else { zeros(size) };
+        let own = |seed, size| {
+            if biased {
+                weight(seed, &[size])
+            } else {
+                zeros(size)
+            }
+        };
         let scale = weight(5, &[3]);
         let variance = Tensor::f32s(&[3], vec![0.5, 1.5, 2.0]);
         image("batch,2,4,4")
@@ -70,7 +80,12 @@ fn what_is_left_is_the_same_without_them() {
             .param("beta", own(3, 3))
             .param("mean", own(4, 3))
             .param("var", variance)
-            .op("BatchNormalization", &["a", "gamma", "beta", "mean", "var"], "n", [])
+            .op(
+                "BatchNormalization",
+                &["a", "gamma", "beta", "mean", "var"],
+                "n",
+                [],
+            )
             .op("Relu", &["n"], "r", [])
             .op("GlobalAveragePool", &["r"], "p", [])
             .op("Flatten", &["p"], "f", [])
@@ -93,8 +108,14 @@ fn gemm_keeps_an_operand_that_its_opset_demands() {
             .typed("y");
         let after = unbiased(&before);
         let gemm = after.graph.ops()[0];
-        let bias = after.graph.input(gemm, 2).and_then(|b| after.graph.constant(b));
-        assert_eq!(bias.map(|b| b.to_f64s()), (opset < 11).then(|| Ok(vec![0.0, 0.0])));
+        let bias = after
+            .graph
+            .input(gemm, 2)
+            .and_then(|b| after.graph.constant(b));
+        assert_eq!(
+            bias.map(|b| b.to_f64s()),
+            (opset < 11).then(|| Ok(vec![0.0, 0.0]))
+        );
         // Once is enough.
         assert_eq!(refusal(&after, &Settings::default()), []);
     }
@@ -103,7 +124,9 @@ fn gemm_keeps_an_operand_that_its_opset_demands() {
 #[test]
 fn other_norms_lose_theirs() {
     let operands = |builder: ModelBuilder, size| {
-        builder.param("s", weight(1, &[size])).param("b", weight(2, &[size]))
+        builder
+            .param("s", weight(1, &[size]))
+            .param("b", weight(2, &[size]))
     };
     let layer = operands(image("batch,4,3"), 3)
         .op("LayerNormalization", &["x", "s", "b"], "y", [])
@@ -175,13 +198,19 @@ fn what_is_computed_is_no_bias() {
         .param("w", weight(1, &[3, 3]))
         .op("Gemm", &["x", "w", "data"], "y", [])
         .typed("y");
-    assert_eq!(refusal(&before, &Settings::default()), [Reason::DynamicBias]);
+    assert_eq!(
+        refusal(&before, &Settings::default()),
+        [Reason::DynamicBias]
+    );
     let before = image("3")
         .op("Relu", &["x"], "data", [])
         .param("s", weight(1, &[3]))
         .op("LayerNormalization", &["x", "s", "data"], "y", [])
         .typed("y");
-    assert_eq!(refusal(&before, &Settings::default()), [Reason::DynamicBias]);
+    assert_eq!(
+        refusal(&before, &Settings::default()),
+        [Reason::DynamicBias]
+    );
     let before = image("2,3")
         .param("w", weight(1, &[3, 3]))
         .param("rows", weight(2, &[2, 3]))
@@ -203,7 +232,10 @@ fn biases_can_be_kept() {
         ..Settings::default()
     };
     let before = image("batch,3,4").biased_conv("x", "y", &[2, 3, 1], vec![]);
-    assert_eq!(refusal(&before.typed("y"), &settings), [Reason::Kept("--keep-biases")]);
+    assert_eq!(
+        refusal(&before.typed("y"), &settings),
+        [Reason::Kept("--keep-biases")]
+    );
     let before = image("batch,3,4").conv("x", "y", &[2, 3, 1], vec![]);
     assert_eq!(refusal(&before.typed("y"), &settings), []);
 }

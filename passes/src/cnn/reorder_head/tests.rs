@@ -6,10 +6,15 @@ use crate::testing::{apply, reasons, rewritten, text, weight};
 
 fn ends_in_pool(model: &Model) {
     let graph = &model.graph;
-    let pooled = graph.ops().into_iter().rposition(|id| Pool::is_global_average(graph, id));
+    let pooled = graph
+        .ops()
+        .into_iter()
+        .rposition(|id| Pool::is_global_average(graph, id));
     let linear = Layer::all(graph).len();
     let ops = graph.ops();
-    let last = ops.iter().rposition(|&id| matches!(Layer::of(graph, id), Some(Ok(_))));
+    let last = ops
+        .iter()
+        .rposition(|&id| matches!(Layer::of(graph, id), Some(Ok(_))));
     assert!(linear > 0 && last < pooled, "{}", text(model));
 }
 
@@ -119,12 +124,14 @@ fn every_global_pool_is_one() {
 #[test]
 fn every_change_of_shape_may_lie_between() {
     let pool = || image("batch,4,6,8").op("GlobalAveragePool", &["x"], "p", []);
-    let reshape = pool()
-        .param("shape", Tensor::i64_vec(&[-1, 4]))
-        .op("Reshape", &["p", "shape"], "f", []);
-    let squeeze = pool()
-        .param("axes", Tensor::i64_vec(&[2, 3]))
-        .op("Squeeze", &["p", "axes"], "f", []);
+    let reshape =
+        pool()
+            .param("shape", Tensor::i64_vec(&[-1, 4]))
+            .op("Reshape", &["p", "shape"], "f", []);
+    let squeeze =
+        pool()
+            .param("axes", Tensor::i64_vec(&[2, 3]))
+            .op("Squeeze", &["p", "axes"], "f", []);
     let dropout = pool()
         .op("Flatten", &["p"], "d", [])
         .op("Dropout", &["d"], "f", []);
@@ -153,7 +160,10 @@ fn the_new_layer_has_the_type_of_the_old() {
         .input("x", DataType::Double, "batch,2,3,3")
         .op("GlobalAveragePool", &["x"], "p", [])
         .op("Flatten", &["p"], "f", [])
-        .param("w", weights::tensor(DataType::Double, &[2, 2], &[0.1, 0.2, 0.3, -0.4]))
+        .param(
+            "w",
+            weights::tensor(DataType::Double, &[2, 2], &[0.1, 0.2, 0.3, -0.4]),
+        )
         .op("MatMul", &["f", "w"], "y", [])
         .typed("y");
     let after = reordered(&before);
@@ -167,7 +177,12 @@ fn maps_laid_side_by_side_stay() {
     // VGG: the layer sees 2x2 positions.
     let window = Attribute::ints("kernel_shape", &[3, 4]);
     let before = image("batch,4,6,8")
-        .op("AveragePool", &["x"], "p", [window, Attribute::ints("strides", &[3, 4])])
+        .op(
+            "AveragePool",
+            &["x"],
+            "p",
+            [window, Attribute::ints("strides", &[3, 4])],
+        )
         .op("Flatten", &["p"], "f", [])
         .linear("f", "y", 16, 3);
     assert_eq!(left_alone(before.typed("y")), []);
@@ -215,5 +230,8 @@ fn an_image_without_a_size_stays() {
         .op("Flatten", &["p"], "f", [])
         .linear("f", "y", 4, 3);
     let reasons = left_alone(crate::testing::model(before.output("y")));
-    assert!(matches!(reasons[..], [Reason::UnknownShape(_)]), "{reasons:?}");
+    assert!(
+        matches!(reasons[..], [Reason::UnknownShape(_)]),
+        "{reasons:?}"
+    );
 }
