@@ -132,7 +132,7 @@ pub fn convert_with(
     });
     report.passes = steps.map_err(|source| Error::Pass {
         model: label.clone(),
-        source,
+        source: Box::new(source),
     })?;
     if recipe != Recipe::None {
         describe(&model, &settings, recipe, &passes).write(&mut model);
@@ -192,7 +192,7 @@ pub(crate) fn read(source: Source, shapes: &[crate::InputShape]) -> Result<Read,
     let warnings = describe_unknown(&unknown_fields).into_iter().collect();
     let model = Model::from_proto(proto).map_err(|source| Error::Import {
         model: label.clone(),
-        source,
+        source: Box::new(source),
     })?;
     Ok(Read {
         model,

@@ -26,7 +26,7 @@ pub enum Error {
         /// The file, or what stands for it.
         model: String,
         /// What is wrong.
-        source: ImportError,
+        source: Box<ImportError>,
     },
     /// The model came out of a conversion.
     #[error(
@@ -101,7 +101,7 @@ pub enum Error {
         /// The file.
         model: String,
         /// Which, and why.
-        source: PipelineError,
+        source: Box<PipelineError>,
     },
     /// An image cannot be used.
     #[error("image {}: {problem}", .path.display())]

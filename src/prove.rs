@@ -219,7 +219,7 @@ impl Task<'_> {
             Some(error) => Err(error),
             None => steps.map(drop).map_err(|source| Error::Pass {
                 model: self.label.to_owned(),
-                source,
+                source: Box::new(source),
             }),
         }
     }
@@ -282,7 +282,7 @@ impl Task<'_> {
         let steps = pipeline::run(&mut model, &rewrite.passes, &context, |_, _| {});
         steps.map_err(|source| Error::Pass {
             model: self.label.to_owned(),
-            source,
+            source: Box::new(source),
         })?;
         Ok(model)
     }

@@ -152,29 +152,3 @@ fn a_link_stays_and_a_device_is_not_replaced() {
     write(&model, "/dev/null".as_ref(), &WriteOptions::default()).unwrap();
     assert!(!fs::metadata("/dev/null").unwrap().is_file());
 }
-
-/// Reads every `.onnx` file below the folders in `ONNX_MODELS` (separated by colons), writes it,
-/// and compares. For the backend tests of the `onnx` Python package, which are not shipped here.
-#[test]
-#[ignore = "needs ONNX_MODELS"]
-fn models_of_a_folder_come_back() {
-    let folders = std::env::var("ONNX_MODELS").expect("ONNX_MODELS names folders of models");
-    let mut pending: Vec<_> = folders.split(':').map(std::path::PathBuf::from).collect();
-    let out = tempfile::tempdir().unwrap();
-    let mut count = 0;
-    while let Some(path) = pending.pop() {
-        if path.is_dir() {
-            pending.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
-        } else if path.extension().is_some_and(|e| e == "onnx") {
-            let file = read(&path).unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!(file.unknown_fields, [], "{}", path.display());
-            let copy = out.path().join("copy.onnx");
-            write(&file.model, &copy, &WriteOptions::default()).unwrap();
-            // As bytes, since a NaN among the values is not equal to itself.
-            let back = encode(&read(&copy).unwrap().model).unwrap();
-            assert!(back == encode(&file.model).unwrap(), "{}", path.display());
-            count += 1;
-        }
-    }
-    println!("{count} models");
-}

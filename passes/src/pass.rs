@@ -129,6 +129,14 @@ pub enum PassError {
         /// What is the matter, and what to do.
         reason: Reason,
     },
+    /// An input of the model is not what the pass needs.
+    #[error("input \"{input}\": {reason}")]
+    Input {
+        /// The input's name.
+        input: String,
+        /// What is the matter, and what to do.
+        reason: Reason,
+    },
     /// The model as a whole is not what the pass needs.
     #[error("{0}")]
     Model(Reason),
@@ -151,14 +159,18 @@ pub enum PassError {
 impl PassError {
     /// The error for a node that cannot be converted.
     pub fn unsupported(model: &Model, node: NodeId, reason: Reason) -> Self {
-        let op = model.graph.op(node);
-        let opset = op.and_then(|op| model.opset(op.domain())).unwrap_or(0);
-        let op = op.map_or_else(|| "input".to_owned(), |op| op.kind());
-        PassError::Unsupported {
-            node: model.graph.label(node),
-            op,
-            opset,
-            reason,
+        let name = model.graph.label(node);
+        match model.graph.op(node) {
+            Some(op) => PassError::Unsupported {
+                node: name,
+                op: op.kind(),
+                opset: model.opset(op.domain()).unwrap_or(0),
+                reason,
+            },
+            None => PassError::Input {
+                input: name,
+                reason,
+            },
         }
     }
 }

@@ -14,5 +14,7 @@ pub mod remove_biases;
 pub mod reorder_head;
 pub mod restore_norms;
 #[cfg(test)]
+mod robustness;
+#[cfg(test)]
 mod testing;
 pub mod uncentre_norms;

@@ -83,7 +83,9 @@ fn refusal(before: &Model, settings: &Settings) -> PassError {
 
 fn reason(before: &Model, settings: &Settings) -> Reason {
     match refusal(before, settings) {
-        PassError::Unsupported { reason, .. } | PassError::Model(reason) => reason,
+        PassError::Unsupported { reason, .. }
+        | PassError::Input { reason, .. }
+        | PassError::Model(reason) => reason,
         error => panic!("{error}"),
     }
 }
