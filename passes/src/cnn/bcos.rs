@@ -42,6 +42,8 @@ impl Pass for Bcos {
     fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let mut outcome = Outcome::default();
         let b = cx.settings.b;
+        // The norm of a layer that nothing uses would go while another is about to share it.
+        model.graph.remove_dead();
         let mut norms = BTreeMap::new();
         for node in model.graph.ops() {
             let graph = &model.graph;
