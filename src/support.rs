@@ -1,6 +1,7 @@
 //! Models that no recipe can convert are turned away before any work is done.
 
 use bcosc_ir::{Graph, Model, NodeId, Op};
+use bcosc_passes::opset::NEWEST;
 
 use crate::error::UnsupportedOp;
 use crate::{Error, Metadata};
@@ -34,6 +35,9 @@ pub(crate) fn check(model: &Model, label: &str) -> Result<(), Error> {
         });
     }
     let opset_problem = match model.opset("") {
+        Some(opset) if opset > NEWEST => Some(format!(
+            "opset {opset} is newer than {NEWEST}, the newest that this version of bcosc knows"
+        )),
         Some(opset) if opset < OLDEST_OPSET => Some(format!(
             "opset {opset} is older than {OLDEST_OPSET}, the oldest that bcosc converts; export the model again with a \
              newer opset, or raise it with onnx.version_converter"

@@ -9,8 +9,8 @@ pub enum Reason {
     /// The weight is computed while running.
     #[error("the weight is not a constant")]
     DynamicWeight,
-    /// The weight is made of integers.
-    #[error("the weight is not floating point")]
+    /// Integers, where only real numbers make sense.
+    #[error("its numbers are not floating point")]
     NotFloating,
     /// The weight cannot be computed with.
     #[error("a weight is infinite or not a number")]

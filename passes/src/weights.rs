@@ -78,14 +78,16 @@ impl WeightError {
     }
 }
 
-/// Element type and dimensions of a constant, without reading it; `None` where the value is none.
+/// Element type and dimensions of a constant, without reading it; `None` where the value is none, or
+/// has not the data that it declares.
 pub fn constant_type(graph: &Graph, value: Value) -> Option<TensorType> {
+    let sound = |tensor: &Tensor| tensor.proto().check().is_ok().then(|| tensor.tensor_type());
     match graph.node(value.node) {
         Node::Parameter(parameter) => match &parameter.data {
-            ParameterData::Dense(tensor) => Some(tensor.tensor_type()),
+            ParameterData::Dense(tensor) => sound(tensor),
             ParameterData::Sparse(_) => None,
         },
-        _ => graph.constant(value).map(|constant| constant.tensor_type()),
+        _ => sound(&graph.constant(value)?),
     }
 }
 

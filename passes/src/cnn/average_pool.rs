@@ -11,7 +11,7 @@
 use bcosc_ir::views::{Pool, PoolKind};
 use bcosc_ir::{Graph, Model, NodeId, Op, Patch, Value};
 
-use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason, weights};
 
 /// The pass.
 pub struct AveragePools;
@@ -62,6 +62,10 @@ impl Pass for AveragePools {
 
 fn average(graph: &Graph, node: NodeId, opset: i64) -> Result<Patch, Reason> {
     let y = Value { node, slot: 0 };
+    let found = graph.value_type(y);
+    if found.is_some_and(|found| !weights::is_floating(found.dtype)) {
+        return Err(Reason::NotFloating);
+    }
     let mut patch = Patch::at(node);
     if graph.op(node).is_some_and(|op| op.is("GlobalMaxPool")) {
         let x = graph.input(node, 0).ok_or(Reason::Malformed)?;
@@ -219,6 +223,18 @@ mod tests {
             refusal(&before, &settings),
             [Reason::Kept("--keep-max-pool")]
         );
+    }
+
+    #[test]
+    fn a_pool_of_integers_stays() {
+        let window = ints("kernel_shape", &[2]);
+        let builder = ModelBuilder::new(13).input("x", DataType::Uint8, "1,1,8");
+        let before =
+            builder
+                .op("MaxPool", &["x"], "y", [window])
+                .output_as("y", DataType::Uint8, "1,1,7");
+        let reasons = refusal(&model(before), &Settings::default());
+        assert_eq!(reasons, [Reason::NotFloating]);
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl Lowering {
                 dtype,
             );
         }
-        let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[PATCH_EPSILON]));
+        let epsilon = epsilon(patch, dtype, PATCH_EPSILON);
         let sum = patch.op(Op::new("", "Add").named("squared_norm"), &[sum, epsilon]);
         patch.op(Op::new("", "Sqrt").named("norm"), &[sum])
     }
@@ -181,7 +181,7 @@ impl Lowering {
             norm.x.into(),
             &[norm.axis],
         );
-        let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[VECTOR_EPSILON]));
+        let epsilon = epsilon(patch, dtype, VECTOR_EPSILON);
         let length = patch.op(Op::new("", "Add").named("norm"), &[length, epsilon]);
         if norm.transposed {
             return patch.op(
@@ -191,6 +191,16 @@ impl Lowering {
         }
         length
     }
+}
+
+/// A constant that keeps divisors and powers off zero, in half precision too.
+fn epsilon(patch: &mut Patch, dtype: DataType, value: f64) -> Operand {
+    let least = match dtype {
+        DataType::Float16 => half::f16::from_bits(1).to_f64(),
+        _ => 0.0,
+    };
+    let value = weights::tensor(dtype, &[], &[value.max(least)]);
+    patch.parameter("epsilon", value)
 }
 
 fn ones_conv(
@@ -235,7 +245,7 @@ fn scaled(patch: &mut Patch, scale: &Scale, dtype: DataType) -> Operand {
     let size = patch.op(Op::new("", "Abs"), &[y]);
     let mut factor = patch.op(Op::new("", "Div").named("cosine"), &[size, norm]);
     if scale.b != 2.0 {
-        let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[COSINE_EPSILON]));
+        let epsilon = epsilon(patch, dtype, COSINE_EPSILON);
         let exponent = patch.parameter("exponent", weights::tensor(dtype, &[], &[scale.b - 1.0]));
         let cosine = patch.op(Op::new("", "Add"), &[factor, epsilon]);
         factor = patch.op(Op::new("", "Pow").named("factor"), &[cosine, exponent]);
@@ -245,11 +255,11 @@ fn scaled(patch: &mut Patch, scale: &Scale, dtype: DataType) -> Operand {
 
 #[cfg(test)]
 mod tests {
-    use bcosc_ir::{Attribute, DataType, ModelBuilder};
+    use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensors};
 
     use super::*;
     use crate::cnn::bcos::Bcos;
-    use crate::cnn::testing::{Layers, after, exponent, image};
+    use crate::cnn::testing::{Layers, after, exponent, image, outputs};
     use crate::testing::text;
 
     #[test]
@@ -330,6 +340,24 @@ mod tests {
             let mut norms = ops.filter_map(|id| lowered.graph.op(id));
             let norm = norms.find(|op| op.is("ReduceL2"));
             assert!(norm.is_some_and(|op| op.ints("axes").is_some() == attribute));
+        }
+    }
+
+    #[test]
+    fn zeros_stay_zeros() {
+        for dtype in [DataType::Float16, DataType::Float, DataType::Double] {
+            for b in [2.0, 1.5] {
+                let before = ModelBuilder::new(13)
+                    .input("x", dtype, "1,2")
+                    .param("w", weights::tensor(dtype, &[2, 2], &[0.5, 1.0, -1.0, 2.0]))
+                    .op("MatMul", &["x", "w"], "y", [])
+                    .typed("y");
+                let lowered = after(&[&Bcos, &Lower], &before, &exponent(b));
+                let zeros = weights::tensor(dtype, &[1, 2], &[0.0, 0.0]);
+                let inputs = Tensors::from([("x".to_owned(), zeros)]);
+                let found = outputs(&lowered, &inputs);
+                assert_eq!(found[0].data, [0.0, 0.0], "{dtype}, B = {b}");
+            }
         }
     }
 

@@ -126,6 +126,9 @@ fn broken() -> Vec<(String, ModelProto)> {
             let parameter = parameter_of(m, i);
             parameter.raw_data = parameter.raw_data.as_ref().map(|b| b.slice(..b.len() / 2));
         });
+        add(format!("{name} declared too large"), &|m| {
+            parameter_of(m, i).dims = vec![1 << 40, 3, 3, 3];
+        });
         add(format!("{name} missing"), &|m| {
             if let Some(graph) = &mut m.graph {
                 graph.initializer.remove(i);
