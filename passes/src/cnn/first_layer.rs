@@ -51,7 +51,7 @@ impl Entrance {
         let (mut layers, mut passed) = (Vec::new(), Vec::new());
         while let Some(value) = open.pop() {
             for node in data_consumers(graph, value) {
-                if !seen.insert(node) {
+                if !seen.insert((node, value)) {
                     continue;
                 }
                 match Layer::of(graph, node) {

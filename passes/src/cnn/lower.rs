@@ -168,7 +168,7 @@ impl Lowering {
                 dtype,
             );
         }
-        let epsilon = epsilon(patch, dtype, PATCH_EPSILON);
+        let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[PATCH_EPSILON]));
         let sum = patch.op(Op::new("", "Add").named("squared_norm"), &[sum, epsilon]);
         patch.op(Op::new("", "Sqrt").named("norm"), &[sum])
     }
@@ -181,7 +181,12 @@ impl Lowering {
             norm.x.into(),
             &[norm.axis],
         );
-        let epsilon = epsilon(patch, dtype, VECTOR_EPSILON);
+        let epsilon = match dtype {
+            // The smallest number that half precision can take the reciprocal of.
+            DataType::Float16 => half::f16::MIN_POSITIVE.to_f64(),
+            _ => VECTOR_EPSILON,
+        };
+        let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[epsilon]));
         let length = patch.op(Op::new("", "Add").named("norm"), &[length, epsilon]);
         if norm.transposed {
             return patch.op(
@@ -191,16 +196,6 @@ impl Lowering {
         }
         length
     }
-}
-
-/// A constant that keeps divisors and powers off zero, in half precision too.
-fn epsilon(patch: &mut Patch, dtype: DataType, value: f64) -> Operand {
-    let least = match dtype {
-        DataType::Float16 => half::f16::from_bits(1).to_f64(),
-        _ => 0.0,
-    };
-    let value = weights::tensor(dtype, &[], &[value.max(least)]);
-    patch.parameter("epsilon", value)
 }
 
 fn ones_conv(
@@ -245,7 +240,7 @@ fn scaled(patch: &mut Patch, scale: &Scale, dtype: DataType) -> Operand {
     let size = patch.op(Op::new("", "Abs"), &[y]);
     let mut factor = patch.op(Op::new("", "Div").named("cosine"), &[size, norm]);
     if scale.b != 2.0 {
-        let epsilon = epsilon(patch, dtype, COSINE_EPSILON);
+        let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[COSINE_EPSILON]));
         let exponent = patch.parameter("exponent", weights::tensor(dtype, &[], &[scale.b - 1.0]));
         let cosine = patch.op(Op::new("", "Add"), &[factor, epsilon]);
         factor = patch.op(Op::new("", "Pow").named("factor"), &[cosine, exponent]);

@@ -1,7 +1,7 @@
 //! Raising the model's opset.
 //!
 //! Between opsets, operators move attributes to inputs, change defaults, or give way to others. Each
-//! change is one row of [`rules::RULES`]; a node is rewritten by every row that lies between the
+//! change is one row of `rules::RULES`; a node is rewritten by every row that lies between the
 //! model's opset and the wanted one, oldest first. Lowering an opset is not possible.
 
 mod rules;

@@ -314,6 +314,16 @@ fn what_else_reads_a_raw_image_stands_in_the_way() {
 }
 
 #[test]
+fn a_layer_may_read_the_input_twice() {
+    let before = image("batch,3")
+        .op("Relu", &["x"], "addend", [])
+        .param("w", weight(1, &[3, 3]))
+        .op("Gemm", &["x", "w", "addend"], "y", [])
+        .typed("y");
+    check(&before, &[2, 3], CONTRACTS[0]);
+}
+
+#[test]
 fn a_shape_that_is_read_is_not_the_image() {
     // As exporters flatten features: the path of the shape leads past all layers.
     let before = image("batch,3,5,4")
