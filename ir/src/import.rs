@@ -197,6 +197,12 @@ impl Importer {
             let node = self
                 .graph
                 .add_vertex(place, Node::Op(Box::new(op)), outputs);
+            if let Some(attribute) = repeated_attribute(&self.graph, node) {
+                return Err(ImportError::DuplicateAttribute {
+                    attribute,
+                    node: describe(&self.graph, node),
+                });
+            }
             for (slot, name) in names
                 .iter()
                 .enumerate()
@@ -293,6 +299,13 @@ impl Importer {
         }
         Ok(())
     }
+}
+
+/// The name of an attribute that a node has more than once: readers would differ in which one counts.
+fn repeated_attribute(graph: &Graph, node: NodeId) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    let mut names = graph.op(node)?.attributes().iter().map(Attribute::name);
+    names.find(|name| !seen.insert(*name)).map(str::to_owned)
 }
 
 fn import_attribute(

@@ -3,7 +3,9 @@
 mod common;
 
 use bcosc_ir::Model;
-use bcosc_ir::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use bcosc_ir::onnx::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+};
 use common::*;
 
 #[track_caller]
@@ -64,6 +66,24 @@ fn values_defined_twice() {
         },
         "value \"w\" is defined twice, the second time by a graph input",
     );
+}
+
+#[test]
+fn attributes_given_twice() {
+    let axis = |i: i64| AttributeProto {
+        name: Some("axis".to_owned()),
+        i: Some(i),
+        ..AttributeProto::default()
+    };
+    let softmax = |attribute| NodeProto {
+        attribute,
+        ..node("Softmax", &["x"], &["y"])
+    };
+    refused(
+        with(vec![softmax(vec![axis(0), axis(1)])]),
+        "Softmax node \"y\" has more than one attribute \"axis\"",
+    );
+    assert!(Model::from_proto(model(with(vec![softmax(vec![axis(0)])]))).is_ok());
 }
 
 #[test]

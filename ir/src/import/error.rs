@@ -17,6 +17,14 @@ pub enum ImportError {
         /// The second producer.
         by: String,
     },
+    /// An attribute that a node has more than once.
+    #[error("{node} has more than one attribute \"{attribute}\"")]
+    DuplicateAttribute {
+        /// Name of the attribute.
+        attribute: String,
+        /// The node.
+        node: String,
+    },
     /// A name that nothing produces.
     #[error("{by} reads \"{value}\", which no node, input or initializer of the model defines")]
     UndefinedValue {
