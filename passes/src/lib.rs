@@ -5,10 +5,12 @@
 pub mod canonical;
 pub mod cnn;
 pub mod layer;
+pub mod linearity;
 pub mod marker;
 pub mod opset;
 mod pass;
 pub mod pipeline;
+pub mod raise;
 mod reason;
 pub mod recipe;
 mod settings;

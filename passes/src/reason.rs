@@ -24,6 +24,9 @@ pub enum Reason {
     /// A linear operator that is not converted.
     #[error("bcosc has no B-cos form of this operator")]
     NoBcosForm,
+    /// A layer that attention needs linear.
+    #[error("it makes the queries, keys or values of attention, which stay linear")]
+    Projection,
     /// A shape that the rule needs is unknown.
     #[error("the shape of {0} is not known")]
     UnknownShape(String),

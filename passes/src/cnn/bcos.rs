@@ -9,7 +9,7 @@
 //! y = bcosc.Scale <b = 2> (Conv (x, w), bcosc.PatchNorm (x))
 //! ```
 //!
-//! At B = 1 the factor is exactly 1, and nothing is emitted. Layers that see the same patches share a norm.
+//! Layers that make the queries, keys and values of attention stay linear. At B = 1 the factor is exactly 1, and nothing is emitted. Layers that see the same patches share a norm.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,7 @@ use bcosc_ir::{Graph, Model, Operand, Patch, Value};
 
 use crate::layer::{Form, Layer};
 use crate::marker::{PatchNorm, Scale, VectorNorm};
+use crate::raise::attention;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
@@ -44,6 +45,7 @@ impl Pass for Bcos {
         let b = cx.settings.b;
         // The norm of a layer that nothing uses would go while another is about to share it.
         model.graph.remove_dead();
+        let linear = attention::projections(&model.graph);
         let mut norms = BTreeMap::new();
         for node in model.graph.ops() {
             let graph = &model.graph;
@@ -63,6 +65,10 @@ impl Pass for Bcos {
                 }
                 Some(Ok(layer)) => layer,
             };
+            if linear.contains(&node) {
+                outcome.skipped(graph.label(node), Reason::Projection);
+                continue;
+            }
             if b == 1.0 {
                 continue;
             }

@@ -1,0 +1,298 @@
+//! Dynamic linearity: is an output provably a matrix that depends on x, times x, plus constants?
+//!
+//! Every value has one of three standings. What is *linear* is W(x)x plus constants, where W(x) is a
+//! product of weights and of detached factors; what is *free* depends on x in any other way, and is good
+//! for a factor. Products decide:
+//!
+//! ```text
+//! linear * constant = linear      linear * free = linear, the free operand detached
+//! linear + constant = linear      linear + free = free
+//! f(linear) = gate(x) * x, or free
+//! softmax(q k^T) v: q k^T is free, v is linear
+//! ```
+//!
+//! The detached operands are what an explanation holds fixed. Nothing here asks for an architecture's
+//! name: a squeeze-excite gate is a product with a sigmoid, a decomposed GELU a product with an error
+//! function, a B-cos layer a product with |y| / ||x||.
+
+mod rules;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bcosc_ir::{Graph, NodeId, Value};
+
+pub use rules::Rule;
+pub(crate) use rules::scalar;
+pub use verdict::{Class, Verdict};
+
+use crate::weights;
+
+/// How a value depends on the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Not at all.
+    Constant,
+    /// As W(x)x plus constants.
+    Linear,
+    /// In any way.
+    Free,
+}
+
+/// What is known of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    standing: Standing,
+    /// A smooth gate let it through, so that in a product with another linear value it is the gate.
+    gated: bool,
+}
+
+const CONSTANT: Known = Known {
+    standing: Standing::Constant,
+    gated: false,
+};
+const LINEAR: Known = Known {
+    standing: Standing::Linear,
+    gated: false,
+};
+const GATED: Known = Known {
+    standing: Standing::Linear,
+    gated: true,
+};
+const FREE: Known = Known {
+    standing: Standing::Free,
+    gated: false,
+};
+
+/// The standing of every value of a graph, and the operands that an explanation holds fixed.
+#[derive(Clone, Debug)]
+pub struct Linearity<'g> {
+    graph: &'g Graph,
+    known: BTreeMap<Value, Known>,
+    detached: BTreeSet<(NodeId, u32)>,
+}
+
+impl<'g> Linearity<'g> {
+    /// Analyses a graph whose types are known. Its floating-point inputs together are x; where there
+    /// is none, all its inputs are.
+    pub fn of(graph: &'g Graph) -> Self {
+        let inputs = graph.inputs();
+        let floats = |v: &&Value| {
+            let found = graph.value_type(**v);
+            found.is_none_or(|t| weights::is_floating(t.dtype))
+        };
+        let mut data: Vec<Value> = inputs.iter().filter(floats).copied().collect();
+        if data.is_empty() {
+            data = inputs;
+        }
+        let mut analysis = Linearity {
+            graph,
+            known: data.into_iter().map(|x| (x, LINEAR)).collect(),
+            detached: BTreeSet::new(),
+        };
+        for node in graph.ops() {
+            analysis.visit(node);
+        }
+        analysis
+    }
+
+    /// How a value depends on the input.
+    pub fn standing(&self, value: Value) -> Standing {
+        self.get(Some(value)).standing
+    }
+
+    /// Whether an operand is held fixed when explaining.
+    pub fn is_detached(&self, node: NodeId, slot: u32) -> bool {
+        self.detached.contains(&(node, slot))
+    }
+
+    fn get(&self, value: Option<Value>) -> Known {
+        let known = value.and_then(|v| self.known.get(&v));
+        known.copied().unwrap_or(CONSTANT)
+    }
+
+    fn visit(&mut self, node: NodeId) {
+        let graph = self.graph;
+        let operands = graph.inputs_of(node);
+        let captured = graph.captured_by(node);
+        let mut read = operands.iter().flatten().chain(&captured);
+        if read.all(|&v| self.standing(v) == Standing::Constant) {
+            return;
+        }
+        let found = match rules::of(graph, node) {
+            Rule::ShapeOnly => return,
+            Rule::Factor | Rule::Unknown => FREE,
+            Rule::Moves | Rule::Winner => self.first(node, &operands),
+            Rule::Gate { smooth } => self.gate(&operands, smooth),
+            Rule::Norm { added } => self.norm(node, &operands, added),
+            Rule::Sum | Rule::WinnerOfAll => self.sum(&operands),
+            Rule::Choice => self.choice(node, &operands),
+            Rule::Scaling => self.scaling(node, &operands),
+            Rule::Product => self.product(node, &operands),
+            Rule::Quotient => self.quotient(node, &operands),
+            Rule::Attention => self.attention(node, &operands),
+        };
+        for slot in 0..graph.output_count(node) {
+            // Further outputs are indices, masks and statistics; those of a split are parts alike.
+            let known = match (slot, rules::of(graph, node)) {
+                (0, _) | (_, Rule::Moves) => found,
+                _ => FREE,
+            };
+            self.known.insert(graph.output(node, slot), known);
+        }
+    }
+
+    /// Operand 0 as it is; the others are indices and sizes, and held fixed where they depend on x.
+    fn first(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        let found = self.get(operands.first().copied().flatten());
+        if found.standing != Standing::Linear {
+            // A constant that is moved as x says.
+            return FREE;
+        }
+        for slot in 1..operands.len() {
+            if self.get(operands[slot]).standing != Standing::Constant {
+                self.detached.insert((node, slot as u32));
+            }
+        }
+        found
+    }
+
+    fn gate(&mut self, operands: &[Option<Value>], smooth: bool) -> Known {
+        match self.get(operands.first().copied().flatten()).standing {
+            Standing::Linear if smooth => GATED,
+            Standing::Linear => LINEAR,
+            _ => FREE,
+        }
+    }
+
+    fn norm(&mut self, node: NodeId, operands: &[Option<Value>], added: &[u32]) -> Known {
+        if self.get(operands.first().copied().flatten()).standing != Standing::Linear {
+            return FREE;
+        }
+        for slot in 1..operands.len() as u32 {
+            if self.get(operands[slot as usize]).standing == Standing::Constant {
+                continue;
+            }
+            if added.contains(&slot) {
+                return FREE;
+            }
+            self.detached.insert((node, slot));
+        }
+        LINEAR
+    }
+
+    fn sum(&self, operands: &[Option<Value>]) -> Known {
+        let mut found = operands.iter().map(|v| self.get(*v));
+        match found.all(|known| known.standing != Standing::Free) {
+            true => LINEAR,
+            false => FREE,
+        }
+    }
+
+    fn choice(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        let branches = operands.get(1..).unwrap_or_default();
+        let constant = |v: &Option<Value>| self.get(*v).standing == Standing::Constant;
+        if branches.iter().all(constant) {
+            return FREE;
+        }
+        let found = self.sum(branches);
+        let condition = self.get(operands.first().copied().flatten());
+        if found == LINEAR && condition.standing != Standing::Constant {
+            self.detached.insert((node, 0));
+        }
+        found
+    }
+
+    fn scaling(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        let &[Some(a), Some(b)] = operands else {
+            return FREE;
+        };
+        let (left, right) = (self.get(Some(a)), self.get(Some(b)));
+        let slot = match (left.standing, right.standing) {
+            (Standing::Linear, Standing::Constant) => return left,
+            (Standing::Constant, Standing::Linear) => return right,
+            (Standing::Linear, Standing::Free) => 1,
+            (Standing::Free, Standing::Linear) => 0,
+            (Standing::Linear, Standing::Linear) => match self.gate_of_two((a, left), (b, right)) {
+                Some(slot) => slot,
+                None => return FREE,
+            },
+            _ => return FREE,
+        };
+        self.detached.insert((node, slot));
+        GATED
+    }
+
+    /// Which of two linear factors is the gate: the one that a smooth gate let through, or else the one
+    /// that is the same for many elements of the other. A square is x times |x|, whatever the side.
+    fn gate_of_two(&self, (a, left): (Value, Known), (b, right): (Value, Known)) -> Option<u32> {
+        if a == b {
+            return Some(1);
+        }
+        match (left.gated, right.gated) {
+            (true, false) => return Some(0),
+            (false, true) => return Some(1),
+            _ => {}
+        }
+        let dims = |value| self.graph.value_type(value).and_then(|t| t.shape);
+        let (a, b) = (dims(a)?, dims(b)?);
+        let ones = |dims: &[bcosc_ir::Dim]| {
+            let ones = dims.iter().filter(|d| d.known() == Some(1)).count();
+            ones as i64 - dims.len() as i64
+        };
+        match ones(&a) - ones(&b) {
+            0 => None,
+            more if more > 0 => Some(0),
+            _ => Some(1),
+        }
+    }
+
+    fn product(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        let einsum = self.graph.op(node).is_some_and(|op| op.is("Einsum"));
+        let (factors, added) = match einsum {
+            true => (operands, &[][..]),
+            false => operands.split_at(operands.len().min(2)),
+        };
+        let standings: Vec<Standing> = factors.iter().map(|v| self.get(*v).standing).collect();
+        let linear = standings.iter().filter(|s| **s == Standing::Linear).count();
+        let fixed = |v: &Option<Value>| self.get(*v).standing == Standing::Free;
+        if linear != 1 || added.iter().any(fixed) {
+            return FREE;
+        }
+        for (slot, standing) in standings.iter().enumerate() {
+            if *standing == Standing::Free {
+                self.detached.insert((node, slot as u32));
+            }
+        }
+        LINEAR
+    }
+
+    fn quotient(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        let &[Some(a), Some(b)] = operands else {
+            return FREE;
+        };
+        match (self.standing(a), self.standing(b)) {
+            (Standing::Linear, Standing::Constant) => self.get(Some(a)),
+            (Standing::Linear, _) => {
+                self.detached.insert((node, 1));
+                LINEAR
+            }
+            _ => FREE,
+        }
+    }
+
+    fn attention(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        if self.get(operands.get(2).copied().flatten()).standing != Standing::Linear {
+            return FREE;
+        }
+        for (slot, operand) in operands.iter().enumerate() {
+            if slot != 2 && self.get(*operand).standing != Standing::Constant {
+                self.detached.insert((node, slot as u32));
+            }
+        }
+        LINEAR
+    }
+}
+
+#[cfg(test)]
+mod tests;
