@@ -78,7 +78,7 @@ pub fn convert_with(
         bytes,
         mut warnings,
     } = read(source.into(), &options.input_shapes)?;
-    let recipe = plan::choose(&original, &label, options.recipe)?;
+    let recipe = plan::choose(&original, options.recipe)?;
     let passes = plan::list(recipe, &options.passes, options.settings.opset.is_some())?;
     let before = Size::of(&original, Some(bytes));
     let mut report = Report {

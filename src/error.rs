@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bcosc_ir::{ImportError, InterpreterError};
 use bcosc_onnx::{ReadError, WriteError};
 use bcosc_passes::pipeline::PipelineError;
+use bcosc_passes::raise::FormulaError;
 
 use crate::proof::Failure;
 
@@ -58,17 +59,9 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
-    /// The recipe is not there yet.
-    #[error("{model}: recipe `{recipe}` is not available yet{}; use `cnn` to treat the model as a convolutional network, or `none` to change nothing",
-        .because.as_ref().map(|b| format!(" ({b})")).unwrap_or_default())]
-    RecipeUnavailable {
-        /// The file.
-        model: String,
-        /// The recipe.
-        recipe: &'static str,
-        /// Why it was chosen, if bcosc chose it.
-        because: Option<String>,
-    },
+    /// The pattern library cannot be read: a defect of bcosc.
+    #[error("internal error: {0}")]
+    Formula(#[from] FormulaError),
     /// No pass has this name.
     #[error("there is no pass `{name}` in {place}{}", did_you_mean(.similar))]
     UnknownPass {

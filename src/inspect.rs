@@ -10,7 +10,7 @@ use bcosc_passes::{Context, Settings, pipeline, recipe};
 use serde::Serialize;
 
 use crate::convert::{Read, read};
-use crate::{Error, Metadata, Options, Recipe, Size, Source, Verify, convert, plan, support};
+use crate::{Error, Metadata, Options, Recipe, Size, Source, Verify, convert, support};
 
 /// What a model consists of.
 #[derive(Clone, Debug, Serialize)]
@@ -137,7 +137,7 @@ pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> 
         norms: norms(&canonical(&model).graph),
         converted: Metadata::read(&model, &label)?,
         recipes: [Recipe::Cnn, Recipe::Vit, Recipe::Clip]
-            .map(|recipe| prospect(&source, &model, recipe))
+            .map(|recipe| prospect(&source, recipe))
             .into(),
         model: path,
         warnings,
@@ -189,20 +189,13 @@ fn norms(graph: &Graph) -> Norms {
 }
 
 /// A conversion without proof and without output.
-fn prospect(source: &Source, model: &Model, recipe: Recipe) -> Prospect {
+fn prospect(source: &Source, recipe: Recipe) -> Prospect {
     let mut found = Prospect {
         recipe: recipe.name(),
         problem: None,
         passes: Vec::new(),
         nodes: None,
     };
-    if let Err(error) = plan::choose(model, "", recipe) {
-        found.problem = Some(match error {
-            Error::RecipeUnavailable { .. } => "not available yet".to_owned(),
-            other => other.to_string(),
-        });
-        return found;
-    }
     let mut options = Options {
         recipe,
         ..Options::default()

@@ -1,6 +1,7 @@
 //! Which passes run, and in which order.
 
-use bcosc_ir::{Graph, Model, NodeId};
+use bcosc_ir::{Graph, Model};
+use bcosc_passes::raise::{Composite, Kind, Raised, attention_pool};
 use bcosc_passes::{InputContract, Pass, pipeline, recipe};
 
 use crate::{Error, Recipe, Selection};
@@ -17,7 +18,8 @@ const DOUBLE: &str = "double-input";
 /// Every pass of every recipe, in order of first use.
 pub fn all_passes() -> Vec<&'static dyn Pass> {
     let mut all: Passes = Vec::new();
-    for pass in recipe::CANONICAL.iter().chain(recipe::CNN) {
+    let recipes = [recipe::CANONICAL, recipe::CNN, recipe::VIT, recipe::CLIP];
+    for pass in recipes.into_iter().flatten() {
         if all.iter().all(|known| known.name() != pass.name()) {
             all.push(*pass);
         }
@@ -26,40 +28,55 @@ pub fn all_passes() -> Vec<&'static dyn Pass> {
 }
 
 /// The recipe that fits the model, where the caller leaves it open.
-pub(crate) fn choose(model: &Model, label: &str, wanted: Recipe) -> Result<Recipe, Error> {
-    let unavailable = |recipe: Recipe, because| Error::RecipeUnavailable {
-        model: label.to_owned(),
-        recipe: recipe.name(),
-        because,
-    };
-    match wanted {
-        Recipe::Auto => match attention(&model.graph) {
-            Some(node) => {
-                let because = format!("node \"{}\" is attention", model.graph.label(node));
-                Err(unavailable(Recipe::Vit, Some(because)))
-            }
-            None => Ok(Recipe::Cnn),
+///
+/// What decides is structure: an attention pool makes it `clip`, and so does an output that is called an
+/// embedding; attention, or norms of whole vectors, make it `vit`.
+pub(crate) fn choose(model: &Model, wanted: Recipe) -> Result<Recipe, Error> {
+    if wanted != Recipe::Auto {
+        return Ok(wanted);
+    }
+    let graph = &model.graph;
+    let raised = Raised::of(graph)?;
+    let tokens =
+        |c: &Composite| matches!(c.kind, Kind::Attention | Kind::LayerNorm | Kind::RmsNorm);
+    Ok(
+        if !attention_pool::all(graph).is_empty() || is_embedding(graph) {
+            Recipe::Clip
+        } else if raised.composites.iter().any(tokens) {
+            Recipe::Vit
+        } else {
+            Recipe::Cnn
         },
-        Recipe::Vit | Recipe::Clip => Err(unavailable(wanted, None)),
-        Recipe::Cnn | Recipe::None => Ok(wanted),
+    )
+}
+
+/// Whether the first output goes by the name of an embedding.
+fn is_embedding(graph: &Graph) -> bool {
+    let first = graph.outputs().first();
+    let name = first.map(|output| graph.value_name(output.value).to_lowercase());
+    name.is_some_and(|name| name.contains("embed"))
+}
+
+/// The passes of a recipe after the canonical form.
+fn of_recipe(recipe: Recipe) -> &'static [&'static dyn Pass] {
+    match recipe {
+        Recipe::Cnn => recipe::CNN,
+        Recipe::Vit => recipe::VIT,
+        Recipe::Clip => recipe::CLIP,
+        Recipe::Auto | Recipe::None => &[],
     }
 }
 
 /// The passes that run. `raises` tells whether the opset is to be raised, which is all that recipe
 /// `none` does, if anything.
 pub(crate) fn list(recipe: Recipe, selection: &Selection, raises: bool) -> Result<Passes, Error> {
-    let of_recipe: Passes = match recipe {
-        Recipe::Cnn => recipe::CANONICAL
-            .iter()
-            .chain(recipe::CNN)
-            .copied()
-            .collect(),
-        _ if raises => recipe::CANONICAL
+    let of_recipe: Passes = match of_recipe(recipe) {
+        [] => recipe::CANONICAL
             .iter()
             .copied()
-            .filter(|pass| pass.name() == RAISE)
+            .filter(|pass| raises && pass.name() == RAISE)
             .collect(),
-        _ => Vec::new(),
+        passes => recipe::CANONICAL.iter().chain(passes).copied().collect(),
     };
     let place = format!("recipe `{}`", recipe.name());
     let mut passes = match &selection.only {
@@ -123,40 +140,4 @@ fn similar(passes: &[&'static dyn Pass], name: &str) -> Option<&'static str> {
         .map(|pass| pass.name())
         .max_by_key(|known| score(known))?;
     (2 * score(best) >= wanted.len().max(1)).then_some(best)
-}
-
-/// Operators that leave attention weights what they are.
-const PASSING: [&str; 8] = [
-    "Dropout",
-    "Identity",
-    "Reshape",
-    "Transpose",
-    "Cast",
-    "Squeeze",
-    "Unsqueeze",
-    "Expand",
-];
-
-/// A node that applies attention: an attention operator, or a product with a softmax.
-fn attention(graph: &Graph) -> Option<NodeId> {
-    graph.ops().into_iter().find(|&id| {
-        let Some(op) = graph.op(id) else { return false };
-        match op.op_type() {
-            "Attention" | "MultiHeadAttention" => true,
-            "MatMul" => (0..2).any(|slot| comes_from_softmax(graph, id, slot)),
-            _ => false,
-        }
-    })
-}
-
-fn comes_from_softmax(graph: &Graph, node: NodeId, slot: u32) -> bool {
-    let mut value = graph.input(node, slot);
-    while let Some((id, op)) = value.and_then(|v| graph.producer(v)) {
-        match op.op_type() {
-            "Softmax" => return true,
-            passing if PASSING.contains(&passing) => value = graph.input(id, 0),
-            _ => return false,
-        }
-    }
-    false
 }

@@ -96,6 +96,7 @@ impl Task<'_> {
             b: 1.0,
             keep_biases: true,
             keep_max_pool: true,
+            attention_unpool: false,
             logit_bias: LogitBias::None,
             ..self.settings.clone()
         };

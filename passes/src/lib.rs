@@ -3,6 +3,7 @@
 //! A [`Pass`] is one rewrite; a recipe ([`recipe::CNN`]) is an ordered list of them.
 
 pub mod canonical;
+pub mod clip;
 pub mod cnn;
 pub mod layer;
 pub mod linearity;
@@ -16,6 +17,7 @@ pub mod recipe;
 mod settings;
 #[cfg(test)]
 mod testing;
+pub mod vit;
 pub mod weights;
 
 pub use pass::{Change, Context, Effect, Outcome, Pass, PassError, Skip};

@@ -5,6 +5,7 @@ use bcosc_ir::{
 };
 use serde::Serialize;
 
+use crate::raise::FormulaError;
 use crate::{Reason, Settings};
 
 /// Whether a pass keeps the function that the network computes.
@@ -143,6 +144,9 @@ pub enum PassError {
     /// A rule made a patch that does not fit: a defect of bcosc.
     #[error("internal error: {0}")]
     Patch(#[from] PatchError),
+    /// The pattern library cannot be read: a defect of bcosc.
+    #[error("internal error: {0}")]
+    Formula(#[from] FormulaError),
     /// Running or analysing the graph failed.
     #[error(transparent)]
     Interpreter(#[from] InterpreterError),

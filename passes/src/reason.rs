@@ -24,6 +24,12 @@ pub enum Reason {
     /// A linear operator that is not converted.
     #[error("bcosc has no B-cos form of this operator")]
     NoBcosForm,
+    /// Something to unpool is asked for, and there is nothing.
+    #[error("the model has no attention pool that could be unpooled; leave --attention-unpool out")]
+    NoAttentionPool,
+    /// The layer behind an attention pool.
+    #[error("it is the output projection of an attention pool; --bcos-projection converts it")]
+    OutputProjection,
     /// A layer that attention needs linear.
     #[error("it makes the queries, keys or values of attention, which stay linear")]
     Projection,

@@ -2,8 +2,10 @@
 
 use crate::Pass;
 use crate::canonical;
+use crate::clip;
 use crate::cnn::*;
 use crate::opset::RaiseOpset;
+use crate::vit;
 
 /// What every recipe starts with: the canonical form.
 pub static CANONICAL: &[&dyn Pass] = &[
@@ -18,7 +20,7 @@ pub static CANONICAL: &[&dyn Pass] = &[
     &canonical::RemoveDead,
 ];
 
-/// Classic convolutional networks, after the canonical form.
+/// Convolutional networks, after the canonical form.
 pub static CNN: &[&dyn Pass] = &[
     // Norms: statistics into biases, folded ones restored while every convolution still has its bias.
     &uncentre_norms::UncentreNorms,
@@ -44,5 +46,58 @@ pub static CNN: &[&dyn Pass] = &[
     &deploy::accumulate::AccumulateEnergies,
     &deploy::lower::LowerDeploy,
     // Plain operators for all that is left.
+    &lower::Lower,
+];
+
+/// Networks with attention, mixers and modern convolutional networks, after the canonical form: as
+/// [`CNN`], and every token gets its own say.
+pub static VIT: &[&dyn Pass] = &[
+    &uncentre_norms::UncentreNorms,
+    &restore_norms::RestoreNorms,
+    // Structure at both ends; a head that a norm separates from the mean departs.
+    &reorder_head::ReorderHead,
+    &vit::reorder_head::ReorderTokenHead,
+    &vit::reorder_head::ReorderHeadAndNorm,
+    &double_input::DoubleInput,
+    &average_pool::AveragePools,
+    &remove_biases::RemoveBiases,
+    // Projections of attention stay linear.
+    &calibrate_norms::CalibrateNorms,
+    &bcos::Bcos,
+    &remeasure_norms::RemeasureNorms,
+    &logit_bias::AddLogitBias,
+    &deploy::fold_norms::FoldNormScales,
+    &deploy::fold_doubling::FoldDoubling,
+    &deploy::square_relu::SquareAfterRelu,
+    &deploy::narrow::NarrowScales,
+    &deploy::merge::MergeWeights,
+    &deploy::signed_square::SignedSquares,
+    &deploy::accumulate::AccumulateEnergies,
+    &deploy::lower::LowerDeploy,
+    &lower::Lower,
+];
+
+/// Image towers of CLIP, after the canonical form: as [`VIT`], with attention pools, and without a logit
+/// bias, since embeddings are no logits.
+pub static CLIP: &[&dyn Pass] = &[
+    &uncentre_norms::UncentreNorms,
+    &restore_norms::RestoreNorms,
+    &double_input::DoubleInput,
+    &average_pool::AveragePools,
+    // The pool at the end loses what it adds, or lets every position through.
+    &clip::drop_positions::DropPoolPositions,
+    &clip::unpool::UnpoolAttention,
+    &remove_biases::RemoveBiases,
+    &calibrate_norms::CalibrateNorms,
+    &bcos::Bcos,
+    &remeasure_norms::RemeasureNorms,
+    &deploy::fold_norms::FoldNormScales,
+    &deploy::fold_doubling::FoldDoubling,
+    &deploy::square_relu::SquareAfterRelu,
+    &deploy::narrow::NarrowScales,
+    &deploy::merge::MergeWeights,
+    &deploy::signed_square::SignedSquares,
+    &deploy::accumulate::AccumulateEnergies,
+    &deploy::lower::LowerDeploy,
     &lower::Lower,
 ];

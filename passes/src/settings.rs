@@ -52,6 +52,12 @@ pub struct Settings {
     pub keep_biases: bool,
     /// Leave max pooling in.
     pub keep_max_pool: bool,
+    /// Leave the head behind the mean over positions.
+    pub keep_head: bool,
+    /// Let attention pools put out every position.
+    pub attention_unpool: bool,
+    /// Make the layer behind an attention pool a B-cos layer.
+    pub bcos_projection: bool,
     /// What is added to the logits.
     pub logit_bias: LogitBias,
     /// Rewrite for fast inference.
@@ -71,6 +77,9 @@ impl Default for Settings {
             absorb_normalization: false,
             keep_biases: false,
             keep_max_pool: false,
+            keep_head: false,
+            attention_unpool: false,
+            bcos_projection: false,
             logit_bias: LogitBias::Prior,
             deploy: false,
             opset: None,

@@ -90,6 +90,15 @@ pub struct ConvertArgs {
     /// Leave max pooling in instead of averaging
     #[arg(long, help_heading = "Conversion")]
     pub keep_max_pool: bool,
+    /// Leave the head behind the mean over positions
+    #[arg(long, help_heading = "Conversion")]
+    pub keep_head: bool,
+    /// Put out a unit vector for every position, where an attention pool puts out one for the image
+    #[arg(long, help_heading = "Conversion")]
+    pub attention_unpool: bool,
+    /// Make the layer behind an attention pool a B-cos layer too
+    #[arg(long, help_heading = "Conversion")]
+    pub bcos_projection: bool,
     /// What is added to every class logit: `auto` is -ln(K-1) for K classes
     #[arg(long, value_name = "auto|none|NUMBER", default_value = "auto", value_parser = logit_bias,
         allow_hyphen_values = true, help_heading = "Conversion")]
@@ -345,6 +354,9 @@ impl ConvertArgs {
                 absorb_normalization: self.absorb_normalization,
                 keep_biases: self.keep_biases,
                 keep_max_pool: self.keep_max_pool,
+                keep_head: self.keep_head,
+                attention_unpool: self.attention_unpool,
+                bcos_projection: self.bcos_projection,
                 logit_bias: self.logit_bias.0,
                 deploy: self.deploy,
                 opset: self.opset,

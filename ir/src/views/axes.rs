@@ -54,6 +54,12 @@ pub fn reduce(patch: &mut Patch, opset: i64, kind: AxesOp, x: Operand, axes: &[i
     kind.emit(patch, opset, x, axes, op)
 }
 
+/// Adds a reduction that takes the reduced dimensions away.
+pub fn reduce_to(patch: &mut Patch, opset: i64, kind: AxesOp, x: Operand, axes: &[i64]) -> Operand {
+    let op = Op::new("", kind.name()).with_int("keepdims", 0);
+    kind.emit(patch, opset, x, axes, op)
+}
+
 /// Adds an `Unsqueeze`.
 pub fn unsqueeze(patch: &mut Patch, opset: i64, x: Operand, axes: &[i64]) -> Operand {
     let kind = AxesOp::Unsqueeze;
@@ -67,7 +73,7 @@ pub fn squeeze(patch: &mut Patch, opset: i64, x: Operand, axes: &[i64]) -> Opera
 }
 
 /// The axes of a node, from its attribute or from a constant second input.
-pub(crate) fn axes_of(graph: &Graph, node: NodeId) -> Option<Vec<i64>> {
+pub fn axes_of(graph: &Graph, node: NodeId) -> Option<Vec<i64>> {
     if let Some(axes) = graph.op(node)?.ints("axes") {
         return Some(axes.to_vec());
     }

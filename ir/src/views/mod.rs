@@ -8,7 +8,7 @@ mod gemm;
 mod norm;
 mod pool;
 
-pub use axes::{AxesOp, reduce, squeeze, unsqueeze};
+pub use axes::{AxesOp, axes_of, reduce, reduce_to, squeeze, unsqueeze};
 pub use conv::{Conv, Padding, Window};
 pub use gemm::{Gemm, MatMul};
 pub use norm::BatchNorm;

@@ -11,17 +11,20 @@
 //!
 //! Layers that make the queries, keys and values of attention stay linear. At B = 1 the factor is exactly 1, and nothing is emitted. Layers that see the same patches share a norm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bcosc_ir::{Graph, Model, Operand, Patch, Value};
+use bcosc_ir::{Graph, Model, NodeId, Operand, Patch, Value};
 
 use crate::layer::{Form, Layer};
 use crate::marker::{PatchNorm, Scale, VectorNorm};
-use crate::raise::attention;
+use crate::raise::{attention, attention_pool};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
 pub struct Bcos;
+
+/// Key of the node metadata that marks a layer as one that stays linear.
+pub const LINEAR: &str = "bcosc.linear";
 
 impl Pass for Bcos {
     fn name(&self) -> &'static str {
@@ -46,6 +49,8 @@ impl Pass for Bcos {
         // The norm of a layer that nothing uses would go while another is about to share it.
         model.graph.remove_dead();
         let linear = attention::projections(&model.graph);
+        let pools = attention_pool::all(&model.graph);
+        let behind_pools: BTreeSet<NodeId> = pools.iter().map(|p| p.projection.node).collect();
         let mut norms = BTreeMap::new();
         for node in model.graph.ops() {
             let graph = &model.graph;
@@ -65,7 +70,14 @@ impl Pass for Bcos {
                 }
                 Some(Ok(layer)) => layer,
             };
-            if linear.contains(&node) {
+            if behind_pools.contains(&node) && !cx.settings.bcos_projection {
+                outcome.skipped(graph.label(node), Reason::OutputProjection);
+                continue;
+            }
+            let marked = graph
+                .op(node)
+                .is_some_and(|op| op.metadata(LINEAR).is_some());
+            if marked || linear.contains(&node) {
                 outcome.skipped(graph.label(node), Reason::Projection);
                 continue;
             }

@@ -16,5 +16,5 @@ pub mod restore_norms;
 #[cfg(test)]
 mod robustness;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod uncentre_norms;

@@ -7,12 +7,15 @@
 //! y = BatchNormalization (x, gamma, beta, 0, var) y = BatchNormalization (x, gamma, 0, 0, var)
 //! ```
 //!
+//! So do the shifts of decomposed norms, behind the scale or without one.
+//!
 //! Departing. Batch norms must be uncentred first, since their mean is a bias too.
 
 use bcosc_ir::{Graph, Model, NodeId, Patch, Value};
 
 use super::restore_norms::NORMS;
 use crate::layer::{Form, Layer, Units, added_bias};
+use crate::raise::{Kind, Raised};
 use crate::weights::{self, WeightError};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
@@ -43,6 +46,18 @@ impl Pass for RemoveBiases {
     fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let mut outcome = Outcome::default();
         let opset = model.opset("").unwrap_or(0);
+        let shifts = shifts(&model.graph)?;
+        for (node, norm) in shifts {
+            let graph = &model.graph;
+            if cx.settings.keep_biases {
+                outcome.skipped(graph.label(node), Reason::Kept("--keep-biases"));
+                continue;
+            }
+            let mut patch = Patch::at(node);
+            patch.replace(Value { node, slot: 0 }, norm);
+            outcome.changed(graph.label(node), "bias of a decomposed norm removed");
+            model.graph.apply(patch)?;
+        }
         for node in model.graph.ops() {
             if !model.graph.contains(node) {
                 continue;
@@ -61,6 +76,35 @@ impl Pass for RemoveBiases {
         }
         Ok(outcome)
     }
+}
+
+/// The sums that shift what a decomposed norm puts out, and what they shift.
+fn shifts(graph: &Graph) -> Result<Vec<(NodeId, Value)>, PassError> {
+    let raised = Raised::of(graph)?;
+    let decomposed = raised.norms().filter(|norm| norm.nodes.len() > 1);
+    let shifts = decomposed.filter_map(|norm| {
+        let scaled = scaled(graph, norm.out);
+        let rank = graph.value_type(scaled)?.rank()?;
+        let behind = match norm.kind {
+            Kind::GroupNorm => rank.checked_sub(2)?,
+            _ => 0,
+        };
+        let shape = graph.value_type(scaled)?.shape?;
+        let count = shape.get(rank - 1 - behind)?.known()?;
+        let (add, _) = added_bias(graph, scaled, Units { behind, count })?;
+        Some((add, scaled))
+    });
+    Ok(shifts.collect())
+}
+
+/// A norm's output after its scale, where a node of its own multiplies by it.
+fn scaled(graph: &Graph, norm: Value) -> Value {
+    let scale = graph.sole_consumer(norm).filter(|&(node, slot)| {
+        let is_scale = graph.op(node).is_some_and(|op| op.is("Mul"));
+        let factor = graph.input(node, 1 - slot);
+        is_scale && factor.is_some_and(|v| weights::constant_type(graph, v).is_some())
+    });
+    scale.map_or(norm, |(node, _)| graph.output(node, 0))
 }
 
 /// `None` where the node has no bias.

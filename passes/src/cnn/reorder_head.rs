@@ -40,11 +40,14 @@ impl Pass for ReorderHead {
         "no linear layer follows a global pool directly"
     }
 
-    fn run(&self, model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
+    fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let mut outcome = Outcome::default();
         for layer in Layer::all(&model.graph) {
             let graph = &model.graph;
             match reorder(graph, &layer) {
+                Ok(Some(_)) if cx.settings.keep_head => {
+                    outcome.skipped(graph.label(layer.node), Reason::Kept("--keep-head"));
+                }
                 Ok(Some(patch)) => {
                     outcome.changed(graph.label(layer.node), "head before pooling");
                     model.graph.apply(patch)?;

@@ -1,1 +1,175 @@
+use bcosc_ir::{Attribute, Model, ModelBuilder};
 
+use super::*;
+use crate::cnn::testing::{Layers, image};
+use crate::testing::{infer, model};
+
+fn verdict(builder: ModelBuilder) -> Verdict {
+    let mut model = model(builder);
+    infer(&mut model);
+    Linearity::of(&model.graph).verdicts().remove(0)
+}
+
+fn classes(model: &Model) -> Vec<(String, Class)> {
+    let graph = &model.graph;
+    let classes = Linearity::of(graph).classes().into_iter();
+    classes
+        .map(|(id, class)| (graph.value_name(graph.output(id, 0)).to_owned(), class))
+        .collect()
+}
+
+fn assert_linear(builder: ModelBuilder) {
+    let found = verdict(builder);
+    assert!(found.is_complete(), "{found:?}");
+}
+
+fn assert_broken_by(builder: ModelBuilder, node: &str) {
+    let found = verdict(builder);
+    assert!(!found.dynamic_linear);
+    assert_eq!(found.broken_by, [node]);
+}
+
+#[test]
+fn convolutions_gates_and_pools_are_dynamic_linear() {
+    assert_linear(
+        image("batch,2,6,6")
+            .conv("x", "a", &[3, 2, 3, 3], vec![])
+            .op("Relu", &["a"], "b", [])
+            .op("GlobalAveragePool", &["b"], "c", [])
+            .op("Flatten", &["c"], "d", [])
+            .matmul("d", "y", &[3, 4])
+            .output("y"),
+    );
+}
+
+#[test]
+fn one_unmarked_operator_in_place_of_a_gate_breaks_it() {
+    let with = |activation: &str| {
+        image("batch,2,6,6")
+            .conv("x", "a", &[3, 2, 3, 3], vec![])
+            .op(activation, &["a"], "b", [])
+            .conv("b", "y", &[3, 3, 1, 1], vec![])
+            .output("y")
+    };
+    for gate in ["Relu", "HardSwish", "LeakyRelu", "Identity"] {
+        assert_linear(with(gate));
+    }
+    for other in ["Sigmoid", "Exp", "Tanh", "Abs"] {
+        assert_broken_by(with(other), "b");
+    }
+}
+
+#[test]
+fn constants_are_named_with_the_node_that_adds_them() {
+    let found = verdict(
+        image("batch,2,6,6")
+            .biased_conv("x", "a", &[3, 2, 3, 3], vec![])
+            .norm("a", "b", 3)
+            .output("b"),
+    );
+    assert!(found.dynamic_linear && !found.is_complete());
+    let constants: Vec<&str> = found
+        .constants
+        .iter()
+        .map(|c| c.constant.as_str())
+        .collect();
+    assert_eq!(constants, ["a.b", "b.beta", "b.mean"]);
+    assert_eq!(found.constants[0].node, "a");
+}
+
+#[test]
+fn a_decomposed_gelu_is_a_gate() {
+    let number = |x: f32| bcosc_ir::Tensor::f32s(&[], vec![x]);
+    let builder = image("batch,4")
+        .matmul("x", "a", &[4, 4])
+        .param("root", number(std::f32::consts::SQRT_2))
+        .op("Div", &["a", "root"], "tilted", [])
+        .op("Erf", &["tilted"], "erf", [])
+        .param("one", number(1.0))
+        .op("Add", &["erf", "one"], "twice", [])
+        .op("Mul", &["a", "twice"], "z", [])
+        .param("half", number(0.5))
+        .op("Mul", &["z", "half"], "y", [])
+        .output("y");
+    let mut built = model(builder);
+    infer(&mut built);
+    let found = classes(&built);
+    let class = |name: &str| found.iter().find(|(n, _)| n == name).map(|(_, c)| *c);
+    assert_eq!(class("z"), Some(Class::Gate));
+    assert_eq!(class("erf"), Some(Class::Factor));
+    assert_eq!(class("y"), Some(Class::Linear));
+    assert!(Linearity::of(&built.graph).verdicts()[0].is_complete());
+}
+
+#[test]
+fn attention_weights_are_held_fixed_and_values_are_not() {
+    let builder = image("batch,5,4")
+        .matmul("x", "q", &[4, 4])
+        .matmul("x", "k", &[4, 4])
+        .matmul("x", "v", &[4, 4])
+        .op(
+            "Transpose",
+            &["k"],
+            "kt",
+            [Attribute::ints("perm", &[0, 2, 1])],
+        )
+        .op("MatMul", &["q", "kt"], "scores", [])
+        .op(
+            "Softmax",
+            &["scores"],
+            "weights",
+            [Attribute::int("axis", -1)],
+        )
+        .op("MatMul", &["weights", "v"], "y", [])
+        .output("y");
+    let mut built = model(builder);
+    infer(&mut built);
+    let found = classes(&built);
+    let class = |name: &str| found.iter().find(|(n, _)| n == name).map(|(_, c)| *c);
+    assert_eq!(class("y"), Some(Class::Attention));
+    assert_eq!(class("v"), Some(Class::Linear));
+    assert_eq!(class("q"), Some(Class::Factor));
+    assert!(Linearity::of(&built.graph).verdicts()[0].is_complete());
+}
+
+#[test]
+fn a_product_of_two_linear_values_is_linear_in_neither() {
+    let gated = |activation: &str| {
+        image("batch,4")
+            .matmul("x", "a", &[4, 4])
+            .matmul("x", "b", &[4, 4])
+            .op(activation, &["b"], "c", [])
+            .op("Mul", &["a", "c"], "y", [])
+            .output("y")
+    };
+    assert_linear(gated("HardSwish"));
+    assert_linear(gated("Sigmoid"));
+    assert_broken_by(gated("Neg"), "y");
+}
+
+#[test]
+fn a_b_cos_layer_in_standard_operators_is_dynamic_linear() {
+    use crate::cnn::bcos::Bcos;
+    use crate::cnn::lower::Lower;
+    use crate::cnn::testing::{after, exponent};
+    let before = image("batch,4,6,6")
+        .conv("x", "y", &[6, 4, 3, 3], vec![])
+        .typed("y");
+    for b in [2.0, 1.5] {
+        let mut lowered = after(&[&Bcos as &dyn crate::Pass, &Lower], &before, &exponent(b));
+        infer(&mut lowered);
+        assert!(Linearity::of(&lowered.graph).verdicts()[0].is_complete());
+    }
+}
+
+#[test]
+fn what_is_computed_from_sizes_is_a_constant() {
+    let found = verdict(
+        image("batch,4")
+            .op("Shape", &["x"], "shape", [])
+            .op("ConstantOfShape", &["shape"], "y", [])
+            .output("y"),
+    );
+    assert!(!found.dynamic_linear);
+    assert_eq!(found.broken_by, ["y"]);
+}

@@ -3,3 +3,225 @@
 //! Nothing is rewritten: passes get one view of each, and the file keeps the form that it came in.
 
 pub mod attention;
+pub mod attention_pool;
+mod formula;
+mod library;
+mod pattern;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bcosc_ir::{Graph, NodeId, Value};
+
+pub use formula::FormulaError;
+pub use library::Kind;
+use library::{Library, OPERATORS};
+
+use crate::layer::Layer;
+use crate::weights;
+
+/// A composite operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Composite {
+    /// What it is.
+    pub kind: Kind,
+    /// What it works on.
+    pub x: Value,
+    /// What it computes.
+    pub out: Value,
+    /// The operators that it is made of.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+/// An operator that only occurs in composites, in none that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unrecognised {
+    /// The operator.
+    pub node: NodeId,
+    /// The composite that comes closest, and the node that it cannot have.
+    pub nearest: Option<(Kind, NodeId)>,
+}
+
+/// What was recognised in a graph.
+#[derive(Clone, Debug, Default)]
+pub struct Raised {
+    /// Composites, in the order of the operators they end in.
+    pub composites: Vec<Composite>,
+    /// What is left over.
+    pub unrecognised: Vec<Unrecognised>,
+}
+
+/// Operators that seldom stand for themselves.
+const TELLTALE: &[&str] = &[
+    "Erf",
+    "Exp",
+    "HardSigmoid",
+    "ReduceL2",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Sqrt",
+    "Tanh",
+];
+
+impl Raised {
+    /// Recognises composites. One that is part of a larger one is not listed.
+    ///
+    /// # Errors
+    /// A formula of the library cannot be read: a defect of bcosc.
+    pub fn of(graph: &Graph) -> Result<Self, FormulaError> {
+        let library = Library::standard()?;
+        let mut found = Vec::new();
+        let mut nearest: BTreeMap<NodeId, (Kind, NodeId)> = BTreeMap::new();
+        for node in graph.ops() {
+            if let Some(composite) = of_operator(graph, node) {
+                found.push(composite);
+                continue;
+            }
+            let Some(op) = graph.op(node).filter(|op| op.domain().is_empty()) else {
+                continue;
+            };
+            let out = graph.output(node, 0);
+            for entry in library.ending_in(op.op_type()) {
+                match pattern::find(graph, &entry.pattern, out) {
+                    Ok(found_here) if is_sound(graph, entry.kind, &found_here.values, out) => {
+                        if let Some(x) = found_here.values.get("x") {
+                            found.push(Composite {
+                                kind: entry.kind,
+                                x: *x,
+                                out,
+                                nodes: found_here.nodes.into_iter().collect(),
+                            });
+                        }
+                        break;
+                    }
+                    Ok(_) => {}
+                    Err(stopped) => {
+                        nearest.entry(node).or_insert((entry.kind, stopped));
+                    }
+                }
+            }
+        }
+        for attention in attention::all(graph) {
+            found.push(Composite {
+                kind: Kind::Attention,
+                x: attention.values,
+                out: graph.output(attention.node, 0),
+                nodes: BTreeSet::from([attention.softmax, attention.node]),
+            });
+        }
+        let composites = largest(found);
+        let covered: BTreeSet<NodeId> = composites.iter().flat_map(|c| &c.nodes).copied().collect();
+        let unrecognised = left_over(graph, &covered, &nearest);
+        Ok(Raised {
+            composites,
+            unrecognised,
+        })
+    }
+
+    /// Norms, in the order of the graph.
+    pub fn norms(&self) -> impl Iterator<Item = &Composite> {
+        self.composites.iter().filter(|c| c.kind.is_norm())
+    }
+}
+
+fn of_operator(graph: &Graph, node: NodeId) -> Option<Composite> {
+    let op = graph.op(node).filter(|op| op.domain().is_empty())?;
+    let (_, kind) = OPERATORS.iter().find(|(name, _)| op.is(name))?;
+    // The operator may be the core of a group norm, and attention is found with its projections.
+    let is_own = *kind != Kind::Attention;
+    Some(Composite {
+        kind: *kind,
+        x: graph.input(node, 0)?,
+        out: graph.output(node, 0),
+        nodes: BTreeSet::from([node]),
+    })
+    .filter(|_| is_own)
+}
+
+/// What a formula cannot say.
+fn is_sound(graph: &Graph, kind: Kind, values: &BTreeMap<String, Value>, out: Value) -> bool {
+    let Some(&x) = values.get("x") else {
+        return false;
+    };
+    match kind {
+        // A factor for each channel of what a layer puts out, not a number.
+        Kind::LayerScale => values.get("$scale").is_some_and(|scale| {
+            let found = weights::constant_type(graph, *scale).and_then(|t| t.known_shape());
+            found.is_some_and(|dims| dims.iter().product::<u64>() > 1)
+        }),
+        Kind::SigmoidGate => graph.constant(x).is_none(),
+        Kind::GroupNorm => graph
+            .value_type(x)
+            .zip(graph.value_type(out))
+            .is_none_or(|(x, out)| x.rank() == out.rank()),
+        _ => true,
+    }
+}
+
+/// Composites that are not part of another one, in the order of the operators they end in.
+fn largest(mut found: Vec<Composite>) -> Vec<Composite> {
+    found.sort_by_key(|c| (std::cmp::Reverse(c.nodes.len()), c.out));
+    let mut taken: BTreeSet<NodeId> = BTreeSet::new();
+    let mut kept: Vec<Composite> = Vec::new();
+    for composite in found {
+        if composite.nodes.is_disjoint(&taken) {
+            taken.extend(&composite.nodes);
+            kept.push(composite);
+        }
+    }
+    kept.sort_by_key(|c| c.out);
+    kept
+}
+
+fn left_over(
+    graph: &Graph,
+    covered: &BTreeSet<NodeId>,
+    nearest: &BTreeMap<NodeId, (Kind, NodeId)>,
+) -> Vec<Unrecognised> {
+    let telltale = |id: &NodeId| {
+        let op = graph.op(*id).filter(|op| op.domain().is_empty());
+        op.is_some_and(|op| TELLTALE.contains(&op.op_type())) && !covered.contains(id)
+    };
+    let ends = |id: NodeId| {
+        let outputs = graph.outputs().iter();
+        outputs.map(|o| o.value.node).any(|node| node == id)
+    };
+    let ops = graph
+        .ops()
+        .into_iter()
+        .filter(telltale)
+        .filter(|id| !ends(*id));
+    let unread = ops.map(|node| Unrecognised {
+        node,
+        nearest: closest(graph, node, nearest),
+    });
+    unread.collect()
+}
+
+/// The formula that was tried at an operator that reads the node, directly or soon.
+fn closest(
+    graph: &Graph,
+    node: NodeId,
+    nearest: &BTreeMap<NodeId, (Kind, NodeId)>,
+) -> Option<(Kind, NodeId)> {
+    let mut open = vec![graph.output(node, 0)];
+    for _ in 0..4 {
+        let mut next = Vec::new();
+        for value in open {
+            for consumer in crate::layer::data_consumers(graph, value) {
+                if matches!(Layer::of(graph, consumer), Some(Ok(_))) {
+                    continue;
+                }
+                if let Some(found) = nearest.get(&consumer) {
+                    return Some(*found);
+                }
+                next.push(graph.output(consumer, 0));
+            }
+        }
+        open = next;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;
