@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use bcosc_engine::Tract;
 use bcosc_ir::Model;
 use bcosc_onnx::{ModelFile, WriteOptions, Written};
+use bcosc_passes::linearity::{Linearity, Verdict};
+use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, Settings, pipeline};
 use bytes::Bytes;
 
@@ -92,6 +94,7 @@ pub fn convert_with(
         after: before,
         passes: Vec::new(),
         warnings: Vec::new(),
+        linearity: Vec::new(),
         proof: None,
     };
     report.after.bytes = None;
@@ -139,6 +142,7 @@ pub fn convert_with(
     }
     report.after = Size::of(&model, None);
     report.opset = model.opset("");
+    report.linearity = verdicts(&model, &context, &label)?;
     if options.verification.when != Verify::Off {
         watch(Event::Stage(Stage::Proof));
         let few = calibration.as_ref().map(calibrate::few);
@@ -158,6 +162,19 @@ pub fn convert_with(
     }
     report.warnings = warnings;
     Ok(Converted { model, report })
+}
+
+/// Whether each output is dynamic linear. The types that the analysis needs are not left in the model.
+fn verdicts(model: &Model, context: &Context<'_>, label: &str) -> Result<Vec<Verdict>, Error> {
+    let mut typed = model.clone();
+    context.infer(&mut typed).map_err(|error| Error::Pass {
+        model: label.to_owned(),
+        source: Box::new(PipelineError {
+            pass: "linearity",
+            source: Box::new(error),
+        }),
+    })?;
+    Ok(Linearity::of(&typed.graph).verdicts())
 }
 
 /// A model as it was read.

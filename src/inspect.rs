@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use bcosc_engine::Tract;
 use bcosc_ir::views::BatchNorm;
-use bcosc_ir::{Graph, Model, Use};
+use bcosc_ir::{Graph, Model, Op, Use};
+use bcosc_passes::linearity::{Linearity, Verdict};
+use bcosc_passes::raise::{Kind, Raised};
 use bcosc_passes::{Context, Settings, pipeline, recipe};
 use serde::Serialize;
 
@@ -35,6 +37,12 @@ pub struct Inspection {
     pub functions: usize,
     /// Where the norms are.
     pub norms: Norms,
+    /// Composite operations, in whatever operators they are written.
+    pub composites: Vec<Composites>,
+    /// Operators that are seldom used but in composites, and are in none that is known.
+    pub unrecognised: Vec<Unrecognised>,
+    /// For each output, whether it is dynamic linear as it stands.
+    pub linearity: Vec<Verdict>,
     /// What bcosc noted, if it made the model.
     pub converted: Option<Metadata>,
     /// What each recipe would do.
@@ -66,6 +74,28 @@ pub struct Norms {
     pub convolutions_bare: usize,
     /// Layer, group, instance and RMS norms.
     pub other_norms: usize,
+}
+
+/// All composites of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Composites {
+    /// What they are.
+    pub kind: Kind,
+    /// The nodes they end in, in the order of the graph.
+    pub nodes: Vec<String>,
+}
+
+/// An operator that is in no composite that is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unrecognised {
+    /// The node.
+    pub node: String,
+    /// Its operator.
+    pub op: String,
+    /// The composite that comes closest, if one does.
+    pub nearest: Option<Kind>,
+    /// The node that this composite cannot have.
+    pub stopped_at: Option<String>,
 }
 
 /// What a recipe would do to the model.
@@ -122,6 +152,8 @@ pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> 
     support::visit(graph, &mut |_, _, op| {
         *ops.entry(op.kind()).or_insert(0) += 1
     });
+    let canonical = canonical(&model);
+    let raised = Raised::of(&canonical.graph)?;
     let inspection = Inspection {
         producer: format!("{producer} {version}").trim().to_owned(),
         ir_version: model.ir_version(),
@@ -134,7 +166,10 @@ pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> 
         outputs: outputs.collect(),
         ops,
         functions: model.functions().len(),
-        norms: norms(&canonical(&model).graph),
+        norms: norms(&canonical.graph),
+        composites: composites(&canonical.graph, &raised),
+        unrecognised: unrecognised(&canonical.graph, &raised),
+        linearity: Linearity::of(&canonical.graph).verdicts(),
         converted: Metadata::read(&model, &label)?,
         recipes: [Recipe::Cnn, Recipe::Vit, Recipe::Clip]
             .map(|recipe| prospect(&source, recipe))
@@ -155,10 +190,34 @@ fn canonical(model: &Model) -> Model {
         calibration: None,
     };
     let mut canonical = model.clone();
-    match pipeline::run(&mut canonical, recipe::CANONICAL, &context, |_, _| {}) {
+    let done = pipeline::run(&mut canonical, recipe::CANONICAL, &context, |_, _| {});
+    match done.map(|_| context.infer(&mut canonical)) {
         Ok(_) => canonical,
         Err(_) => model.clone(),
     }
+}
+
+fn composites(graph: &Graph, raised: &Raised) -> Vec<Composites> {
+    let mut by_kind: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
+    for composite in &raised.composites {
+        let nodes = by_kind.entry(composite.kind).or_default();
+        nodes.push(graph.label(composite.out.node));
+    }
+    by_kind
+        .into_iter()
+        .map(|(kind, nodes)| Composites { kind, nodes })
+        .collect()
+}
+
+fn unrecognised(graph: &Graph, raised: &Raised) -> Vec<Unrecognised> {
+    let left = raised.unrecognised.iter();
+    left.map(|left| Unrecognised {
+        node: graph.label(left.node),
+        op: graph.op(left.node).map(Op::kind).unwrap_or_default(),
+        nearest: left.nearest.map(|(kind, _)| kind),
+        stopped_at: left.nearest.map(|(_, node)| graph.label(node)),
+    })
+    .collect()
 }
 
 fn norms(graph: &Graph) -> Norms {

@@ -45,7 +45,9 @@ pub use bcosc_passes as passes;
 pub use compare::{Comparison, compare_models};
 pub use convert::{Converted, convert, convert_with};
 pub use error::{Error, UnsupportedOp};
-pub use inspect::{Inspection, Norms, PassSummary, Port, Prospect, inspect};
+pub use inspect::{
+    Composites, Inspection, Norms, PassSummary, Port, Prospect, Unrecognised, inspect,
+};
 pub use metadata::Metadata;
 pub use options::{
     Calibration, InputShape, Options, Preset, Recipe, Selection, Source, Verification, Verify,

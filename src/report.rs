@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bcosc_ir::{Graph, Model};
 use bcosc_onnx::UnknownField;
+use bcosc_passes::linearity::Verdict;
 use bcosc_passes::pipeline::Step;
 use serde::Serialize;
 
@@ -33,6 +34,8 @@ pub struct Report {
     pub passes: Vec<Step>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// For each output of the result, whether it is dynamic linear, and what adds to it or breaks it.
+    pub linearity: Vec<Verdict>,
     /// How the result compares with the original; `null` where nothing was compared.
     pub proof: Option<Proof>,
 }

@@ -164,6 +164,9 @@ fn print(out: &mut dyn Write, report: &Report, all: bool) -> io::Result<()> {
     writeln!(out, "{}", tables::sizes(report.before, report.after))?;
     if !report.passes.is_empty() {
         writeln!(out, "\n{}", tables::steps(report, all))?;
+        if !report.linearity.is_empty() {
+            writeln!(out, "\n{}", tables::linearity(&report.linearity))?;
+        }
     }
     if let Some(proof) = &report.proof {
         writeln!(out, "\n{}", super::proofs::table(proof))?;

@@ -60,7 +60,13 @@ fn print(out: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     for (i, line) in norms(&found.norms).into_iter().enumerate() {
         row(if i == 0 { "norms" } else { "" }, line);
     }
+    for (i, line) in recognised(found).into_iter().enumerate() {
+        row(if i == 0 { "recognised" } else { "" }, line);
+    }
     writeln!(out, "{}\n", tables::text(table))?;
+    if !found.linearity.is_empty() {
+        writeln!(out, "{}\n", tables::linearity(&found.linearity))?;
+    }
 
     let mut ops: Vec<(&String, &usize)> = found.ops.iter().collect();
     ops.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), (*name).clone()));
@@ -102,6 +108,28 @@ fn print(out: &mut dyn Write, found: &Inspection) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// How many unrecognised operators are listed.
+const LISTED: usize = 8;
+
+fn recognised(found: &Inspection) -> Vec<String> {
+    let composites = found.composites.iter();
+    let mut lines: Vec<String> = composites
+        .map(|c| format!("{} x {}", c.nodes.len(), c.kind.name()))
+        .collect();
+    for left in found.unrecognised.iter().take(LISTED) {
+        let nearest = match (&left.nearest, &left.stopped_at) {
+            (Some(kind), Some(node)) => format!("; no {}: \"{node}\" does not fit", kind.name()),
+            _ => String::new(),
+        };
+        lines.push(format!("not: {} \"{}\"{nearest}", left.op, left.node));
+    }
+    match found.unrecognised.len().saturating_sub(LISTED) {
+        0 => {}
+        more => lines.push(format!("not: {more} more; --json lists all")),
+    }
+    lines
 }
 
 fn opsets(found: &Inspection) -> String {

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
+use bcosc::passes::linearity::Verdict;
 use bcosc::passes::pipeline::Step;
 use bcosc::{Report, Size};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -96,6 +97,40 @@ pub fn steps(report: &Report, all: bool) -> String {
         text.push_str(&self::text(list));
     }
     text
+}
+
+/// Whether each output is dynamic linear, and what adds to it or breaks it.
+pub fn linearity(verdicts: &[Verdict]) -> String {
+    let lines: Vec<String> = verdicts.iter().map(verdict).collect();
+    lines.join("\n")
+}
+
+fn verdict(verdict: &Verdict) -> String {
+    let output = &verdict.output;
+    if !verdict.dynamic_linear {
+        let nodes: Vec<&str> = verdict.broken_by.iter().map(String::as_str).collect();
+        return format!(
+            "`{output}` is not dynamic linear: {} cannot be seen as a factor times its input.",
+            named(&nodes)
+        );
+    }
+    let mut constants: Vec<&str> = Vec::new();
+    for summand in &verdict.constants {
+        if !constants.contains(&summand.constant.as_str()) {
+            constants.push(&summand.constant);
+        }
+    }
+    match constants.len() {
+        0 => format!("`{output}` is dynamic linear: W(x)x is all of it."),
+        1 => format!(
+            "`{output}` is dynamic linear: W(x)x and what a constant adds ({}).",
+            named(&constants)
+        ),
+        n => format!(
+            "`{output}` is dynamic linear: W(x)x and what {n} constants add ({}).",
+            named(&constants)
+        ),
+    }
 }
 
 fn difference(step: &Step) -> String {

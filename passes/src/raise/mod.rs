@@ -145,6 +145,13 @@ fn is_sound(graph: &Graph, kind: Kind, values: &BTreeMap<String, Value>, out: Va
     };
     match kind {
         // A factor for each channel of what a layer puts out, not a number.
+        Kind::LayerScale
+            if values
+                .get("y")
+                .is_some_and(|y| graph.constant(*y).is_some()) =>
+        {
+            false
+        }
         Kind::LayerScale => values.get("$scale").is_some_and(|scale| {
             let found = weights::constant_type(graph, *scale).and_then(|t| t.known_shape());
             found.is_some_and(|dims| dims.iter().product::<u64>() > 1)
