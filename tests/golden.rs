@@ -1,88 +1,14 @@
 //! Converted fixtures against what the published implementation computes for them.
 
-use std::path::PathBuf;
+mod common;
 
 use bcosc::passes::{InputContract, LogitBias};
-use bcosc::{Converted, Options, Preset, convert};
-use bcosc_engine::Tract;
-use bcosc_ir::{Interpreter, Model, Op, Patch, Tensor, Use, Value};
-use safetensors::SafeTensors;
+use bcosc::{Options, Preset, convert};
+use bcosc_ir::{Model, Op, Patch, Use, Value};
+use common::{fixture, golden, largest_difference, normalised, outputs, spread, with_inverse};
 
 const NETWORKS: [&str; 3] = ["resnet_tiny", "resnet_tiny_grouped", "densenet_tiny"];
 const EXPORTS: [&str; 3] = ["model.onnx", "model.folded.onnx", "model.opset13.onnx"];
-
-fn fixture(network: &str, file: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "fixtures", network, file]
-        .iter()
-        .collect()
-}
-
-fn golden(network: &str, name: &str) -> Tensor {
-    let bytes = std::fs::read(fixture(network, "golden.safetensors")).unwrap();
-    let all = SafeTensors::deserialize(&bytes).unwrap();
-    let tensor = all.tensor(name).unwrap();
-    let dims: Vec<u64> = tensor.shape().iter().map(|&d| d as u64).collect();
-    Tensor::from_bytes(
-        bcosc_ir::DataType::Float,
-        &dims,
-        tensor.data().to_vec().into(),
-    )
-}
-
-/// Images per channel as `(x - mean) / std`.
-fn normalised(images: &Tensor) -> Tensor {
-    let dims = images.dims();
-    let plane = (dims[2] * dims[3]) as usize;
-    let imagenet = Preset::Imagenet.normalization();
-    let values = images
-        .to_f32s()
-        .unwrap()
-        .into_iter()
-        .enumerate()
-        .map(|(i, x)| {
-            let c = i / plane % 3;
-            ((f64::from(x) - imagenet.mean[c]) / imagenet.std[c]) as f32
-        });
-    Tensor::f32s(&dims, values.collect())
-}
-
-/// `[x, 1-x]` along the channels.
-fn with_inverse(images: &Tensor) -> Tensor {
-    let dims = images.dims();
-    let image = dims[1..].iter().product::<u64>() as usize;
-    let values = images.to_f32s().unwrap();
-    let doubled = values
-        .chunks(image)
-        .flat_map(|x| x.iter().copied().chain(x.iter().map(|x| 1.0 - x)));
-    Tensor::f32s(&[dims[0], 2 * dims[1], dims[2], dims[3]], doubled.collect())
-}
-
-fn logits(converted: &Converted, images: Tensor) -> Vec<f32> {
-    let model = &converted.model;
-    let input = model.graph.value_name(model.graph.inputs()[0]).to_owned();
-    let outputs = Tract.run(model, &[(input, images)].into()).unwrap();
-    outputs.into_values().next().unwrap().to_f32s().unwrap()
-}
-
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max)
-}
-
-/// The largest range of a class's logit over the images.
-fn spread(logits: &[f32]) -> f32 {
-    let ranges = (0..10).map(|class| {
-        let of_class = logits.iter().skip(class).step_by(10);
-        let (low, high) = of_class.fold((f32::MAX, f32::MIN), |(low, high), x| {
-            (low.min(*x), high.max(*x))
-        });
-        high - low
-    });
-    ranges.fold(0.0, f32::max)
-}
 
 #[test]
 fn nothing_changes_at_b_1_with_everything_kept() {
@@ -92,12 +18,12 @@ fn nothing_changes_at_b_1_with_everything_kept() {
     options.settings.keep_max_pool = true;
     options.settings.logit_bias = LogitBias::None;
     for network in NETWORKS {
-        let images = normalised(&golden(network, "image"));
+        let images = normalised(&golden(network, "image"), &Preset::Imagenet.normalization());
         let expected = golden(network, "original.logits").to_f32s().unwrap();
         let scale = expected.iter().fold(0.0f32, |a, x| a.max(x.abs()));
         for export in EXPORTS {
             let converted = convert(fixture(network, export), &options).unwrap();
-            let found = logits(&converted, images.clone());
+            let found = outputs(&converted, images.clone());
             let relative = largest_difference(&expected, &found) / scale;
             assert!(relative < 1e-5, "{network}/{export}: {relative:e}");
             let proved = converted.report.proof.unwrap().exact.overall.max_relative;
@@ -148,7 +74,7 @@ fn matches_published(b: f64, name: &str, adjust: impl Fn(&mut Options)) {
         } else {
             convert(fixture(network, "model.onnx"), &options)
         };
-        let found = logits(&converted.unwrap(), images);
+        let found = outputs(&converted.unwrap(), images);
         let relative = largest_difference(&expected, &found) / spread(&expected);
         assert!(
             relative < 1e-3,

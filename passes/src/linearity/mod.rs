@@ -18,6 +18,7 @@
 mod rules;
 mod verdict;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bcosc_ir::{Graph, NodeId, Value};
@@ -43,25 +44,22 @@ pub enum Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Known {
     standing: Standing,
-    /// A smooth gate let it through, so that in a product with another linear value it is the gate.
-    gated: bool,
+    /// How many gates it went through since the last layer. Of two linear factors the one that went
+    /// through more is the gate of the other.
+    gates: u32,
 }
 
 const CONSTANT: Known = Known {
     standing: Standing::Constant,
-    gated: false,
+    gates: 0,
 };
 const LINEAR: Known = Known {
     standing: Standing::Linear,
-    gated: false,
-};
-const GATED: Known = Known {
-    standing: Standing::Linear,
-    gated: true,
+    gates: 0,
 };
 const FREE: Known = Known {
     standing: Standing::Free,
-    gated: false,
+    gates: 0,
 };
 
 /// The standing of every value of a graph, and the operands that an explanation holds fixed.
@@ -70,6 +68,16 @@ pub struct Linearity<'g> {
     graph: &'g Graph,
     known: BTreeMap<Value, Known>,
     detached: BTreeSet<(NodeId, u32)>,
+}
+
+impl Known {
+    /// The same behind another gate.
+    fn gated(self) -> Self {
+        Known {
+            gates: self.gates.saturating_add(1),
+            ..self
+        }
+    }
 }
 
 impl<'g> Linearity<'g> {
@@ -157,10 +165,11 @@ impl<'g> Linearity<'g> {
         found
     }
 
-    fn gate(&mut self, operands: &[Option<Value>], smooth: bool) -> Known {
-        match self.get(operands.first().copied().flatten()).standing {
-            Standing::Linear if smooth => GATED,
-            Standing::Linear => LINEAR,
+    fn gate(&self, operands: &[Option<Value>], smooth: bool) -> Known {
+        let x = self.get(operands.first().copied().flatten());
+        match x.standing {
+            Standing::Linear if smooth => x.gated(),
+            Standing::Linear => x,
             _ => FREE,
         }
     }
@@ -182,10 +191,13 @@ impl<'g> Linearity<'g> {
     }
 
     fn sum(&self, operands: &[Option<Value>]) -> Known {
-        let mut found = operands.iter().map(|v| self.get(*v));
-        match found.all(|known| known.standing != Standing::Free) {
-            true => LINEAR,
-            false => FREE,
+        let found = || operands.iter().map(|v| self.get(*v));
+        if found().any(|known| known.standing == Standing::Free) {
+            return FREE;
+        }
+        Known {
+            gates: found().map(|known| known.gates).max().unwrap_or(0),
+            ..LINEAR
         }
     }
 
@@ -197,7 +209,7 @@ impl<'g> Linearity<'g> {
         }
         let found = self.sum(branches);
         let condition = self.get(operands.first().copied().flatten());
-        if found == LINEAR && condition.standing != Standing::Constant {
+        if found.standing == Standing::Linear && condition.standing != Standing::Constant {
             self.detached.insert((node, 0));
         }
         found
@@ -208,31 +220,32 @@ impl<'g> Linearity<'g> {
             return FREE;
         };
         let (left, right) = (self.get(Some(a)), self.get(Some(b)));
-        let slot = match (left.standing, right.standing) {
+        let (slot, kept) = match (left.standing, right.standing) {
             (Standing::Linear, Standing::Constant) => return left,
             (Standing::Constant, Standing::Linear) => return right,
-            (Standing::Linear, Standing::Free) => 1,
-            (Standing::Free, Standing::Linear) => 0,
+            (Standing::Linear, Standing::Free) => (1, left),
+            (Standing::Free, Standing::Linear) => (0, right),
             (Standing::Linear, Standing::Linear) => match self.gate_of_two((a, left), (b, right)) {
-                Some(slot) => slot,
+                Some(0) => (0, right),
+                Some(slot) => (slot, left),
                 None => return FREE,
             },
             _ => return FREE,
         };
         self.detached.insert((node, slot));
-        GATED
+        kept.gated()
     }
 
-    /// Which of two linear factors is the gate: the one that a smooth gate let through, or else the one
+    /// Which of two linear factors is the gate: the one that went through more gates, or else the one
     /// that is the same for many elements of the other. A square is x times |x|, whatever the side.
     fn gate_of_two(&self, (a, left): (Value, Known), (b, right): (Value, Known)) -> Option<u32> {
         if a == b {
             return Some(1);
         }
-        match (left.gated, right.gated) {
-            (true, false) => return Some(0),
-            (false, true) => return Some(1),
-            _ => {}
+        match left.gates.cmp(&right.gates) {
+            Ordering::Greater => return Some(0),
+            Ordering::Less => return Some(1),
+            Ordering::Equal => {}
         }
         let dims = |value| self.graph.value_type(value).and_then(|t| t.shape);
         let (a, b) = (dims(a)?, dims(b)?);
@@ -275,7 +288,7 @@ impl<'g> Linearity<'g> {
             (Standing::Linear, Standing::Constant) => self.get(Some(a)),
             (Standing::Linear, _) => {
                 self.detached.insert((node, 1));
-                LINEAR
+                self.get(Some(a)).gated()
             }
             _ => FREE,
         }

@@ -25,7 +25,7 @@ pub enum Rule {
     Quotient,
     /// `f(x) = gate(x) * x`, elementwise in operand 0.
     Gate {
-        /// Whether the gate is smooth. What a smooth gate lets through can itself scale something else.
+        /// Whether the gate is smooth, so that what it lets through can itself scale something else.
         smooth: bool,
     },
     /// A centred or scaled operand 0; `added` are the slots of what is added or subtracted.

@@ -144,23 +144,17 @@ fn is_sound(graph: &Graph, kind: Kind, values: &BTreeMap<String, Value>, out: Va
         return false;
     };
     match kind {
-        // A factor for each channel of what a layer puts out, not a number.
-        Kind::LayerScale
-            if values
-                .get("y")
-                .is_some_and(|y| graph.constant(*y).is_some()) =>
-        {
-            false
-        }
+        // A factor for each channel of what a layer puts out: not a number, nor a table of angles.
         Kind::LayerScale => values.get("$scale").is_some_and(|scale| {
             let found = weights::constant_type(graph, *scale).and_then(|t| t.known_shape());
-            found.is_some_and(|dims| dims.iter().product::<u64>() > 1)
+            found.is_some_and(|dims| dims.iter().filter(|d| **d > 1).count() == 1)
         }),
         Kind::SigmoidGate => graph.constant(x).is_none(),
+        // What lies between may be several reshapes in one; channels have to end up behind the batch.
         Kind::GroupNorm => graph
-            .value_type(x)
-            .zip(graph.value_type(out))
-            .is_none_or(|(x, out)| x.rank() == out.rank()),
+            .value_type(out)
+            .and_then(|t| t.rank())
+            .is_none_or(|r| r > 2),
         _ => true,
     }
 }

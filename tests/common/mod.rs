@@ -1,0 +1,83 @@
+//! What end-to-end tests share: fixtures, golden tensors, inputs in every contract.
+
+#![allow(dead_code)]
+
+use std::path::PathBuf;
+
+use bcosc::Converted;
+use bcosc::passes::Normalization;
+use bcosc_engine::Tract;
+use bcosc_ir::{Interpreter, Tensor};
+use safetensors::SafeTensors;
+
+pub fn fixture(network: &str, file: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "fixtures", network, file]
+        .iter()
+        .collect()
+}
+
+pub fn golden(network: &str, name: &str) -> Tensor {
+    let bytes = std::fs::read(fixture(network, "golden.safetensors")).unwrap();
+    let all = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = all.tensor(name).unwrap();
+    let dims: Vec<u64> = tensor.shape().iter().map(|&d| d as u64).collect();
+    Tensor::from_bytes(
+        bcosc_ir::DataType::Float,
+        &dims,
+        tensor.data().to_vec().into(),
+    )
+}
+
+/// Images per channel as `(x - mean) / std`.
+pub fn normalised(images: &Tensor, by: &Normalization) -> Tensor {
+    let dims = images.dims();
+    let plane = (dims[2] * dims[3]) as usize;
+    let values = images
+        .to_f32s()
+        .unwrap()
+        .into_iter()
+        .enumerate()
+        .map(|(i, x)| {
+            let c = i / plane % 3;
+            ((f64::from(x) - by.mean[c]) / by.std[c]) as f32
+        });
+    Tensor::f32s(&dims, values.collect())
+}
+
+/// `[x, 1-x]` along the channels.
+pub fn with_inverse(images: &Tensor) -> Tensor {
+    let dims = images.dims();
+    let image = dims[1..].iter().product::<u64>() as usize;
+    let values = images.to_f32s().unwrap();
+    let doubled = values
+        .chunks(image)
+        .flat_map(|x| x.iter().copied().chain(x.iter().map(|x| 1.0 - x)));
+    Tensor::f32s(&[dims[0], 2 * dims[1], dims[2], dims[3]], doubled.collect())
+}
+
+pub fn outputs(converted: &Converted, images: Tensor) -> Vec<f32> {
+    let model = &converted.model;
+    let input = model.graph.value_name(model.graph.inputs()[0]).to_owned();
+    let outputs = Tract.run(model, &[(input, images)].into()).unwrap();
+    outputs.into_values().next().unwrap().to_f32s().unwrap()
+}
+
+pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
+}
+
+/// The largest range of a class's logit over the images.
+pub fn spread(logits: &[f32]) -> f32 {
+    let ranges = (0..10).map(|class| {
+        let of_class = logits.iter().skip(class).step_by(10);
+        let (low, high) = of_class.fold((f32::MAX, f32::MIN), |(low, high), x| {
+            (low.min(*x), high.max(*x))
+        });
+        high - low
+    });
+    ranges.fold(0.0, f32::max)
+}
