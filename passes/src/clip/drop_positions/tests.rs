@@ -1,1 +1,48 @@
+use super::*;
+use crate::Settings;
+use crate::clip::testing::tower;
+use crate::cnn::testing::{outputs, passed};
+use crate::testing::{model, reasons};
 
+#[test]
+fn the_positions_of_a_pool_go() {
+    let before = model(tower(true));
+    let (after, outcome) = match passed(&[&DropPoolPositions], &before, &Settings::default(), None)
+    {
+        Ok(done) => done,
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(outcome.changes.len(), 1);
+    // What remains is the tower that never had any.
+    let inputs = crate::cnn::testing::batch(&before);
+    let never = outputs(&model(tower(false)), &inputs);
+    outputs(&after, &inputs)[0].assert_close(&never[0], 1e-6);
+}
+
+#[test]
+fn they_stay_with_the_biases() {
+    let keep = Settings {
+        keep_biases: true,
+        ..Settings::default()
+    };
+    let outcome = match passed(&[&DropPoolPositions], &model(tower(true)), &keep, None) {
+        Ok((_, outcome)) => outcome,
+        Err(error) => panic!("{error}"),
+    };
+    assert!(outcome.changes.is_empty());
+    assert_eq!(reasons(outcome), [Reason::Kept("--keep-biases")]);
+}
+
+#[test]
+fn a_tower_without_positions_has_nothing_to_lose() {
+    let outcome = match passed(
+        &[&DropPoolPositions],
+        &model(tower(false)),
+        &Settings::default(),
+        None,
+    ) {
+        Ok((_, outcome)) => outcome,
+        Err(error) => panic!("{error}"),
+    };
+    assert!(outcome.changes.is_empty() && outcome.skips.is_empty());
+}
