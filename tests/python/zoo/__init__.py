@@ -1,0 +1,22 @@
+"""The networks that export_models.py writes, by name. One module a source; a package is imported only when
+one of its networks is built."""
+
+import zlib
+
+import torch
+
+from . import timm_models, torchvision_models, towers
+from .fit import fit, images
+from .model import Model
+
+MODELS: dict[str, Model] = {**torchvision_models.MODELS, **timm_models.MODELS, **towers.MODELS}
+
+
+def build(name):
+    """The network in eval mode, with seeded weights fitted to synthetic images."""
+    seed = zlib.crc32(name.encode())
+    torch.manual_seed(seed)
+    model = MODELS[name]
+    net = model.build().eval()
+    fit(net, images(8, model.side, seed=1), seed)
+    return net
