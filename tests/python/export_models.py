@@ -10,12 +10,13 @@ files are kept, so a run can be resumed, and a line for each goes to OUTDIR/INDE
 exporter could not write: why.
 
 Weights are random but seeded, and scaled on synthetic images so that activations neither vanish nor explode
-and the logits of two images differ; a comparison on a dead network would prove nothing. Norm statistics,
-scales (a tenth of them negative) and biases are all non-trivial.
+and the logits of two images differ; a comparison on a dead network would prove nothing, one on a chaotic network would only show rounding.
+Norm statistics, scales (a tenth of them negative) and biases are all non-trivial.
 """
 
 import argparse
 import contextlib
+import copy
 import io
 import logging
 import os
@@ -25,10 +26,12 @@ import warnings
 import torch
 
 from common import relative, session
-from zoo import MODELS, build, images
+from zoo import MODELS, build, images, noise, photos
 
 TOLERANCE = 1e-4
 LEAST_SPREAD = 0.02
+# What float32 may lose against float64: an order of magnitude below what conversions are held to.
+ROUNDING = 2e-5
 
 
 def tensors(outputs):
@@ -58,6 +61,19 @@ def disagreement(net, model, path):
         assert len(got) == len(want), f"{len(got)} outputs instead of {len(want)}"
         worst = max(worst, *(relative(g, w.numpy()) for g, w in zip(got, want)))
     return worst
+
+
+@torch.no_grad()
+def alive(net, model):
+    """How much the first output differs between images, and what rounding does to all outputs."""
+    of = images if model.group == "cnn" else photos
+    y = tensors(net(of(4, model.side, seed=3)))[0]
+    spread = float(y.std(0).mean() / y.abs().max())
+    precise, rounding = copy.deepcopy(net).double(), 0.0
+    for x in (of(2, model.side, seed=3), noise(2, model.side, seed=3)):
+        pairs = zip(tensors(net(x)), tensors(precise(x.double())))
+        rounding = max(rounding, *(relative(a.numpy(), b.numpy()) for a, b in pairs))
+    return spread, rounding
 
 
 def write(net, model, form, path):
@@ -118,13 +134,13 @@ def main():
         if not todo:
             continue
         net = build(name)
-        with torch.no_grad():
-            y = tensors(net(images(4, model.side, seed=3)))[0]
-        spread = y.std(0).mean() / y.abs().max()
+        spread, rounding = alive(net, model)
         assert spread > LEAST_SPREAD, f"{name}: outputs hardly differ between images ({spread:.4f})"
+        assert rounding < ROUNDING, f"{name}: rounding changes the outputs by {rounding:.1e}"
         for form, file in todo.items():
             start = time.time()
-            line = write(net, model, form, os.path.join(args.outdir, file)) + f"\tspread {spread:.3f}"
+            line = write(net, model, form, os.path.join(args.outdir, file)) 
+            line += f"\tspread {spread:.3f}\trounding {rounding:.1e}"
             print(file, line, f"{time.time() - start:.0f} s", sep="\t", flush=True)
             note(args.outdir, file, line)
 

@@ -6,7 +6,7 @@ import zlib
 import torch
 
 from . import timm_models, torchvision_models, towers
-from .fit import fit, images
+from .fit import fit, images, noise, photos
 from .model import Model
 
 MODELS: dict[str, Model] = {**torchvision_models.MODELS, **timm_models.MODELS, **towers.MODELS}
@@ -18,5 +18,8 @@ def build(name):
     torch.manual_seed(seed)
     model = MODELS[name]
     net = model.build().eval()
-    fit(net, images(8, model.side, seed=1), seed)
+    if model.group == "cnn":
+        fit(net, images(8, model.side, seed=1), seed)
+    else:
+        fit(net, photos(12, model.side, seed=1), seed, lift=1.0, share_of_mean=0.05)
     return net

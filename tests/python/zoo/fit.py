@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from common import MEAN, STD, smooth_images
+
 
 def images(n, size, seed):
     """Smooth random images, normalised: unlike white noise they still differ after global pooling."""
@@ -17,6 +19,17 @@ def images(n, size, seed):
         noise = torch.randn(n, 3, cells, cells, generator=g)
         x += F.interpolate(noise, (size, size), mode="bilinear", align_corners=False)
     return x / 2
+
+
+def photos(n, size, seed):
+    """What acceptance tests feed: the same in [0,1], normalised as ImageNet's photos are."""
+    return torch.from_numpy(((smooth_images(n, size, seed) - MEAN) / STD).astype("float32"))
+
+
+def noise(n, size, seed):
+    """White noise in [0,1], normalised: what bcosc's proof feeds."""
+    g = torch.Generator().manual_seed(seed)
+    return (torch.rand(n, 3, size, size, generator=g) - torch.from_numpy(MEAN)) / torch.from_numpy(STD)
 
 
 def about_one(p, g):
@@ -65,12 +78,17 @@ def start(net, seed):
 
 
 @torch.no_grad()
-def fit(net, x, seed):
+def fit(net, x, seed, lift=0.0, share_of_mean=0.0):
     """Set weights layer by layer during one forward pass, from what each layer sees.
 
     Convolutions and linear layers get outputs of unit variance, about zero up to a random bias. Batch norms
     get the statistics they measure, randomly perturbed, and random scales and biases. Other parameters, and
     those of layers whose weights are used by functions, keep what `start` gave them.
+
+    Two arguments keep deep networks with smooth activations well conditioned. `lift` is the mean of batch norms'
+    biases: about zero, SiLU and HardSwish are nearly quadratic, and a stack of them makes rounding errors grow
+    without bound. `share_of_mean` is how much of the mean square counts as variance at least: what hardly
+    varies (a class token's first query) is not blown up.
     """
     start(net, seed)
     done = set()
@@ -86,7 +104,8 @@ def fit(net, x, seed):
         nn.init.normal_(m.weight)
         bias, m.bias = m.bias, None
         mean, var = per_channel(m, m.forward(*args))
-        scale = var.mean().add(1e-9).rsqrt()
+        least = share_of_mean * (var + mean**2).mean()
+        scale = torch.maximum(var.mean(), least).add(1e-9).rsqrt()
         # A convolution that standardises its weights is scaled by its gain.
         getattr(m, "gain", m.weight).mul_(scale)
         if bias is not None:
@@ -102,7 +121,7 @@ def fit(net, x, seed):
         m.running_mean.copy_(mean + 0.2 * torch.randn_like(mean) * var.sqrt())
         m.running_var.copy_(var * torch.empty_like(var).uniform_(0.5, 1.5) + 1e-3)
         m.weight.uniform_(0.5, 1.5).mul_(torch.where(torch.rand_like(var) < 0.1, -1.0, 1.0))
-        m.bias.normal_(0, 0.2)
+        m.bias.normal_(lift, 0.2)
         return m.forward(*args)
 
     hooks = [

@@ -14,16 +14,24 @@ NAMES = (
 SIDE = {"mobilevitv2_050": 256, "fastvit_t8": 256, "edgenext_xx_small": 256}
 
 
-def build(name):
+# Attention written out as well, for exporters that do not manage the fused function in these.
+EAGER = ["beit_base_patch16_224", "eva02_tiny_patch14_224"]
+
+
+def build(name, fused=True):
     import timm
+    from timm.layers import set_fused_attn
 
-    return timm.create_model(name, pretrained=False)
+    set_fused_attn(fused)
+    net = timm.create_model(name, pretrained=False)
+    set_fused_attn(True)
+    return net
 
 
-def model(name):
+def model(name, fused=True):
     # eva02_tiny was made without classes; its output is the pooled embedding.
     output = "image_embeds" if name.startswith("eva02_tiny") else "logits"
-    return Model(partial(build, name), "timm", SIDE.get(name, 224), outputs=(output,))
+    return Model(partial(build, name, fused), "timm", SIDE.get(name, 224), outputs=(output,))
 
 
-MODELS = {n: model(n) for n in NAMES}
+MODELS = {n: model(n) for n in NAMES} | {f"{n}_eager": model(n, fused=False) for n in EAGER}
