@@ -146,7 +146,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bcosc", required=True)
     p.add_argument("--models", required=True, metavar="DIR")
-    p.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="only files whose names start with one of these")
+    p.add_argument("--only", nargs="+", default=[""], metavar="NAME",
+                   help="only files whose names start with one of these")
     p.add_argument("--log", metavar="FILE", help="keep results here, and skip what passed according to it")
     p.add_argument("--images", metavar="DIR", help="for --calibrate; default: synthetic JPEGs")
     p.add_argument("--extra", default="", help="more flags for both conversions, in one string")

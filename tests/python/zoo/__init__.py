@@ -21,5 +21,5 @@ def build(name):
     if model.group == "cnn":
         fit(net, images(8, model.side, seed=1), seed)
     else:
-        fit(net, photos(12, model.side, seed=1), seed, lift=1.0, share_of_mean=0.05)
+        fit(net, photos(12, model.side, seed=1), seed, lift=1.0, share_of_mean=0.05, share_of_squeezed=1.0)
     return net

@@ -78,17 +78,18 @@ def start(net, seed):
 
 
 @torch.no_grad()
-def fit(net, x, seed, lift=0.0, share_of_mean=0.0):
+def fit(net, x, seed, lift=0.0, share_of_mean=0.0, share_of_squeezed=0.0):
     """Set weights layer by layer during one forward pass, from what each layer sees.
 
     Convolutions and linear layers get outputs of unit variance, about zero up to a random bias. Batch norms
     get the statistics they measure, randomly perturbed, and random scales and biases. Other parameters, and
     those of layers whose weights are used by functions, keep what `start` gave them.
 
-    Two arguments keep deep networks with smooth activations well conditioned. `lift` is the mean of batch norms'
+    Three arguments keep deep networks with smooth activations well conditioned. `lift` is the mean of batch norms'
     biases: about zero, SiLU and HardSwish are nearly quadratic, and a stack of them makes rounding errors grow
     without bound. `share_of_mean` is how much of the mean square counts as variance at least: what hardly
-    varies (a class token's first query) is not blown up.
+    varies (a class token's first query) is not blown up. `share_of_squeezed` is the same for convolutions of globally
+    pooled features: runtimes round sums over thousands of positions, and gates carry that into everything.
     """
     start(net, seed)
     done = set()
@@ -103,8 +104,10 @@ def fit(net, x, seed, lift=0.0, share_of_mean=0.0):
         done.add(m)
         nn.init.normal_(m.weight)
         bias, m.bias = m.bias, None
-        mean, var = per_channel(m, m.forward(*args))
-        least = share_of_mean * (var + mean**2).mean()
+        y = m.forward(*args)
+        mean, var = per_channel(m, y)
+        squeezed = isinstance(m, _ConvNd) and y[0, 0].numel() == 1
+        least = (share_of_squeezed if squeezed else share_of_mean) * (var + mean**2).mean()
         scale = torch.maximum(var.mean(), least).add(1e-9).rsqrt()
         # A convolution that standardises its weights is scaled by its gain.
         getattr(m, "gain", m.weight).mul_(scale)

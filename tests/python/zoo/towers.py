@@ -80,5 +80,5 @@ MODELS = (
     {n: model(n) for n in HF}
     | {f"{n}_eager": model(n, "eager") for n in HF}
     | {"hf_vit_hidden": model("hf_vit", hidden=True)}
-    | {n: Model(partial(open_clip_tower, arch), "open_clip", outputs=("image_embeds",)) for n, arch in OPEN_CLIP.items()}
+    | {n: Model(partial(open_clip_tower, OPEN_CLIP[n]), "open_clip", outputs=("image_embeds",)) for n in OPEN_CLIP}
 )
