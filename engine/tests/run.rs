@@ -304,6 +304,19 @@ fn pieces_of_a_split_tensor_are_slices() {
 }
 
 #[test]
+fn shapes_are_filled_with_floats_by_default() {
+    let model = Net::new(17)
+        .input("x", &["N", "2"])
+        .node("Shape", &["x"], "shape")
+        .node("ConstantOfShape", &["shape"], "zeros")
+        .node("Add", &["x", "zeros"], "y")
+        .output("y")
+        .model();
+    let y = run(&model, counting(&[1, 2]));
+    assert_eq!(y.to_f32s().unwrap(), [1.0, 2.0]);
+}
+
+#[test]
 fn a_branch_on_sizes_is_taken() {
     // What torch.squeeze(x, 0) becomes where the first size is symbolic.
     let branch = |op: &str, inputs: &[&str], output: &str| {

@@ -3,6 +3,7 @@
 //! A [`Pass`] is one rewrite; a recipe ([`recipe::CNN`]) is an ordered list of them.
 
 pub mod canonical;
+mod channels;
 pub mod clip;
 pub mod cnn;
 pub mod layer;

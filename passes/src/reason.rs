@@ -30,6 +30,9 @@ pub enum Reason {
     /// The layer behind an attention pool.
     #[error("it is the output projection of an attention pool; --bcos-projection converts it")]
     OutputProjection,
+    /// A layer on constants, such as one that makes a position embedding.
+    #[error("it does not see the input")]
+    NotOfInput,
     /// A layer that attention needs linear.
     #[error("it makes the queries, keys or values of attention, which stay linear")]
     Projection,

@@ -5,6 +5,9 @@ use bcosc_ir::{DataType, Tensor};
 
 use super::tensor::Bfloat16;
 
+/// `AttributeProto.AttributeType.TENSOR`.
+const TENSOR: i32 = 4;
+
 /// Whether a node is ONNX's `Constant`.
 pub(crate) fn is_constant(node: &NodeProto) -> bool {
     node.op_type.as_deref() == Some("Constant") && is_standard(node.domain.as_deref())
@@ -27,6 +30,20 @@ pub(crate) fn take_constant(node: NodeProto) -> Option<Tensor> {
         "value_floats" => floats(&[attribute.floats.len() as u64], &attribute.floats),
         _ => return None,
     })
+}
+
+/// Writes out the value that `ConstantOfShape` fills with by default: tract takes it for a double.
+pub(crate) fn complete(node: &mut NodeProto) {
+    let fills = node.op_type.as_deref() == Some("ConstantOfShape");
+    if fills && is_standard(node.domain.as_deref()) && node.attribute.is_empty() {
+        let zero = Tensor::f32s(&[1], vec![0.0]);
+        node.attribute.push(AttributeProto {
+            name: Some("value".to_owned()),
+            r#type: Some(TENSOR),
+            t: Some(Box::new(zero.into_proto())),
+            ..AttributeProto::default()
+        });
+    }
 }
 
 /// The element type that stands for bfloat16.

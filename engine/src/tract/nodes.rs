@@ -8,7 +8,7 @@ use tract_onnx::pb;
 use tract_onnx::prelude::Framework;
 use tract_onnx::tract_hir::internal::{InferenceOp, bail};
 
-use super::constants::{is_standard, retype, stand_in};
+use super::constants::{complete, is_standard, retype, stand_in};
 use super::guard::guarded;
 use super::tensor::Bfloat16;
 
@@ -18,6 +18,7 @@ pub(crate) fn skeleton(
     mut nodes: Vec<NodeProto>,
     bfloat16: Bfloat16,
 ) -> Result<pb::ModelProto, InterpreterError> {
+    nodes.iter_mut().for_each(complete);
     if let Some(stand_in) = stand_in(bfloat16) {
         nodes.iter_mut().for_each(|node| retype(node, stand_in));
     }

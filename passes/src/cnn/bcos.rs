@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bcosc_ir::{Graph, Model, NodeId, Operand, Patch, Value};
 
 use crate::layer::{Form, Layer};
+use crate::linearity::layers_on_constants;
 use crate::marker::{PatchNorm, Scale, VectorNorm};
 use crate::raise::{attention, attention_pool};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
@@ -49,6 +50,7 @@ impl Pass for Bcos {
         // The norm of a layer that nothing uses would go while another is about to share it.
         model.graph.remove_dead();
         let linear = attention::projections(&model.graph);
+        let unseeing = layers_on_constants(&model.graph);
         let pools = attention_pool::all(&model.graph);
         let behind_pools: BTreeSet<NodeId> = pools.iter().map(|p| p.projection.node).collect();
         let mut norms = BTreeMap::new();
@@ -70,6 +72,10 @@ impl Pass for Bcos {
                 }
                 Some(Ok(layer)) => layer,
             };
+            if unseeing.contains(&node) {
+                outcome.skipped(graph.label(node), Reason::NotOfInput);
+                continue;
+            }
             if behind_pools.contains(&node) && !cx.settings.bcos_projection {
                 outcome.skipped(graph.label(node), Reason::OutputProjection);
                 continue;

@@ -8,6 +8,17 @@ use bcosc_ir::{Graph, Model, NodeId, Op, Operand, Patch, Value};
 use super::lower::Lower;
 use crate::{Context, Pass, PassError, Reason, weights};
 
+/// What epsilon may be at most, as a share of the mean variance of the channels. A norm whose epsilon
+/// outweighs its variance does not scale up what fades, and all layers behind it fade further.
+const LARGEST_EPSILON: f64 = 1e-3;
+
+/// The epsilon that suits variances: a norm's own, if it is small enough.
+pub(crate) fn fitting_epsilon(own: f32, variance: &[f64]) -> f32 {
+    let mean = variance.iter().sum::<f64>() / variance.len().max(1) as f64;
+    let most = (LARGEST_EPSILON * mean) as f32;
+    if most > 0.0 { own.min(most) } else { own }
+}
+
 /// Which statistics the norms use while they are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Statistics {
@@ -89,6 +100,11 @@ fn tap(
             "epsilon",
             weights::tensor(x_type.dtype, &[], &[f64::from(norm.epsilon)]),
         );
+        let level = reduce(&mut patch, opset, AxesOp::ReduceMean, variance, &[1]);
+        let share = weights::tensor(x_type.dtype, &[], &[LARGEST_EPSILON]);
+        let share = patch.parameter("share", share);
+        let level = patch.op(Op::new("", "Mul"), &[level, share]);
+        let epsilon = patch.op(Op::new("", "Min"), &[epsilon, level]);
         let gamma = patch.parameter("gamma", gamma);
         let beta = patch.parameter("beta", beta);
         let shifted = patch.op(Op::new("", "Add"), &[variance, epsilon]);

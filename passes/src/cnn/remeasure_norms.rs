@@ -2,7 +2,8 @@
 //!
 //! B-cos layers with B > 1 put out less than linear ones, so statistics from B = 1 would let the
 //! signal fade layer by layer. One forward pass in which every norm uses the statistics of the batch
-//! measures all variances behind norms that fit already; only `var` changes:
+//! measures all variances behind norms that fit already; only `var` changes, and epsilon where it
+//! would outweigh the new variance:
 //!
 //! ```text
 //! y = BatchNormalization (x, gamma, beta, 0, var)
@@ -12,9 +13,9 @@
 //! At B = 1 there is nothing to measure again.
 
 use bcosc_ir::views::BatchNorm;
-use bcosc_ir::{Model, Patch};
+use bcosc_ir::{Attribute, Model, Patch};
 
-use super::measure::{Statistics, batch_norms, variances};
+use super::measure::{Statistics, batch_norms, fitting_epsilon, variances};
 use crate::{Context, Effect, Outcome, Pass, PassError, weights};
 
 /// The pass.
@@ -58,6 +59,10 @@ impl Pass for RemeasureNorms {
             let mut patch = Patch::at(node);
             let var = patch.parameter("running_var", var.with(&variance));
             patch.set_input(node, 4, Some(var));
+            let epsilon = fitting_epsilon(norm.epsilon, &variance);
+            if epsilon != norm.epsilon {
+                patch.set_attribute(node, Attribute::float("epsilon", epsilon));
+            }
             outcome.changed(
                 graph.label(node),
                 format!("variance measured at B = {}", cx.settings.b),

@@ -7,15 +7,16 @@
 //! y = BatchNormalization (x, gamma, beta, 0, var) y = BatchNormalization (x, gamma, 0, 0, var)
 //! ```
 //!
-//! So do the shifts of decomposed norms, behind the scale or without one.
+//! So does any other constant that has one number a channel, as decomposed norms add it.
 //!
 //! Departing. Batch norms must be uncentred first, since their mean is a bias too.
 
 use bcosc_ir::{Graph, Model, NodeId, Patch, Value};
 
 use super::restore_norms::NORMS;
+use crate::channels::Channels;
 use crate::layer::{Form, Layer, Units, added_bias};
-use crate::raise::{Kind, Raised};
+use crate::linearity::{Linearity, Standing, layers_on_constants};
 use crate::weights::{self, WeightError};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
@@ -46,20 +47,9 @@ impl Pass for RemoveBiases {
     fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let mut outcome = Outcome::default();
         let opset = model.opset("").unwrap_or(0);
-        let shifts = shifts(&model.graph)?;
-        for (node, norm) in shifts {
-            let graph = &model.graph;
-            if cx.settings.keep_biases {
-                outcome.skipped(graph.label(node), Reason::Kept("--keep-biases"));
-                continue;
-            }
-            let mut patch = Patch::at(node);
-            patch.replace(Value { node, slot: 0 }, norm);
-            outcome.changed(graph.label(node), "bias of a decomposed norm removed");
-            model.graph.apply(patch)?;
-        }
+        let unseeing = layers_on_constants(&model.graph);
         for node in model.graph.ops() {
-            if !model.graph.contains(node) {
+            if !model.graph.contains(node) || unseeing.contains(&node) {
                 continue;
             }
             match unbias(&model.graph, node, opset) {
@@ -74,37 +64,49 @@ impl Pass for RemoveBiases {
                 Err(error) => error.settle(&model.graph, node, &mut outcome)?,
             }
         }
+        // From the end, so that the data of a sum is still there when it takes the sum's place.
+        for (node, data) in shifts(&model.graph)?.into_iter().rev() {
+            let label = model.graph.label(node);
+            if cx.settings.keep_biases {
+                outcome.skipped(label, Reason::Kept("--keep-biases"));
+                continue;
+            }
+            let mut patch = Patch::at(node);
+            patch.replace(Value { node, slot: 0 }, data);
+            model.graph.apply(patch)?;
+            outcome.changed(label, "shift of channels removed");
+        }
         Ok(outcome)
     }
 }
 
-/// The sums that shift what a decomposed norm puts out, and what they shift.
+/// The sums that add one constant a channel to what layers computed, and their data: biases of
+/// decomposed norms and of affine layers. Not what stands before the first layer, which is how
+/// images are normalised, and not position embeddings, which differ between positions.
 fn shifts(graph: &Graph) -> Result<Vec<(NodeId, Value)>, PassError> {
-    let raised = Raised::of(graph)?;
-    let decomposed = raised.norms().filter(|norm| norm.nodes.len() > 1);
-    let shifts = decomposed.filter_map(|norm| {
-        let scaled = scaled(graph, norm.out);
-        let rank = graph.value_type(scaled)?.rank()?;
-        let behind = match norm.kind {
-            Kind::GroupNorm => rank.checked_sub(2)?,
-            _ => 0,
-        };
-        let shape = graph.value_type(scaled)?.shape?;
-        let count = shape.get(rank - 1 - behind)?.known()?;
-        let (add, _) = added_bias(graph, scaled, Units { behind, count })?;
-        Some((add, scaled))
-    });
-    Ok(shifts.collect())
+    let linearity = Linearity::of(graph);
+    let channels = Channels::of(graph)?;
+    let ops = graph.ops().into_iter();
+    let shifted = ops.filter_map(|node| Some((node, shifted(graph, node, &channels)?)));
+    let linear = shifted.filter(|(_, data)| linearity.standing(*data) == Standing::Linear);
+    Ok(linear.collect())
 }
 
-/// A norm's output after its scale, where a node of its own multiplies by it.
-fn scaled(graph: &Graph, norm: Value) -> Value {
-    let scale = graph.sole_consumer(norm).filter(|&(node, slot)| {
-        let is_scale = graph.op(node).is_some_and(|op| op.is("Mul"));
-        let factor = graph.input(node, 1 - slot);
-        is_scale && factor.is_some_and(|v| weights::constant_type(graph, v).is_some())
-    });
-    scale.map_or(norm, |(node, _)| graph.output(node, 0))
+/// The data of a sum with one constant a channel.
+fn shifted(graph: &Graph, node: NodeId, channels: &Channels<'_>) -> Option<Value> {
+    let op = graph.op(node).filter(|op| op.domain().is_empty())?;
+    let (data, constant) = match (op.op_type(), &graph.inputs_of(node)[..]) {
+        ("Add", &[Some(a), Some(b)]) if graph.constant(a).is_some() => (b, a),
+        ("Add" | "Sub", &[Some(a), Some(b)]) if graph.constant(b).is_some() => (a, b),
+        _ => return None,
+    };
+    let shape = graph.value_type(data)?.shape?;
+    let dims = weights::constant_type(graph, constant)?.known_shape()?;
+    let mut wide = dims.iter().rev().enumerate().filter(|(_, d)| **d > 1);
+    let (behind, count) = wide.next()?;
+    let one_axis = wide.next().is_none() && dims.len() <= shape.len();
+    let fits = one_axis && shape[shape.len() - 1 - behind].known() == Some(*count);
+    (fits && channels.has(data, behind)).then_some(data)
 }
 
 /// `None` where the node has no bias.

@@ -18,6 +18,7 @@ use bcosc_ir::views::Conv;
 use bcosc_ir::{DataType, Graph, Model, Op, Patch, Use, Value};
 
 use crate::layer::{Form, Layer, data_consumers};
+use crate::linearity::layers_on_constants;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason, weights};
 
 /// The pass.
@@ -48,6 +49,7 @@ impl Pass for RestoreNorms {
 
     fn run(&self, model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
         let mut outcome = Outcome::default();
+        let unseeing = layers_on_constants(&model.graph);
         for node in model.graph.ops() {
             let graph = &model.graph;
             let Some(Ok(layer)) = Layer::of(graph, node) else {
@@ -56,7 +58,7 @@ impl Pass for RestoreNorms {
             let Form::Conv(conv) = &layer.form else {
                 continue;
             };
-            if reaches_norm(graph, layer.out) {
+            if unseeing.contains(&node) || reaches_norm(graph, layer.out) {
                 continue;
             }
             if layer.is_head(graph) {

@@ -27,6 +27,7 @@ pub use rules::Rule;
 pub(crate) use rules::scalar;
 pub use verdict::{Class, Verdict};
 
+use crate::layer::Layer;
 use crate::weights;
 
 /// How a value depends on the input.
@@ -305,6 +306,14 @@ impl<'g> Linearity<'g> {
         }
         LINEAR
     }
+}
+
+/// Linear layers whose input does not depend on the graph's: those that make position embeddings.
+pub fn layers_on_constants(graph: &Graph) -> BTreeSet<NodeId> {
+    let analysis = Linearity::of(graph);
+    let layers = Layer::all(graph).into_iter();
+    let unseeing = layers.filter(|layer| analysis.standing(layer.x) == Standing::Constant);
+    unseeing.map(|layer| layer.node).collect()
 }
 
 #[cfg(test)]

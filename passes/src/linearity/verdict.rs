@@ -242,6 +242,7 @@ fn source_name(graph: &Graph, value: Value) -> String {
             continue;
         }
         match graph.node(value.node) {
+            Node::Op(_) if rules::of(graph, value.node) == Rule::ShapeOnly => {}
             Node::Op(_) => open.extend(graph.inputs_of(value.node).into_iter().flatten()),
             _ => {
                 let found = weights::constant_type(graph, value);

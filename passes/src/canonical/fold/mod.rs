@@ -4,7 +4,8 @@
 //! of it. A constant takes the place of the operators that compute it unless the file would grow
 //! by more than [`Settings::largest_constant`](crate::Settings::largest_constant) beyond the
 //! parameters that go. Shape arithmetic on a dynamic batch ends in a `Reshape` with one -1, or 0
-//! where a dimension stays. An `If` with a constant condition becomes its branch.
+//! where a dimension stays. An `If` with a constant condition becomes its branch, and a norm of weights
+//! arithmetic that can be computed.
 //!
 //! ```text
 //! n = Shape <start = 0, end = 1> (x)   s = Concat <axis = 0> (n, {512})   y = Reshape (x, s)
@@ -19,6 +20,7 @@ mod cast_like;
 mod evaluate;
 mod plan;
 mod shapes;
+mod weight_norms;
 
 use bcosc_ir::{Facts, Model, Patch, Tensor, Value};
 
@@ -58,6 +60,9 @@ impl Pass for FoldConstants {
         loop {
             outcome.skips.clear();
             let facts = cx.infer(model)?;
+            if weight_norms::resolve(model, &facts, &mut outcome)? > 0 {
+                continue;
+            }
             round(model, cx, &facts, &mut outcome)?;
             if branches::inline(model, &mut outcome)? == 0 {
                 return Ok(outcome);

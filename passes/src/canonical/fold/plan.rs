@@ -57,7 +57,7 @@ pub(super) fn make(
 }
 
 /// Operators that depend on parameters and known values alone.
-fn constant_ops(graph: &Graph, facts: &Facts, order: &[NodeId]) -> BTreeSet<NodeId> {
+pub(super) fn constant_ops(graph: &Graph, facts: &Facts, order: &[NodeId]) -> BTreeSet<NodeId> {
     let mut found = BTreeSet::new();
     for &node in order {
         let Some(op) = graph.op(node) else { continue };
