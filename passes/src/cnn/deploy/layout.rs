@@ -47,8 +47,9 @@ fn is_rectified_sum(graph: &Graph, x: Value) -> bool {
 /// leave their layout.
 fn between_convolutions(graph: &Graph, x: Value) -> bool {
     let product = graph.producer(x).filter(|(_, op)| op.is("Mul"));
-    let factor = product.and_then(|(node, _)| graph.input(node, 0));
-    let from = factor.is_some_and(|v| is_square(graph, v) || is_rectified_convolution(graph, v));
+    let from = product.is_some_and(|(node, _)| {
+        is_square(graph, x) || graph.input(node, 0).is_some_and(|v| is_square(graph, v))
+    });
     from && feeds_convolutions(graph, x.node)
 }
 
@@ -61,21 +62,18 @@ fn is_rectified_norm(graph: &Graph, x: Value) -> bool {
 
 /// Whether a value is the square of a rectified convolution.
 pub(crate) fn is_square(graph: &Graph, x: Value) -> bool {
-    square_of(graph, x).is_some()
-}
-
-/// The rectified convolution that a value is the square of.
-pub(crate) fn square_of(graph: &Graph, x: Value) -> Option<Value> {
-    let (node, op) = graph.producer(x)?;
+    let Some((node, op)) = graph.producer(x) else {
+        return false;
+    };
     let (a, b) = (graph.input(node, 0), graph.input(node, 1));
-    let root = a.filter(|_| op.is("Mul") && a == b)?;
-    is_rectified_convolution(graph, root).then_some(root)
-}
-
-fn is_rectified_convolution(graph: &Graph, x: Value) -> bool {
-    let relu = graph.producer(x).filter(|(_, op)| op.is("Relu"));
-    let conv = relu.and_then(|(relu, _)| graph.producer(graph.input(relu, 0)?));
-    conv.is_some_and(|(_, op)| op.is("Conv"))
+    let Some(root) = a.filter(|_| op.is("Mul") && a == b) else {
+        return false;
+    };
+    let Some((relu, op)) = graph.producer(root) else {
+        return false;
+    };
+    let before = graph.input(relu, 0).and_then(|y| graph.producer(y));
+    op.is("Relu") && before.is_some_and(|(_, op)| op.is("Conv"))
 }
 
 /// Whether a value is `y |y|` with y from a convolution.

@@ -4,7 +4,6 @@
 //! e = bcosc.Energy <1x1, exponent = p> (x)     e = Pow (Reshape (Conv (Reshape (x * x, [0, C, -1]), ones [1, C, 1], epsilon)), p)
 //! e = bcosc.Energy <kxk, exponent = p> (x)     e = Pow (AveragePool <kxk> (Conv (x * x, k k ones [1, C, 1, 1])) + epsilon, p)
 //! z = bcosc.Weigh (x, e)                       z = Mul (x, e)     or     Mul (x, Conv (e, ones [C, 1, 1, 1]))
-//! z = bcosc.Weigh (Mul (a, a), e)              z = Mul (a, Mul (a, Conv (e, ones [C, 1, 1, 1])))
 //! ```
 //!
 //! Sums, squares and powers that several layers need are computed once. A sum over channels is a product of
@@ -19,7 +18,7 @@ use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value
 
 use super::layout::{
     feeds_convolutions, feeds_pools, grid, is_blocked, is_pool_between_convolutions,
-    is_signed_square, is_square, square_of,
+    is_signed_square, is_square,
 };
 use super::marker::{Energy, Weigh};
 use super::power::power;
@@ -291,14 +290,8 @@ impl Writer<'_> {
         if blocked || spread {
             weight = self.ones("spread", weight, &ones, dtype);
         }
-        let op = |name| Op::new("", "Mul").named(name);
-        // A runtime can write over a factor that nobody else reads, but not over that of a square.
-        let root = square_of(self.graph, weigh.x).filter(|_| blocked);
-        if let Some(root) = root.filter(|_| self.graph.uses(weigh.x).len() == 1) {
-            let half = self.patch.op(op("half"), &[root.into(), weight]);
-            return self.patch.op(op("weighed"), &[root.into(), half]);
-        }
-        let weighed = self.patch.op(op("weighed"), &[weigh.x.into(), weight]);
+        let op = Op::new("", "Mul").named("weighed");
+        let weighed = self.patch.op(op, &[weigh.x.into(), weight]);
         if weigh.spatial != 2
             || !is_signed_square(self.graph, weigh.x)
             || !feeds_pools(self.graph, weigh.node)
@@ -404,14 +397,14 @@ mod tests {
         {
            a = Conv (x, "a.weight")
            ["a.bcos.relu"] "a.bcos.relu" = Relu (a)  # from a
+           ["a.bcos.square"] "a.bcos.square" = Mul ("a.bcos.relu", "a.bcos.relu")  # from a
            ["a.bcos.energy.squares"] "a.bcos.energy.squares" = Mul (x, x)  # from a
            ["a.bcos.energy.flat"] "a.bcos.energy.flat" = Reshape ("a.bcos.energy.squares", "a.bcos.energy.rows")  # from a
            ["a.bcos.energy.channel_sum"] "a.bcos.energy.channel_sum" = Conv <kernel_shape = [1]> ("a.bcos.energy.flat", "a.bcos.energy.ones", "a.bcos.energy.epsilon")  # from a
            ["a.bcos.energy.sum"] "a.bcos.energy.sum" = Reshape ("a.bcos.energy.channel_sum", "a.bcos.energy.grid")  # from a
            ["a.bcos.energy.pow"] "a.bcos.energy.pow" = Pow ("a.bcos.energy.sum", "a.bcos.energy.exponent")  # from a
            ["a.bcos.weighed.spread"] "a.bcos.weighed.spread" = Conv <kernel_shape = [1, 1]> ("a.bcos.energy.pow", "a.bcos.weighed.ones")  # from a
-           ["a.bcos.weighed.half"] "a.bcos.weighed.half" = Mul ("a.bcos.relu", "a.bcos.weighed.spread")  # from a
-           ["a.bcos.weighed.weighed"] "a.bcos.weighed.weighed" = Mul ("a.bcos.relu", "a.bcos.weighed.half")  # from a
+           ["a.bcos.weighed.weighed"] "a.bcos.weighed.weighed" = Mul ("a.bcos.square", "a.bcos.weighed.spread")  # from a
            c = Conv <pads = [1, 1, 1, 1]> ("a.bcos.weighed.weighed", "c.weight")
            ["c.bcos.relu"] "c.bcos.relu" = Relu (c)  # from c
            ["c.bcos.square"] "c.bcos.square" = Mul ("c.bcos.relu", "c.bcos.relu")  # from c
