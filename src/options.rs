@@ -127,7 +127,7 @@ impl Default for Verification {
         Verification {
             when: Verify::Final,
             rtol: 1e-4,
-            samples: 4,
+            samples: 2,
             seed: 0,
         }
     }

@@ -264,6 +264,7 @@ impl Task<'_> {
         let samples = self
             .samples(self.converted, contract)
             .map_err(|e| fail(e.to_string()))?;
+        let samples = several(samples);
         let model = self
             .runnable(self.converted)
             .map_err(|e| fail(e.to_string()))?;
@@ -370,6 +371,18 @@ fn departed(passes: &Passes) -> Passes {
     let wanted =
         |p: &&'static dyn Pass| named(&departing, p.name()) || named(recipe::CANONICAL, p.name());
     passes.iter().copied().filter(wanted).collect()
+}
+
+/// The samples that hold several images, if any: they tell as much as others, for one preparation of the model.
+fn several(mut samples: Vec<Tensors>) -> Vec<Tensors> {
+    let images = |sample: &Tensors| {
+        let batches = sample.values().map(|t| t.dims().first().copied());
+        batches.flatten().min().unwrap_or(1)
+    };
+    if samples.iter().any(|sample| images(sample) > 1) {
+        samples.retain(|sample| images(sample) > 1);
+    }
+    samples
 }
 
 /// The seeded inputs that are asked for.

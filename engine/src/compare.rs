@@ -57,25 +57,31 @@ impl Agreement {
     }
 
     /// The agreement of several pairs taken together: the worst of each figure, and the mean of
-    /// `top1`. With no pair at all, nothing agrees.
+    /// `top1`, in which a batch counts for as much as its images. With no pair at all, nothing agrees.
     pub fn overall(parts: impl IntoIterator<Item = Agreement>) -> Agreement {
         let mut parts = parts.into_iter();
         let Some(first) = parts.next() else {
             return measure(&[], &[], 0);
         };
-        let (total, count) = parts.fold((first, 1.0), |(total, count), part| {
+        let weighed = |part: &Agreement| part.top1 * part.elements as f64;
+        let start = (first, weighed(&first), first.elements);
+        let (total, top1, elements) = parts.fold(start, |(total, top1, elements), part| {
             let merged = Agreement {
                 max_abs: worst(total.max_abs, part.max_abs, f64::max),
                 max_relative: worst(total.max_relative, part.max_relative, f64::max),
                 cosine: worst(total.cosine, part.cosine, f64::min),
-                top1: total.top1 + part.top1,
+                top1: 0.0,
                 finite: total.finite && part.finite,
                 elements: all_or_none(total.elements, part.elements),
             };
-            (merged, count + 1.0)
+            (merged, top1 + weighed(&part), elements + part.elements)
         });
         Agreement {
-            top1: total.top1 / count,
+            top1: if elements > 0 {
+                top1 / elements as f64
+            } else {
+                0.0
+            },
             ..total
         }
     }
@@ -241,6 +247,10 @@ mod tests {
     fn top1_counts_rows() {
         let second_row_differs = [1.0, -2.0, 0.5, 3.1, 3.0, -1.0];
         assert_eq!(agreement(second_row_differs).top1, 0.5);
+        let row = |x: [f32; 3]| Tensor::f32s(&[1, 3], x.to_vec());
+        let other = Agreement::between(&row([0.0, 1.0, 0.0]), &row([1.0, 0.0, 0.0])).unwrap();
+        let parts = [agreement(LOGITS), other];
+        assert!((Agreement::overall(parts).top1 - 2.0 / 3.0).abs() < 1e-12);
     }
 
     #[test]

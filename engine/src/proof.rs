@@ -1,6 +1,7 @@
 //! Proof that two models compute the same, and signs of life.
 
 use bcosc_ir::{InterpreterError, Model, Tensor, Tensors};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::compare::{Agreement, CompareError};
@@ -99,38 +100,31 @@ pub fn prove(
     compare(&expected, &found.map_err(ProofError::Candidate)?, rtol)
 }
 
-/// Runs a model on each sample in turn.
+/// Runs a model on each sample. Samples of the same shapes share a session; sessions run side by side.
 pub fn run_all(model: &Model, samples: &[Tensors]) -> Result<Vec<Outputs>, InterpreterError> {
-    let shapes: Vec<InputShapes> = samples.iter().map(shapes_of).collect();
-    let mut network = Some(Network::load(model)?);
-    let mut results: Vec<Option<Outputs>> = vec![None; samples.len()];
-    for first in 0..samples.len() {
-        if results[first].is_some() {
-            continue;
+    let network = Network::load(model)?;
+    let mut groups: Vec<(InputShapes, Vec<usize>)> = Vec::new();
+    for (index, sample) in samples.iter().enumerate() {
+        let shapes = shapes_of(sample);
+        match groups.iter_mut().find(|(known, _)| *known == shapes) {
+            Some((_, members)) => members.push(index),
+            None => groups.push((shapes, vec![index])),
         }
-        let alike: Vec<usize> = (first..samples.len())
-            .filter(|&i| shapes[i] == shapes[first])
-            .collect();
-        let is_last = (first..samples.len()).all(|i| results[i].is_some() || alike.contains(&i));
-        let session = session(&mut network, &shapes[first], is_last)?;
-        for i in alike {
-            results[i] = Some(ordered(&session, &samples[i])?);
+    }
+    let run = |(shapes, members): &(InputShapes, Vec<usize>)| {
+        let session = network.session(shapes)?;
+        let run = |&index: &usize| ordered(&session, &samples[index]);
+        Ok(members.par_iter().map(run).collect::<Vec<_>>())
+    };
+    let ran: Vec<Result<Vec<Result<Outputs, _>>, _>> = groups.par_iter().map(run).collect();
+    // In order, so that of several errors the same one is told each time.
+    let mut results: Vec<Option<Outputs>> = vec![None; samples.len()];
+    for ((_, members), outputs) in groups.iter().zip(ran) {
+        for (&index, outputs) in members.iter().zip(outputs?) {
+            results[index] = Some(outputs?);
         }
     }
     Ok(results.into_iter().flatten().collect())
-}
-
-/// The last session gets the network's weights to itself.
-fn session(
-    network: &mut Option<Network>,
-    shapes: &InputShapes,
-    is_last: bool,
-) -> Result<Session, InterpreterError> {
-    match network.take() {
-        Some(taken) if is_last => taken.into_session(shapes),
-        Some(kept) => network.insert(kept).session(shapes),
-        None => Err(InterpreterError("the weights are gone".to_owned())),
-    }
 }
 
 fn shapes_of(sample: &Tensors) -> InputShapes {

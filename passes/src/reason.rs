@@ -227,6 +227,9 @@ pub enum Reason {
     /// A depthwise layer.
     #[error("its norm is as large as its output")]
     LargeNorm,
+    /// A value that runtimes do not keep in blocks of channels.
+    #[error("it is not an image in single precision whose channels come in blocks of 16")]
+    NotBlocked,
     /// Something that only pays where several layers have it in common.
     #[error("no other layer shares it")]
     NotShared,

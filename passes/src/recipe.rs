@@ -43,6 +43,7 @@ pub static CNN: &[&dyn Pass] = &[
     &deploy::narrow::NarrowScales,
     &deploy::merge::MergeWeights,
     &deploy::signed_square::SignedSquares,
+    &deploy::blocked_sums::BlockedSums,
     &deploy::accumulate::AccumulateEnergies,
     &deploy::lower::LowerDeploy,
     // Plain operators for all that is left.

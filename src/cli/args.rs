@@ -193,8 +193,8 @@ pub struct ProofArgs {
     /// Largest accepted difference of an output, relative to the largest magnitude in it
     #[arg(long, value_name = "TOLERANCE", default_value_t = 1e-4, value_parser = tolerance, help_heading = "Proof")]
     pub rtol: f64,
-    /// Number of seeded inputs to compare on
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_two, help_heading = "Proof")]
+    /// Number of seeded inputs to compare on; the second is a batch of two where the batch is dynamic
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_two, help_heading = "Proof")]
     pub samples: usize,
     /// Seed that they are drawn from
     #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Proof")]

@@ -82,19 +82,16 @@ fn copied(datum_type: DatumType, dims: &[u64], bytes: &[u8]) -> TractResult<Trac
     if elements.and_then(|n| n.checked_mul(datum_type.size_of())) != Some(bytes.len()) {
         bail!("{} bytes for {datum_type:?}{shape:?}", bytes.len());
     }
-    let mut tensor = TractTensor::zero_dt(datum_type, &shape)?;
-    if bytes.is_empty() {
-        return Ok(tensor);
-    }
-    let out = tensor.as_bytes_mut();
     if datum_type == DatumType::Bool {
         // Anything but 0 and 1 in a Rust bool is undefined behaviour.
-        out.iter_mut()
-            .zip(bytes)
-            .for_each(|(out, byte)| *out = u8::from(*byte != 0));
-    } else {
-        out.copy_from_slice(bytes);
-        swap_on_big_endian(out, datum_type);
+        let flags: Vec<bool> = bytes.iter().map(|byte| *byte != 0).collect();
+        return TractTensor::from_shape(&shape, &flags);
+    }
+    // SAFETY: what is left are numbers, for which all bits mean something, and there are as many bytes
+    // as they take. Zeroing large weights before they are written would show in the time of a proof.
+    let mut tensor = unsafe { TractTensor::from_raw_dt(datum_type, &shape, bytes)? };
+    if !bytes.is_empty() {
+        swap_on_big_endian(tensor.as_bytes_mut(), datum_type);
     }
     Ok(tensor)
 }

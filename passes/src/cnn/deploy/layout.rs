@@ -20,9 +20,32 @@ pub(crate) fn grid(graph: &Graph, x: Value) -> Option<[i64; 4]> {
     }
 }
 
+/// Whether a value is in blocks of channels, so that a convolution sums its channels best.
+pub(crate) fn is_blocked(graph: &Graph, x: Value) -> bool {
+    between_convolutions(graph, x)
+        || is_rectified_norm(graph, x)
+        || is_rectified_sum(graph, x)
+        || is_pool_between_convolutions(graph, x)
+}
+
+/// Whether a value comes from a pool and goes to convolutions only.
+pub(crate) fn is_pool_between_convolutions(graph: &Graph, x: Value) -> bool {
+    let pool = |op: &Op| op.is("AveragePool") || op.is("MaxPool");
+    graph.producer(x).is_some_and(|(_, op)| pool(op)) && feeds_convolutions(graph, x.node)
+}
+
+/// Whether a value is a rectified sum that a convolution takes into itself.
+fn is_rectified_sum(graph: &Graph, x: Value) -> bool {
+    let relu = graph.producer(x).filter(|(_, op)| op.is("Relu"));
+    let sum = relu.and_then(|(relu, _)| graph.producer(graph.input(relu, 0)?));
+    let conv = |v: Value| graph.producer(v).is_some_and(|(_, op)| op.is("Conv"));
+    sum.filter(|(_, op)| op.is("Add"))
+        .is_some_and(|(sum, _)| (0..2).any(|slot| graph.input(sum, slot).is_some_and(conv)))
+}
+
 /// Whether a value comes from a convolution and goes to convolutions only, with nothing between that would
 /// leave their layout.
-pub(crate) fn between_convolutions(graph: &Graph, x: Value) -> bool {
+fn between_convolutions(graph: &Graph, x: Value) -> bool {
     let product = graph.producer(x).filter(|(_, op)| op.is("Mul"));
     let from = product.is_some_and(|(node, _)| {
         is_square(graph, x) || graph.input(node, 0).is_some_and(|v| is_square(graph, v))
@@ -31,7 +54,7 @@ pub(crate) fn between_convolutions(graph: &Graph, x: Value) -> bool {
 }
 
 /// Whether a value is a rectified norm, which runtimes turn into a depthwise convolution.
-pub(crate) fn is_rectified_norm(graph: &Graph, x: Value) -> bool {
+fn is_rectified_norm(graph: &Graph, x: Value) -> bool {
     let relu = graph.producer(x).filter(|(_, op)| op.is("Relu"));
     let norm = relu.and_then(|(relu, _)| graph.producer(graph.input(relu, 0)?));
     norm.is_some_and(|(_, op)| op.is("BatchNormalization"))

@@ -17,7 +17,7 @@ use bcosc_ir::views::{Padding, Window};
 use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
 
 use super::layout::{
-    between_convolutions, feeds_convolutions, feeds_pools, grid, is_rectified_norm,
+    feeds_convolutions, feeds_pools, grid, is_blocked, is_pool_between_convolutions,
     is_signed_square, is_square,
 };
 use super::marker::{Energy, Weigh};
@@ -203,8 +203,7 @@ impl Writer<'_> {
         self.shared(key, |w| {
             let squares = w.squares(e.x);
             if e.group == 1
-                && !between_convolutions(w.graph, e.x)
-                && !is_rectified_norm(w.graph, e.x)
+                && !is_blocked(w.graph, e.x)
                 && let Some(grid) = grid(w.graph, e.x)
             {
                 return w.row_sum(squares, e.channels, grid, factor, epsilon, dtype);
@@ -274,7 +273,8 @@ impl Writer<'_> {
         let mut weight = Operand::Old(weigh.weight);
         let blocked = weigh.group == 1
             && weigh.spatial == 2
-            && is_square(self.graph, weigh.x)
+            && (is_square(self.graph, weigh.x)
+                || is_pool_between_convolutions(self.graph, weigh.x))
             && feeds_convolutions(self.graph, weigh.node);
         let spread = weigh.group > 1 && weigh.group != weigh.channels;
         let dtype = self.dtype(weigh.x);
