@@ -304,6 +304,20 @@ fn pieces_of_a_split_tensor_are_slices() {
 }
 
 #[test]
+fn the_largest_integer_survives_a_cast() {
+    let model = Net::new(17)
+        .input("x", &["N", "2"])
+        .weight("start", Tensor::i64_vec(&[0]))
+        .weight("last", Tensor::i64_vec(&[i64::MAX]))
+        .node_with("Cast", &["last"], "end", vec![int("to", 7)])
+        .node("Slice", &["x", "start", "end", "start"], "y")
+        .output("y")
+        .model();
+    let y = run(&model, counting(&[1, 2]));
+    assert_eq!(y.to_f32s().unwrap(), [1.0, 2.0]);
+}
+
+#[test]
 fn shapes_are_filled_with_floats_by_default() {
     let model = Net::new(17)
         .input("x", &["N", "2"])

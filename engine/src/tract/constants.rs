@@ -46,6 +46,25 @@ pub(crate) fn complete(node: &mut NodeProto) {
     }
 }
 
+/// Makes a `Cast` that keeps the type of a constant an `Identity`: tract takes the largest integer,
+/// which means the end of an axis, for another one when it casts it.
+pub(crate) fn keep_type(node: &mut NodeProto, dtype_of: &dyn Fn(&str) -> Option<DataType>) {
+    if node.op_type.as_deref() != Some("Cast") || !is_standard(node.domain.as_deref()) {
+        return;
+    }
+    let from = node.input.first().and_then(|name| dtype_of(name));
+    let to = node
+        .attribute
+        .iter()
+        .find(|a| a.name.as_deref() == Some("to"));
+    if let (Some(from), Some(to)) = (from, to.and_then(|a| a.i))
+        && to == i64::from(from.to_i32())
+    {
+        node.op_type = Some("Identity".to_owned());
+        node.attribute.clear();
+    }
+}
+
 /// The element type that stands for bfloat16.
 pub(crate) fn stand_in(bfloat16: Bfloat16) -> Option<DataType> {
     match bfloat16 {

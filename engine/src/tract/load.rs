@@ -17,7 +17,7 @@ use tract_onnx::tract_hir::ops::konst::Const;
 use tract_onnx::tract_hir::ops::source::Source;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-use super::constants::{is_constant, is_standard, take_constant};
+use super::constants::{is_constant, is_standard, keep_type, take_constant};
 use super::guard::guarded;
 use super::nodes::{build, describe, label, skeleton};
 use super::sequences::{Constants, slice_instead};
@@ -83,6 +83,8 @@ pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, Interprete
         let outlet = loader.constant(&name, take_constant(node).as_ref())?;
         loader.values.push((name, outlet));
     }
+    let dtype_of = |name: &str| Some(loader.small.get(name)?.dtype());
+    nodes.iter_mut().for_each(|node| keep_type(node, &dtype_of));
     for (name, tensor) in slice_instead(&mut nodes, &loader.small) {
         loader.constant(&name, Some(&tensor))?;
     }

@@ -130,11 +130,11 @@ impl Lowering {
             true => norm.window.clone(),
             false => Window::pointwise(rank),
         };
+        let narrow = dtype;
+        let dtype = accumulator(narrow);
         let mut sum = shared(patch, (norm.x, Sum::Squares), &mut |patch| {
-            patch.op(
-                Op::new("", "Mul").named("squares"),
-                &[norm.x.into(), norm.x.into()],
-            )
+            let x = cast(patch, norm.x.into(), narrow, dtype);
+            patch.op(Op::new("", "Mul").named("squares"), &[x, x])
         });
         let steps = !first.is_pointwise();
         if per_group > 1 || (single && steps) {
@@ -170,17 +170,15 @@ impl Lowering {
         }
         let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[PATCH_EPSILON]));
         let sum = patch.op(Op::new("", "Add").named("squared_norm"), &[sum, epsilon]);
-        patch.op(Op::new("", "Sqrt").named("norm"), &[sum])
+        let norm = patch.op(Op::new("", "Sqrt").named("norm"), &[sum]);
+        cast(patch, norm, dtype, narrow)
     }
 
     fn vector_norm(&self, patch: &mut Patch, norm: &VectorNorm, dtype: DataType) -> Operand {
-        let length = reduce(
-            patch,
-            self.opset,
-            AxesOp::ReduceL2,
-            norm.x.into(),
-            &[norm.axis],
-        );
+        let wide = accumulator(dtype);
+        let x = cast(patch, norm.x.into(), dtype, wide);
+        let length = reduce(patch, self.opset, AxesOp::ReduceL2, x, &[norm.axis]);
+        let length = cast(patch, length, wide, dtype);
         let epsilon = match dtype {
             // The smallest number that half precision can take the reciprocal of.
             DataType::Float16 => half::f16::MIN_POSITIVE.to_f64(),
@@ -196,6 +194,22 @@ impl Lowering {
         }
         length
     }
+}
+
+/// What squares are summed in: in half precision they overflow beyond 255, and round after a few hundred.
+fn accumulator(dtype: DataType) -> DataType {
+    match dtype {
+        DataType::Float16 | DataType::Bfloat16 => DataType::Float,
+        _ => dtype,
+    }
+}
+
+fn cast(patch: &mut Patch, x: Operand, from: DataType, to: DataType) -> Operand {
+    if from == to {
+        return x;
+    }
+    let op = Op::new("", "Cast").named("cast");
+    patch.op(op.with_int("to", to.to_i32().into()), &[x])
 }
 
 fn ones_conv(
@@ -335,6 +349,34 @@ mod tests {
             let mut norms = ops.filter_map(|id| lowered.graph.op(id));
             let norm = norms.find(|op| op.is("ReduceL2"));
             assert!(norm.is_some_and(|op| op.ints("axes").is_some() == attribute));
+        }
+    }
+
+    #[test]
+    fn half_precision_is_summed_in_single() {
+        // Each square is beyond the largest half-precision number.
+        let dtype = DataType::Float16;
+        let halves = |dims: &[u64], x: f64| {
+            let count = dims.iter().product::<u64>() as usize;
+            weights::tensor(dtype, dims, &vec![x; count])
+        };
+        let convolution = ModelBuilder::new(17)
+            .input("x", dtype, "1,64,2,2")
+            .param("w", halves(&[1, 64, 1, 1], 1.0 / 64.0))
+            .op("Conv", &["x", "w"], "y", [])
+            .typed("y");
+        let product = ModelBuilder::new(17)
+            .input("x", dtype, "1,64")
+            .param("w", halves(&[64, 1], 1.0 / 64.0))
+            .op("MatMul", &["x", "w"], "y", [])
+            .typed("y");
+        for (before, dims) in [(convolution, &[1, 64, 2, 2][..]), (product, &[1, 64])] {
+            let lowered = after(&[&Bcos, &Lower], &before, &exponent(2.0));
+            let inputs = Tensors::from([("x".to_owned(), halves(dims, 512.0))]);
+            // w.x = 512, ||x|| = 8 * 512.
+            for y in &outputs(&lowered, &inputs)[0].data {
+                assert!((y - 512.0 / 8.0).abs() < 0.1, "{y}");
+            }
         }
     }
 
