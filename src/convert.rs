@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bcosc_engine::Tract;
-use bcosc_ir::Model;
+use bcosc_ir::{Model, Value};
 use bcosc_onnx::{ModelFile, WriteOptions, Written};
 use bcosc_passes::linearity::{Linearity, Verdict};
 use bcosc_passes::pipeline::PipelineError;
@@ -74,12 +74,13 @@ pub fn convert_with(
     options.validate()?;
     watch(Event::Stage(Stage::Read));
     let Read {
-        model: original,
+        model: mut original,
         label,
         path,
         bytes,
         mut warnings,
     } = read(source.into(), &options.input_shapes)?;
+    keep_outputs(&mut original, &options.outputs, &label)?;
     let recipe = plan::choose(&original, options.recipe)?;
     let passes = plan::list(recipe, &options.passes, options.settings.opset.is_some())?;
     let before = Size::of(&original, Some(bytes));
@@ -175,6 +176,36 @@ fn verdicts(model: &Model, context: &Context<'_>, label: &str) -> Result<Vec<Ver
         }),
     })?;
     Ok(Linearity::of(&typed.graph).verdicts())
+}
+
+/// Leaves a model only the outputs that are asked for, and what they need.
+fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) -> Result<(), Error> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let graph = &model.graph;
+    let all: Vec<(Value, String)> = graph
+        .outputs()
+        .iter()
+        .map(|output| (output.value, output.info.name.clone().unwrap_or_default()))
+        .collect();
+    let mut kept = Vec::with_capacity(wanted.len());
+    for (i, name) in wanted.iter().enumerate() {
+        if wanted[..i].contains(name) {
+            continue;
+        }
+        let found = all.iter().find(|(_, known)| known == name);
+        kept.push(found.cloned().ok_or_else(|| Error::Input {
+            model: label.to_owned(),
+            problem: format!(
+                "there is no output `{name}`; the outputs are {}",
+                all.iter().map(|(_, name)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            ),
+        })?);
+    }
+    model.graph.set_outputs(&kept);
+    model.graph.remove_dead();
+    Ok(())
 }
 
 /// A model as it was read.

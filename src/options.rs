@@ -237,6 +237,8 @@ pub struct Options {
     pub settings: Settings,
     /// New shapes of inputs.
     pub input_shapes: Vec<InputShape>,
+    /// The outputs to keep, by name, in this order; all where empty.
+    pub outputs: Vec<String>,
     /// How the result is compared with the original.
     pub verification: Verification,
     /// Images to measure norm statistics on.

@@ -75,7 +75,7 @@ pub struct ConvertArgs {
     #[arg(value_name = "MODEL", required_unless_present = "list_passes")]
     pub model: Option<PathBuf>,
     /// Where to write the result
-    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["list_passes", "dry_run"])]
+    #[arg(short, long = "out", value_name = "FILE", required_unless_present_any = ["list_passes", "dry_run"])]
     pub output: Option<PathBuf>,
 
     /// Exponent of the B-cos transform, at least 1
@@ -139,6 +139,14 @@ pub struct ConvertArgs {
     /// Give an input another shape; for each input once
     #[arg(long, value_name = "NAME:D,D,...", help_heading = "Input")]
     pub input_shapes: Vec<InputShape>,
+    /// Keep these outputs of the model only, such as logits without auxiliary heads or hidden states
+    #[arg(
+        long = "output",
+        value_name = "NAME,...",
+        value_delimiter = ',',
+        help_heading = "Input"
+    )]
+    pub outputs: Vec<String>,
 
     /// Measure norm statistics on images: a folder of jpg, png or webp, or a .npy array of float32
     /// [N,C,H,W] in the form that the converted model takes
@@ -363,6 +371,7 @@ impl ConvertArgs {
                 ..Settings::default()
             },
             input_shapes: self.input_shapes.clone(),
+            outputs: self.outputs.clone(),
             verification: Verification {
                 when: self.verify.into(),
                 ..self.inputs.into()
