@@ -261,19 +261,59 @@ fn a_dry_run_writes_nothing() {
 }
 
 #[test]
-fn a_recipe_that_is_not_there_says_what_to_do() {
+fn unpooling_where_nothing_is_pooled_says_what_to_do() {
     let folder = folder();
     let done = convert(
         &model(),
         &folder.path().join("out.onnx"),
-        &["--recipe", "vit"],
+        &["--recipe", "clip", "--attention-unpool"],
     );
     assert_eq!(done.code, 1);
     assert!(
-        done.err.contains("not available yet") && done.err.contains("`cnn`"),
+        done.err.contains("no attention pool") && done.err.contains("--attention-unpool"),
         "{}",
         done.err
     );
+    assert!(files(folder.path()).is_empty());
+}
+
+#[test]
+fn an_output_that_is_not_there_is_told_with_those_that_are() {
+    let folder = folder();
+    let done = convert(
+        &model(),
+        &folder.path().join("out.onnx"),
+        &["--output", "embedding"],
+    );
+    assert_eq!(done.code, 1);
+    assert!(
+        done.err.contains("no output `embedding`") && done.err.contains("`logits`"),
+        "{}",
+        done.err
+    );
+}
+
+#[test]
+fn inspect_recognises_what_transformers_are_made_of() {
+    let path = fixture("vit_tiny/model.opset13.onnx");
+    let done = run(["inspect", path.to_str().unwrap()]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    for part in [
+        "5 x layer norm",
+        "2 x GELU",
+        "2 x attention",
+        "`logits` is dynamic linear",
+    ] {
+        assert!(
+            done.out.contains(part),
+            "`{part}` is missing in\n{}",
+            done.out
+        );
+    }
+    let done = run(["inspect", "--json", path.to_str().unwrap()]);
+    let json: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(json["composites"].as_array().unwrap().len(), 3);
+    assert_eq!(json["linearity"][0]["dynamic_linear"], true);
 }
 
 #[test]
@@ -382,7 +422,7 @@ fn inspect_says_what_a_model_consists_of() {
         "Conv",
         "likely folded",
         "recipe cnn: converts",
-        "recipe vit: not available yet",
+        "recipe vit: converts",
     ] {
         assert!(
             done.out.contains(part),

@@ -2,7 +2,7 @@
 
 mod common;
 
-use bcosc::passes::{InputContract, LogitBias};
+use bcosc::passes::{InputContract, LogitBias, Reason};
 use bcosc::{Converted, Options, Preset, convert};
 use common::{fixture, golden, largest_difference, normalised, outputs, spread, with_inverse};
 
@@ -115,4 +115,23 @@ fn a_b_cos_projection_is_another_network() {
         bcos.map(|step| step.outcome.changes.len())
     };
     assert_eq!(layers(&converted), layers(&linear).map(|n| n + 1));
+}
+
+#[test]
+fn every_layer_becomes_b_cos_but_the_projections() {
+    // Patch embedding, two blocks of an output projection and two layers, and the head.
+    for export in EXPORTS {
+        let converted = convert(fixture("vit_tiny", export), &Options::default()).unwrap();
+        let bcos = converted
+            .report
+            .passes
+            .iter()
+            .find(|step| step.pass == "bcos");
+        let outcome = &bcos.unwrap().outcome;
+        let linear = outcome
+            .skips
+            .iter()
+            .filter(|skip| skip.reason == Reason::Projection);
+        assert_eq!((outcome.changes.len(), linear.count()), (8, 2), "{export}");
+    }
 }

@@ -101,8 +101,11 @@ pub fn steps(report: &Report, all: bool) -> String {
 
 /// Whether each output is dynamic linear, and what adds to it or breaks it.
 pub fn linearity(verdicts: &[Verdict]) -> String {
-    let lines: Vec<String> = verdicts.iter().map(verdict).collect();
-    lines.join("\n")
+    let mut table = plain();
+    for found in verdicts {
+        table.add_row([verdict(found)]);
+    }
+    text(table)
 }
 
 fn verdict(verdict: &Verdict) -> String {
