@@ -260,6 +260,27 @@ fn a_dry_run_writes_nothing() {
     assert!(files(folder.path()).is_empty());
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_the_run_and_leaves_nothing() {
+    let folder = folder();
+    // So many samples that the proof outlasts the wait.
+    let mut child = bcosc()
+        .arg(model())
+        .arg("-o")
+        .arg(folder.path().join("out.onnx"))
+        .args(["-q", "--samples", "10000"])
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let kill = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(files(folder.path()), [""; 0]);
+}
+
 #[test]
 fn unpooling_where_nothing_is_pooled_says_what_to_do() {
     let folder = folder();
