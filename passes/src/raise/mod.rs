@@ -144,6 +144,8 @@ fn is_sound(graph: &Graph, kind: Kind, values: &BTreeMap<String, Value>, out: Va
         return false;
     };
     match kind {
+        // The scale of a norm is followed by a shift, not by a sum with data.
+        Kind::LayerScale if values.get("y").is_none_or(|y| graph.constant(*y).is_some()) => false,
         // A factor for each channel of what a layer puts out: not a number, nor a table of angles.
         Kind::LayerScale => values.get("$scale").is_some_and(|scale| {
             let found = weights::constant_type(graph, *scale).and_then(|t| t.known_shape());
