@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bcosc_engine::Tract;
-use bcosc_ir::{Model, Value};
+use bcosc_ir::Model;
 use bcosc_onnx::{ModelFile, WriteOptions, Written};
 use bcosc_passes::linearity::{Linearity, Verdict};
 use bcosc_passes::pipeline::PipelineError;
@@ -15,7 +15,7 @@ use crate::plan::Passes;
 use crate::progress::{Event, Stage};
 use crate::report::{Size, describe_unknown};
 use crate::{Error, Metadata, Options, Recipe, Report, Source, Verify};
-use crate::{calibrate, contract, plan, prove, reshape, support};
+use crate::{calibrate, contract, plan, prepare, prove, reshape, support};
 
 /// A converted model and the record of how it came to be.
 #[derive(Clone, Debug)]
@@ -80,7 +80,9 @@ pub fn convert_with(
         bytes,
         mut warnings,
     } = read(source.into(), &options.input_shapes)?;
-    keep_outputs(&mut original, &options.outputs, &label)?;
+    prepare::keep_outputs(&mut original, &options.outputs, &label)?;
+    let mut settings = options.settings.clone();
+    warnings.extend(prepare::peel(&mut original, &mut settings, &label)?);
     let recipe = plan::choose(&original, options.recipe)?;
     let passes = plan::list(recipe, &options.passes, options.settings.opset.is_some())?;
     let before = Size::of(&original, Some(bytes));
@@ -109,7 +111,7 @@ pub fn convert_with(
     watch(Event::Imported { model: &original });
     support::check(&original, &label)?;
 
-    let settings = settings_for(&original, &options.settings);
+    let settings = settings_for(&original, &settings);
     let calibration = match &options.calibration {
         Some(calibration) => {
             watch(Event::Stage(Stage::Images));
@@ -176,36 +178,6 @@ fn verdicts(model: &Model, context: &Context<'_>, label: &str) -> Result<Vec<Ver
         }),
     })?;
     Ok(Linearity::of(&typed.graph).verdicts())
-}
-
-/// Leaves a model only the outputs that are asked for, and what they need.
-fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) -> Result<(), Error> {
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let graph = &model.graph;
-    let all: Vec<(Value, String)> = graph
-        .outputs()
-        .iter()
-        .map(|output| (output.value, output.info.name.clone().unwrap_or_default()))
-        .collect();
-    let mut kept = Vec::with_capacity(wanted.len());
-    for (i, name) in wanted.iter().enumerate() {
-        if wanted[..i].contains(name) {
-            continue;
-        }
-        let found = all.iter().find(|(_, known)| known == name);
-        kept.push(found.cloned().ok_or_else(|| Error::Input {
-            model: label.to_owned(),
-            problem: format!(
-                "there is no output `{name}`; the outputs are {}",
-                all.iter().map(|(_, name)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-            ),
-        })?);
-    }
-    model.graph.set_outputs(&kept);
-    model.graph.remove_dead();
-    Ok(())
 }
 
 /// A model as it was read.

@@ -30,6 +30,7 @@ mod inspect;
 mod metadata;
 mod options;
 mod plan;
+mod prepare;
 mod progress;
 mod proof;
 mod prove;

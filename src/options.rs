@@ -279,12 +279,6 @@ impl Options {
                 return fail("the standard deviation must consist of numbers above 0".to_owned());
             }
         }
-        if settings.input != InputContract::Same && settings.normalization.is_none() {
-            return fail(format!(
-                "input contract `{}` needs to know how the original's input was normalised: give a mean and a standard deviation, or a preset",
-                contract_name(settings.input)
-            ));
-        }
         if settings.absorb_normalization && settings.input == InputContract::Same {
             return fail("the normalisation can be absorbed with input contract `add-inverse` or `rgb` only: with `same` the model takes normalised images".to_owned());
         }

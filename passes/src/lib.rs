@@ -12,6 +12,7 @@ pub mod marker;
 pub mod opset;
 mod pass;
 pub mod pipeline;
+pub mod preprocessing;
 pub mod raise;
 mod reason;
 pub mod recipe;

@@ -1,0 +1,349 @@
+//! Preprocessing that is part of the graph: pixels become normalised channels before the first layer.
+//!
+//! ```text
+//! x = ((Transpose (Cast (pixels)) / 255) - mean) / std
+//! ```
+//!
+//! Any chain of casts, one change from channels last to channels first, and sums and products with constants,
+//! one a channel or one for all, is (pixel - mean) / std. Whether pixels count to 1 or to 255 is read off
+//! the deviation, which is below 1 for the former and far above for the latter.
+
+use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Patch, Shape, TensorType, Value};
+
+use crate::layer::data_consumers;
+use crate::{Normalization, PassError, weights};
+
+/// A deviation above this is one of pixels in [0, 255].
+const LARGEST_DEVIATION: f64 = 2.0;
+
+/// A recognised chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preprocessing {
+    /// What it does to images in [0, 1].
+    pub normalization: Normalization,
+    /// The value of a white pixel: 1 or 255.
+    pub white: f64,
+    /// Whether images come as [N, H, W, C].
+    pub channels_last: bool,
+    /// The normalised image [N, C, H, W].
+    pub result: Value,
+    image: Value,
+    dtype: DataType,
+}
+
+impl Preprocessing {
+    /// Recognises what happens to an image input first. `None` where nothing that can be undone does.
+    pub fn of(graph: &Graph, image: Value) -> Option<Self> {
+        let declared = graph.value_type(image)?;
+        let shape = declared.shape.filter(|shape| shape.len() == 4)?;
+        let mut dtype = declared.dtype;
+        let mut chain = Vec::new();
+        let mut result = image;
+        while let [node] = data_consumers(graph, result)[..] {
+            let Some(step) = Step::of(graph, node, result) else {
+                break;
+            };
+            result = graph.output(node, 0);
+            chain.push(step);
+        }
+        let channels_last = chain.contains(&Step::ChannelsFirst);
+        let channels = usize::try_from(shape[if channels_last { 3 } else { 1 }].known()?).ok()?;
+        let (mut factor, mut shift) = (vec![1.0; channels], vec![0.0; channels]);
+        let mut moved = !channels_last;
+        for step in &chain {
+            match step {
+                Step::Cast(to) => dtype = to.unwrap_or(dtype),
+                Step::ChannelsFirst => moved = true,
+                Step::Affine { times, plus } => {
+                    let (times, plus) = (
+                        times.spread(channels, moved)?,
+                        plus.spread(channels, moved)?,
+                    );
+                    for c in 0..channels {
+                        factor[c] *= times[c];
+                        shift[c] = shift[c] * times[c] + plus[c];
+                    }
+                }
+            }
+        }
+        if result == image
+            || !weights::is_floating(dtype)
+            || factor.iter().any(|a| !(a.is_finite() && *a > 0.0))
+        {
+            return None;
+        }
+        let white = match factor.iter().any(|a| 1.0 / a > LARGEST_DEVIATION) {
+            true => 255.0,
+            false => 1.0,
+        };
+        let pairs = factor.iter().zip(&shift);
+        let (mean, std) = pairs
+            .map(|(a, b)| (-b / a / white, 1.0 / a / white))
+            .unzip();
+        Some(Preprocessing {
+            normalization: Normalization { mean, std },
+            white,
+            channels_last,
+            result,
+            image,
+            dtype,
+        })
+    }
+
+    /// Takes the chain out of its model, which then takes normalised images [N, C, H, W].
+    ///
+    /// # Errors
+    /// A defect of bcosc.
+    pub fn peel(&self, model: &mut Model) -> Result<(), PassError> {
+        let graph = &mut model.graph;
+        let found = graph.value_type(self.image);
+        let shape = found.and_then(|t| t.shape).unwrap_or_default();
+        let order: [usize; 4] = if self.channels_last {
+            [0, 3, 1, 2]
+        } else {
+            [0, 1, 2, 3]
+        };
+        let shape: Shape = order
+            .iter()
+            .map(|&axis| shape.get(axis).cloned().unwrap_or(Dim::Unknown))
+            .collect();
+        let mut patch = Patch::at(self.result.node);
+        patch.replace_retyped(self.result, self.image);
+        graph.apply(patch)?;
+        graph.retype_input(
+            self.image,
+            TensorType {
+                dtype: self.dtype,
+                shape: Some(shape),
+            },
+        );
+        graph.remove_dead();
+        Ok(())
+    }
+}
+
+/// One operator of the chain.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    /// To another precision; nothing where it keeps the type.
+    Cast(Option<DataType>),
+    ChannelsFirst,
+    /// `times * x + plus`.
+    Affine {
+        times: Numbers,
+        plus: Numbers,
+    },
+}
+
+/// A constant: one number, or one along an axis counted from the end.
+#[derive(Clone, Debug, PartialEq)]
+enum Numbers {
+    One(f64),
+    Many { behind: usize, numbers: Vec<f64> },
+}
+
+impl Step {
+    fn of(graph: &Graph, node: NodeId, x: Value) -> Option<Self> {
+        let op = graph.op(node).filter(|op| op.domain().is_empty())?;
+        let name = op.op_type();
+        match name {
+            "Identity" => return Some(Step::Cast(None)),
+            "Cast" => {
+                let to = i32::try_from(op.int("to", 0))
+                    .ok()
+                    .and_then(DataType::from_i32)?;
+                return weights::is_floating(to).then_some(Step::Cast(Some(to)));
+            }
+            "Transpose" => {
+                return (op.ints("perm")? == [0, 3, 1, 2]).then_some(Step::ChannelsFirst);
+            }
+            "Add" | "Sub" | "Mul" | "Div" => {}
+            _ => return None,
+        }
+        let (constant, reversed) = match graph.inputs_of(node)[..] {
+            [Some(a), Some(b)] if a == x && b != x => (b, false),
+            [Some(a), Some(b)] if b == x && a != x => (a, true),
+            _ => return None,
+        };
+        let numbers = Numbers::of(graph, constant)?;
+        let (one, zero) = (Numbers::One(1.0), Numbers::One(0.0));
+        let (times, plus) = match (name, reversed) {
+            ("Add", _) => (one, numbers),
+            ("Sub", false) => (one, numbers.map(|x| -x)),
+            ("Mul", _) => (numbers, zero),
+            ("Div", false) => (numbers.map(|x| 1.0 / x), zero),
+            _ => return None,
+        };
+        Some(Step::Affine { times, plus })
+    }
+}
+
+impl Numbers {
+    fn of(graph: &Graph, constant: Value) -> Option<Self> {
+        let floats = weights::floats(graph, constant).ok()?;
+        if let [one] = floats.elements[..] {
+            return Some(Numbers::One(one));
+        }
+        let mut wide = floats
+            .dims
+            .iter()
+            .rev()
+            .enumerate()
+            .filter(|(_, d)| **d > 1);
+        let (behind, _) = wide.next()?;
+        let numbers = floats.elements;
+        wide.next()
+            .is_none()
+            .then_some(Numbers::Many { behind, numbers })
+    }
+
+    fn map(self, f: impl Fn(f64) -> f64) -> Self {
+        match self {
+            Numbers::One(x) => Numbers::One(f(x)),
+            Numbers::Many { behind, numbers } => Numbers::Many {
+                behind,
+                numbers: numbers.into_iter().map(f).collect(),
+            },
+        }
+    }
+
+    /// One number a channel, if that is what they are.
+    fn spread(&self, channels: usize, channels_first: bool) -> Option<Vec<f64>> {
+        match self {
+            Numbers::One(x) => Some(vec![*x; channels]),
+            Numbers::Many { behind, numbers } => {
+                let fits =
+                    *behind == if channels_first { 2 } else { 0 } && numbers.len() == channels;
+                fits.then(|| numbers.clone())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, ModelBuilder, Tensor, Tensors};
+
+    use super::*;
+    use crate::cnn::testing::{Array, Layers, outputs};
+    use crate::testing::{infer, model};
+
+    fn numbers(dims: &[u64], x: &[f32]) -> Tensor {
+        Tensor::f32s(dims, x.to_vec())
+    }
+
+    /// Bytes [N, H, W, C] through a cast, a transposition and a normalisation, into a convolution.
+    fn bytes() -> ModelBuilder {
+        ModelBuilder::new(17)
+            .input("pixels", DataType::Uint8, "batch,4,4,3")
+            .op("Cast", &["pixels"], "f", [Attribute::int("to", 1)])
+            .op(
+                "Transpose",
+                &["f"],
+                "t",
+                [Attribute::ints("perm", &[0, 3, 1, 2])],
+            )
+            .param("white", numbers(&[], &[255.0]))
+            .op("Div", &["t", "white"], "d", [])
+            .param("mean", numbers(&[1, 3, 1, 1], &[0.5, 0.25, 0.75]))
+            .op("Sub", &["d", "mean"], "s", [])
+            .param("std", numbers(&[3, 1, 1], &[0.25, 0.5, 0.2]))
+            .op("Div", &["s", "std"], "x", [])
+            .conv("x", "y", &[2, 3, 3, 3], vec![])
+            .output("y")
+    }
+
+    fn found(builder: ModelBuilder) -> (Model, Option<Preprocessing>) {
+        let mut model = model(builder);
+        infer(&mut model);
+        let image = model.graph.inputs()[0];
+        let found = Preprocessing::of(&model.graph, image);
+        (model, found)
+    }
+
+    fn assert_close(found: &[f64], expected: &[f64]) {
+        assert_eq!(found.len(), expected.len());
+        assert!(
+            found
+                .iter()
+                .zip(expected)
+                .all(|(a, b)| (a - b).abs() < 1e-6),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn bytes_with_channels_last() {
+        let (before, preprocessing) = found(bytes());
+        let Some(preprocessing) = preprocessing else {
+            panic!("not recognised")
+        };
+        assert!(preprocessing.channels_last);
+        assert_eq!(preprocessing.white, 255.0);
+        assert_close(&preprocessing.normalization.mean, &[0.5, 0.25, 0.75]);
+        assert_close(&preprocessing.normalization.std, &[0.25, 0.5, 0.2]);
+        let mut peeled = before.clone();
+        assert!(preprocessing.peel(&mut peeled).is_ok());
+        assert_eq!(peeled.graph.op_count(), 1);
+        let image = peeled.graph.inputs()[0];
+        let declared = peeled.graph.value_type(image).map(|t| t.to_string());
+        assert_eq!(declared.as_deref(), Some("float[batch,3,4,4]"));
+        // The same image: bytes to the one, normalised channels to the other.
+        let byte = |h: usize, w: usize, c: usize| (37 * h + 11 * w + 83 * c + 5) % 256;
+        let raw: Vec<u8> = (0..48)
+            .map(|i| byte(i / 12, i / 3 % 4, i % 3) as u8)
+            .collect();
+        let raw = Tensor::from_bytes(DataType::Uint8, &[1, 4, 4, 3], raw.into());
+        let Normalization { mean, std } = &preprocessing.normalization;
+        let normalised = Array::from_fn(&[1, 3, 4, 4], |at| {
+            (byte(at[2], at[3], at[1]) as f64 / 255.0 - mean[at[1]]) / std[at[1]]
+        });
+        let given = |tensor: Tensor| Tensors::from([("pixels".to_owned(), tensor)]);
+        let expected = outputs(&before, &given(raw)).remove(0);
+        let peeled = outputs(&peeled, &given(normalised.tensor(DataType::Float)));
+        peeled[0].assert_close(&expected, 1e-5);
+    }
+
+    #[test]
+    fn floats_in_the_unit_interval_scaled_and_shifted() {
+        let builder = ModelBuilder::new(17)
+            .input("x", DataType::Float, "batch,3,4,4")
+            .param("scale", numbers(&[3, 1, 1], &[4.0, 2.0, 5.0]))
+            .op("Mul", &["scale", "x"], "s", [])
+            .param("shift", numbers(&[3, 1, 1], &[-2.0, -0.5, -3.75]))
+            .op("Add", &["s", "shift"], "n", [])
+            .conv("n", "y", &[2, 3, 1, 1], vec![])
+            .output("y");
+        let Some(preprocessing) = found(builder).1 else {
+            panic!("not recognised")
+        };
+        assert_eq!(
+            (preprocessing.white, preprocessing.channels_last),
+            (1.0, false)
+        );
+        assert_close(&preprocessing.normalization.mean, &[0.5, 0.25, 0.75]);
+        assert_close(&preprocessing.normalization.std, &[0.25, 0.5, 0.2]);
+    }
+
+    #[test]
+    fn what_cannot_be_undone_is_none() {
+        let start = || ModelBuilder::new(17).input("x", DataType::Float, "batch,3,4,4");
+        let end = |builder: ModelBuilder| {
+            found(builder.conv("n", "y", &[2, 3, 1, 1], vec![]).output("y")).1
+        };
+        assert_eq!(end(start().op("Relu", &["x"], "n", [])), None);
+        let negative = start()
+            .param("s", numbers(&[], &[-1.0]))
+            .op("Mul", &["x", "s"], "n", []);
+        assert_eq!(end(negative), None);
+        let along_the_width =
+            start()
+                .param("s", numbers(&[4], &[0.5; 4]))
+                .op("Mul", &["x", "s"], "n", []);
+        assert_eq!(end(along_the_width), None);
+        let reciprocal = start()
+            .param("s", numbers(&[], &[1.0]))
+            .op("Div", &["s", "x"], "n", []);
+        assert_eq!(end(reciprocal), None);
+    }
+}

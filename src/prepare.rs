@@ -1,0 +1,80 @@
+//! What is asked of the original before it is converted and held against the result.
+
+use bcosc_ir::{Model, Value};
+use bcosc_passes::pipeline::PipelineError;
+use bcosc_passes::preprocessing::Preprocessing;
+use bcosc_passes::{InputContract, Normalization, Settings};
+
+use crate::options::contract_name;
+use crate::{Error, contract};
+
+/// A contract on raw images takes the place of the normalisation that a graph begins with. Returns what
+/// to tell the user.
+pub(crate) fn peel(
+    model: &mut Model,
+    settings: &mut Settings,
+    label: &str,
+) -> Result<Option<String>, Error> {
+    if settings.input == InputContract::Same || settings.normalization.is_some() {
+        return Ok(None);
+    }
+    let found =
+        contract::image_input(model).and_then(|image| Preprocessing::of(&model.graph, image));
+    let Some(found) = found else {
+        return Err(Error::Options(format!(
+            "input contract `{}` needs to know how the original's input was normalised, and {label} does not begin with a \
+             normalisation: give --mean and --std, or --normalization",
+            contract_name(settings.input)
+        )));
+    };
+    found.peel(model).map_err(|error| Error::Pass {
+        model: label.to_owned(),
+        source: Box::new(PipelineError {
+            pass: "double-input",
+            source: Box::new(error),
+        }),
+    })?;
+    let rounded = |numbers: &[f64]| {
+        let texts = numbers.iter().map(|x| format!("{:.4}", x));
+        texts.collect::<Vec<_>>().join(", ")
+    };
+    let Normalization { mean, std } = &found.normalization;
+    let note = format!(
+        "the model normalises its input itself, with mean {} and standard deviation {} of pixels in [0,1]; the new input \
+         contract takes the place of that",
+        rounded(mean),
+        rounded(std)
+    );
+    settings.normalization = Some(found.normalization);
+    Ok(Some(note))
+}
+
+/// Leaves a model only the outputs that are asked for, and what they need.
+pub(crate) fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) -> Result<(), Error> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let graph = &model.graph;
+    let all: Vec<(Value, String)> = graph
+        .outputs()
+        .iter()
+        .map(|output| (output.value, output.info.name.clone().unwrap_or_default()))
+        .collect();
+    let mut kept = Vec::with_capacity(wanted.len());
+    for (i, name) in wanted.iter().enumerate() {
+        if wanted[..i].contains(name) {
+            continue;
+        }
+        let found = all.iter().find(|(_, known)| known == name);
+        kept.push(found.cloned().ok_or_else(|| Error::Input {
+            model: label.to_owned(),
+            problem: format!(
+                "there is no output `{name}`; the outputs are {}",
+                all.iter().map(|(_, name)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            ),
+        })?);
+    }
+    model.graph.set_outputs(&kept);
+    model.graph.remove_dead();
+    Ok(())
+}

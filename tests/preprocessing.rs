@@ -1,0 +1,72 @@
+//! Models that normalise their input themselves.
+
+use bcosc::passes::InputContract;
+use bcosc::{Metadata, Options, convert};
+use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
+
+fn weight(dims: &[u64], seed: u64) -> Tensor {
+    let count = dims.iter().product::<u64>();
+    let element = |i: u64| (((i + seed) * 37 % 101) as f32 - 50.0) / 50.0;
+    Tensor::f32s(dims, (0..count).map(element).collect())
+}
+
+fn numbers(x: [f32; 3]) -> Tensor {
+    Tensor::f32s(&[3, 1, 1], x.to_vec())
+}
+
+/// A classifier of four on bytes [N, H, W, C].
+fn on_bytes() -> Vec<u8> {
+    let model = ModelBuilder::new(17)
+        .input("pixels", DataType::Uint8, "batch,8,8,3")
+        .op("Cast", &["pixels"], "f", [Attribute::int("to", 1)])
+        .op(
+            "Transpose",
+            &["f"],
+            "t",
+            [Attribute::ints("perm", &[0, 3, 1, 2])],
+        )
+        .param("mean", numbers([123.675, 116.28, 103.53]))
+        .op("Sub", &["t", "mean"], "s", [])
+        .param("std", numbers([58.395, 57.12, 57.375]))
+        .op("Div", &["s", "std"], "x", [])
+        .param("w", weight(&[6, 3, 3, 3], 1))
+        .op("Conv", &["x", "w"], "features", [])
+        .op("Relu", &["features"], "hidden", [])
+        .op("GlobalAveragePool", &["hidden"], "pooled", [])
+        .op("Flatten", &["pooled"], "flat", [])
+        .param("head", weight(&[6, 4], 2))
+        .op("MatMul", &["flat", "head"], "logits", [])
+        .output_as("logits", DataType::Float, "batch,4")
+        .finish()
+        .unwrap();
+    bcosc_ir::onnx::encode(&model.to_proto()).unwrap().to_vec()
+}
+
+#[test]
+fn its_normalisation_is_that_of_the_contract() {
+    for absorb in [false, true] {
+        let mut options = Options::default();
+        options.settings.input = InputContract::AddInverse;
+        options.settings.absorb_normalization = absorb;
+        let converted = convert(on_bytes(), &options).unwrap();
+        let graph = &converted.model.graph;
+        let input = graph.value_type(graph.inputs()[0]).unwrap();
+        assert_eq!(input.to_string(), "float[batch,6,8,8]");
+        let noted = Metadata::read(&converted.model, "").unwrap().unwrap();
+        for (found, expected) in noted.mean.iter().zip([0.485, 0.456, 0.406]) {
+            assert!((found - expected).abs() < 1e-6, "{found}");
+        }
+        for (found, expected) in noted.std.iter().zip([0.229, 0.224, 0.225]) {
+            assert!((found - expected).abs() < 1e-6, "{found}");
+        }
+        assert!(converted.report.warnings[0].contains("normalises its input itself"));
+    }
+}
+
+#[test]
+fn it_stays_where_the_model_takes_what_it_took() {
+    let converted = convert(on_bytes(), &Options::default()).unwrap();
+    let graph = &converted.model.graph;
+    let input = graph.value_type(graph.inputs()[0]).unwrap();
+    assert_eq!(input.to_string(), "uint8[batch,8,8,3]");
+}
