@@ -69,7 +69,7 @@ pub struct SampleError {
 impl Samples {
     /// Draws inputs for a model. Floating-point inputs of four dimensions are pictures, distinct
     /// ones throughout, and the same whatever their encoding; other floating-point inputs are normal
-    /// deviates, integers lie in 0..10.
+    /// deviates. Bytes of four dimensions are pictures in 0..=255, other integers lie in 0..10.
     pub fn draw(&self, model: &Model, encoding: &Encoding) -> Result<Vec<Tensors>, SampleError> {
         (0..self.count)
             .map(|sample| self.draw_one(model, encoding, sample))
@@ -105,6 +105,7 @@ impl Samples {
 }
 
 /// One input of one sample.
+#[derive(Clone, Copy)]
 struct Draw<'a> {
     samples: &'a Samples,
     encoding: &'a Encoding,
@@ -136,10 +137,13 @@ impl Draw<'_> {
             return Err(self.error(format!("it is {declared}, not {wanted:?}")));
         }
         let is_picture = is_picture(declared.dtype, dims.len());
+        let channels_last = is_picture && channels_last(&dims);
         let mut shape = Vec::with_capacity(dims.len());
         for (axis, dim) in dims.iter().enumerate() {
             let default = match (axis, is_picture) {
                 (0, _) => batch,
+                (3, true) if channels_last => 3,
+                (1, true) if channels_last => SIDE,
                 (1, true) if *self.encoding == Encoding::WithInverse => 6,
                 (1, true) => 3,
                 (_, true) => SIDE,
@@ -168,6 +172,15 @@ impl Draw<'_> {
     fn tensor(&self, dtype: DataType, dims: &[u64]) -> Result<Tensor, SampleError> {
         let elements = dims.iter().product::<u64>() as usize;
         let mut rng = self.rng(0);
+        if is_picture(dtype, dims.len()) && !is_float(dtype) {
+            let raw = Draw {
+                encoding: &Encoding::Raw,
+                ..*self
+            };
+            let pixels = raw.pictures_as_declared(dims)?;
+            let bytes: Vec<u8> = pixels.iter().map(|x| (x * 255.0).round() as u8).collect();
+            return Ok(Tensor::from_bytes(dtype, dims, bytes.into()));
+        }
         if !is_float(dtype) {
             let bytes = integers(dtype, elements, &mut rng);
             let bytes =
@@ -175,7 +188,7 @@ impl Draw<'_> {
             return Ok(Tensor::from_bytes(dtype, dims, bytes.into()));
         }
         let values: Vec<f64> = match *dims {
-            [n, c, h, w] => self.pictures(n, [c as usize, h as usize, w as usize])?,
+            [_, _, _, _] => self.pictures_as_declared(dims)?,
             _ => (&mut rng)
                 .sample_iter(StandardNormal)
                 .take(elements)
@@ -183,6 +196,28 @@ impl Draw<'_> {
         };
         let tensor = Tensor::floats(dtype, dims, &values);
         tensor.ok_or_else(|| self.error(format!("no samples of {dtype} can be drawn")))
+    }
+
+    /// Pictures [N, C, H, W], or [N, H, W, C] where that is what the dimensions look like.
+    fn pictures_as_declared(&self, dims: &[u64]) -> Result<Vec<f64>, SampleError> {
+        let known: Vec<Dim> = dims.iter().map(|&d| Dim::Known(d)).collect();
+        let &[n, a, b, c] = dims else {
+            return Err(self.error("a picture has four dimensions"));
+        };
+        let [a, b, c] = [a as usize, b as usize, c as usize];
+        if !channels_last(&known) {
+            return self.pictures(n, [a, b, c]);
+        }
+        let (channels, area) = (c, a * b);
+        let planar = self.pictures(n, [channels, a, b])?;
+        let image = |pixels: &[f64]| -> Vec<f64> {
+            let at = |i: usize| pixels[i % channels * area + i / channels];
+            (0..pixels.len()).map(at).collect()
+        };
+        Ok(planar
+            .chunks((channels * area).max(1))
+            .flat_map(image)
+            .collect())
     }
 
     fn pictures(
@@ -267,7 +302,13 @@ fn is_float(dtype: DataType) -> bool {
 }
 
 fn is_picture(dtype: DataType, rank: usize) -> bool {
-    is_float(dtype) && rank == 4
+    (is_float(dtype) || dtype == DataType::Uint8) && rank == 4
+}
+
+/// Whether dimensions look like [N, H, W, C]: the last is a number of channels, the second is none.
+fn channels_last(dims: &[Dim]) -> bool {
+    let channels = |dim: Option<&Dim>| matches!(dim.and_then(Dim::known), Some(1 | 3 | 4));
+    dims.len() == 4 && channels(dims.last()) && !channels(dims.get(1))
 }
 
 /// Little-endian integers in 0..10, or booleans.

@@ -309,3 +309,28 @@ fn integer_outputs_are_compared_too() {
     assert!(prove(&argmax(0), &argmax(0), &inputs, &inputs, RTOL).is_ok());
     assert!(prove(&argmax(0), &argmax(1), &inputs, &inputs, RTOL).is_err());
 }
+
+#[test]
+fn bytes_are_pictures_in_either_layout() {
+    let draw = |dims: [&str; 4]| {
+        let model = Net::new(17)
+            .typed_input("x", DataType::Uint8, &dims)
+            .node("Identity", &["x"], "y")
+            .output("y")
+            .model();
+        let samples = Samples::default().draw(&model, &Encoding::Raw).unwrap();
+        let pixels = &samples[0]["x"];
+        (pixels.dims(), pixels.bytes().unwrap().to_vec())
+    };
+    let (first_dims, first) = draw(["N", "3", "8", "6"]);
+    let (last_dims, last) = draw(["N", "8", "6", "3"]);
+    assert_eq!(
+        (first_dims, last_dims),
+        (vec![1, 3, 8, 6], vec![1, 8, 6, 3])
+    );
+    let (low, high) = (first.iter().min().unwrap(), first.iter().max().unwrap());
+    assert!(high - low > 100, "{low}..{high}");
+    for (i, pixel) in last.iter().enumerate() {
+        assert_eq!(*pixel, first[i % 3 * 48 + i / 3]);
+    }
+}
