@@ -10,6 +10,9 @@ pub struct Proof {
     pub exact: ProofFigures,
     /// All passes at B = 1 against the departed original; `null` where that is the same comparison.
     pub departed: Option<ProofFigures>,
+    /// The deploy form against the plain one, at the model's own B; `null` without `--deploy`, and where the
+    /// model is dead.
+    pub deployed: Option<ProofFigures>,
     /// The converted model's signs of life at its own B.
     pub liveness: Liveness,
     /// Seed of the inputs.

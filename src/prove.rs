@@ -3,7 +3,7 @@
 //! 1. The exact passes at B = 1, biases and max pooling kept, against the original.
 //! 2. All passes at B = 1 against the departed original: its canonical form with the departing passes only.
 //! 3. At the final B there is nothing to compare with; outputs must be finite, and should tell
-//!    images apart.
+//!    images apart. With `--deploy`, the fast form is held against the plain one.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,15 @@ const LOGIT_BIAS: &str = "logit-bias";
 
 const EXACT: &str = "the exact passes at B = 1, against the original";
 const DEPARTED: &str = "all passes at B = 1, against the original with only the departing passes";
+const DEPLOYED: &str = "the deploy form at the model's own B, against the plain form";
 const LIVE: &str = "the converted model at its own B";
+
+const NOT_DEPLOYED: &str = "the deploy form was not compared with the plain one, since a dead model shows no difference; \
+    --calibrate brings it to life";
+
+/// What the deploy form may differ by, in tolerances: squares double relative errors in every layer.
+const DEPLOYED_TOLERANCE: f64 = 10.0;
+const LARGEST_TOLERANCE: f64 = 0.1;
 
 /// The passes that write B-cos operators in standard ONNX.
 const LOWERING: [&str; 2] = ["lower-deploy", "lower"];
@@ -79,10 +87,19 @@ pub(crate) fn prove(task: &Task<'_>) -> Result<(Proof, Vec<String>), Error> {
     let ((exact, mut doubts), departed, (liveness, dead)) = (exact?, departed?, alive?);
     let departed = departed.map(|(figures, _)| figures);
     doubts.extend(dead);
+    let deployed = match (task.settings.deploy, liveness.is_alive()) {
+        (false, _) => None,
+        (true, true) => Some(task.deployed()?),
+        (true, false) => {
+            doubts.push(NOT_DEPLOYED.to_owned());
+            None
+        }
+    };
     Ok((
         Proof {
             exact,
             departed,
+            deployed,
             liveness,
             seed: task.verification.seed,
         },
@@ -136,6 +153,30 @@ impl Task<'_> {
                 settings,
             },
         }
+    }
+
+    /// Holds the deploy form against the plain one, at the model's own B: its rules say nothing at B = 1.
+    fn deployed(&self) -> Result<ProofFigures, Error> {
+        let plain = Settings {
+            deploy: false,
+            logit_bias: LogitBias::None,
+            ..self.settings.clone()
+        };
+        let fast = Settings {
+            deploy: true,
+            ..plain.clone()
+        };
+        let form = |settings| Rewrite {
+            passes: self.passes.clone(),
+            settings,
+        };
+        let (expected, found) = rayon::join(
+            || self.outputs(&form(plain), DEPLOYED),
+            || self.outputs(&form(fast), DEPLOYED),
+        );
+        let rtol = (DEPLOYED_TOLERANCE * self.verification.rtol).min(LARGEST_TOLERANCE);
+        let figures = compare(&expected?, &found?, rtol);
+        figures.map_err(|error| self.failure(DEPLOYED, None, error.to_string()))
     }
 
     /// Compares both sides of a claim. Where they differ, finds the first pass at fault.

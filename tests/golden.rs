@@ -97,3 +97,23 @@ fn b_1_5_matches_the_published_implementation() {
 fn the_deployed_form_matches_too() {
     matches_published(2.0, "b2.logits", |options| options.settings.deploy = true);
 }
+
+#[test]
+fn the_deployed_form_is_proved_where_it_can_be() {
+    let mut options = Options::default();
+    options.settings.deploy = true;
+    let mut proved = 0;
+    for network in ["resnet_tiny", "densenet_tiny"] {
+        for b in [1.5, 2.0] {
+            options.settings.b = b;
+            let converted = convert(fixture(network, "model.onnx"), &options).unwrap();
+            let proof = converted.report.proof.unwrap();
+            assert_eq!(proof.deployed.is_some(), proof.liveness.is_alive());
+            if let Some(figures) = proof.deployed {
+                assert!(figures.overall.max_relative < 1e-4);
+                proved += 1;
+            }
+        }
+    }
+    assert!(proved > 0);
+}

@@ -13,6 +13,9 @@ pub fn table(proof: &Proof) -> String {
     if let Some(departed) = &proof.departed {
         row(&mut table, "all passes at B = 1", departed);
     }
+    if let Some(deployed) = &proof.deployed {
+        row(&mut table, "deploy form at its B", deployed);
+    }
     tables::align_right(&mut table, 1..5);
     let liveness = &proof.liveness;
     let life = match liveness.is_alive() {

@@ -158,8 +158,8 @@ impl<'g> Linearity<'g> {
             // A constant that is moved as x says.
             return FREE;
         }
-        for slot in 1..operands.len() {
-            if self.get(operands[slot]).standing != Standing::Constant {
+        for (slot, operand) in operands.iter().enumerate().skip(1) {
+            if self.get(*operand).standing != Standing::Constant {
                 self.detached.insert((node, slot as u32));
             }
         }
