@@ -35,7 +35,7 @@ const LARGEST_TOLERANCE: f64 = 0.1;
 const LOWERING: [&str; 2] = ["lower-deploy", "lower"];
 
 const HALF: &str =
-    "; the model computes in half precision, whose rounding --rtol 0.02 would allow for";
+    "; the weights are in half precision, whose rounding --rtol 0.02 would allow for";
 const DEAD: &str = "the converted model's outputs hardly depend on its input, so it is dead as it stands; --calibrate with \
     a folder of images gives its norms the statistics that bring it to life";
 

@@ -135,7 +135,7 @@ fn shapes_of(sample: &Tensors) -> InputShapes {
 }
 
 fn ordered(session: &Session, sample: &Tensors) -> Result<Outputs, InterpreterError> {
-    let mut values = session.run(sample)?;
+    let mut values = session.run_wide(sample)?;
     let named = session
         .outputs()
         .iter()

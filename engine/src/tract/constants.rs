@@ -3,7 +3,7 @@
 use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
 use bcosc_ir::{DataType, Tensor};
 
-use super::tensor::Bfloat16;
+use super::tensor::{Halves, is_half};
 
 /// `AttributeProto.AttributeType.TENSOR`.
 const TENSOR: i32 = 4;
@@ -65,32 +65,36 @@ pub(crate) fn keep_type(node: &mut NodeProto, dtype_of: &dyn Fn(&str) -> Option<
     }
 }
 
-/// The element type that stands for bfloat16.
-pub(crate) fn stand_in(bfloat16: Bfloat16) -> Option<DataType> {
-    match bfloat16 {
-        Bfloat16::AsFloat => Some(DataType::Float),
-        Bfloat16::AsFloat16 => Some(DataType::Float16),
-        Bfloat16::Unknown => None,
+/// The element type that stands for another one.
+pub(crate) fn stand_in(halves: Halves) -> Option<DataType> {
+    match halves {
+        Halves::AsFloat => Some(DataType::Float),
+        Halves::Bfloat16AsFloat16 => Some(DataType::Float16),
+        Halves::Bfloat16Unknown => None,
     }
 }
 
-/// Replaces bfloat16 by its stand-in where a node's attributes name an element type or hold a value.
-pub(crate) fn retype(node: &mut NodeProto, stand_in: DataType) {
+/// Replaces types by their stand-in where a node's attributes name an element type or hold a value.
+pub(crate) fn retype(node: &mut NodeProto, halves: Halves, stand_in: DataType) {
     node.attribute
         .iter_mut()
-        .for_each(|attribute| retype_attribute(attribute, stand_in));
+        .for_each(|attribute| retype_attribute(attribute, halves, stand_in));
 }
 
-fn retype_attribute(attribute: &mut AttributeProto, stand_in: DataType) {
-    let bfloat16 = DataType::Bfloat16.to_i32();
+fn retype_attribute(attribute: &mut AttributeProto, halves: Halves, stand_in: DataType) {
+    let is_replaced = |number: i32| match DataType::from_i32(number) {
+        Some(dtype) if halves == Halves::AsFloat => is_half(dtype),
+        dtype => dtype == Some(DataType::Bfloat16),
+    };
     let names_type = matches!(attribute.name.as_deref(), Some("to" | "dtype"));
-    if names_type && attribute.i == Some(bfloat16.into()) {
+    let named = attribute.i.and_then(|i| i32::try_from(i).ok());
+    if names_type && named.is_some_and(is_replaced) {
         attribute.i = Some(stand_in.to_i32().into());
     }
     let held = attribute
         .t
         .as_deref()
-        .filter(|t| t.data_type == Some(bfloat16));
+        .filter(|t| t.data_type.is_some_and(is_replaced));
     let widened = held
         .and_then(|t| Tensor::from_proto(t.clone()).ok())
         .and_then(|t| {
@@ -157,7 +161,7 @@ mod tests {
             attribute: vec![to],
             ..NodeProto::default()
         };
-        retype(&mut node, DataType::Float);
+        retype(&mut node, Halves::AsFloat, DataType::Float);
         assert_eq!(node.attribute[0].i, Some(1));
     }
 }

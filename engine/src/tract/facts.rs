@@ -48,7 +48,7 @@ fn translate(loaded: &Loaded, largest_constant: u64) -> Result<Facts, Interprete
 }
 
 fn tensor_type(loaded: &Loaded, fact: &InferenceFact) -> Option<TensorType> {
-    let dtype = from_datum_type(fact.datum_type.concretize()?, loaded.bfloat16)?;
+    let dtype = from_datum_type(fact.datum_type.concretize()?, loaded.halves)?;
     let shape = (!fact.shape.is_open()).then(|| {
         let dims = fact.shape.dims();
         dims.map(|dim| {

@@ -5,7 +5,7 @@
 //! straight from the model file into tract's memory (or stay out of it, where only their types
 //! matter), and what tract cannot take is left as a hole with a reason.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bcosc_ir::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
 use bcosc_ir::{DataType, InterpreterError, Model, Tensor, TensorType};
@@ -22,7 +22,7 @@ use super::guard::guarded;
 use super::nodes::{build, describe, label, skeleton};
 use super::sequences::{Constants, slice_instead};
 use super::symbols::Symbols;
-use super::tensor::{Bfloat16, to_datum_type, to_tract};
+use super::tensor::{Halves, is_half, to_datum_type, to_tract};
 
 /// Integers of at most this many bytes are always given: shapes are computed from them.
 const SHAPE_BYTES: u64 = 1 << 16;
@@ -50,13 +50,13 @@ pub(crate) struct Loaded {
     pub model: InferenceModel,
     pub inputs: Vec<Port>,
     pub outputs: Vec<String>,
-    /// Outputs that are declared bfloat16, whatever they are computed in.
-    pub bfloat16_outputs: BTreeSet<String>,
+    /// Outputs that are declared with 16 bits, and computed in single precision.
+    pub half_outputs: BTreeMap<String, DataType>,
     /// Graph inputs and what nodes compute; initializers are not among them.
     pub values: Vec<(String, OutletId)>,
     /// What tract does not take, and why.
     pub holes: Vec<String>,
-    pub bfloat16: Bfloat16,
+    pub halves: Halves,
 }
 
 /// Builds tract's graph.
@@ -64,13 +64,13 @@ pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, Interprete
     let mut proto = model.to_proto();
     let graph = proto.graph.take().map(|graph| *graph).unwrap_or_default();
     let declared = declared_types(&graph);
-    let bfloat16 = match weights {
-        Weights::Values => Bfloat16::AsFloat,
-        Weights::UpTo(_) if names_half_precision(&graph) => Bfloat16::Unknown,
-        Weights::UpTo(_) => Bfloat16::AsFloat16,
+    let halves = match weights {
+        Weights::Values => Halves::AsFloat,
+        Weights::UpTo(_) if names_half_precision(&graph) => Halves::Bfloat16Unknown,
+        Weights::UpTo(_) => Halves::Bfloat16AsFloat16,
     };
 
-    let mut loader = Loader::new(weights, bfloat16);
+    let mut loader = Loader::new(weights, halves);
     loader.initializers(graph.initializer)?;
     for sparse in graph.sparse_initializer {
         let name = sparse.values.and_then(|values| values.name);
@@ -88,10 +88,12 @@ pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, Interprete
     for (name, tensor) in slice_instead(&mut nodes, &loader.small) {
         loader.constant(&name, Some(&tensor))?;
     }
-    loader.nodes(&skeleton(proto.opset_import, nodes, bfloat16)?, &declared)?;
+    loader.nodes(&skeleton(proto.opset_import, nodes, halves)?, &declared)?;
 
-    let is_bfloat16 =
-        |name: &&String| declared.get(*name).map(|d| d.dtype) == Some(DataType::Bfloat16);
+    let half = |name: &String| {
+        let dtype = declared.get(name).map(|d| d.dtype);
+        Some((name.clone(), dtype.filter(|dtype| is_half(*dtype))?))
+    };
     let outputs: Vec<String> = graph.output.into_iter().filter_map(|o| o.name).collect();
     let outlets = outputs
         .iter()
@@ -108,11 +110,11 @@ pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, Interprete
     Ok(Loaded {
         model: loader.model,
         inputs,
-        bfloat16_outputs: outputs.iter().filter(is_bfloat16).cloned().collect(),
+        half_outputs: outputs.iter().filter_map(half).collect(),
         outputs,
         values: loader.values,
         holes,
-        bfloat16,
+        halves,
     })
 }
 
@@ -158,11 +160,11 @@ struct Loader {
     small: Constants,
     symbols: Symbols,
     weights: Weights,
-    bfloat16: Bfloat16,
+    halves: Halves,
 }
 
 impl Loader {
-    fn new(weights: Weights, bfloat16: Bfloat16) -> Self {
+    fn new(weights: Weights, halves: Halves) -> Self {
         let model = InferenceModel::default();
         let symbols = Symbols::new(model.symbols.clone());
         Loader {
@@ -173,7 +175,7 @@ impl Loader {
             small: Constants::new(),
             symbols,
             weights,
-            bfloat16,
+            halves,
         }
     }
 
@@ -196,7 +198,7 @@ impl Loader {
             let reason = format!("`{name}`: a constant that is neither dense nor numeric");
             return self.hole(name, reason, InferenceFact::default());
         };
-        let datum_type = to_datum_type(tensor.dtype(), self.bfloat16);
+        let datum_type = to_datum_type(tensor.dtype(), self.halves);
         if !self.shows(tensor) || datum_type.is_none() {
             let fact = self.symbols.value_fact(datum_type, &tensor.tensor_type());
             let reason = format!("`{name}`: no arithmetic on {}", tensor.dtype());
@@ -205,8 +207,8 @@ impl Loader {
         if tensor.dtype() == DataType::Int64 && tensor.len() <= 64 {
             self.small.insert(name.to_owned(), tensor.clone());
         }
-        let value =
-            to_tract(tensor).map_err(|e| InterpreterError(format!("constant `{name}`: {e}")))?;
+        let value = to_tract(tensor, self.halves)
+            .map_err(|e| InterpreterError(format!("constant `{name}`: {e}")))?;
         let added = guarded(
             || format!("constant `{name}`"),
             || {
@@ -269,7 +271,7 @@ impl Loader {
             let fact = declared
                 .as_ref()
                 .map_or_else(InferenceFact::default, |declared| {
-                    let datum_type = to_datum_type(declared.dtype, self.bfloat16);
+                    let datum_type = to_datum_type(declared.dtype, self.halves);
                     self.symbols.input_fact(datum_type, declared)
                 });
             let outlet = self.source(name, fact)?;
@@ -359,7 +361,7 @@ impl Loader {
         let names: Vec<&String> = node.output.iter().filter(|name| !name.is_empty()).collect();
         let fact = |name: &&String| match declared.and_then(|d| d.get(name.as_str())) {
             Some(declared) => {
-                let datum_type = to_datum_type(declared.dtype, self.bfloat16);
+                let datum_type = to_datum_type(declared.dtype, self.halves);
                 self.symbols.value_fact(datum_type, declared)
             }
             None => InferenceFact::default(),

@@ -10,17 +10,19 @@ use tract_onnx::tract_hir::internal::{InferenceOp, bail};
 
 use super::constants::{complete, is_standard, retype, stand_in};
 use super::guard::guarded;
-use super::tensor::Bfloat16;
+use super::tensor::Halves;
 
 /// The nodes alone, in tract's messages.
 pub(crate) fn skeleton(
     opset_import: Vec<OperatorSetIdProto>,
     mut nodes: Vec<NodeProto>,
-    bfloat16: Bfloat16,
+    halves: Halves,
 ) -> Result<pb::ModelProto, InterpreterError> {
     nodes.iter_mut().for_each(complete);
-    if let Some(stand_in) = stand_in(bfloat16) {
-        nodes.iter_mut().for_each(|node| retype(node, stand_in));
+    if let Some(stand_in) = stand_in(halves) {
+        nodes
+            .iter_mut()
+            .for_each(|node| retype(node, halves, stand_in));
     }
     let graph = GraphProto {
         node: nodes,

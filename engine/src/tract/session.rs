@@ -1,6 +1,6 @@
 //! Graphs made ready to run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bcosc_ir::{DataType, InterpreterError, Model, Tensor, Tensors};
@@ -14,7 +14,7 @@ use super::branches::take_known_branches;
 use super::guard::guarded;
 use super::infer::{byte_len, describe, infer};
 use super::load::{Loaded, Port, Weights, load};
-use super::tensor::{Bfloat16, from_tract, to_datum_type, to_tract};
+use super::tensor::{Halves, from_tract, to_datum_type, to_tract};
 
 /// The shape of each input, by name.
 pub type InputShapes = BTreeMap<String, Vec<u64>>;
@@ -53,7 +53,7 @@ impl Network {
             mut model,
             inputs,
             outputs,
-            bfloat16_outputs,
+            half_outputs,
             ..
         } = self.loaded;
         if let Some(stranger) = shapes
@@ -85,7 +85,7 @@ impl Network {
             plan,
             inputs,
             outputs,
-            bfloat16_outputs,
+            half_outputs,
         })
     }
 }
@@ -101,7 +101,7 @@ fn specialise(
         .ok_or_else(|| InterpreterError(format!("input `{name}` is missing")))?;
     let declared = input.declared.as_ref();
     let dtype = declared
-        .and_then(|d| to_datum_type(d.dtype, Bfloat16::AsFloat))
+        .and_then(|d| to_datum_type(d.dtype, Halves::AsFloat))
         .ok_or_else(|| InterpreterError(format!("input `{name}` has no type that can be fed")))?;
     let expected = declared.and_then(|d| d.shape.as_ref());
     let fits = expected.is_none_or(|dims| {
@@ -168,7 +168,7 @@ pub struct Session {
     plan: Arc<TypedRunnableModel>,
     inputs: Vec<Port>,
     outputs: Vec<String>,
-    bfloat16_outputs: BTreeSet<String>,
+    half_outputs: BTreeMap<String, DataType>,
 }
 
 impl Session {
@@ -182,9 +182,17 @@ impl Session {
         &self.outputs
     }
 
-    /// Computes the outputs. What a model computes in bfloat16 is computed in float, and rounded
-    /// where the output is declared bfloat16.
+    /// Computes the outputs. What a model computes in half precision or bfloat16 is computed in
+    /// single precision, and rounded where the output is declared so.
     pub fn run(&self, inputs: &Tensors) -> Result<Tensors, InterpreterError> {
+        let outputs = self.run_wide(inputs)?.into_iter();
+        outputs
+            .map(|(name, tensor)| Ok((name.clone(), self.rounded(&name, tensor)?)))
+            .collect()
+    }
+
+    /// As [`Session::run`], without rounding what was computed in single precision.
+    pub fn run_wide(&self, inputs: &Tensors) -> Result<Tensors, InterpreterError> {
         let mut operands = TVec::new();
         for port in &self.inputs {
             operands.push(operand(port, inputs)?.into_tvalue());
@@ -192,21 +200,25 @@ impl Session {
         let values = guarded(|| "running the graph".into(), || self.plan.run(operands))?;
         let named = self.outputs.iter().zip(values);
         named
-            .map(|(name, value)| Ok((name.clone(), self.output(name, &value)?)))
+            .map(|(name, value)| {
+                let problem = || InterpreterError(format!("output `{name}` is not numeric"));
+                Ok((name.clone(), from_tract(&value).ok_or_else(problem)?))
+            })
             .collect()
     }
 
-    fn output(&self, name: &str, value: &TractTensor) -> Result<Tensor, InterpreterError> {
-        let tensor = from_tract(value);
-        let tensor =
-            tensor.ok_or_else(|| InterpreterError(format!("output `{name}` is not numeric")))?;
-        if !self.bfloat16_outputs.contains(name) || tensor.dtype() != DataType::Float {
+    fn rounded(&self, name: &str, tensor: Tensor) -> Result<Tensor, InterpreterError> {
+        let Some(dtype) = self
+            .half_outputs
+            .get(name)
+            .filter(|_| tensor.dtype() == DataType::Float)
+        else {
             return Ok(tensor);
-        }
+        };
         let elements = tensor
             .to_f64s()
             .map_err(|e| InterpreterError(e.to_string()))?;
-        Ok(Tensor::floats(DataType::Bfloat16, &tensor.dims(), &elements).unwrap_or(tensor))
+        Ok(Tensor::floats(*dtype, &tensor.dims(), &elements).unwrap_or(tensor))
     }
 }
 
@@ -223,7 +235,7 @@ fn operand(port: &Port, inputs: &Tensors) -> Result<TractTensor, InterpreterErro
             given.dtype()
         )));
     }
-    to_tract(given).map_err(|e| InterpreterError(format!("input `{name}`: {e}")))
+    to_tract(given, Halves::AsFloat).map_err(|e| InterpreterError(format!("input `{name}`: {e}")))
 }
 
 /// At most five of many.

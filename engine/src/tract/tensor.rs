@@ -4,21 +4,28 @@ use bcosc_ir::{DataType, Dim, InterpreterError, Tensor};
 use tract_onnx::prelude::{DatumType, TDim, TractResult};
 use tract_onnx::tract_hir::internal::{Tensor as TractTensor, bail};
 
-/// What stands for bfloat16, which tract does not have.
+/// What half precision and bfloat16 are to tract, which does not have the latter and is slow and
+/// incomplete in the former.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bfloat16 {
-    /// Computes in single precision.
+pub(crate) enum Halves {
+    /// Computes both in single precision.
     AsFloat,
-    /// Infers with half precision as a placeholder, where the model has no half precision itself.
-    AsFloat16,
-    /// Has no type.
-    Unknown,
+    /// Infers bfloat16 with half precision as a placeholder, where the model has no half precision itself.
+    Bfloat16AsFloat16,
+    /// Infers half precision; bfloat16 has no type.
+    Bfloat16Unknown,
+}
+
+/// Whether numbers of a type take 16 bits.
+pub(crate) fn is_half(dtype: DataType) -> bool {
+    matches!(dtype, DataType::Float16 | DataType::Bfloat16)
 }
 
 /// tract's element type.
-pub(crate) fn to_datum_type(dtype: DataType, bfloat16: Bfloat16) -> Option<DatumType> {
+pub(crate) fn to_datum_type(dtype: DataType, halves: Halves) -> Option<DatumType> {
     Some(match dtype {
         DataType::Float => DatumType::F32,
+        DataType::Float16 if halves == Halves::AsFloat => DatumType::F32,
         DataType::Float16 => DatumType::F16,
         DataType::Double => DatumType::F64,
         DataType::Bool => DatumType::Bool,
@@ -31,20 +38,20 @@ pub(crate) fn to_datum_type(dtype: DataType, bfloat16: Bfloat16) -> Option<Datum
         DataType::Uint32 => DatumType::U32,
         DataType::Uint64 => DatumType::U64,
         DataType::String => DatumType::String,
-        DataType::Bfloat16 => match bfloat16 {
-            Bfloat16::AsFloat => DatumType::F32,
-            Bfloat16::AsFloat16 => DatumType::F16,
-            Bfloat16::Unknown => return None,
+        DataType::Bfloat16 => match halves {
+            Halves::AsFloat => DatumType::F32,
+            Halves::Bfloat16AsFloat16 => DatumType::F16,
+            Halves::Bfloat16Unknown => return None,
         },
         _ => return None,
     })
 }
 
 /// The ONNX element type. tract computes shapes with symbolic integers, which ONNX knows as int64.
-pub(crate) fn from_datum_type(datum_type: DatumType, bfloat16: Bfloat16) -> Option<DataType> {
+pub(crate) fn from_datum_type(datum_type: DatumType, halves: Halves) -> Option<DataType> {
     Some(match datum_type {
         DatumType::F32 => DataType::Float,
-        DatumType::F16 if bfloat16 == Bfloat16::AsFloat16 => DataType::Bfloat16,
+        DatumType::F16 if halves == Halves::Bfloat16AsFloat16 => DataType::Bfloat16,
         DatumType::F16 => DataType::Float16,
         DatumType::F64 => DataType::Double,
         DatumType::Bool => DataType::Bool,
@@ -61,14 +68,14 @@ pub(crate) fn from_datum_type(datum_type: DatumType, bfloat16: Bfloat16) -> Opti
     })
 }
 
-/// Copies a tensor into tract's memory; bfloat16 is widened to single precision.
-pub(crate) fn to_tract(tensor: &Tensor) -> Result<TractTensor, InterpreterError> {
+/// Copies a tensor into tract's memory.
+pub(crate) fn to_tract(tensor: &Tensor, halves: Halves) -> Result<TractTensor, InterpreterError> {
     let fail = |e: &dyn std::fmt::Display| InterpreterError(e.to_string());
-    if tensor.dtype() == DataType::Bfloat16 {
+    if halves == Halves::AsFloat && is_half(tensor.dtype()) {
         let widened = tensor.to_f32s().map_err(|e| fail(&e))?;
-        return to_tract(&Tensor::f32s(&tensor.dims(), widened));
+        return to_tract(&Tensor::f32s(&tensor.dims(), widened), halves);
     }
-    let datum_type = to_datum_type(tensor.dtype(), Bfloat16::Unknown)
+    let datum_type = to_datum_type(tensor.dtype(), Halves::Bfloat16Unknown)
         .filter(|t| *t != DatumType::String)
         .ok_or_else(|| InterpreterError(format!("no arithmetic on {}", tensor.dtype())))?;
     let bytes = tensor.bytes().map_err(|e| fail(&e))?;
@@ -107,7 +114,7 @@ pub(crate) fn from_tract(tensor: &TractTensor) -> Option<Tensor> {
             .collect::<Option<Vec<i64>>>()?;
         return Some(Tensor::i64s(&dims, sizes));
     }
-    let dtype = from_datum_type(tensor.datum_type(), Bfloat16::Unknown)?;
+    let dtype = from_datum_type(tensor.datum_type(), Halves::Bfloat16Unknown)?;
     if dtype == DataType::String || !tensor.is_plain_ram() {
         return None;
     }
