@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bcosc_engine::Tract;
 use bcosc_ir::views::BatchNorm;
 use bcosc_ir::{Graph, Model, Op, Use};
 use bcosc_passes::linearity::{Linearity, Verdict};
 use bcosc_passes::raise::{Kind, Raised};
-use bcosc_passes::{Context, Settings, pipeline, recipe};
 use serde::Serialize;
 
 use crate::convert::{Read, read};
-use crate::{Error, Metadata, Options, Recipe, Size, Source, Verify, convert, support};
+use crate::{Error, Metadata, Options, Recipe, Size, Source, Verify, convert, prepare, support};
 
 /// What a model consists of.
 #[derive(Clone, Debug, Serialize)]
@@ -152,7 +150,7 @@ pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> 
     support::visit(graph, &mut |_, _, op| {
         *ops.entry(op.kind()).or_insert(0) += 1
     });
-    let canonical = canonical(&model);
+    let canonical = prepare::canonical(&model);
     let raised = Raised::of(&canonical.graph)?;
     let inspection = Inspection {
         producer: format!("{producer} {version}").trim().to_owned(),
@@ -178,23 +176,6 @@ pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> 
         warnings,
     };
     Ok((inspection, model))
-}
-
-/// The model without what exporters leave lying about, such as biases of zero; as it came where
-/// that fails.
-fn canonical(model: &Model) -> Model {
-    let settings = Settings::default();
-    let context = Context {
-        settings: &settings,
-        interpreter: &Tract,
-        calibration: None,
-    };
-    let mut canonical = model.clone();
-    let done = pipeline::run(&mut canonical, recipe::CANONICAL, &context, |_, _| {});
-    match done.map(|_| context.infer(&mut canonical)) {
-        Ok(_) => canonical,
-        Err(_) => model.clone(),
-    }
 }
 
 fn composites(graph: &Graph, raised: &Raised) -> Vec<Composites> {

@@ -4,7 +4,7 @@ use bcosc_ir::{Graph, Model};
 use bcosc_passes::raise::{Composite, Kind, Raised, attention_pool};
 use bcosc_passes::{InputContract, Pass, pipeline, recipe};
 
-use crate::{Error, Recipe, Selection};
+use crate::{Error, Recipe, Selection, prepare};
 
 /// An ordered list of passes.
 pub(crate) type Passes = Vec<&'static dyn Pass>;
@@ -35,7 +35,9 @@ pub(crate) fn choose(model: &Model, wanted: Recipe) -> Result<Recipe, Error> {
     if wanted != Recipe::Auto {
         return Ok(wanted);
     }
-    let graph = &model.graph;
+    // Functions hide what they are made of, and constants that are computed are none yet.
+    let canonical = prepare::canonical(model);
+    let graph = &canonical.graph;
     let raised = Raised::of(graph)?;
     let tokens =
         |c: &Composite| matches!(c.kind, Kind::Attention | Kind::LayerNorm | Kind::RmsNorm);

@@ -1,9 +1,10 @@
 //! What is asked of the original before it is converted and held against the result.
 
+use bcosc_engine::Tract;
 use bcosc_ir::{Model, Value};
 use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::preprocessing::Preprocessing;
-use bcosc_passes::{InputContract, Normalization, Settings};
+use bcosc_passes::{Context, InputContract, Normalization, Settings, pipeline, recipe};
 
 use crate::options::contract_name;
 use crate::{Error, contract};
@@ -77,4 +78,21 @@ pub(crate) fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) ->
     model.graph.set_outputs(&kept);
     model.graph.remove_dead();
     Ok(())
+}
+
+/// The model without what exporters leave lying about, such as biases of zero; as it came where
+/// that fails.
+pub(crate) fn canonical(model: &Model) -> Model {
+    let settings = Settings::default();
+    let context = Context {
+        settings: &settings,
+        interpreter: &Tract,
+        calibration: None,
+    };
+    let mut canonical = model.clone();
+    let done = pipeline::run(&mut canonical, recipe::CANONICAL, &context, |_, _| {});
+    match done.map(|_| context.infer(&mut canonical)) {
+        Ok(_) => canonical,
+        Err(_) => model.clone(),
+    }
 }

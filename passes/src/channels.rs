@@ -87,9 +87,16 @@ impl<'g> Channels<'g> {
         match op.map(|op| (op.op_type(), op.ints("perm"))) {
             None => BTreeSet::new(),
             Some(("Transpose", perm)) => {
-                let from = |to: usize| perm.map_or(rank - 1 - to, |perm| perm[to] as usize);
-                let moved = (0..rank).filter(|to| axes.contains(&(rank - 1 - from(*to))));
-                moved.map(|to| rank - 1 - to).collect()
+                let from = |to: usize| match perm {
+                    Some(perm) => perm.get(to).and_then(|&axis| usize::try_from(axis).ok()),
+                    None => Some(rank - 1 - to),
+                };
+                let behind = |axis: usize| rank.checked_sub(axis + 1);
+                let holds = |to: &usize| {
+                    let before = from(*to).and_then(behind);
+                    before.is_some_and(|before| axes.contains(&before))
+                };
+                (0..rank).filter(holds).map(|to| rank - 1 - to).collect()
             }
             // What is behind the batch stays there, and so does what is last, heads split off or not.
             Some(("Reshape" | "Flatten" | "Squeeze" | "Unsqueeze", _)) => {
@@ -178,6 +185,21 @@ mod tests {
             .op("Add", &["a", "b"], "c", [])
             .output("c");
         assert_eq!(axes(builder, "c"), [0, 1]);
+    }
+
+    #[test]
+    fn a_broken_order_has_none() {
+        let broken = |perm: &[i64]| {
+            let builder = patches().op("Transpose", &["a"], "b", [Attribute::ints("perm", perm)]);
+            let model = model(
+                builder
+                    .value("b", bcosc_ir::DataType::Float, "batch,8,4,4")
+                    .output("b"),
+            );
+            assert!(Channels::of(&model.graph).is_ok());
+        };
+        broken(&[0, 2]);
+        broken(&[0, -7, 9, 1]);
     }
 
     #[test]

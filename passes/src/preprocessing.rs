@@ -5,16 +5,16 @@
 //! ```
 //!
 //! Any chain of casts, one change from channels last to channels first, and sums and products with constants,
-//! one a channel or one for all, is (pixel - mean) / std. Whether pixels count to 1 or to 255 is read off
-//! the deviation, which is below 1 for the former and far above for the latter.
+//! one a channel or one for all, is (pixel - mean) / std. Bytes count to 255; floats do where the mean or the
+//! deviation is far above 1.
 
-use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Patch, Shape, TensorType, Value};
+use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Patch, Shape, TensorType, Use, Value};
 
 use crate::layer::data_consumers;
 use crate::{Normalization, PassError, weights};
 
-/// A deviation above this is one of pixels in [0, 255].
-const LARGEST_DEVIATION: f64 = 2.0;
+/// A mean or a deviation above this is one of pixels in [0, 255].
+const LARGEST: f64 = 2.0;
 
 /// A recognised chain.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,14 +35,17 @@ impl Preprocessing {
     /// Recognises what happens to an image input first. `None` where nothing that can be undone does.
     pub fn of(graph: &Graph, image: Value) -> Option<Self> {
         let declared = graph.value_type(image)?;
-        let shape = declared.shape.filter(|shape| shape.len() == 4)?;
+        let shape = declared.shape.clone().filter(|shape| shape.len() == 4)?;
         let mut dtype = declared.dtype;
         let mut chain = Vec::new();
         let mut result = image;
-        while let [node] = data_consumers(graph, result)[..] {
+        while let Some(node) = only_reader(graph, result) {
             let Some(step) = Step::of(graph, node, result) else {
                 break;
             };
+            if step == Step::ChannelsFirst && chain.contains(&step) {
+                break;
+            }
             result = graph.output(node, 0);
             chain.push(step);
         }
@@ -72,12 +75,15 @@ impl Preprocessing {
         {
             return None;
         }
-        let white = match factor.iter().any(|a| 1.0 / a > LARGEST_DEVIATION) {
-            true => 255.0,
-            false => 1.0,
-        };
-        let pairs = factor.iter().zip(&shift);
-        let (mean, std) = pairs
+        if channels_last && graph.uses(image).len() > 1 {
+            // Its shape is read, and would be another one.
+            return None;
+        }
+        let pairs = || factor.iter().zip(&shift);
+        let large = |(a, b): (&f64, &f64)| 1.0 / a > LARGEST || (b / a).abs() > LARGEST;
+        let counts_to_255 = declared.dtype == DataType::Uint8 || pairs().any(large);
+        let white = if counts_to_255 { 255.0 } else { 1.0 };
+        let (mean, std) = pairs()
             .map(|(a, b)| (-b / a / white, 1.0 / a / white))
             .unzip();
         Some(Preprocessing {
@@ -120,6 +126,15 @@ impl Preprocessing {
         graph.remove_dead();
         Ok(())
     }
+}
+
+/// The one operator that reads a value's elements; none where it is put out too.
+fn only_reader(graph: &Graph, value: Value) -> Option<NodeId> {
+    let is_output = |usage: &Use| matches!(usage, Use::Output(_));
+    let &[node] = &data_consumers(graph, value)[..] else {
+        return None;
+    };
+    (!graph.uses(value).iter().any(is_output)).then_some(node)
 }
 
 /// One operator of the chain.
@@ -323,6 +338,50 @@ mod tests {
         );
         assert_close(&preprocessing.normalization.mean, &[0.5, 0.25, 0.75]);
         assert_close(&preprocessing.normalization.std, &[0.25, 0.5, 0.2]);
+    }
+
+    #[test]
+    fn bytes_that_are_only_cast_count_to_255() {
+        let builder = ModelBuilder::new(17)
+            .input("x", DataType::Uint8, "batch,3,4,4")
+            .op("Cast", &["x"], "f", [Attribute::int("to", 1)])
+            .conv("f", "y", &[2, 3, 1, 1], vec![])
+            .output("y");
+        let Some(preprocessing) = found(builder).1 else {
+            panic!("not recognised")
+        };
+        assert_eq!(preprocessing.white, 255.0);
+        assert_close(&preprocessing.normalization.std, &[1.0 / 255.0; 3]);
+    }
+
+    #[test]
+    fn a_large_mean_without_a_scale_counts_to_255() {
+        let builder = ModelBuilder::new(17)
+            .input("x", DataType::Float, "batch,3,4,4")
+            .param("mean", numbers(&[3, 1, 1], &[103.9, 116.8, 123.7]))
+            .op("Sub", &["x", "mean"], "n", [])
+            .conv("n", "y", &[2, 3, 1, 1], vec![])
+            .output("y");
+        let Some(preprocessing) = found(builder).1 else {
+            panic!("not recognised")
+        };
+        assert_eq!(preprocessing.white, 255.0);
+        assert_close(
+            &preprocessing.normalization.mean,
+            &[103.9 / 255.0, 116.8 / 255.0, 123.7 / 255.0],
+        );
+    }
+
+    #[test]
+    fn a_normalised_image_that_is_put_out_stays() {
+        let builder = ModelBuilder::new(17)
+            .input("x", DataType::Float, "batch,3,4,4")
+            .param("s", numbers(&[], &[0.5]))
+            .op("Mul", &["x", "s"], "n", [])
+            .conv("n", "y", &[2, 3, 1, 1], vec![])
+            .output("y");
+        let read_on = builder.output("x");
+        assert_eq!(found(read_on).1, None);
     }
 
     #[test]

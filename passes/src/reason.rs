@@ -30,6 +30,14 @@ pub enum Reason {
     /// The layer behind an attention pool.
     #[error("it is the output projection of an attention pool; --bcos-projection converts it")]
     OutputProjection,
+    /// Values that no layer of their own makes.
+    #[error(
+        "one layer makes queries, keys and values; export the attention pool with a layer for each"
+    )]
+    PackedValues,
+    /// Something between a mean and the head that is no norm.
+    #[error("\"{0}\" lies between the mean and the head, and is no norm")]
+    NotNorm(String),
     /// A layer on constants, such as one that makes a position embedding.
     #[error("it does not see the input")]
     NotOfInput,

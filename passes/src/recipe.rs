@@ -27,6 +27,7 @@ pub static CNN: &[&dyn Pass] = &[
     &restore_norms::RestoreNorms,
     // Structure at both ends.
     &reorder_head::ReorderHead,
+    &vit::reorder_head::ReorderTokenHead,
     &double_input::DoubleInput,
     // Departures from the original.
     &average_pool::AveragePools,

@@ -93,6 +93,16 @@ fn unpool(graph: &Graph, pool: &AttentionPool, opset: i64) -> Result<Patch, Weig
         }
     });
     let output = output.ok_or(Reason::NotHead)?.value;
+    let inputs = |layer: &Layer| {
+        let dims = weights::constant_type(graph, layer.w).and_then(|t| t.known_shape());
+        let transposed = matches!(&layer.form, Form::Gemm(gemm) if gemm.trans_b);
+        dims.and_then(|dims| dims.get(usize::from(transposed)).copied())
+    };
+    let made = pool.value_layer.units(graph).map(|units| units.count);
+    if made != inputs(&pool.projection) {
+        // Queries, keys and values in one layer.
+        return Err(Reason::PackedValues.into());
+    }
     let mut patch = Patch::at(pool.projection.node);
     let mut linear = Op::new("", "MatMul").named("values");
     linear.set_metadata(LINEAR, "true");

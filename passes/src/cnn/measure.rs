@@ -12,6 +12,9 @@ use crate::{Context, Pass, PassError, Reason, weights};
 /// outweighs its variance does not scale up what fades, and all layers behind it fade further.
 const LARGEST_EPSILON: f64 = 1e-3;
 
+/// The smallest epsilon, a number that half precision has too.
+const LEAST_EPSILON: f64 = 1e-7;
+
 /// The epsilon that suits variances: a norm's own, if it is small enough.
 pub(crate) fn fitting_epsilon(own: f32, variance: &[f64]) -> f32 {
     let mean = variance.iter().sum::<f64>() / variance.len().max(1) as f64;
@@ -105,6 +108,10 @@ fn tap(
         let share = patch.parameter("share", share);
         let level = patch.op(Op::new("", "Mul"), &[level, share]);
         let epsilon = patch.op(Op::new("", "Min"), &[epsilon, level]);
+        // What does not vary at all must not be divided by zero.
+        let least = weights::tensor(x_type.dtype, &[], &[LEAST_EPSILON]);
+        let least = patch.parameter("least", least);
+        let epsilon = patch.op(Op::new("", "Max"), &[epsilon, least]);
         let gamma = patch.parameter("gamma", gamma);
         let beta = patch.parameter("beta", beta);
         let shifted = patch.op(Op::new("", "Add"), &[variance, epsilon]);

@@ -156,7 +156,7 @@ const RULES: &[(&str, Rule)] = &[
     ("Sub", Sum),
     ("Sum", Sum),
     ("Swish", SMOOTH_GATE),
-    ("Tanh", Factor),
+    ("Tanh", SMOOTH_GATE),
     ("ThresholdedRelu", GATE),
     ("Tile", Moves),
     ("TopK", Winner),
@@ -184,7 +184,7 @@ pub fn of(graph: &Graph, node: NodeId) -> Rule {
     match op.op_type() {
         "Cast" | "CastLike" if !yields_floats(graph, node, op) => Factor,
         "Cast" | "CastLike" => Moves,
-        "Clip" if keeps_zero(graph, node, op) => GATE,
+        "Clip" if keeps_zero(graph, node, op) => SMOOTH_GATE,
         "Clip" => Factor,
         "Pow" if is_power(graph, node) => GATE,
         "Pow" => Factor,

@@ -32,7 +32,10 @@ pub struct Attention {
 
 /// Every attention of a graph, in its order.
 pub fn all(graph: &Graph) -> Vec<Attention> {
-    let mut sources = Sources::new(graph);
+    let mut sources = Projections {
+        scores: Sources::new(graph, true),
+        values: Sources::new(graph, false),
+    };
     let ops = graph.ops().into_iter();
     ops.filter_map(|node| {
         let op = graph.op(node)?;
@@ -54,32 +57,35 @@ pub fn projections(graph: &Graph) -> BTreeSet<NodeId> {
         .collect()
 }
 
-fn of_operator(graph: &Graph, node: NodeId, sources: &mut Sources<'_>) -> Option<Attention> {
+fn of_operator(graph: &Graph, node: NodeId, sources: &mut Projections<'_>) -> Option<Attention> {
     let values = graph.input(node, 2)?;
     let scores = [graph.input(node, 0)?, graph.input(node, 1)?];
     Some(Attention {
         node,
         softmax: node,
         values,
-        queries_and_keys: scores.iter().flat_map(|v| sources.layers(*v)).collect(),
-        value_layers: sources.layers(values),
+        queries_and_keys: scores
+            .iter()
+            .flat_map(|v| sources.scores.layers(*v))
+            .collect(),
+        value_layers: sources.values.layers(values),
     })
 }
 
-fn of_softmax(graph: &Graph, softmax: NodeId, sources: &mut Sources<'_>) -> Option<Attention> {
+fn of_softmax(graph: &Graph, softmax: NodeId, sources: &mut Projections<'_>) -> Option<Attention> {
     let (node, slot) = application(graph, graph.output(softmax, 0))?;
     let values = graph.input(node, 1 - slot)?;
     let scores = graph.input(softmax, 0)?;
-    let value_layers = sources.layers(values);
-    let queries_and_keys = match score_product(graph, scores) {
+    let value_layers = sources.values.layers(values);
+    let queries_and_keys = match score_product(graph, scores, &mut sources.scores) {
         Some(product) => {
             let operands = graph.inputs_of(product).into_iter().flatten();
-            operands.flat_map(|v| sources.layers(v)).collect()
+            operands.flat_map(|v| sources.scores.layers(v)).collect()
         }
         // Separable attention has one query for all positions, from the layer that makes the values.
         // Without a common layer, this is a choice between branches.
         None => {
-            let scored_by = sources.layers(scores);
+            let scored_by = sources.scores.layers(scores);
             (scored_by == value_layers).then_some(scored_by)?
         }
     };
@@ -96,6 +102,7 @@ fn of_softmax(graph: &Graph, softmax: NodeId, sources: &mut Sources<'_>) -> Opti
 /// computed, heads that talk to each other.
 const AFTER_SOFTMAX: &[&str] = &[
     "Add",
+    "BatchNormalization",
     "Cast",
     "Conv",
     "Dropout",
@@ -110,6 +117,9 @@ const AFTER_SOFTMAX: &[&str] = &[
     "Unsqueeze",
     "Where",
 ];
+
+/// How many operators are looked at on the way: attention comes soon after its softmax, or not at all.
+const FARTHEST: usize = 64;
 
 /// The product that weighs values, and the slot of the weights.
 fn application(graph: &Graph, weights: Value) -> Option<(NodeId, u32)> {
@@ -126,7 +136,8 @@ fn application(graph: &Graph, weights: Value) -> Option<(NodeId, u32)> {
                 return slot.map(|slot| (node, slot));
             }
             let talks = op.is("MatMul") && !is_data;
-            if (talks || AFTER_SOFTMAX.contains(&op.op_type())) && seen.insert(node) {
+            let near = seen.len() < FARTHEST;
+            if near && (talks || AFTER_SOFTMAX.contains(&op.op_type())) && seen.insert(node) {
                 open.extend((0..graph.output_count(node)).map(|slot| graph.output(node, slot)));
             }
         }
@@ -151,6 +162,7 @@ fn sums_positions(graph: &Graph, node: NodeId) -> bool {
 /// talk to each other.
 const BEFORE_SOFTMAX: &[&str] = &[
     "Add",
+    "BatchNormalization",
     "Cast",
     "Clip",
     "Conv",
@@ -170,10 +182,11 @@ const BEFORE_SOFTMAX: &[&str] = &[
     "Where",
 ];
 
-/// The product of queries and keys that scores come from.
-fn score_product(graph: &Graph, scores: Value) -> Option<NodeId> {
+/// The product of queries and keys that scores come from: where there are several, one of two projections.
+fn score_product(graph: &Graph, scores: Value, sources: &mut Sources<'_>) -> Option<NodeId> {
     let mut open = vec![scores];
     let mut seen = BTreeSet::new();
+    let mut found = None;
     while let Some(value) = open.pop() {
         let Some((node, op)) = graph.producer(value) else {
             continue;
@@ -184,13 +197,15 @@ fn score_product(graph: &Graph, scores: Value) -> Option<NodeId> {
         let operands: Vec<Value> = graph.inputs_of(node).into_iter().flatten().collect();
         let both_data = operands.iter().all(|v| graph.constant(*v).is_none());
         if is_product(graph, node) && both_data {
-            return Some(node);
-        }
-        if BEFORE_SOFTMAX.contains(&op.op_type()) {
+            if operands.iter().all(|v| !sources.layers(*v).is_empty()) {
+                return Some(node);
+            }
+            found = found.or(Some(node));
+        } else if BEFORE_SOFTMAX.contains(&op.op_type()) {
             open.extend(operands);
         }
     }
-    None
+    found
 }
 
 /// Operators between a projection and the products that work on each vector, or move vectors: what
@@ -235,16 +250,28 @@ const AFTER_PROJECTION: &[&str] = &[
     "Where",
 ];
 
+/// Norms, which queries and keys may go through and values do not.
+const NORMS: &[&str] = &["LayerNormalization", "LpNormalization", "RMSNormalization"];
+
+/// Where queries, keys and values come from.
+struct Projections<'g> {
+    scores: Sources<'g>,
+    values: Sources<'g>,
+}
+
 /// Finds the layers that a value was projected by.
 struct Sources<'g> {
     graph: &'g Graph,
+    /// Whether norms may follow a projection.
+    normed: bool,
     found: BTreeMap<Value, BTreeSet<NodeId>>,
 }
 
 impl<'g> Sources<'g> {
-    fn new(graph: &'g Graph) -> Self {
+    fn new(graph: &'g Graph, normed: bool) -> Self {
         Sources {
             graph,
+            normed,
             found: BTreeMap::new(),
         }
     }
@@ -274,7 +301,9 @@ impl<'g> Sources<'g> {
         let Some((node, op)) = self.graph.producer(value) else {
             return Vec::new();
         };
-        let follows = op.domain().is_empty() && AFTER_PROJECTION.contains(&op.op_type());
+        let name = op.op_type();
+        let follows = op.domain().is_empty() && AFTER_PROJECTION.contains(&name);
+        let follows = follows && (self.normed || !NORMS.contains(&name));
         if !follows || matches!(Layer::of(self.graph, node), Some(Ok(_))) {
             return Vec::new();
         }

@@ -50,6 +50,9 @@ pub struct Raised {
     pub unrecognised: Vec<Unrecognised>,
 }
 
+/// A formula that does not fit: how many operators did, what it is, and the node that did not.
+type Near = (usize, Kind, NodeId);
+
 /// Operators that seldom stand for themselves.
 const TELLTALE: &[&str] = &[
     "Erf",
@@ -71,7 +74,7 @@ impl Raised {
     pub fn of(graph: &Graph) -> Result<Self, FormulaError> {
         let library = Library::standard()?;
         let mut found = Vec::new();
-        let mut nearest: BTreeMap<NodeId, (Kind, NodeId)> = BTreeMap::new();
+        let mut nearest: BTreeMap<NodeId, Near> = BTreeMap::new();
         for node in graph.ops() {
             if let Some(composite) = of_operator(graph, node) {
                 found.push(composite);
@@ -95,8 +98,11 @@ impl Raised {
                         break;
                     }
                     Ok(_) => {}
-                    Err(stopped) => {
-                        nearest.entry(node).or_insert((entry.kind, stopped));
+                    Err((fitted, stopped)) => {
+                        let near = nearest.entry(node).or_insert((fitted, entry.kind, stopped));
+                        if fitted > near.0 {
+                            *near = (fitted, entry.kind, stopped);
+                        }
                     }
                 }
             }
@@ -179,7 +185,7 @@ fn largest(mut found: Vec<Composite>) -> Vec<Composite> {
 fn left_over(
     graph: &Graph,
     covered: &BTreeSet<NodeId>,
-    nearest: &BTreeMap<NodeId, (Kind, NodeId)>,
+    nearest: &BTreeMap<NodeId, Near>,
 ) -> Vec<Unrecognised> {
     let telltale = |id: &NodeId| {
         let op = graph.op(*id).filter(|op| op.domain().is_empty());
@@ -201,13 +207,15 @@ fn left_over(
     unread.collect()
 }
 
-/// The formula that was tried at an operator that reads the node, directly or soon.
+/// Of the formulas that were tried at operators that read the node, directly or soon, the one that fitted
+/// furthest.
 fn closest(
     graph: &Graph,
     node: NodeId,
-    nearest: &BTreeMap<NodeId, (Kind, NodeId)>,
+    nearest: &BTreeMap<NodeId, Near>,
 ) -> Option<(Kind, NodeId)> {
     let mut open = vec![graph.output(node, 0)];
+    let mut best: Option<Near> = None;
     for _ in 0..4 {
         let mut next = Vec::new();
         for value in open {
@@ -215,15 +223,18 @@ fn closest(
                 if matches!(Layer::of(graph, consumer), Some(Ok(_))) {
                     continue;
                 }
-                if let Some(found) = nearest.get(&consumer) {
-                    return Some(*found);
+                if let Some(found) = nearest.get(&consumer)
+                    && best.is_none_or(|best| found.0 > best.0)
+                {
+                    best = Some(*found);
                 }
                 next.push(graph.output(consumer, 0));
             }
         }
         open = next;
     }
-    None
+    best.filter(|best| best.0 > 0)
+        .map(|(_, kind, stopped)| (kind, stopped))
 }
 
 #[cfg(test)]

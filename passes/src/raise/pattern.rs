@@ -54,9 +54,9 @@ pub struct Match {
     pub nodes: Vec<NodeId>,
 }
 
-/// Looks for a formula that ends in a value. An error names the node deepest in the formula that does
-/// not fit.
-pub fn find(graph: &Graph, pattern: &Pattern, value: Value) -> Result<Match, NodeId> {
+/// Looks for a formula that ends in a value. An error has the node deepest in the formula that does
+/// not fit, and how many operators fitted before it.
+pub fn find(graph: &Graph, pattern: &Pattern, value: Value) -> Result<Match, (usize, NodeId)> {
     let mut search = Search {
         graph,
         found: Match::default(),
@@ -64,7 +64,7 @@ pub fn find(graph: &Graph, pattern: &Pattern, value: Value) -> Result<Match, Nod
     };
     match search.solve(&mut vec![(pattern, Some(value))]) {
         true => Ok(search.found),
-        false => Err(search.stopped.1),
+        false => Err(search.stopped),
     }
 }
 

@@ -12,13 +12,14 @@
 //! transformers do, so that every token has its own say. The norm may be one operator or decomposed, and the
 //! mean may be over the positions of an image; channels then move to the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bcosc_ir::views::{AxesOp, reduce_to};
-use bcosc_ir::{Dim, Graph, Model, Op, Operand, Patch, TensorType, Value};
+use bcosc_ir::{Dim, Graph, Model, NodeId, Op, Operand, Patch, TensorType, Value};
 
 use super::vectors::PooledHead;
 use crate::layer::{Form, Layer};
+use crate::raise::Raised;
 use crate::weights::{self, WeightError};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
@@ -79,9 +80,13 @@ fn reorder_all(
 ) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
     let opset = model.opset("").unwrap_or(0);
+    let norms: BTreeSet<NodeId> = Raised::of(&model.graph)?
+        .norms()
+        .flat_map(|norm| norm.nodes.iter().copied())
+        .collect();
     for layer in Layer::all(&model.graph) {
         let graph = &model.graph;
-        let head = match PooledHead::of(graph, &layer) {
+        let head = match PooledHead::of(graph, &layer, &norms) {
             None => continue,
             Some(Err(reason)) => {
                 outcome.skipped(graph.label(layer.node), reason);
@@ -89,7 +94,7 @@ fn reorder_all(
             }
             Some(Ok(head)) => head,
         };
-        if head.norm.is_empty() == across_norm {
+        if head.crosses_norm != across_norm {
             continue;
         }
         if cx.settings.keep_head {

@@ -44,6 +44,8 @@ pub(crate) struct PooledHead {
     pub channels: u64,
     /// Operators between the mean and the head that compute something, producers first.
     pub norm: Vec<NodeId>,
+    /// Whether a norm is among them; constant factors and shifts commute with the mean.
+    pub crosses_norm: bool,
     /// Values that are one vector an image.
     pub vectors: BTreeSet<Value>,
 }
@@ -51,8 +53,13 @@ pub(crate) struct PooledHead {
 impl PooledHead {
     /// Looks back from a linear layer. `None` where it does not follow a mean over positions; a reason
     /// where what lies between is no norm of each vector.
-    pub(crate) fn of(graph: &Graph, layer: &Layer) -> Option<Result<Self, Reason>> {
-        if !matches!(layer.form, Form::Gemm(_) | Form::RightMatMul) {
+    pub(crate) fn of(
+        graph: &Graph,
+        layer: &Layer,
+        norms: &BTreeSet<NodeId>,
+    ) -> Option<Result<Self, Reason>> {
+        let is_linear = matches!(layer.form, Form::Gemm(_) | Form::RightMatMul);
+        if !is_linear || !layer.is_head(graph) {
             return None;
         }
         let mut open = vec![layer.x];
@@ -100,15 +107,17 @@ impl PooledHead {
             x: mean.x,
             channels_last: mean.channels_last,
             channels: mean.channels,
+            crosses_norm: norm.iter().any(|node| norms.contains(node)),
             norm,
             vectors,
         };
-        Some(head.check(graph, layer).map(|()| head))
+        Some(head.check(graph, layer, norms).map(|()| head))
     }
 
-    fn check(&self, graph: &Graph, layer: &Layer) -> Result<(), Reason> {
-        if !layer.is_head(graph) {
-            return Err(Reason::NotHead);
+    fn check(&self, graph: &Graph, layer: &Layer, norms: &BTreeSet<NodeId>) -> Result<(), Reason> {
+        let strange = |node: &&NodeId| !norms.contains(node) && !self.is_affine(graph, **node);
+        if let Some(node) = self.norm.iter().find(strange) {
+            return Err(Reason::NotNorm(graph.label(*node)));
         }
         for value in &self.vectors {
             let strange = graph.uses(*value).into_iter().any(|usage| match usage {
@@ -141,6 +150,24 @@ impl PooledHead {
             }
         }
         Ok(())
+    }
+
+    /// Whether a node scales or shifts vectors by constants, which a mean commutes with.
+    fn is_affine(&self, graph: &Graph, node: NodeId) -> bool {
+        let Some(op) = graph.op(node) else {
+            return false;
+        };
+        let data = |slot| {
+            graph
+                .input(node, slot)
+                .is_some_and(|v| self.vectors.contains(&v))
+        };
+        match op.op_type() {
+            "Cast" => true,
+            "Add" | "Mul" => data(0) != data(1),
+            "Sub" | "Div" => data(0) && !data(1),
+            _ => false,
+        }
     }
 
     /// How many elements a value has for each image.

@@ -12,6 +12,7 @@
 mod algebra;
 mod casts;
 mod padding;
+mod strided;
 mod transposes;
 mod trivial;
 mod views;
@@ -120,6 +121,11 @@ static RULES: &[Rule] = &[
         ops: &["Transpose"],
         what: "merged with the Transpose before it",
         rewrite: transposes::twice,
+    },
+    Rule {
+        ops: &["Gather"],
+        what: "removed: it gathers everything in order",
+        rewrite: strided::in_order,
     },
     Rule {
         ops: &["Add", "Sub", "Mul", "Div"],

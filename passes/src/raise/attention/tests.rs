@@ -116,3 +116,44 @@ fn a_choice_between_branches_is_no_attention() {
         .output("y");
     assert_eq!(found(builder), []);
 }
+
+#[test]
+fn heads_that_talk_through_layers_with_norms_are_part_of_it() {
+    // Scores and weights go through 1x1 convolutions between heads, whose norms were restored.
+    let builder = image("batch,2,5,4")
+        .matmul("x", "q", &[4, 4])
+        .matmul("x", "k", &[4, 4])
+        .matmul("x", "v", &[4, 4])
+        .op("Transpose", &["k"], "kt", perm(&[0, 1, 3, 2]))
+        .op("MatMul", &["q", "kt"], "scores", [])
+        .conv("scores", "talk", &[2, 2, 1, 1], vec![])
+        .norm("talk", "n", 2)
+        .op("Softmax", &["n"], "weights", softmax())
+        .conv("weights", "after", &[2, 2, 1, 1], vec![])
+        .norm("after", "m", 2)
+        .op("MatMul", &["m", "v"], "y", [])
+        .output("y");
+    let expected = (vec!["q".to_owned(), "k".to_owned()], vec!["v".to_owned()]);
+    assert_eq!(found(builder), [expected]);
+}
+
+#[test]
+fn of_several_products_the_scores_are_those_of_projections() {
+    for order in [["qk", "relative"], ["relative", "qk"]] {
+        let builder = image("batch,5,4")
+            .op("Relu", &["x"], "r", [])
+            .matmul("r", "q", &[4, 4])
+            .matmul("r", "k", &[4, 4])
+            .matmul("r", "v", &[4, 4])
+            .op("Transpose", &["k"], "kt", perm(&[0, 2, 1]))
+            .op("Transpose", &["r"], "rt", perm(&[0, 2, 1]))
+            .op("MatMul", &["q", "kt"], "qk", [])
+            .op("MatMul", &["q", "rt"], "relative", [])
+            .op("Add", &order, "scores", [])
+            .op("Softmax", &["scores"], "weights", softmax())
+            .op("MatMul", &["weights", "v"], "y", [])
+            .output("y");
+        let expected = (vec!["q".to_owned(), "k".to_owned()], vec!["v".to_owned()]);
+        assert_eq!(found(builder), [expected]);
+    }
+}

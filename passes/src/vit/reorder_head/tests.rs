@@ -174,6 +174,37 @@ fn an_activation_between_is_no_norm() {
 }
 
 #[test]
+fn a_power_between_is_no_norm() {
+    // Generalised-mean pooling.
+    let before = mean(tokens(), "t", "m")
+        .param("third", Tensor::f32s(&[], vec![1.0 / 3.0]))
+        .op("Pow", &["m", "third"], "p", [])
+        .linear("p", "y", 4, 3)
+        .typed("y");
+    let reason = Reason::NotNorm("p".to_owned());
+    for pass in [&ReorderTokenHead as &dyn Pass, &ReorderHeadAndNorm] {
+        assert_eq!(
+            skipped(pass, &before, &Settings::default()),
+            [reason.clone()]
+        );
+    }
+}
+
+#[test]
+fn constant_factors_commute_with_the_mean() {
+    let before = mean(tokens(), "t", "m")
+        .param("gamma", weight(7, &[4]))
+        .op("Mul", &["m", "gamma"], "g", [])
+        .param("beta", weight(8, &[4]))
+        .op("Add", &["beta", "g"], "b", [])
+        .linear("b", "y", 4, 3)
+        .typed("y");
+    let after = rewritten(&ReorderTokenHead, &before);
+    let last = after.graph.producer(after.graph.outputs()[0].value);
+    assert!(last.is_some_and(|(_, op)| op.is("ReduceMean")));
+}
+
+#[test]
 fn a_mean_that_is_put_out_too_stays() {
     let before = mean(tokens(), "t", "m")
         .linear("m", "y", 4, 3)
@@ -194,7 +225,7 @@ fn a_layer_that_is_not_the_last_stays() {
         .typed("y");
     assert_eq!(
         skipped(&ReorderTokenHead, &before, &Settings::default()),
-        [Reason::NotHead]
+        []
     );
 }
 
