@@ -1,8 +1,9 @@
 //! Models that normalise their input themselves.
 
-use bcosc::passes::InputContract;
+use bcosc::passes::{InputContract, LogitBias};
 use bcosc::{Metadata, Options, convert};
-use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
+use bcosc_engine::Tract;
+use bcosc_ir::{Attribute, DataType, Interpreter, Model, ModelBuilder, Tensor};
 
 fn weight(dims: &[u64], seed: u64) -> Tensor {
     let count = dims.iter().product::<u64>();
@@ -69,4 +70,35 @@ fn it_stays_where_the_model_takes_what_it_took() {
     let graph = &converted.model.graph;
     let input = graph.value_type(graph.inputs()[0]).unwrap();
     assert_eq!(input.to_string(), "uint8[batch,8,8,3]");
+}
+
+/// What a proof cannot see: the original as it came, on bytes, against what it became, on the same pixels.
+#[test]
+fn bytes_and_what_takes_their_place_say_the_same() {
+    let byte = |h: usize, w: usize, c: usize| ((37 * h + 11 * w + 83 * c + 5) % 256) as u8;
+    let bytes: Vec<u8> = (0..192).map(|i| byte(i / 24, i / 3 % 8, i % 3)).collect();
+    let bytes = Tensor::from_bytes(DataType::Uint8, &[1, 8, 8, 3], bytes.into());
+    let pixel = |i: usize| f32::from(byte(i / 8 % 8, i % 8, i / 64)) / 255.0;
+    let plain = (0..192).map(pixel);
+    let doubled: Vec<f32> = plain.clone().chain(plain.map(|x| 1.0 - x)).collect();
+    let doubled = Tensor::f32s(&[1, 6, 8, 8], doubled);
+    let run = |model: &Model, input: &Tensor| {
+        let outputs = Tract.run(model, &[("pixels".to_owned(), input.clone())].into());
+        outputs.unwrap()["logits"].to_f32s().unwrap()
+    };
+    let file = bcosc_ir::onnx::decode(on_bytes().into()).unwrap();
+    let original = run(&Model::from_proto(file.model).unwrap(), &bytes);
+    let mut options = Options::default();
+    options.settings.b = 1.0;
+    options.settings.keep_biases = true;
+    options.settings.logit_bias = LogitBias::None;
+    options.settings.input = InputContract::AddInverse;
+    for absorb in [false, true] {
+        options.settings.absorb_normalization = absorb;
+        let converted = run(&convert(on_bytes(), &options).unwrap().model, &doubled);
+        let largest = original.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let pairs = original.iter().zip(&converted);
+        let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-5 * largest, "{worst:e} of {largest:e}");
+    }
 }
