@@ -185,7 +185,7 @@ fn a_power_between_is_no_norm() {
     for pass in [&ReorderTokenHead as &dyn Pass, &ReorderHeadAndNorm] {
         assert_eq!(
             skipped(pass, &before, &Settings::default()),
-            [reason.clone()]
+            std::slice::from_ref(&reason)
         );
     }
 }
