@@ -179,7 +179,7 @@ fn verdicts(model: &Model, context: &Context<'_>, label: &str) -> Result<Vec<Ver
 }
 
 /// Leaves a model only the outputs that are asked for, and what they need.
-fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) -> Result<(), Error> {
+pub(crate) fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) -> Result<(), Error> {
     if wanted.is_empty() {
         return Ok(());
     }
