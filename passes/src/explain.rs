@@ -92,9 +92,7 @@ fn doubled(graph: &Graph, image: Value) -> Option<Value> {
         let operands = graph.inputs_of(node);
         let inverse = match operands[..] {
             [Some(of)] => op.is("Neg") && of == image,
-            [Some(one), Some(of)] => {
-                op.is("Sub") && of == image && scalar(graph, one) == Some(1.0)
-            }
+            [Some(one), Some(of)] => op.is("Sub") && of == image && scalar(graph, one) == Some(1.0),
             _ => false,
         };
         inverse.then_some(node)

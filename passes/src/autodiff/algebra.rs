@@ -126,7 +126,10 @@ fn scalar(x: i64) -> Tensor {
 /// The axes that a reduction takes; all of them where none is given.
 pub(super) fn reduced_axes(step: &Step<'_>) -> Result<Vec<usize>, Reason> {
     let rank = step.dims(step.operand(0)?)?.len();
-    match step.attribute_or("axes", 1)?.filter(|axes| !axes.is_empty()) {
+    match step
+        .attribute_or("axes", 1)?
+        .filter(|axes| !axes.is_empty())
+    {
         None if step.op.int("noop_with_empty_axes", 0) != 0 => Ok(Vec::new()),
         None => Ok((0..rank).collect()),
         Some(axes) => axes.into_iter().map(|a| step.axis(a, rank)).collect(),

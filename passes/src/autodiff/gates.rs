@@ -134,9 +134,8 @@ pub(super) fn vanishing(step: &mut Step<'_>) -> Found {
 pub(super) fn power(step: &mut Step<'_>) -> Found {
     let (x, exponent) = (step.operand(0)?, step.operand(1)?);
     let found = scalar(step.graph, exponent);
-    let exponent = found.ok_or_else(|| {
-        Reason::NotConstant(step.graph.value_name(exponent).to_owned())
-    })?;
+    let exponent =
+        found.ok_or_else(|| Reason::NotConstant(step.graph.value_name(exponent).to_owned()))?;
     let less = step.number(x, exponent - 1.0);
     let gate = step.op("Pow", &[x.into(), less]);
     scaled(step, gate)

@@ -96,7 +96,10 @@ pub(super) fn einsum(step: &mut Step<'_>) -> Found {
     let (inputs, output) = equation.split_once("->").ok_or(Reason::NoDerivative)?;
     let terms: Vec<&str> = inputs.split(',').collect();
     let plain = |term: &str| {
-        let distinct = term.chars().enumerate().all(|(i, c)| term.find(c) == Some(i));
+        let distinct = term
+            .chars()
+            .enumerate()
+            .all(|(i, c)| term.find(c) == Some(i));
         distinct && term.chars().all(char::is_alphabetic)
     };
     if !plain(output) || !terms.iter().all(|term| plain(term)) || terms.len() > 2 {
@@ -107,7 +110,10 @@ pub(super) fn einsum(step: &mut Step<'_>) -> Found {
         let own = *terms.get(slot as usize).ok_or(Reason::Malformed)?;
         let other = (0..terms.len()).find(|&i| i != slot as usize);
         let seen = other.map_or("", |i| terms[i]);
-        if own.chars().any(|c| !output.contains(c) && !seen.contains(c)) {
+        if own
+            .chars()
+            .any(|c| !output.contains(c) && !seen.contains(c))
+        {
             return Err(Reason::NoDerivative);
         }
         let (mut factors, mut left) = (vec![dy], output.to_owned());

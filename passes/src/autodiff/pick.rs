@@ -128,7 +128,11 @@ fn placed(
     let padded = step.pad(dy, &pads);
     let order: Vec<i64> = went.into_iter().map(|to| to.unwrap_or(count)).collect();
     let order = step.ints(&order);
-    Ok(step.op_with("Gather", &[padded, order], [Attribute::int("axis", axis as i64)]))
+    Ok(step.op_with(
+        "Gather",
+        &[padded, order],
+        [Attribute::int("axis", axis as i64)],
+    ))
 }
 
 /// Adds up what was picked more than once.

@@ -99,7 +99,11 @@ pub(super) fn max(step: &mut Step<'_>) -> Found {
     let wide = step.ints(&[channels as i64 * count]);
     let shape = step.shape(step.y());
     let spatial = step.slice(shape, &[0], &[2], &[i64::MAX]);
-    let shape = step.op_with("Concat", &[lead, wide, spatial], [Attribute::int("axis", 0)]);
+    let shape = step.op_with(
+        "Concat",
+        &[lead, wide, spatial],
+        [Attribute::int("axis", 0)],
+    );
     let shares = step.op("Reshape", &[shares, shape]);
     Ok(vec![(0, slide.back(step, shares, laid_out, channels)?)])
 }
@@ -111,7 +115,13 @@ fn laid_out(dtype: DataType, channels: u64, kernel: &[i64]) -> Tensor {
     dims.extend(kernel.iter().map(|&k| k as u64));
     let rows = channels as usize * count;
     let elements: Vec<f64> = (0..rows * count)
-        .map(|i| if i / count % count == i % count { 1.0 } else { 0.0 })
+        .map(|i| {
+            if i / count % count == i % count {
+                1.0
+            } else {
+                0.0
+            }
+        })
         .collect();
     weights::tensor(dtype, &dims, &elements)
 }

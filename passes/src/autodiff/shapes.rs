@@ -38,9 +38,8 @@ pub(super) fn depth_to_space(step: &mut Step<'_>) -> Found {
     }
     let y = step.y();
     let channels = step.dims(y)?.get(1).and_then(Dim::known);
-    let channels = channels
-        .ok_or_else(|| Reason::UnknownShape(step.graph.value_name(y).to_owned()))?
-        as i64;
+    let channels =
+        channels.ok_or_else(|| Reason::UnknownShape(step.graph.value_name(y).to_owned()))? as i64;
     let cells = block * block;
     let order: Vec<i64> = (0..channels * cells)
         .map(|i| i % cells * channels + i / cells)

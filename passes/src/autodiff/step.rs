@@ -99,7 +99,10 @@ impl<'g> Step<'g> {
             return Ok(None);
         };
         let name = || self.graph.value_name(value).to_owned();
-        let tensor = self.graph.constant(value).ok_or_else(|| Reason::NotConstant(name()))?;
+        let tensor = self
+            .graph
+            .constant(value)
+            .ok_or_else(|| Reason::NotConstant(name()))?;
         tensor.to_i64s().map(Some).map_err(|_| Reason::Malformed)
     }
 
@@ -179,8 +182,9 @@ impl<'g> Step<'g> {
     pub fn reshape_like(&mut self, x: Operand, like: Value) -> Operand {
         let shape = match self.dims(like) {
             // One size that is open can be left to the runtime.
-            Ok(dims) if dims.iter().filter(|d| d.known().is_none()).count() == 1
-                && !dims.contains(&Dim::Known(0)) =>
+            Ok(dims)
+                if dims.iter().filter(|d| d.known().is_none()).count() == 1
+                    && !dims.contains(&Dim::Known(0)) =>
             {
                 let sizes: Vec<i64> = dims
                     .iter()
@@ -243,7 +247,10 @@ impl<'g> Step<'g> {
         wide: &[Dim],
         narrow: &[Dim],
     ) -> Result<Operand, Reason> {
-        let missing = wide.len().checked_sub(narrow.len()).ok_or(Reason::Malformed)?;
+        let missing = wide
+            .len()
+            .checked_sub(narrow.len())
+            .ok_or(Reason::Malformed)?;
         let one = Dim::Known(1);
         let mut x = x;
         let repeated: Vec<i64> = (0..narrow.len())

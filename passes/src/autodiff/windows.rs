@@ -89,7 +89,11 @@ impl Slide {
             let dims = step.dims(v)?;
             let spatial = dims.get(2..).filter(|s| s.len() == rank);
             let known = |d: &Dim| d.known().map(|d| d as i64);
-            Ok(spatial.ok_or(Reason::Malformed)?.iter().map(known).collect())
+            Ok(spatial
+                .ok_or(Reason::Malformed)?
+                .iter()
+                .map(known)
+                .collect())
         };
         let (from, to) = (sizes(step, x)?, sizes(step, y)?);
         let open = || Reason::UnknownShape(step.graph.value_name(x).to_owned());
