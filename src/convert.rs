@@ -10,6 +10,7 @@ use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, Settings, pipeline};
 use bytes::Bytes;
 
+use crate::explain::{explain_model, write_model};
 use crate::metadata::LOGIT_BIAS;
 use crate::plan::Passes;
 use crate::progress::{Event, Stage};
@@ -42,6 +43,30 @@ impl Converted {
         let written = bcosc_onnx::write(&self.model.to_proto(), path, options)?;
         self.report.after.bytes = Some(written.bytes);
         self.report.output = Some(path.to_owned());
+        Ok(written)
+    }
+
+    /// The explanation graph of the model; see [`crate::explanation_graph`].
+    ///
+    /// # Errors
+    /// [`Error::Explain`] where an output is not dynamic linear, or an operator cannot be gone back through.
+    pub fn explanation_graph(&self) -> Result<Model, Error> {
+        explain_model(&self.model, "the converted model")
+    }
+
+    /// Writes the explanation graph, and notes in the report where.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if the file cannot be written.
+    pub fn write_explanation(
+        &mut self,
+        graph: &Model,
+        path: impl AsRef<Path>,
+        options: &WriteOptions,
+    ) -> Result<Written, Error> {
+        let path = path.as_ref();
+        let written = write_model(graph, path, options)?;
+        self.report.explanation = Some(path.to_owned());
         Ok(written)
     }
 
@@ -88,6 +113,7 @@ pub fn convert_with(
         bcosc: env!("CARGO_PKG_VERSION"),
         model: path,
         output: None,
+        explanation: None,
         recipe: recipe.name(),
         options: options.clone(),
         opset: original.opset(""),
