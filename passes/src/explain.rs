@@ -54,6 +54,7 @@ pub fn explanation(model: &mut Model, kind: Kind, cx: &Context<'_>) -> Result<()
     let (class, seed) = seed(model, kind, image, logits, classes)?;
     let weights = autodiff::cotangent(model, logits, seed, x)?;
     let contributions = contributions(model, x, weights)?;
+    declare(&mut model.graph, x, class, weights, contributions);
     let values = [logits, class, weights, contributions];
     let named = OUTPUTS.iter().zip(values);
     let outputs: Vec<_> = named.map(|(name, v)| (v, (*name).to_owned())).collect();
@@ -67,6 +68,26 @@ pub fn explanation(model: &mut Model, kind: Kind, cx: &Context<'_>) -> Result<()
         pass.run(model, cx)?;
     }
     Ok(())
+}
+
+/// States the types of the results, which follow from that of x.
+fn declare(graph: &mut Graph, x: Value, class: Value, weights: Value, contributions: Value) {
+    let Some(TensorType {
+        dtype,
+        shape: Some(dims),
+    }) = graph.value_type(x)
+    else {
+        return;
+    };
+    let batch = dims.first().cloned();
+    let map: Vec<Dim> = batch.iter().chain(dims.iter().skip(2)).cloned().collect();
+    let mut state = |value, dtype, dims: Vec<Dim>| {
+        let shape = Some(dims);
+        graph.set_value_type(value, TensorType { dtype, shape });
+    };
+    state(class, DataType::Int64, batch.into_iter().collect());
+    state(contributions, dtype, map);
+    state(weights, dtype, dims);
 }
 
 /// The input that is an image: the only one that is floating point and of rank 3 or more.
