@@ -36,7 +36,7 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
             external_data: args.external_data.into(),
         };
         if let Some(graph) = explanation {
-            converted.write_explanation(&graph, &explanation_path(output), &options)?;
+            converted.write_explanation(&graph, explanation_path(output), &options)?;
         }
         converted.write(output, &options)?;
     }
