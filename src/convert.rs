@@ -51,7 +51,13 @@ impl Converted {
     /// # Errors
     /// [`Error::Explain`] where an output is not dynamic linear, or an operator cannot be gone back through.
     pub fn explanation_graph(&self) -> Result<Model, Error> {
-        explain_model(&self.model, "the converted model")
+        const LABEL: &str = "the converted model";
+        // As it would be read again, so that the file is explained by the same bytes.
+        let read = Model::from_proto(self.model.to_proto()).map_err(|source| Error::Import {
+            model: LABEL.to_owned(),
+            source: Box::new(source),
+        })?;
+        explain_model(read, LABEL)
     }
 
     /// Writes the explanation graph, and notes in the report where.

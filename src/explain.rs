@@ -44,12 +44,12 @@ pub fn explanation_graph(
     let wanted: Vec<String> = options.output.iter().cloned().collect();
     keep_outputs(&mut model, &wanted, &label)?;
     support::check_operators(&model, &label)?;
-    explain_model(&model, &label)
+    explain_model(model, &label)
 }
 
 /// The explanation graph of a model that is read already.
-pub(crate) fn explain_model(model: &Model, label: &str) -> Result<Model, Error> {
-    let metadata = Metadata::read(model, label)?;
+pub(crate) fn explain_model(mut model: Model, label: &str) -> Result<Model, Error> {
+    let metadata = Metadata::read(&model, label)?;
     let embeds = metadata.is_some_and(|m| m.recipe == "clip") || plan::is_embedding(&model.graph);
     let kind = match embeds {
         true => Kind::Embedding,
@@ -65,15 +65,14 @@ pub(crate) fn explain_model(model: &Model, label: &str) -> Result<Model, Error> 
         interpreter: &Tract,
         calibration: None,
     };
-    let mut explained = model.clone();
-    explain::explanation(&mut explained, kind, &context).map_err(|source| Error::Explain {
+    explain::explanation(&mut model, kind, &context).map_err(|source| Error::Explain {
         model: label.to_owned(),
         source: Box::new(PipelineError {
             pass: "explanation",
             source: Box::new(source),
         }),
     })?;
-    Ok(explained)
+    Ok(model)
 }
 
 /// Where the explanation graph of a model lies: `net.onnx` has `net.explain.onnx`.

@@ -5,9 +5,9 @@ mod common;
 use std::path::Path;
 
 use bcosc::passes::{InputContract, LogitBias};
-use bcosc::{ExplainOptions, Options, Preset, Source, convert, explanation_graph};
+use bcosc::{Error, ExplainOptions, Options, Preset, Source, convert, explanation_graph};
 use bcosc_engine::Tract;
-use bcosc_ir::{Interpreter, Model, Tensor, Tensors};
+use bcosc_ir::{Attribute, DataType, Interpreter, Model, ModelBuilder, Tensor, Tensors};
 use common::{densenet_as_published, fixture, golden, golden_classes, with_inverse};
 
 /// Images that the fixtures have explanations of.
@@ -159,4 +159,84 @@ fn adds_up(file: &Path, options: &Options) {
             file.display()
         );
     }
+}
+
+/// Numbers of either sign, none of them 0.
+fn noise(dims: &[u64]) -> Tensor {
+    let count = dims.iter().product::<u64>();
+    let numbers = (0..count).map(|i| ((i * 37 % 101) as f32 - 50.3) / 50.0);
+    Tensor::f32s(dims, numbers.collect())
+}
+
+/// A network without biases, whose batch, height and width are open.
+fn open_network(opset: i64, last: &str) -> Vec<u8> {
+    let strides = || vec![Attribute::ints("strides", &[2, 2])];
+    let pool = vec![
+        Attribute::ints("kernel_shape", &[3, 3]),
+        Attribute::ints("strides", &[2, 2]),
+        Attribute::ints("pads", &[1, 1, 1, 1]),
+    ];
+    let model = ModelBuilder::new(opset)
+        .input("x", DataType::Float, "batch,3,height,width")
+        .param("w", noise(&[4, 3, 3, 3]))
+        .param("v", noise(&[5, 4, 3, 3]))
+        .op("Conv", &["x", "w"], "a", strides())
+        .op("Relu", &["a"], "b", [])
+        .op("MaxPool", &["b"], "c", pool)
+        .op("Conv", &["c", "v"], "d", strides())
+        .op("GlobalAveragePool", &["d"], "e", [])
+        .op("Flatten", &["e"], "f", [])
+        .op(last, &["f"], "y", [])
+        .output("y")
+        .finish()
+        .unwrap();
+    bcosc_ir::onnx::encode(&model.to_proto()).unwrap().to_vec()
+}
+
+#[test]
+fn sizes_stay_open_and_old_opsets_are_raised() {
+    for opset in [11, 17] {
+        let bytes = open_network(opset, "Identity");
+        let model = explanation_graph(bytes, &ExplainOptions::default()).unwrap();
+        for (height, width) in [(23, 24), (30, 25)] {
+            let images = noise(&[2, 3, height, width]);
+            let found = Tract
+                .run(&model, &inputs(&model, &images, vec![-1, 2]))
+                .unwrap();
+            assert_eq!(found["weights"].dims(), [2, 3, height, width]);
+            let logits = found["logits"].to_f32s().unwrap();
+            let classes = found["class"].to_i64s().unwrap();
+            let contributions = found["contributions"].to_f32s().unwrap();
+            let maps = contributions.chunks((height * width) as usize);
+            for (i, map) in maps.enumerate() {
+                let logit = logits[5 * i + classes[i] as usize];
+                let sum: f32 = map.iter().sum();
+                assert!((sum - logit).abs() < 1e-4 * logit.abs(), "{sum} {logit}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_model_explained_twice_gives_the_same_bytes() {
+    let bytes = || {
+        let converted = convert(fixture("vit_tiny", "model.onnx"), &Options::default()).unwrap();
+        let graph = converted.explanation_graph().unwrap();
+        bcosc_ir::onnx::encode(&graph.to_proto()).unwrap()
+    };
+    assert!(bytes() == bytes());
+}
+
+#[test]
+fn what_is_not_linear_is_named() {
+    let bytes = open_network(17, "Softmax");
+    let error = explanation_graph(bytes, &ExplainOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::Explain { .. }));
+    let mut text = String::new();
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(error) = cause {
+        text += &format!("{error}\n");
+        cause = error.source();
+    }
+    assert!(text.contains("at fault: y"), "{text}");
 }

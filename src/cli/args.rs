@@ -20,6 +20,7 @@ Examples:
   bcosc resnet50.onnx -o out.onnx --input add-inverse --normalization imagenet --calibrate images/
   bcosc inspect resnet50.onnx
   bcosc verify resnet50.onnx out.onnx
+  bcosc explain-graph out.onnx -o out.explain.onnx
 
 Exit status: 0 if all went well, 1 on an error (no output is written), 2 on a wrong command line.";
 
@@ -189,8 +190,7 @@ pub struct ConvertArgs {
     /// Where large weights go: `auto` puts them beside the model if they came so, or pass 2 GB
     #[arg(long, value_enum, default_value_t = ExternalArg::Auto, help_heading = "Output")]
     pub external_data: ExternalArg,
-    /// Write other graphs of the result too: `explain` computes logits, W(x) and contributions, beside
-    /// the result as FILE.explain.onnx
+    /// Write other graphs of the result beside it: `out.onnx` gets `out.explain.onnx`
     #[arg(
         long,
         value_enum,
@@ -279,7 +279,7 @@ pub struct ExplainGraphArgs {
 /// Graphs that can be written beside the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EmitArg {
-    /// Logits, W(x) and contributions
+    /// Computes logits, W(x) and contributions
     Explain,
 }
 
