@@ -3,6 +3,7 @@
 //! ```text
 //! y = Slice (x)         s_x = Pad (s_y), where the positions are next to each other
 //! y = Gather (x, i)     s_x = Gather (s_y and a zero, where each position went)
+//! y = Gather (x, i)     s_x = ScatterND <add> (0, i, s_y), where positions are computed while running
 //! y = Gather (x, i)     s_x = s_y times a matrix of zeros and ones, where a position is picked twice
 //! ```
 
@@ -66,6 +67,9 @@ pub(super) fn gather(step: &mut Step<'_>) -> Found {
     let (dy, x, indices) = (step.dy()?, step.operand(0)?, step.operand(1)?);
     let dims = step.dims(x)?;
     let axis = step.axis(step.op.int("axis", 0), dims.len())?;
+    if step.graph.constant(indices).is_none() {
+        return scattered(step, dy, axis);
+    }
     let picked = step.integers(1)?.ok_or(Reason::Malformed)?;
     let dy = match step.known_dims(indices)?.len() {
         0 => step.unsqueeze(dy, &[axis as i64]),
@@ -91,6 +95,27 @@ pub(super) fn gather(step: &mut Step<'_>) -> Found {
         None if contiguous(&picked) => placed_in_open(step, dy, axis, picked[0])?,
         None => return Err(Reason::UnknownShape(step.graph.value_name(x).to_owned())),
     };
+    Ok(vec![(0, found)])
+}
+
+/// Adds rows up at positions that are computed while running.
+fn scattered(step: &mut Step<'_>, dy: Operand, axis: usize) -> Found {
+    let (x, indices) = (step.operand(0)?, step.operand(1)?);
+    if axis != 0 {
+        let name = step.graph.value_name(indices).to_owned();
+        return Err(Reason::NotConstant(name));
+    }
+    if step.opset < 16 {
+        return Err(Reason::NeedsOpset {
+            opset: 16,
+            what: "going back through a Gather whose indices are computed",
+        });
+    }
+    let (zero, shape) = (step.number(x, 0.0), step.shape(x));
+    let zeros = step.op("Expand", &[zero, shape]);
+    let places = step.unsqueeze(indices.into(), &[-1]);
+    let add = [Attribute::string("reduction", "add")];
+    let found = step.op_with("ScatterND", &[zeros, places, dy], add);
     Ok(vec![(0, found)])
 }
 

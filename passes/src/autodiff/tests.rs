@@ -405,6 +405,12 @@ fn moves() {
             .op("Slice", &["x", "starts", "ends", "axes", "steps"], "y", []);
         holds("Slice", Law::Affine, builder);
     }
+    let computed = graph("batch,4")
+        .op("Shape", &["x"], "shape", [])
+        .param("other", list(&[0, 0]))
+        .op("Min", &["shape", "other"], "places", [])
+        .op("Gather", &["x", "places"], "y", []);
+    holds("Gather at computed places", Law::Affine, computed);
     let axis = || [Attribute::int("axis", 1)];
     let parts = graph(OPEN)
         .param("sizes", list(&[1, 3]))
