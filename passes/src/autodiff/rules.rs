@@ -55,6 +55,7 @@ const RULES: &[(&str, Rule)] = &[
     ("ReduceSum", algebra::reduce_sum),
     ("Relu", gates::relu),
     ("Reshape", moves::view),
+    ("Resize", shapes::enlarge),
     ("Selu", gates::selu),
     ("Shrink", gates::vanishing),
     ("Slice", pick::slice),

@@ -411,6 +411,14 @@ fn moves() {
         .op("Min", &["shape", "other"], "places", [])
         .op("Gather", &["x", "places"], "y", []);
     holds("Gather at computed places", Law::Affine, computed);
+    let blocks = vec![
+        Attribute::string("coordinate_transformation_mode", "asymmetric"),
+        Attribute::string("nearest_mode", "floor"),
+    ];
+    let enlarged = graph(SIZED)
+        .param("scales", Tensor::f32s(&[4], vec![1.0, 1.0, 2.0, 3.0]))
+        .op("Resize", &["x", "", "scales"], "y", blocks);
+    holds("Resize", Law::Affine, enlarged);
     let axis = || [Attribute::int("axis", 1)];
     let parts = graph(OPEN)
         .param("sizes", list(&[1, 3]))
