@@ -11,7 +11,7 @@
 //! x used twice       s_x is the sum over its uses
 //! ```
 //!
-//! One rule per operator, in the table of [`rules`]. Sizes that are not known stay open: rules then read
+//! One rule per operator, in the table of `rules`. Sizes that are not known stay open: rules then read
 //! them from the values of the graph. What constants add does not matter to W(x) and is not looked at.
 
 mod algebra;

@@ -458,3 +458,76 @@ fn an_operator_without_a_rule_is_named() {
         ("y", "CumSum", Reason::NoDerivative)
     );
 }
+
+#[test]
+fn what_few_networks_have() {
+    let one: [(&str, &str, Law, Vec<Attribute>); 8] = [
+        ("Mish", OPEN, Law::Dynamic, vec![]),
+        (
+            "Shrink",
+            OPEN,
+            Law::Dynamic,
+            vec![Attribute::float("lambd", 0.3)],
+        ),
+        (
+            "LpNormalization",
+            OPEN,
+            Law::Dynamic,
+            vec![Attribute::int("axis", 1)],
+        ),
+        ("LRN", OPEN, Law::Dynamic, vec![Attribute::int("size", 3)]),
+        ("GlobalMaxPool", OPEN, Law::Dynamic, vec![]),
+        (
+            "DepthToSpace",
+            SIZED,
+            Law::Affine,
+            vec![Attribute::int("blocksize", 2)],
+        ),
+        (
+            "DepthToSpace",
+            "batch,8,3,5",
+            Law::Affine,
+            vec![
+                Attribute::int("blocksize", 2),
+                Attribute::string("mode", "CRD"),
+            ],
+        ),
+        (
+            "SpaceToDepth",
+            "batch,3,4,6",
+            Law::Affine,
+            vec![Attribute::int("blocksize", 2)],
+        ),
+    ];
+    for (op, size, law, attributes) in one {
+        holds(op, law, graph(size).op(op, &["x"], "y", attributes));
+    }
+    for op in ["Min", "Mean"] {
+        let builder = graph(OPEN)
+            .param("c", Tensor::f32s(&[], vec![-3.0]))
+            .op("Mul", &["x", "c"], "m", [])
+            .op(op, &["x", "m"], "y", []);
+        holds(op, Law::Dynamic, builder);
+    }
+    let least = graph(OPEN).param("axes", list(&[1]));
+    let least = least.op("ReduceMin", &["x", "axes"], "y", []);
+    holds("ReduceMin", Law::Dynamic, least);
+    let newer = |opset| ModelBuilder::new(opset).input("x", DataType::Float, SIZED);
+    holds(
+        "Swish",
+        Law::Dynamic,
+        newer(24).op("Swish", &["x"], "y", []),
+    );
+    let rms = newer(23).param("scale", weight(0, &[8]));
+    let rms = rms.op("RMSNormalization", &["x", "scale"], "y", []);
+    holds("RMSNormalization", Law::Dynamic, rms);
+    // One scale a group, and later one a channel.
+    for (opset, scales) in [(18, 2), (21, 4)] {
+        let groups = [Attribute::int("num_groups", 2)];
+        let builder = newer(opset)
+            .param("scale", weight(0, &[scales]))
+            .param("bias", Tensor::f32s(&[scales], vec![0.0; scales as usize]))
+            .op("GroupNormalization", &["x", "scale", "bias"], "y", groups);
+        holds("GroupNormalization", Law::Dynamic, builder);
+    }
+}
