@@ -10,6 +10,7 @@ use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, Settings, pipeline};
 use bytes::Bytes;
 
+use crate::explain::{explain_model, write_model};
 use crate::metadata::LOGIT_BIAS;
 use crate::plan::Passes;
 use crate::progress::{Event, Stage};
@@ -42,6 +43,36 @@ impl Converted {
         let written = bcosc_onnx::write(&self.model.to_proto(), path, options)?;
         self.report.after.bytes = Some(written.bytes);
         self.report.output = Some(path.to_owned());
+        Ok(written)
+    }
+
+    /// The explanation graph of the model; see [`crate::explanation_graph`].
+    ///
+    /// # Errors
+    /// [`Error::Explain`] where an output is not dynamic linear, or an operator cannot be gone back through.
+    pub fn explanation_graph(&self) -> Result<Model, Error> {
+        const LABEL: &str = "the converted model";
+        // As it would be read again, so that the file is explained by the same bytes.
+        let read = Model::from_proto(self.model.to_proto()).map_err(|source| Error::Import {
+            model: LABEL.to_owned(),
+            source: Box::new(source),
+        })?;
+        explain_model(read, LABEL)
+    }
+
+    /// Writes the explanation graph, and notes in the report where.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if the file cannot be written.
+    pub fn write_explanation(
+        &mut self,
+        graph: &Model,
+        path: impl AsRef<Path>,
+        options: &WriteOptions,
+    ) -> Result<Written, Error> {
+        let path = path.as_ref();
+        let written = write_model(graph, path, options)?;
+        self.report.explanation = Some(path.to_owned());
         Ok(written)
     }
 
@@ -90,6 +121,7 @@ pub fn convert_with(
         bcosc: env!("CARGO_PKG_VERSION"),
         model: path,
         output: None,
+        explanation: None,
         recipe: recipe.name(),
         options: options.clone(),
         opset: original.opset(""),

@@ -96,6 +96,14 @@ pub enum Error {
         /// Which, and why.
         source: Box<PipelineError>,
     },
+    /// A model cannot be explained.
+    #[error("cannot explain {model}")]
+    Explain {
+        /// The file.
+        model: String,
+        /// Why.
+        source: Box<PipelineError>,
+    },
     /// An image cannot be used.
     #[error("image {}: {problem}", .path.display())]
     Image {

@@ -25,6 +25,7 @@ mod compare;
 mod contract;
 mod convert;
 mod error;
+mod explain;
 mod images;
 mod inspect;
 mod metadata;
@@ -46,6 +47,7 @@ pub use bcosc_passes as passes;
 pub use compare::{Comparison, compare_models};
 pub use convert::{Converted, convert, convert_with};
 pub use error::{Error, UnsupportedOp};
+pub use explain::{ExplainOptions, explanation_graph, explanation_path, write_model};
 pub use inspect::{
     Composites, Inspection, Norms, PassSummary, Port, Prospect, Unrecognised, inspect,
 };

@@ -53,7 +53,7 @@ pub(crate) fn choose(model: &Model, wanted: Recipe) -> Result<Recipe, Error> {
 }
 
 /// Whether the first output goes by the name of an embedding.
-fn is_embedding(graph: &Graph) -> bool {
+pub(crate) fn is_embedding(graph: &Graph) -> bool {
     let first = graph.outputs().first();
     let name = first.map(|output| graph.value_name(output.value).to_lowercase());
     name.is_some_and(|name| name.contains("embed"))

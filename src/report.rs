@@ -20,6 +20,8 @@ pub struct Report {
     pub model: Option<PathBuf>,
     /// Where the converted model was written; `null` until it is.
     pub output: Option<PathBuf>,
+    /// Where its explanation graph was written, if it was.
+    pub explanation: Option<PathBuf>,
     /// The recipe that ran.
     pub recipe: &'static str,
     /// What was asked for.

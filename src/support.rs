@@ -34,6 +34,11 @@ pub(crate) fn check(model: &Model, label: &str) -> Result<(), Error> {
             b: made.b,
         });
     }
+    check_operators(model, label)
+}
+
+/// Checks that bcosc knows the model's operators.
+pub(crate) fn check_operators(model: &Model, label: &str) -> Result<(), Error> {
     let opset_problem = match model.opset("") {
         Some(opset) if opset > NEWEST => Some(format!(
             "opset {opset} is newer than {NEWEST}, the newest that this version of bcosc knows"

@@ -4,8 +4,10 @@ mod common;
 
 use bcosc::passes::{InputContract, LogitBias};
 use bcosc::{Options, Preset, convert};
-use bcosc_ir::{Model, Op, Patch, Use, Value};
-use common::{fixture, golden, largest_difference, normalised, outputs, spread, with_inverse};
+use common::{
+    densenet_as_published, fixture, golden, largest_difference, normalised, outputs, spread,
+    with_inverse,
+};
 
 const NETWORKS: [&str; 3] = ["resnet_tiny", "resnet_tiny_grouped", "densenet_tiny"];
 const EXPORTS: [&str; 3] = ["model.onnx", "model.folded.onnx", "model.opset13.onnx"];
@@ -30,32 +32,6 @@ fn nothing_changes_at_b_1_with_everything_kept() {
             assert!(proved < 1e-5, "{network}/{export}: proof at {proved:e}");
         }
     }
-}
-
-/// densenet_tiny as the published implementation ran it: an average pool (3x3, stride 2, padding 1)
-/// behind the last norm. Its stem keeps the max pool that this one was meant to replace; `fixtures/README.md`
-/// has the evidence.
-fn densenet_as_published() -> Vec<u8> {
-    let file = bcosc_ir::onnx::read(&fixture("densenet_tiny", "model.onnx")).unwrap();
-    let mut model = Model::from_proto(file.model).unwrap();
-    let scale = model.graph.value_named("features.norm5.weight").unwrap();
-    let [Use::Input { node: norm, .. }] = model.graph.uses(scale)[..] else {
-        panic!("one norm uses the scale");
-    };
-    let normed = Value {
-        node: norm,
-        slot: 0,
-    };
-    let pool = Op::new("", "AveragePool")
-        .with_ints("kernel_shape", &[3, 3])
-        .with_ints("strides", &[2, 2])
-        .with_ints("pads", &[1, 1, 1, 1])
-        .with_int("count_include_pad", 1);
-    let mut patch = Patch::at(norm);
-    let pooled = patch.op(pool, &[normed.into()]);
-    patch.replace(normed, pooled);
-    model.graph.apply(patch).unwrap();
-    bcosc_ir::onnx::encode(&model.to_proto()).unwrap().to_vec()
 }
 
 /// Norm statistics are those of the original in the golden data, so norms must not be folded.

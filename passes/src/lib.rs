@@ -2,10 +2,12 @@
 //!
 //! A [`Pass`] is one rewrite; a recipe ([`recipe::CNN`]) is an ordered list of them.
 
+pub mod autodiff;
 pub mod canonical;
 mod channels;
 pub mod clip;
 pub mod cnn;
+pub mod explain;
 pub mod layer;
 pub mod linearity;
 pub mod marker;

@@ -238,6 +238,24 @@ pub enum Reason {
     /// A value that runtimes do not keep in blocks of channels.
     #[error("it is not an image in single precision whose channels come in blocks of 16")]
     NotBlocked,
+    /// An operator on the way from the input to what is explained.
+    #[error("bcosc cannot go back through this operator")]
+    NoDerivative,
+    /// An output that does not depend linearly on the input.
+    #[error(
+        "\"{output}\" is no linear map of the input, whatever is held fixed; at fault: {broken_by}"
+    )]
+    NotLinear {
+        /// The output.
+        output: String,
+        /// The nodes that break it.
+        broken_by: String,
+    },
+    /// An output that has no class to explain.
+    #[error(
+        "the output \"{0}\" does not hold one vector an image; choose one that does with --output"
+    )]
+    NotVectors(String),
     /// Something that only pays where several layers have it in common.
     #[error("no other layer shares it")]
     NotShared,

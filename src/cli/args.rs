@@ -20,6 +20,7 @@ Examples:
   bcosc resnet50.onnx -o out.onnx --input add-inverse --normalization imagenet --calibrate images/
   bcosc inspect resnet50.onnx
   bcosc verify resnet50.onnx out.onnx
+  bcosc explain-graph out.onnx -o out.explain.onnx
 
 Exit status: 0 if all went well, 1 on an error (no output is written), 2 on a wrong command line.";
 
@@ -50,6 +51,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Show what a model consists of, and what each recipe would do to it
     Inspect(InspectArgs),
+    /// Write the graph that computes a model's explanations: for B-cos models from anywhere
+    ExplainGraph(ExplainGraphArgs),
 }
 
 /// How much is told; the same for every command.
@@ -187,6 +190,15 @@ pub struct ConvertArgs {
     /// Where large weights go: `auto` puts them beside the model if they came so, or pass 2 GB
     #[arg(long, value_enum, default_value_t = ExternalArg::Auto, help_heading = "Output")]
     pub external_data: ExternalArg,
+    /// Write other graphs of the result beside it: `out.onnx` gets `out.explain.onnx`
+    #[arg(
+        long,
+        value_enum,
+        value_name = "GRAPH,...",
+        value_delimiter = ',',
+        help_heading = "Output"
+    )]
+    pub emit: Vec<EmitArg>,
     /// Write what was done and how the result compares, as JSON
     #[arg(long, value_name = "FILE.json", help_heading = "Output")]
     pub report: Option<PathBuf>,
@@ -242,6 +254,33 @@ pub struct InspectArgs {
     /// With --text: print all weights instead of abbreviating them
     #[arg(long, requires = "text")]
     pub full: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct ExplainGraphArgs {
+    /// The ONNX model: a B-cos model, or another whose output is dynamic linear
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Where to write the graph. Inputs: the model's, and `target`, the class of each image (-1: the
+    /// predicted one). Outputs: `logits`, `class`, `weights` and `contributions`
+    #[arg(short, long = "out", value_name = "FILE")]
+    pub out: PathBuf,
+    /// The output to explain
+    #[arg(long = "output", value_name = "NAME")]
+    pub explained: Option<String>,
+    /// Give an input another shape; for each input once
+    #[arg(long, value_name = "NAME:D,D,...")]
+    pub input_shapes: Vec<InputShape>,
+    /// Where large weights go
+    #[arg(long, value_enum, default_value_t = ExternalArg::Auto)]
+    pub external_data: ExternalArg,
+}
+
+/// Graphs that can be written beside the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EmitArg {
+    /// Computes logits, W(x) and contributions
+    Explain,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::{Context, bail};
-use bcosc::{Converted, Error, Event, Options, Report, convert_with};
+use bcosc::{Converted, Error, Event, Options, Report, convert_with, explanation_path};
 use bcosc_ir::{Model, TextOptions};
 use bcosc_onnx::WriteOptions;
 
-use super::args::ConvertArgs;
+use super::args::{ConvertArgs, EmitArg};
 use super::messages::Messages;
 use super::progress::Progress;
 use super::{interrupt, tables};
@@ -25,14 +25,20 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
         check_output(output)?;
     }
     let mut converted = convert(model, &options, args.dump_ir.as_deref(), messages)?;
+    // Both graphs are made before either is written.
+    let explanation = match args.emit.contains(&EmitArg::Explain) {
+        true => Some(converted.explanation_graph()?),
+        false => None,
+    };
     if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
         let _writing = interrupt::writing();
-        converted.write(
-            output,
-            &WriteOptions {
-                external_data: args.external_data.into(),
-            },
-        )?;
+        let options = WriteOptions {
+            external_data: args.external_data.into(),
+        };
+        if let Some(graph) = explanation {
+            converted.write_explanation(&graph, explanation_path(output), &options)?;
+        }
+        converted.write(output, &options)?;
     }
     let report = &converted.report;
     if let Some(path) = &args.report {
@@ -120,7 +126,7 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<
 }
 
 /// Finds out before the work is done whether there is a place for its result.
-fn check_output(path: &Path) -> anyhow::Result<()> {
+pub fn check_output(path: &Path) -> anyhow::Result<()> {
     let metadata = fs::metadata(path);
     if metadata.as_ref().is_ok_and(fs::Metadata::is_dir) {
         bail!(
@@ -172,7 +178,11 @@ fn print(out: &mut dyn Write, report: &Report, all: bool) -> io::Result<()> {
         writeln!(out, "\n{}", super::proofs::table(proof))?;
     }
     match &report.output {
-        Some(path) => writeln!(out, "\nwritten to {}", path.display()),
-        None => writeln!(out, "\nnothing was written"),
+        Some(path) => writeln!(out, "\nwritten to {}", path.display())?,
+        None => writeln!(out, "\nnothing was written")?,
+    }
+    match &report.explanation {
+        Some(path) => writeln!(out, "explanation graph written to {}", path.display()),
+        None => Ok(()),
     }
 }

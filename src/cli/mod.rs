@@ -2,6 +2,7 @@
 
 mod args;
 mod convert;
+mod explain_graph;
 mod inspect;
 mod interrupt;
 mod messages;
@@ -26,6 +27,7 @@ pub fn main() -> ExitCode {
     interrupt::install();
     let done = match &cli.command {
         Some(Command::Verify(args)) => verify::run(args, messages),
+        Some(Command::ExplainGraph(args)) => explain_graph::run(args, messages),
         Some(Command::Inspect(args)) => inspect::run(args, messages),
         None if cli.convert.list_passes => passes::run(),
         None => convert::run(&cli.convert, messages),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bcosc::Converted;
 use bcosc::passes::Normalization;
 use bcosc_engine::Tract;
-use bcosc_ir::{Interpreter, Tensor};
+use bcosc_ir::{Interpreter, Model, Op, Patch, Tensor, Use, Value};
 use safetensors::SafeTensors;
 
 pub fn fixture(network: &str, file: &str) -> PathBuf {
@@ -80,4 +80,41 @@ pub fn spread(logits: &[f32]) -> f32 {
         high - low
     });
     ranges.fold(0.0, f32::max)
+}
+
+/// The classes that the golden explanations are of.
+pub fn golden_classes(network: &str) -> Vec<i64> {
+    let bytes = std::fs::read(fixture(network, "golden.safetensors")).unwrap();
+    let all = SafeTensors::deserialize(&bytes).unwrap();
+    let data = all.tensor("explain.class").unwrap().data().to_vec();
+    let numbers = data
+        .chunks_exact(8)
+        .map(|b| i64::from_le_bytes(b.try_into().unwrap()));
+    numbers.collect()
+}
+
+/// densenet_tiny as the published implementation ran it: an average pool (3x3, stride 2, padding 1)
+/// behind the last norm. Its stem keeps the max pool that this one was meant to replace; `fixtures/README.md`
+/// has the evidence.
+pub fn densenet_as_published() -> Vec<u8> {
+    let file = bcosc_ir::onnx::read(&fixture("densenet_tiny", "model.onnx")).unwrap();
+    let mut model = Model::from_proto(file.model).unwrap();
+    let scale = model.graph.value_named("features.norm5.weight").unwrap();
+    let [Use::Input { node: norm, .. }] = model.graph.uses(scale)[..] else {
+        panic!("one norm uses the scale");
+    };
+    let normed = Value {
+        node: norm,
+        slot: 0,
+    };
+    let pool = Op::new("", "AveragePool")
+        .with_ints("kernel_shape", &[3, 3])
+        .with_ints("strides", &[2, 2])
+        .with_ints("pads", &[1, 1, 1, 1])
+        .with_int("count_include_pad", 1);
+    let mut patch = Patch::at(norm);
+    let pooled = patch.op(pool, &[normed.into()]);
+    patch.replace(normed, pooled);
+    model.graph.apply(patch).unwrap();
+    bcosc_ir::onnx::encode(&model.to_proto()).unwrap().to_vec()
 }

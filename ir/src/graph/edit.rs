@@ -25,6 +25,20 @@ impl Graph {
         }
     }
 
+    /// Adds an input behind those that are there, under a name close to the wanted one.
+    pub fn add_input(&mut self, name: &str, tensor_type: TensorType) -> Value {
+        let name = self.fresh_name(name);
+        let info = tensor_type.to_value_info(&name);
+        let output = Output {
+            name,
+            inferred: Some(tensor_type),
+            ..Output::default()
+        };
+        let node = self.add_vertex(0, Node::Input(info), vec![output]);
+        self.inputs.push(node);
+        Value { node, slot: 0 }
+    }
+
     /// Declares other outputs, each with the name it has as an output; the names must differ. What
     /// only the former outputs needed stays until [`Graph::remove_dead`].
     pub fn set_outputs(&mut self, outputs: &[(Value, String)]) {

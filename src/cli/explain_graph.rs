@@ -1,0 +1,43 @@
+//! `bcosc explain-graph MODEL -o OUT`
+
+use std::io::{self, Write};
+
+use bcosc::{ExplainOptions, explanation_graph, write_model};
+use bcosc_onnx::WriteOptions;
+
+use super::args::ExplainGraphArgs;
+use super::convert::check_output;
+use super::messages::Messages;
+use super::progress::Progress;
+use super::{interrupt, tables};
+
+/// Writes the explanation graph of a model.
+pub fn run(args: &ExplainGraphArgs, messages: Messages) -> anyhow::Result<()> {
+    check_output(&args.out)?;
+    let progress = Progress::new(messages.animated());
+    progress.say("going back through the model");
+    let options = ExplainOptions {
+        input_shapes: args.input_shapes.clone(),
+        output: args.explained.clone(),
+    };
+    let model = explanation_graph(&args.model, &options);
+    drop(progress);
+    let model = model?;
+    let writing = interrupt::writing();
+    let options = WriteOptions {
+        external_data: args.external_data.into(),
+    };
+    let written = write_model(&model, &args.out, &options)?;
+    drop(writing);
+    if !messages.quiet() {
+        let mut out = io::stderr().lock();
+        writeln!(
+            out,
+            "{}: {} nodes, {}",
+            args.out.display(),
+            tables::count(model.graph.op_count() as u64),
+            tables::bytes(written.bytes)
+        )?;
+    }
+    Ok(())
+}

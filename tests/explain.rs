@@ -1,0 +1,242 @@
+//! Explanation graphs against what the published implementation computes.
+
+mod common;
+
+use std::path::Path;
+
+use bcosc::passes::{InputContract, LogitBias};
+use bcosc::{Error, ExplainOptions, Options, Preset, Source, convert, explanation_graph};
+use bcosc_engine::Tract;
+use bcosc_ir::{Attribute, DataType, Interpreter, Model, ModelBuilder, Tensor, Tensors};
+use common::{densenet_as_published, fixture, golden, golden_classes, with_inverse};
+
+/// Images that the fixtures have explanations of.
+const IMAGES: u64 = 2;
+
+fn options(preset: Preset) -> Options {
+    let mut options = Options::default();
+    options.settings.input = InputContract::AddInverse;
+    options.settings.normalization = Some(preset.normalization());
+    options
+}
+
+fn explained(source: impl Into<Source>, options: &Options) -> Model {
+    let converted = convert(source, options).unwrap();
+    let bytes = converted.to_bytes().unwrap();
+    explanation_graph(bytes.to_vec(), &ExplainOptions::default()).unwrap()
+}
+
+/// The first images, and a choice of class for each.
+fn inputs(model: &Model, images: &Tensor, targets: Vec<i64>) -> Tensors {
+    let count = targets.len();
+    let dims = images.dims();
+    let image = dims[1..].iter().product::<u64>() as usize;
+    let values = images.to_f32s().unwrap()[..count * image].to_vec();
+    let mut dims = dims;
+    dims[0] = count as u64;
+    let inputs = model.graph.inputs();
+    let name = |i: usize| model.graph.value_name(inputs[i]).to_owned();
+    Tensors::from([
+        (name(0), Tensor::f32s(&dims, values)),
+        (name(1), Tensor::i64s(&[count as u64], targets)),
+    ])
+}
+
+fn assert_map(what: &str, expected: &Tensor, found: &Tensor) {
+    assert_eq!(expected.dims(), found.dims(), "{what}");
+    let (expected, found) = (expected.to_f32s().unwrap(), found.to_f32s().unwrap());
+    let image = expected.len() / IMAGES as usize;
+    for (i, (expected, found)) in expected.chunks(image).zip(found.chunks(image)).enumerate() {
+        let largest = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let pairs = expected.iter().zip(found);
+        let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(largest > 0.0);
+        assert!(worst <= 1e-3 * largest, "{what} {i}: {:e}", worst / largest);
+    }
+}
+
+fn matches_published(network: &str, source: impl Into<Source>, options: &Options, complete: bool) {
+    let model = explained(source, options);
+    let images = with_inverse(&golden(network, "image"));
+    let run = |targets| {
+        Tract
+            .run(&model, &inputs(&model, &images, targets))
+            .unwrap()
+    };
+    let found = run(vec![-1, -1]);
+    let classes = golden_classes(network);
+    assert_eq!(found["class"].to_i64s().unwrap(), classes, "{network}");
+    assert_map(
+        network,
+        &golden(network, "explain.weights"),
+        &found["weights"],
+    );
+    if complete {
+        let expected = golden(network, "explain.contributions");
+        assert_map(network, &expected, &found["contributions"]);
+    }
+    // Asking for the predicted class is the same as not asking, and another class is another map.
+    let asked = run(classes.clone());
+    let weights = |found: &Tensors| found["weights"].to_f32s().unwrap();
+    assert_eq!(weights(&asked), weights(&found), "{network}");
+    let other = run(classes.iter().map(|c| (c + 1) % 10).collect());
+    assert_ne!(weights(&other), weights(&found), "{network}");
+}
+
+#[test]
+fn convolutional_networks_are_explained_as_published() {
+    for network in ["resnet_tiny", "resnet_tiny_grouped"] {
+        let file = fixture(network, "model.onnx");
+        matches_published(network, file, &options(Preset::Imagenet), true);
+    }
+}
+
+#[test]
+fn a_densely_connected_network_is_explained_as_published() {
+    let mut options = options(Preset::Imagenet);
+    options.settings.keep_max_pool = true;
+    matches_published("densenet_tiny", densenet_as_published(), &options, true);
+}
+
+#[test]
+fn transformers_are_explained_as_published() {
+    for network in ["vit_tiny", "vitc_tiny"] {
+        let file = fixture(network, "model.onnx");
+        matches_published(network, file, &options(Preset::Imagenet), true);
+    }
+}
+
+#[test]
+fn a_tower_is_explained_as_published() {
+    let mut options = options(Preset::Clip);
+    options.settings.b = 1.25;
+    let file = fixture("clip_rn_tiny", "model.onnx");
+    matches_published("clip_rn_tiny", file, &options, false);
+}
+
+/// Contributions on normalised channels add up to the logit, whichever class is asked for.
+#[test]
+fn contributions_add_up_to_the_logit() {
+    for network in ["resnet_tiny", "resnet_tiny_grouped", "densenet_tiny"] {
+        for file in ["model.onnx", "model.folded.onnx", "model.opset13.onnx"] {
+            let mut options = Options::default();
+            options.settings.logit_bias = LogitBias::None;
+            adds_up(&fixture(network, file), &options);
+        }
+    }
+}
+
+fn adds_up(file: &Path, options: &Options) {
+    let network = file.parent().unwrap().file_name().unwrap();
+    let model = explained(file, options);
+    let images = golden(network.to_str().unwrap(), "image");
+    let values = images
+        .to_f32s()
+        .unwrap()
+        .into_iter()
+        .map(|x| 4.0 * (x - 0.5));
+    let images = Tensor::f32s(&images.dims(), values.collect());
+    let found = Tract
+        .run(&model, &inputs(&model, &images, vec![-1, 3]))
+        .unwrap();
+    let (logits, classes) = (
+        found["logits"].to_f32s().unwrap(),
+        found["class"].to_i64s().unwrap(),
+    );
+    assert_eq!(found["weights"].dims()[1], 6);
+    assert_eq!(classes[1], 3);
+    let contributions = found["contributions"].to_f32s().unwrap();
+    let map = contributions.len() / IMAGES as usize;
+    for (i, contributions) in contributions.chunks(map).enumerate() {
+        let logit = f64::from(logits[10 * i + classes[i] as usize]);
+        let parts = || contributions.iter().map(|x| f64::from(*x));
+        let (sum, sizes): (f64, f64) = (parts().sum(), parts().map(f64::abs).sum());
+        let residual = (sum - logit).abs();
+        assert!(sizes > 0.0);
+        assert!(
+            residual <= 1e-4 * logit.abs() + 1e-5 * sizes,
+            "{}: {sum:e} for {logit:e}",
+            file.display()
+        );
+    }
+}
+
+/// Numbers of either sign, none of them 0.
+fn noise(dims: &[u64]) -> Tensor {
+    let count = dims.iter().product::<u64>();
+    let numbers = (0..count).map(|i| ((i * 37 % 101) as f32 - 50.3) / 50.0);
+    Tensor::f32s(dims, numbers.collect())
+}
+
+/// A network without biases, whose batch, height and width are open.
+fn open_network(opset: i64, last: &str) -> Vec<u8> {
+    let strides = || vec![Attribute::ints("strides", &[2, 2])];
+    let pool = vec![
+        Attribute::ints("kernel_shape", &[3, 3]),
+        Attribute::ints("strides", &[2, 2]),
+        Attribute::ints("pads", &[1, 1, 1, 1]),
+    ];
+    let model = ModelBuilder::new(opset)
+        .input("x", DataType::Float, "batch,3,height,width")
+        .param("w", noise(&[4, 3, 3, 3]))
+        .param("v", noise(&[5, 4, 3, 3]))
+        .op("Conv", &["x", "w"], "a", strides())
+        .op("Relu", &["a"], "b", [])
+        .op("MaxPool", &["b"], "c", pool)
+        .op("Conv", &["c", "v"], "d", strides())
+        .op("GlobalAveragePool", &["d"], "e", [])
+        .op("Flatten", &["e"], "f", [])
+        .op(last, &["f"], "y", [])
+        .output("y")
+        .finish()
+        .unwrap();
+    bcosc_ir::onnx::encode(&model.to_proto()).unwrap().to_vec()
+}
+
+#[test]
+fn sizes_stay_open_and_old_opsets_are_raised() {
+    for opset in [11, 17] {
+        let bytes = open_network(opset, "Identity");
+        let model = explanation_graph(bytes, &ExplainOptions::default()).unwrap();
+        for (height, width) in [(23, 24), (30, 25)] {
+            let images = noise(&[2, 3, height, width]);
+            let found = Tract
+                .run(&model, &inputs(&model, &images, vec![-1, 2]))
+                .unwrap();
+            assert_eq!(found["weights"].dims(), [2, 3, height, width]);
+            let logits = found["logits"].to_f32s().unwrap();
+            let classes = found["class"].to_i64s().unwrap();
+            let contributions = found["contributions"].to_f32s().unwrap();
+            let maps = contributions.chunks((height * width) as usize);
+            for (i, map) in maps.enumerate() {
+                let logit = logits[5 * i + classes[i] as usize];
+                let sum: f32 = map.iter().sum();
+                assert!((sum - logit).abs() < 1e-4 * logit.abs(), "{sum} {logit}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_model_explained_twice_gives_the_same_bytes() {
+    let bytes = || {
+        let converted = convert(fixture("vit_tiny", "model.onnx"), &Options::default()).unwrap();
+        let graph = converted.explanation_graph().unwrap();
+        bcosc_ir::onnx::encode(&graph.to_proto()).unwrap()
+    };
+    assert!(bytes() == bytes());
+}
+
+#[test]
+fn what_is_not_linear_is_named() {
+    let bytes = open_network(17, "Softmax");
+    let error = explanation_graph(bytes, &ExplainOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::Explain { .. }));
+    let mut text = String::new();
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(error) = cause {
+        text += &format!("{error}\n");
+        cause = error.source();
+    }
+    assert!(text.contains("at fault: y"), "{text}");
+}
