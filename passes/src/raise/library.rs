@@ -67,9 +67,8 @@ impl Kind {
     }
 }
 
-/// Composites that one operator stands for.
+/// Composites that one operator stands for. Attention is found with its projections, not by its operator.
 pub const OPERATORS: &[(&str, Kind)] = &[
-    ("Attention", Kind::Attention),
     ("Gelu", Kind::Gelu),
     ("GroupNormalization", Kind::GroupNorm),
     ("HardSwish", Kind::HardSwish),

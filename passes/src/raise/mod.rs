@@ -133,15 +133,12 @@ impl Raised {
 fn of_operator(graph: &Graph, node: NodeId) -> Option<Composite> {
     let op = graph.op(node).filter(|op| op.domain().is_empty())?;
     let (_, kind) = OPERATORS.iter().find(|(name, _)| op.is(name))?;
-    // The operator may be the core of a group norm, and attention is found with its projections.
-    let is_own = *kind != Kind::Attention;
     Some(Composite {
         kind: *kind,
         x: graph.input(node, 0)?,
         out: graph.output(node, 0),
         nodes: BTreeSet::from([node]),
     })
-    .filter(|_| is_own)
 }
 
 /// What a formula cannot say.
