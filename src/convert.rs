@@ -201,6 +201,11 @@ pub fn convert_with(
 
 /// Whether each output is dynamic linear. The types that the analysis needs are not left in the model.
 fn verdicts(model: &Model, context: &Context<'_>, label: &str) -> Result<Vec<Verdict>, Error> {
+    // Types only help to tell factors apart; without them nothing is taken for linear that is not.
+    let verdicts = Linearity::of(&model.graph).verdicts();
+    if verdicts.iter().all(|verdict| verdict.dynamic_linear) {
+        return Ok(verdicts);
+    }
     let mut typed = model.clone();
     context.infer(&mut typed).map_err(|error| Error::Pass {
         model: label.to_owned(),
