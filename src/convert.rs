@@ -7,7 +7,7 @@ use bcosc_ir::Model;
 use bcosc_onnx::{ModelFile, WriteOptions, Written};
 use bcosc_passes::linearity::{Linearity, Verdict};
 use bcosc_passes::pipeline::PipelineError;
-use bcosc_passes::{Context, Settings, pipeline};
+use bcosc_passes::{Context, InputContract, Settings, pipeline};
 use bytes::Bytes;
 
 use crate::explain::{explain_model, write_model};
@@ -112,10 +112,16 @@ pub fn convert_with(
         mut warnings,
     } = read(source.into(), &options.input_shapes)?;
     prepare::keep_outputs(&mut original, &options.outputs, &label)?;
-    let mut settings = options.settings.clone();
-    warnings.extend(prepare::peel(&mut original, &mut settings, &label)?);
+    if options.recipe == Recipe::Auto {
+        // Choosing looks closely; what cannot be converted is turned away before.
+        support::check(&original, &label)?;
+    }
     let recipe = plan::choose(&original, options.recipe)?;
     let passes = plan::list(recipe, &options.passes, options.settings.opset.is_some())?;
+    let mut settings = options.settings.clone();
+    if plan::contract(&passes, settings.input) != InputContract::Same {
+        warnings.extend(prepare::peel(&mut original, &mut settings, &label)?);
+    }
     let before = Size::of(&original, Some(bytes));
     let mut report = Report {
         bcosc: env!("CARGO_PKG_VERSION"),

@@ -4,7 +4,7 @@ use bcosc_engine::Tract;
 use bcosc_ir::{Model, Value};
 use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::preprocessing::Preprocessing;
-use bcosc_passes::{Context, InputContract, Normalization, Settings, pipeline, recipe};
+use bcosc_passes::{Context, Normalization, Settings, pipeline, recipe};
 
 use crate::options::contract_name;
 use crate::{Error, contract};
@@ -16,7 +16,7 @@ pub(crate) fn peel(
     settings: &mut Settings,
     label: &str,
 ) -> Result<Option<String>, Error> {
-    if settings.input == InputContract::Same || settings.normalization.is_some() {
+    if settings.normalization.is_some() {
         return Ok(None);
     }
     let found =

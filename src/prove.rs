@@ -29,7 +29,6 @@ const NOT_DEPLOYED: &str = "the deploy form was not compared with the plain one,
 
 /// What the deploy form may differ by, in tolerances: squares double relative errors in every layer.
 const DEPLOYED_TOLERANCE: f64 = 10.0;
-const LARGEST_TOLERANCE: f64 = 0.1;
 
 /// The passes that write B-cos operators in standard ONNX.
 const LOWERING: [&str; 2] = ["lower-deploy", "lower"];
@@ -174,8 +173,11 @@ impl Task<'_> {
             || self.outputs(&form(plain), DEPLOYED),
             || self.outputs(&form(fast), DEPLOYED),
         );
-        let rtol = (DEPLOYED_TOLERANCE * self.verification.rtol).min(LARGEST_TOLERANCE);
-        let figures = compare(&expected?, &found?, rtol);
+        let figures = compare(
+            &expected?,
+            &found?,
+            DEPLOYED_TOLERANCE * self.verification.rtol,
+        );
         figures.map_err(|error| self.failure(DEPLOYED, None, error.to_string()))
     }
 

@@ -102,3 +102,18 @@ fn bytes_and_what_takes_their_place_say_the_same() {
         assert!(worst < 1e-5 * largest, "{worst:e} of {largest:e}");
     }
 }
+
+#[test]
+fn it_stays_where_no_input_is_doubled() {
+    let mut options = Options::default();
+    options.settings.input = InputContract::AddInverse;
+    options.recipe = bcosc::Recipe::None;
+    let copied = convert(on_bytes(), &options).unwrap().model;
+    options.recipe = bcosc::Recipe::Cnn;
+    options.passes.skip = vec!["double-input".to_owned()];
+    let converted = convert(on_bytes(), &options).unwrap().model;
+    for model in [copied, converted] {
+        let input = model.graph.value_type(model.graph.inputs()[0]).unwrap();
+        assert_eq!(input.to_string(), "uint8[batch,8,8,3]");
+    }
+}

@@ -25,6 +25,21 @@ pub enum Operand {
     },
 }
 
+impl Operand {
+    /// The value that an operand is once its patch is applied: `added` is what [`Graph::apply`] returned.
+    ///
+    /// [`Graph::apply`]: crate::Graph::apply
+    pub fn applied(self, added: &[NodeId]) -> Option<Value> {
+        match self {
+            Operand::Old(value) => Some(value),
+            Operand::New { node, slot } => {
+                let node = *added.get(node)?;
+                Some(Value { node, slot })
+            }
+        }
+    }
+}
+
 impl From<Value> for Operand {
     fn from(value: Value) -> Self {
         Operand::Old(value)

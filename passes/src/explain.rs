@@ -198,13 +198,8 @@ fn seed(
     patch.keep(class);
     patch.keep(seed);
     let added = model.graph.apply(patch)?;
-    let place = |operand| match operand {
-        Operand::Old(value) => Some(value),
-        Operand::New { node, slot } => added.get(node).map(|&node| Value { node, slot }),
-    };
-    place(class)
-        .zip(place(seed))
-        .ok_or(PassError::Model(Reason::Malformed))
+    let placed = class.applied(&added).zip(seed.applied(&added));
+    placed.ok_or(PassError::Model(Reason::Malformed))
 }
 
 /// The sum over channels of weights times what they apply to.
@@ -218,11 +213,6 @@ fn contributions(model: &mut Model, x: Value, weights: Value) -> Result<Value, P
     let sum = reduce_to(&mut patch, opset, AxesOp::ReduceSum, parts, &[1]);
     patch.keep(sum);
     let added = model.graph.apply(patch)?;
-    match sum {
-        Operand::New { node, slot } if node < added.len() => Ok(Value {
-            node: added[node],
-            slot,
-        }),
-        _ => Err(PassError::Model(Reason::Malformed)),
-    }
+    sum.applied(&added)
+        .ok_or(PassError::Model(Reason::Malformed))
 }

@@ -84,8 +84,8 @@ fn each(
 }
 
 pub(super) fn reduce_sum(step: &mut Step<'_>) -> Found {
-    let (dy, _) = spread(step)?;
-    Ok(vec![(0, dy)])
+    let (narrow, _) = spread_narrow(step)?;
+    Ok(vec![(0, repeat(step, narrow)?)])
 }
 
 pub(super) fn reduce_mean(step: &mut Step<'_>) -> Found {
@@ -152,11 +152,6 @@ pub(super) fn kept_dims(step: &mut Step<'_>, y: Operand, axes: &[usize]) -> Oper
     }
     let axes: Vec<i64> = axes.iter().map(|&a| a as i64).collect();
     step.unsqueeze(y, &axes)
-}
-
-fn spread(step: &mut Step<'_>) -> Result<(Operand, Vec<usize>), Reason> {
-    let (narrow, axes) = spread_narrow(step)?;
-    Ok((repeat(step, narrow)?, axes))
 }
 
 /// Repeats a value to the shape of the first operand.

@@ -91,7 +91,8 @@ pub fn cotangent(
     })?;
     patch.keep(sum);
     let added = model.graph.apply(patch)?;
-    located(sum, &added).ok_or(PassError::Model(Reason::Malformed))
+    sum.applied(&added)
+        .ok_or(PassError::Model(Reason::Malformed))
 }
 
 /// Runs the rule of one node.
@@ -116,7 +117,15 @@ fn propagate(
         .map(|value| total(&mut patch, &sums.remove(value)?))
         .collect();
     let opset = model.opset("").unwrap_or(0);
-    let mut step = Step::new(typed, opset, node, op, wanted, cotangents, patch);
+    let mut step = Step {
+        graph: typed,
+        opset,
+        node,
+        op,
+        wanted,
+        cotangents,
+        patch,
+    };
     let found = rule(&mut step).map_err(|reason| fail(model, reason))?;
     let mut patch = step.patch;
     for (_, operand) in &found {
@@ -125,7 +134,7 @@ fn propagate(
     let added = model.graph.apply(patch)?;
     Ok(found
         .into_iter()
-        .filter_map(|(slot, operand)| Some((slot, located(operand, &added)?)))
+        .filter_map(|(slot, operand)| Some((slot, operand.applied(&added)?)))
         .collect())
 }
 
@@ -140,13 +149,6 @@ fn total(patch: &mut Patch, terms: &[Value]) -> Option<Operand> {
         });
     }
     sum
-}
-
-fn located(operand: Operand, added: &[NodeId]) -> Option<Value> {
-    match operand {
-        Operand::Old(value) => Some(value),
-        Operand::New { node, slot } => added.get(node).map(|&node| Value { node, slot }),
-    }
 }
 
 /// The nodes that depend on a value.

@@ -28,7 +28,7 @@ pub(super) fn batch(step: &mut Step<'_>) -> Found {
     let sum = step.op("Add", &[norm.var.into(), epsilon]);
     let deviation = step.op("Sqrt", &[sum]);
     let factor = step.div(norm.scale.into(), deviation);
-    let factor = per_channel(step, factor, norm.x, 1)?;
+    let factor = per_channel(step, factor, norm.x)?;
     Ok(vec![(0, step.mul(dy, factor))])
 }
 
@@ -56,7 +56,7 @@ fn vectors(step: &mut Step<'_>, axes: &[i64], centre: Centre) -> Found {
 pub(super) fn instance(step: &mut Step<'_>) -> Found {
     let (dy, x, scale) = (step.dy()?, step.operand(0)?, step.operand(1)?);
     let rank = step.dims(x)?.len() as i64;
-    let scale = per_channel(step, scale.into(), x, 1)?;
+    let scale = per_channel(step, scale.into(), x)?;
     let scaled = step.mul(dy, scale);
     let axes: Vec<i64> = (2..rank).collect();
     let found = normalised(step, x.into(), x, scaled, &axes, Centre::Mean)?;
@@ -69,7 +69,7 @@ pub(super) fn group(step: &mut Step<'_>) -> Found {
     let groups = step.op.int("num_groups", 1);
     let scaled = match step.opset >= 21 {
         true => {
-            let scale = per_channel(step, scale.into(), x, 1)?;
+            let scale = per_channel(step, scale.into(), x)?;
             step.mul(dy, scale)
         }
         false => dy,
@@ -105,13 +105,8 @@ fn axes_from(step: &Step<'_>, default: i64) -> Result<Vec<i64>, Reason> {
 }
 
 /// One number a channel, in the shape that broadcasts over a value.
-fn per_channel(
-    step: &mut Step<'_>,
-    numbers: Operand,
-    like: Value,
-    axis: usize,
-) -> Result<Operand, Reason> {
-    let behind = step.dims(like)?.len().saturating_sub(axis + 1);
+fn per_channel(step: &mut Step<'_>, numbers: Operand, like: Value) -> Result<Operand, Reason> {
+    let behind = step.dims(like)?.len().saturating_sub(2);
     let mut sizes = vec![-1];
     sizes.resize(1 + behind, 1);
     Ok(step.reshape(numbers, &sizes))

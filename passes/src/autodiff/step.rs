@@ -27,26 +27,6 @@ pub(super) struct Step<'g> {
 }
 
 impl<'g> Step<'g> {
-    pub fn new(
-        graph: &'g Graph,
-        opset: i64,
-        node: NodeId,
-        op: &'g Op,
-        wanted: &'g BTreeSet<u32>,
-        cotangents: Vec<Option<Operand>>,
-        patch: Patch,
-    ) -> Self {
-        Step {
-            graph,
-            opset,
-            node,
-            op,
-            wanted,
-            cotangents,
-            patch,
-        }
-    }
-
     /// The cotangent of the first output.
     pub fn dy(&self) -> Result<Operand, Reason> {
         self.cotangents

@@ -74,17 +74,9 @@ impl Pass for Lower {
             };
             patch.replace(y, result);
             let added = model.graph.apply(patch)?;
-            for (key, operand) in made {
-                if let Operand::New { node, slot } = operand {
-                    lowering.sums.insert(
-                        key,
-                        Value {
-                            node: added[node],
-                            slot,
-                        },
-                    );
-                }
-            }
+            let made = made.into_iter();
+            let made = made.filter_map(|(key, operand)| Some((key, operand.applied(&added)?)));
+            lowering.sums.extend(made);
         }
         Ok(outcome)
     }

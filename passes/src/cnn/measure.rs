@@ -125,15 +125,11 @@ fn tap(
         Op::new("", "Flatten").named("variance").with_int("axis", 0),
         &[variance],
     );
-    let Operand::New { node: index, .. } = flat else {
-        return Err(missing());
-    };
     patch.keep(flat);
+    let label = graph.label(node);
     let added = graph.apply(patch)?;
-    Ok(Value {
-        node: added[index],
-        slot: 0,
-    })
+    flat.applied(&added)
+        .ok_or(PassError::Model(Reason::NotMeasured(label)))
 }
 
 /// Batch norms of a graph, producers first.

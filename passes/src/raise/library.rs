@@ -107,7 +107,7 @@ const FORMULAS: &str = "
     gelu        = halved(x, twice(x)) | halved(x, twice-tanh(x))
 
     silu        = Mul(x, Sigmoid(x)) | Mul(x, Sigmoid(Mul(x, $))) | Div(x, Add(Exp(Neg(x)), 1))
-    above(x)    = Clip(Add(x, 3), 0, 6) | Min(Max(Add(x, 3), 0), 6) | Relu6(Add(x, 3))
+    above(x)    = Clip(Add(x, 3), 0, 6) | Min(Max(Add(x, 3), 0), 6)
     hard-swish  = Mul(x, HardSigmoid(x)) | Div(Mul(x, above(x)), 6) | Mul(Mul(x, above(x)), 0.1666667)
                 | Mul(x, Div(above(x), 6)) | Mul(x, Mul(above(x), 0.1666667))
     mish        = Mul(x, Tanh(Softplus(x))) | Mul(x, Tanh(Log(Add(Exp(x), 1))))

@@ -81,12 +81,8 @@ impl Pass for LowerDeploy {
             } = writer;
             patch.replace(Value { node, slot: 0 }, result);
             let added = model.graph.apply(patch)?;
-            for (key, operand) in made {
-                if let Operand::New { node, slot } = operand {
-                    let node = added[node];
-                    shared.insert(key, Value { node, slot });
-                }
-            }
+            let made = made.into_iter();
+            shared.extend(made.filter_map(|(key, operand)| Some((key, operand.applied(&added)?))));
         }
         Ok(outcome)
     }
