@@ -248,17 +248,19 @@ fn check(network: &str, file: &str) {
         &format!("{label}: the same at x0"),
     );
     let at_zero = on(&whole, &zero);
-    // Affine: F(a + b) + F(0) = F(a) + F(b).
-    let left = on(&whole, &sum(&x0, &x1))
-        .into_iter()
-        .zip(&at_zero)
-        .map(|(y, c)| y + c);
-    let right = on(&whole, &x0)
-        .into_iter()
-        .zip(on(&whole, &x1))
-        .map(|(a, b)| a + b);
-    let (left, right): (Vec<f32>, Vec<f32>) = (left.collect(), right.collect());
-    assert_close(&left, &right, &right, &format!("{label}: linear"));
+    // Affine: F(a + b) - F(0) = F(a) - F(0) + F(b) - F(0), so that constants do not hide the rest.
+    let without =
+        |y: Vec<f32>| -> Vec<f32> { y.iter().zip(&at_zero).map(|(y, c)| y - c).collect() };
+    let both = without(on(&whole, &sum(&x0, &x1)));
+    let (one, other) = (without(on(&whole, &x0)), without(on(&whole, &x1)));
+    let apart: Vec<f32> = one.iter().zip(&other).map(|(a, b)| a + b).collect();
+    assert_close(&both, &apart, &apart, &format!("{label}: linear"));
+    // Position embeddings say most in a network without training; what x says must be above rounding.
+    let largest = |y: &[f32]| y.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    assert!(
+        largest(&one) > 1e-4 * largest(&output),
+        "{label}: nothing depends on x"
+    );
     // What is left at zero is what the named constants add, and nothing else.
     let linear = frozen(&model, &named);
     let rest = on(&linear, &zero);
@@ -269,6 +271,7 @@ fn check(network: &str, file: &str) {
         &format!("{label}: constants"),
     );
     let w_x = on(&linear, &x0);
+    assert_close(&w_x, &one, &one, &format!("{label}: W(x)x"));
     let parts: Vec<f32> = w_x.iter().zip(&at_zero).map(|(a, b)| a + b).collect();
     assert_close(
         &parts,
