@@ -1,10 +1,11 @@
 //! The batch that norm statistics are measured on.
 
 use bcosc_ir::{Dim, Model, Tensor, Tensors};
+use bcosc_passes::image::image_input;
 use bcosc_passes::{InputContract, Settings};
 
 use crate::images::{self, Frame};
-use crate::{Calibration, Error, contract};
+use crate::{Calibration, Error};
 
 /// Images of a calibration batch that a proof takes. What it shows does not depend on the
 /// statistics: a restored norm is the identity with any.
@@ -21,7 +22,7 @@ pub(crate) fn batch(
         model: label.to_owned(),
         problem: problem.to_owned(),
     };
-    let input = contract::image_input(model).ok_or_else(|| {
+    let input = image_input(&model.graph).ok_or_else(|| {
         fail("there is not exactly one input that takes images, so it cannot be calibrated")
     })?;
     let name = model.graph.value_name(input).to_owned();

@@ -1,7 +1,7 @@
 //! Images in the form that an input contract takes.
 
 use bcosc_engine::Encoding;
-use bcosc_ir::{DataType, Model, Tensor, Value};
+use bcosc_ir::{DataType, Tensor};
 use bcosc_passes::{InputContract, Normalization};
 
 /// Raw images: values in [0, 1].
@@ -90,30 +90,6 @@ pub(crate) fn encoding(contract: InputContract, normalization: Option<&Normaliza
             std: vec![TYPICAL.1],
         },
     }
-}
-
-/// The input of a model that takes images: the only one that is floating point and of rank 3 or
-/// more, or else the only input there is.
-pub(crate) fn image_input(model: &Model) -> Option<Value> {
-    let graph = &model.graph;
-    let inputs = graph.inputs();
-    let is_image = |input: &&Value| {
-        let found = graph.value_type(**input);
-        found.is_some_and(|t| is_float(t.dtype) && t.rank().is_some_and(|rank| rank >= 3))
-    };
-    let images: Vec<&Value> = inputs.iter().filter(is_image).collect();
-    match (&images[..], &inputs[..]) {
-        ([image], _) => Some(**image),
-        ([], [only]) => Some(*only),
-        _ => None,
-    }
-}
-
-pub(crate) fn is_float(dtype: DataType) -> bool {
-    matches!(
-        dtype,
-        DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16
-    )
 }
 
 #[cfg(test)]

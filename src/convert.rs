@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use bcosc_engine::Tract;
 use bcosc_ir::Model;
 use bcosc_onnx::{ModelFile, WriteOptions, Written};
+use bcosc_passes::image::image_input;
 use bcosc_passes::linearity::{Linearity, Verdict};
 use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, InputContract, Settings, pipeline};
@@ -16,7 +17,7 @@ use crate::plan::Passes;
 use crate::progress::{Event, Stage};
 use crate::report::{Size, describe_unknown};
 use crate::{Error, Metadata, Options, Recipe, Report, Source, Verify};
-use crate::{calibrate, contract, plan, prepare, prove, reshape, support};
+use crate::{calibrate, plan, prepare, prove, reshape, support};
 
 /// A converted model and the record of how it came to be.
 #[derive(Clone, Debug)]
@@ -287,10 +288,7 @@ fn settings_for(model: &Model, settings: &Settings) -> Settings {
 
 /// Channels of the model's image input.
 fn channels(model: &Model) -> Option<usize> {
-    let shape = model
-        .graph
-        .value_type(contract::image_input(model)?)?
-        .shape?;
+    let shape = model.graph.value_type(image_input(&model.graph)?)?.shape?;
     usize::try_from(shape.get(1)?.known()?).ok()
 }
 

@@ -2,12 +2,13 @@
 
 use bcosc_engine::Tract;
 use bcosc_ir::{Model, Value};
+use bcosc_passes::image::image_input;
 use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::preprocessing::Preprocessing;
 use bcosc_passes::{Context, Normalization, Settings, pipeline, recipe};
 
+use crate::Error;
 use crate::options::contract_name;
-use crate::{Error, contract};
 
 /// A contract on raw images takes the place of the normalisation that a graph begins with. Returns what
 /// to tell the user.
@@ -19,8 +20,7 @@ pub(crate) fn peel(
     if settings.normalization.is_some() {
         return Ok(None);
     }
-    let found =
-        contract::image_input(model).and_then(|image| Preprocessing::of(&model.graph, image));
+    let found = image_input(&model.graph).and_then(|image| Preprocessing::of(&model.graph, image));
     let Some(found) = found else {
         return Err(Error::Options(format!(
             "input contract `{}` needs to know how the original's input was normalised, and {label} does not begin with a \

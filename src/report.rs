@@ -71,7 +71,7 @@ fn count_parameters(graph: &Graph) -> u64 {
         .map(|id| graph.output(id, 0))
         .filter_map(|value| graph.constant(value));
     constants
-        .filter(|t| crate::contract::is_float(t.dtype()))
+        .filter(|t| t.dtype().is_float())
         .fold(0, |sum, t| sum.saturating_add(t.len()))
 }
 

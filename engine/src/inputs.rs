@@ -172,7 +172,7 @@ impl Draw<'_> {
     fn tensor(&self, dtype: DataType, dims: &[u64]) -> Result<Tensor, SampleError> {
         let elements = dims.iter().product::<u64>() as usize;
         let mut rng = self.rng(0);
-        if is_picture(dtype, dims.len()) && !is_float(dtype) {
+        if is_picture(dtype, dims.len()) && !dtype.is_float() {
             let raw = Draw {
                 encoding: &Encoding::Raw,
                 ..*self
@@ -181,7 +181,7 @@ impl Draw<'_> {
             let bytes: Vec<u8> = pixels.iter().map(|x| (x * 255.0).round() as u8).collect();
             return Ok(Tensor::from_bytes(dtype, dims, bytes.into()));
         }
-        if !is_float(dtype) {
+        if !dtype.is_float() {
             let bytes = integers(dtype, elements, &mut rng);
             let bytes =
                 bytes.ok_or_else(|| self.error(format!("no samples of {dtype} can be drawn")))?;
@@ -294,15 +294,8 @@ impl Draw<'_> {
     }
 }
 
-fn is_float(dtype: DataType) -> bool {
-    matches!(
-        dtype,
-        DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16
-    )
-}
-
 fn is_picture(dtype: DataType, rank: usize) -> bool {
-    (is_float(dtype) || dtype == DataType::Uint8) && rank == 4
+    (dtype.is_float() || dtype == DataType::Uint8) && rank == 4
 }
 
 /// Whether dimensions look like [N, H, W, C]: the last is a number of channels, the second is none.

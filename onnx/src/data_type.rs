@@ -107,6 +107,12 @@ impl DataType {
         self as i32
     }
 
+    /// Whether images, weights and results can have this type: 16, 32 or 64 bits of floating point.
+    pub fn is_float(self) -> bool {
+        use DataType::{Bfloat16, Double, Float, Float16};
+        matches!(self, Float | Double | Float16 | Bfloat16)
+    }
+
     /// Bytes that this many elements take in `raw_data`: elements below a byte are packed, and the
     /// last byte is filled up. `None` for strings, and where the size does not fit 64 bits.
     pub fn byte_len(self, elements: u64) -> Option<u64> {

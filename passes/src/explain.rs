@@ -15,8 +15,9 @@ use bcosc_ir::views::{AxesOp, reduce_to, unsqueeze};
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, TensorType};
 use bcosc_ir::{Use, Value};
 
+use crate::image::{image_input, is_image};
 use crate::linearity::{Linearity, scalar};
-use crate::{Context, PassError, Reason, autodiff, canonical, recipe, weights};
+use crate::{Context, PassError, Reason, autodiff, canonical, recipe};
 
 /// What the outputs of an explanation graph are called, in order.
 pub const OUTPUTS: [&str; 4] = ["logits", "class", "weights", "contributions"];
@@ -92,18 +93,11 @@ fn declare(graph: &mut Graph, x: Value, class: Value, weights: Value, contributi
 
 /// The input that is an image: the only one that is floating point and of rank 3 or more.
 fn image(graph: &Graph) -> Result<Value, PassError> {
-    let inputs = graph.inputs();
-    let is_image = |v: &&Value| {
-        let found = graph.value_type(**v);
-        found.is_some_and(|t| weights::is_floating(t.dtype) && t.rank().is_some_and(|r| r >= 3))
-    };
-    let images: Vec<Value> = inputs.iter().filter(is_image).copied().collect();
-    match images[..] {
-        [only] => Ok(only),
-        _ => Err(PassError::Model(Reason::NoImageInput {
-            inputs: inputs.len(),
-        })),
-    }
+    let found = image_input(graph).filter(|image| is_image(graph, *image));
+    found.ok_or_else(|| {
+        let inputs = graph.inputs().len();
+        PassError::Model(Reason::NoImageInput { inputs })
+    })
 }
 
 /// The doubled channels that the graph builds of its input, where everything goes through them.
@@ -141,7 +135,7 @@ fn doubled(graph: &Graph, image: Value) -> Option<Value> {
 fn vectors(graph: &Graph) -> Result<(Value, u64), PassError> {
     let floating = |value: &Value| {
         let found = graph.value_type(*value);
-        found.is_some_and(|t| weights::is_floating(t.dtype))
+        found.is_some_and(|t| t.dtype.is_float())
     };
     let outputs = graph.outputs().iter().map(|output| output.value);
     let found = outputs.clone().find(floating).or(outputs.clone().next());

@@ -22,6 +22,18 @@ pub struct Layer {
     pub form: Form,
 }
 
+/// Operators that change shapes or move elements, and compute nothing: what may lie between a layer and
+/// what it is a layer of.
+pub(crate) const MOVES: &[&str] = &[
+    "Dropout",
+    "Flatten",
+    "Identity",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+];
+
 /// How weights and data meet.
 #[derive(Clone, Debug)]
 pub enum Form {
@@ -204,7 +216,7 @@ pub fn reads_shape(graph: &Graph, node: NodeId) -> bool {
 fn constant_weight(graph: &Graph, node: NodeId, slot: u32) -> Result<usize, Reason> {
     let operand = graph.input(node, slot).ok_or(Reason::Malformed)?;
     let found = weights::constant_type(graph, operand).ok_or(Reason::DynamicWeight)?;
-    if !weights::is_floating(found.dtype) {
+    if !found.dtype.is_float() {
         return Err(Reason::NotFloating);
     }
     found.rank().ok_or(Reason::Malformed)

@@ -8,6 +8,7 @@ mod channels;
 pub mod clip;
 pub mod cnn;
 pub mod explain;
+pub mod image;
 pub mod layer;
 pub mod linearity;
 pub mod marker;

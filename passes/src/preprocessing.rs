@@ -70,7 +70,7 @@ impl Preprocessing {
             }
         }
         if result == image
-            || !weights::is_floating(dtype)
+            || !dtype.is_float()
             || factor.iter().any(|a| !(a.is_finite() && *a > 0.0))
         {
             return None;
@@ -167,7 +167,7 @@ impl Step {
                 let to = i32::try_from(op.int("to", 0))
                     .ok()
                     .and_then(DataType::from_i32)?;
-                return weights::is_floating(to).then_some(Step::Cast(Some(to)));
+                return to.is_float().then_some(Step::Cast(Some(to)));
             }
             "Transpose" => {
                 return (op.ints("perm")? == [0, 3, 1, 2]).then_some(Step::ChannelsFirst);

@@ -91,12 +91,6 @@ pub fn constant_type(graph: &Graph, value: Value) -> Option<TensorType> {
     }
 }
 
-/// Whether weights can have this type.
-pub fn is_floating(dtype: DataType) -> bool {
-    use DataType::{Bfloat16, Double, Float, Float16};
-    matches!(dtype, Float | Double | Float16 | Bfloat16)
-}
-
 /// Reads a constant.
 pub fn floats(graph: &Graph, value: Value) -> Result<Floats, WeightError> {
     let tensor = graph.constant(value).ok_or(Reason::DynamicWeight)?;

@@ -11,7 +11,7 @@
 use bcosc_ir::views::{Pool, PoolKind};
 use bcosc_ir::{Graph, Model, NodeId, Op, Patch, Value};
 
-use crate::{Context, Effect, Outcome, Pass, PassError, Reason, weights};
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
 pub struct AveragePools;
@@ -63,7 +63,7 @@ impl Pass for AveragePools {
 fn average(graph: &Graph, node: NodeId, opset: i64) -> Result<Patch, Reason> {
     let y = Value { node, slot: 0 };
     let found = graph.value_type(y);
-    if found.is_some_and(|found| !weights::is_floating(found.dtype)) {
+    if found.is_some_and(|found| !found.dtype.is_float()) {
         return Err(Reason::NotFloating);
     }
     let mut patch = Patch::at(node);

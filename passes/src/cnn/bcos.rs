@@ -49,9 +49,10 @@ impl Pass for Bcos {
         let b = cx.settings.b;
         // The norm of a layer that nothing uses would go while another is about to share it.
         model.graph.remove_dead();
-        let linear = attention::projections(&model.graph);
+        let attentions = attention::all(&model.graph);
+        let linear = attention::projections(&attentions);
         let unseeing = layers_on_constants(&model.graph);
-        let pools = attention_pool::all(&model.graph);
+        let pools = attention_pool::among(&model.graph, attentions);
         let behind_pools: BTreeSet<NodeId> = pools.iter().map(|p| p.projection.node).collect();
         let mut norms = BTreeMap::new();
         for node in model.graph.ops() {

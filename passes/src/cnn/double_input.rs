@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use bcosc_ir::{DataType, Dim, Graph, Model, Op, Operand, Patch, TensorType, Use, Value};
 
 use super::first_layer::{Entrance, FirstLayer};
+use crate::image::image_input;
 use crate::layer::reads_shape;
 use crate::{
     Context, Effect, InputContract, Normalization, Outcome, Pass, PassError, Reason, weights,
@@ -44,7 +45,10 @@ impl Pass for DoubleInput {
 
     fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let mut outcome = Outcome::default();
-        let image = image_input(&model.graph)?;
+        let image = image_input(&model.graph).ok_or_else(|| {
+            let inputs = model.graph.inputs().len();
+            PassError::Model(Reason::NoImageInput { inputs })
+        })?;
         let entrance = Entrance::of(&model.graph, image)
             .map_err(|(node, reason)| PassError::unsupported(model, node, reason))?;
         let raw = match cx.settings.input {
@@ -212,23 +216,6 @@ impl Raw {
         let std = patch.parameter("std", weights::tensor(dtype, &dims, &std.repeat(2)));
         let centred = patch.op(Op::new("", "Sub").named("centred"), &[seen, mean]);
         patch.op(Op::new("", "Div").named("normalized"), &[centred, std])
-    }
-}
-
-/// The one input that images come in by: the only floating-point input of rank 3 or more, or else the only input.
-fn image_input(graph: &Graph) -> Result<Value, PassError> {
-    let inputs = graph.inputs();
-    let is_image = |v: &&Value| {
-        let found = graph.value_type(**v);
-        found.is_some_and(|t| t.rank().is_some_and(|r| r >= 3) && weights::is_floating(t.dtype))
-    };
-    let images: Vec<&Value> = inputs.iter().filter(is_image).collect();
-    match (&images[..], &inputs[..]) {
-        ([image], _) => Ok(**image),
-        ([], [only]) => Ok(*only),
-        _ => Err(PassError::Model(Reason::NoImageInput {
-            inputs: inputs.len(),
-        })),
     }
 }
 

@@ -6,7 +6,7 @@ use std::iter;
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Tensors, Value};
 
 use super::double_input::Halves;
-use crate::layer::{Form, Layer, data_consumers};
+use crate::layer::{Form, Layer, MOVES, data_consumers};
 use crate::weights::{self, WeightError};
 use crate::{Context, PassError, Reason};
 
@@ -32,16 +32,6 @@ pub(crate) struct Entrance {
 
 /// Where channels end up is found by moving an image of at most this many elements.
 const LARGEST_IMAGE: u64 = 1 << 26;
-
-/// Operators that change shapes or move elements, and compute nothing.
-const MOVES: &[&str] = &[
-    "Flatten",
-    "Identity",
-    "Reshape",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-];
 
 impl Entrance {
     /// Looks behind an input. An error names the node that stands in the way.

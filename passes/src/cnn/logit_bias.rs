@@ -73,7 +73,7 @@ fn bias(graph: &Graph, logits: Value, wanted: LogitBias) -> Result<f64, Reason> 
     let (_, op) = graph.producer(logits).ok_or(Reason::NotLogits)?;
     let probability = ["Softmax", "LogSoftmax", "Sigmoid"];
     let found = graph.value_type(logits);
-    let floating = found.as_ref().is_none_or(|t| weights::is_floating(t.dtype));
+    let floating = found.as_ref().is_none_or(|t| t.dtype.is_float());
     if probability.iter().any(|p| op.is(p)) || !floating {
         return Err(Reason::NotLogits);
     }

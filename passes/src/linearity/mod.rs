@@ -28,7 +28,6 @@ pub(crate) use rules::scalar;
 pub use verdict::{Class, Verdict};
 
 use crate::layer::Layer;
-use crate::weights;
 
 /// How a value depends on the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +87,7 @@ impl<'g> Linearity<'g> {
         let inputs = graph.inputs();
         let floats = |v: &&Value| {
             let found = graph.value_type(**v);
-            found.is_none_or(|t| weights::is_floating(t.dtype))
+            found.is_none_or(|t| t.dtype.is_float())
         };
         let mut data: Vec<Value> = inputs.iter().filter(floats).copied().collect();
         if data.is_empty() {

@@ -205,7 +205,7 @@ fn yields_floats(graph: &Graph, node: NodeId, op: &Op) -> bool {
             .and_then(|like| graph.value_type(like))
             .map(|t| t.dtype),
     };
-    found.is_some_and(crate::weights::is_floating)
+    found.is_some_and(DataType::is_float)
 }
 
 /// Whether a `Clip` keeps 0, so that it is a gate: the bounds are attributes up to opset 10.

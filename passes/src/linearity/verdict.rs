@@ -246,7 +246,7 @@ fn source_name(graph: &Graph, value: Value) -> String {
             Node::Op(_) => open.extend(graph.inputs_of(value.node).into_iter().flatten()),
             _ => {
                 let found = weights::constant_type(graph, value);
-                let found = found.filter(|t| weights::is_floating(t.dtype));
+                let found = found.filter(|t| t.dtype.is_float());
                 let size = found.and_then(|t| Some(t.known_shape()?.iter().product::<u64>()));
                 if let Some(size) = size
                     && best.is_none_or(|(largest, _)| size > largest)

@@ -50,10 +50,11 @@ pub fn all(graph: &Graph) -> Vec<Attention> {
 }
 
 /// The layers that make queries, keys and values, which stay linear.
-pub fn projections(graph: &Graph) -> BTreeSet<NodeId> {
-    let layers = all(graph).into_iter();
+pub fn projections(attentions: &[Attention]) -> BTreeSet<NodeId> {
+    let layers = attentions.iter();
     layers
-        .flat_map(|a| a.queries_and_keys.into_iter().chain(a.value_layers))
+        .flat_map(|a| a.queries_and_keys.iter().chain(&a.value_layers))
+        .copied()
         .collect()
 }
 

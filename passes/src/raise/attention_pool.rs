@@ -9,7 +9,7 @@ use bcosc_ir::views::Pool;
 use bcosc_ir::{Graph, NodeId, Value};
 
 use super::attention::{self, Attention};
-use crate::layer::{Layer, data_consumers};
+use crate::layer::{Layer, MOVES, data_consumers};
 
 /// One attention pool.
 #[derive(Clone, Debug)]
@@ -28,8 +28,15 @@ pub struct AttentionPool {
 
 /// Every attention pool of a graph, in its order.
 pub fn all(graph: &Graph) -> Vec<AttentionPool> {
-    let all = attention::all(graph).into_iter();
-    all.filter_map(|attention| of(graph, attention)).collect()
+    among(graph, attention::all(graph))
+}
+
+/// The attention pools among the attentions of a graph.
+pub fn among(graph: &Graph, attentions: Vec<Attention>) -> Vec<AttentionPool> {
+    let attentions = attentions.into_iter();
+    attentions
+        .filter_map(|attention| of(graph, attention))
+        .collect()
 }
 
 fn of(graph: &Graph, attention: Attention) -> Option<AttentionPool> {
@@ -61,21 +68,9 @@ fn of(graph: &Graph, attention: Attention) -> Option<AttentionPool> {
     })
 }
 
-/// Operators that move values, and change none.
-const MOVES: &[&str] = &[
-    "Cast",
-    "Dropout",
-    "Flatten",
-    "Identity",
-    "Reshape",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-];
-
 fn moves(graph: &Graph, node: NodeId) -> bool {
     let op = graph.op(node).filter(|op| op.domain().is_empty());
-    op.is_some_and(|op| MOVES.contains(&op.op_type()))
+    op.is_some_and(|op| op.is("Cast") || MOVES.contains(&op.op_type()))
 }
 
 fn without_moves(graph: &Graph, mut value: Value) -> Value {

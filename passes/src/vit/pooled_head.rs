@@ -5,19 +5,8 @@ use std::collections::BTreeSet;
 use bcosc_ir::views::{Pool, axes_of};
 use bcosc_ir::{Dim, Graph, NodeId, Value};
 
-use crate::layer::{Form, Layer};
+use crate::layer::{Form, Layer, MOVES};
 use crate::{Reason, weights};
-
-/// Shape changes, which mean nothing to a vector.
-const SHAPE_OPS: &[&str] = &[
-    "Dropout",
-    "Flatten",
-    "Identity",
-    "Reshape",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-];
 
 /// Operators that work on each element, with constants that are one number for each or for all.
 const ELEMENTWISE: &[&str] = &[
@@ -79,7 +68,7 @@ impl PooledHead {
                 continue;
             }
             let name = op.op_type();
-            let follows = SHAPE_OPS.contains(&name)
+            let follows = MOVES.contains(&name)
                 || ELEMENTWISE.contains(&name)
                 || matches!(
                     name,
@@ -90,7 +79,7 @@ impl PooledHead {
             }
             between.insert(node);
             let data = graph.inputs_of(node).into_iter().flatten();
-            let shape_ops = SHAPE_OPS.contains(&name);
+            let shape_ops = MOVES.contains(&name);
             open.extend(
                 data.take(if shape_ops { 1 } else { usize::MAX })
                     .filter(|v| graph.constant(*v).is_none()),
@@ -99,7 +88,7 @@ impl PooledHead {
         let (pool, mean) = pool?;
         let computes = |id: &NodeId| {
             let op = graph.op(*id);
-            between.contains(id) && op.is_some_and(|op| !SHAPE_OPS.contains(&op.op_type()))
+            between.contains(id) && op.is_some_and(|op| !MOVES.contains(&op.op_type()))
         };
         let norm: Vec<NodeId> = graph.ops().into_iter().filter(computes).collect();
         let head = PooledHead {

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bcosc_ir::views::{AxesOp, reduce_to};
 use bcosc_ir::{Dim, Graph, Model, NodeId, Op, Operand, Patch, TensorType, Value};
 
-use super::vectors::PooledHead;
+use super::pooled_head::PooledHead;
 use crate::layer::{Form, Layer};
 use crate::raise::Raised;
 use crate::weights::{self, WeightError};
