@@ -46,7 +46,7 @@ pub fn compare_models(
     let normalization = [&made_b, &made_a]
         .into_iter()
         .flatten()
-        .find_map(normalization);
+        .find_map(Metadata::normalization);
     let run = |read: &Read, made: &Option<Metadata>| {
         let outputs = run(
             &read.model,
@@ -76,14 +76,6 @@ pub fn compare_models(
         agrees,
         reference: made_a,
         candidate: made_b,
-    })
-}
-
-fn normalization(made: &Metadata) -> Option<Normalization> {
-    let known = !made.mean.is_empty() && !made.std.is_empty();
-    known.then(|| Normalization {
-        mean: made.mean.clone(),
-        std: made.std.clone(),
     })
 }
 

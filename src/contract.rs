@@ -6,7 +6,7 @@ use bcosc_passes::{InputContract, Normalization};
 
 /// Raw images: values in [0, 1].
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Images {
+pub struct Images {
     /// `[N, C, H, W]`, or any other `[N, C, ...]`.
     pub dims: Vec<u64>,
     /// Row-major elements.

@@ -112,6 +112,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A folder of images cannot be used.
+    #[error("images {}: {problem}", .path.display())]
+    Images {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The calibration source cannot be used.
     #[error("calibration source {}: {problem}", .path.display())]
     Calibration {

@@ -31,6 +31,7 @@ mod inspect;
 mod metadata;
 mod options;
 mod plan;
+mod predict;
 mod prepare;
 mod progress;
 mod proof;
@@ -45,9 +46,13 @@ pub use bcosc_onnx as onnx;
 pub use bcosc_passes as passes;
 
 pub use compare::{Comparison, compare_models};
+pub use contract::Images;
 pub use convert::{Converted, convert, convert_with};
 pub use error::{Error, UnsupportedOp};
-pub use explain::{ExplainOptions, explanation_graph, explanation_path, write_model};
+pub use explain::{
+    ExplainOptions, Explainer, Explanation, SizedExplainer, explanation_graph, explanation_path,
+    write_model,
+};
 pub use inspect::{
     Composites, Inspection, Norms, PassSummary, Port, Prospect, Unrecognised, inspect,
 };
@@ -56,6 +61,7 @@ pub use options::{
     Calibration, InputShape, Options, Preset, Recipe, Selection, Source, Verification, Verify,
 };
 pub use plan::all_passes;
+pub use predict::{Intake, PredictOptions, Predictor, Probability, SizedPredictor};
 pub use progress::{Event, Stage};
 pub use proof::{Failure, Proof};
 pub use report::{Report, Size};

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use bcosc_ir::Model;
-use bcosc_passes::InputContract;
+use bcosc_passes::{InputContract, Normalization};
 use serde::Serialize;
 
 use crate::Error;
@@ -62,6 +62,15 @@ impl Metadata {
         set(LOGIT_BIAS, &self.logit_bias.to_string());
         set(BIASES_KEPT, &self.biases_kept.to_string());
         set(DEPLOY, &self.deploy.to_string());
+    }
+
+    /// The normalisation of the original's input, where it was said.
+    pub fn normalization(&self) -> Option<Normalization> {
+        let known = !self.mean.is_empty() && !self.std.is_empty();
+        known.then(|| Normalization {
+            mean: self.mean.clone(),
+            std: self.std.clone(),
+        })
     }
 
     /// Reads the entries of a model; `None` for a model that bcosc has not converted. `label` names

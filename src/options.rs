@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use bcosc_ir::Dim;
 use bcosc_passes::{InputContract, Normalization, Settings};
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::Error;
 
@@ -162,13 +163,15 @@ pub struct InputShape {
     /// Name of the input.
     pub input: String,
     /// Every dimension, outermost first.
-    pub dims: Vec<u64>,
+    #[serde(serialize_with = "as_text")]
+    pub dims: Vec<Dim>,
 }
 
 impl FromStr for InputShape {
     type Err = String;
 
-    /// Reads `NAME:D,D,...`; the name may contain colons.
+    /// Reads `NAME:D,D,...`, where D is a size, or the name of one that stays open. The name of the input
+    /// may contain colons.
     fn from_str(text: &str) -> Result<Self, String> {
         let (input, dims) = text
             .rsplit_once(':')
@@ -178,17 +181,28 @@ impl FromStr for InputShape {
         }
         let dims = dims
             .split(',')
-            .map(|dim| match dim.trim().parse() {
-                Ok(0) | Err(_) => Err(format!(
-                    "`{dim}` is not a dimension: a whole number from 1 is needed"
-                )),
-                Ok(size) => Ok(size),
-            })
+            .map(|dim| dimension(dim.trim()))
             .collect::<Result<_, _>>()?;
         Ok(InputShape {
             input: input.to_owned(),
             dims,
         })
+    }
+}
+
+fn as_text<S: Serializer>(dims: &[Dim], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(dims.iter().map(ToString::to_string))
+}
+
+fn dimension(text: &str) -> Result<Dim, String> {
+    let is_name = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    match text.parse() {
+        Ok(size) if size > 0 => Ok(Dim::Known(size)),
+        Err(_) if is_name => Ok(Dim::Symbol(text.to_owned())),
+        _ => Err(format!(
+            "`{text}` is not a dimension: a whole number from 1 is needed, or a name"
+        )),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bcosc_ir::Dim;
 use bcosc_onnx::proto::{
     GraphProto, TensorShapeProto, TensorShapeProtoDimension,
     TensorShapeProtoDimensionValue as DimValue, TypeProtoValue, ValueInfoProto,
@@ -9,8 +10,8 @@ use bcosc_onnx::proto::{
 
 use crate::{Error, InputShape};
 
-/// Gives inputs new shapes. Sizes that a fixed symbol had everywhere are filled in; where a fixed
-/// size changes, the model's own record of intermediate and output shapes is dropped, since it no
+/// Gives inputs new shapes. What takes the place of a symbol does so everywhere; where a fixed size
+/// changes, the model's own record of intermediate and output shapes is dropped, since it no
 /// longer holds. `label` names the model in errors.
 pub(crate) fn apply(
     graph: &mut GraphProto,
@@ -55,16 +56,17 @@ pub(crate) fn apply(
                 wanted.dims.len()
             )));
         }
-        for (dim, &size) in old.dim.iter().zip(&wanted.dims) {
+        for (dim, wanted) in old.dim.iter().zip(&wanted.dims) {
             match &dim.value {
                 Some(DimValue::DimParam(symbol)) if !symbol.is_empty() => {
-                    symbols.insert(symbol.clone(), size);
+                    symbols.insert(symbol.clone(), wanted.clone());
                 }
-                Some(DimValue::DimValue(before)) if u64::try_from(*before).ok() == Some(size) => {}
+                Some(DimValue::DimValue(before))
+                    if wanted.known() == u64::try_from(*before).ok() => {}
                 _ => stale = true,
             }
         }
-        old.dim = wanted.dims.iter().map(|&size| known_dim(size)).collect();
+        old.dim = wanted.dims.iter().map(dimension).collect();
     }
     if stale {
         graph.value_info.clear();
@@ -85,9 +87,9 @@ pub(crate) fn apply(
         .flat_map(|shape| &mut shape.dim)
     {
         if let Some(DimValue::DimParam(symbol)) = &dim.value
-            && let Some(&size) = symbols.get(symbol)
+            && let Some(wanted) = symbols.get(symbol)
         {
-            *dim = known_dim(size);
+            *dim = dimension(wanted);
         }
     }
     Ok(())
@@ -100,10 +102,14 @@ fn shape_of(info: &mut ValueInfoProto) -> Option<&mut Option<TensorShapeProto>> 
     }
 }
 
-fn known_dim(size: u64) -> TensorShapeProtoDimension {
-    let size = i64::try_from(size).unwrap_or(i64::MAX);
+fn dimension(dim: &Dim) -> TensorShapeProtoDimension {
+    let value = match dim {
+        Dim::Known(size) => Some(DimValue::DimValue(i64::try_from(*size).unwrap_or(i64::MAX))),
+        Dim::Symbol(name) => Some(DimValue::DimParam(name.clone())),
+        Dim::Unknown => None,
+    };
     TensorShapeProtoDimension {
         denotation: None,
-        value: Some(DimValue::DimValue(size)),
+        value,
     }
 }

@@ -131,8 +131,21 @@ fn doubled(graph: &Graph, image: Value) -> Option<Value> {
     graph.ops().into_iter().find_map(concat)
 }
 
-/// The output to explain, and the length of its vectors.
-fn vectors(graph: &Graph) -> Result<(Value, u64), PassError> {
+/// Whether a graph is one that [`explanation`] makes.
+pub fn is_explanation(graph: &Graph) -> bool {
+    let outputs = graph.outputs().iter();
+    outputs
+        .map(|output| output.info.name.as_deref().unwrap_or_default())
+        .eq(OUTPUTS)
+        && graph.value_named(TARGET).is_some()
+}
+
+/// The output to explain, which is one vector an image, and the length of its vectors: the first that is
+/// floating point. The types of values must be known.
+///
+/// # Errors
+/// Where the output is anything else.
+pub fn vectors(graph: &Graph) -> Result<(Value, u64), PassError> {
     let floating = |value: &Value| {
         let found = graph.value_type(*value);
         found.is_some_and(|t| t.dtype.is_float())
@@ -148,6 +161,27 @@ fn vectors(graph: &Graph) -> Result<(Value, u64), PassError> {
         Some([_, Dim::Known(classes)]) => Ok((value, *classes)),
         _ => Err(fail(Some(value))),
     }
+}
+
+/// The number that the last operator adds to every logit, where it does that.
+pub fn logit_bias(graph: &Graph) -> Option<f64> {
+    let output = graph.outputs().first()?.value;
+    let (node, op) = graph.producer(output)?;
+    let &[Some(a), Some(b)] = &graph.inputs_of(node)[..] else {
+        return None;
+    };
+    match op.op_type() {
+        "Add" => uniform(graph, b).or_else(|| uniform(graph, a)),
+        "Sub" => uniform(graph, b).map(|bias| -bias),
+        _ => None,
+    }
+}
+
+/// What all elements of a constant are.
+fn uniform(graph: &Graph, value: Value) -> Option<f64> {
+    let elements = graph.constant(value)?.to_f64s().ok()?;
+    let first = *elements.first()?;
+    elements.iter().all(|x| *x == first).then_some(first)
 }
 
 /// The class of each image, and one at its place in the output.

@@ -139,7 +139,7 @@ pub struct ConvertArgs {
     /// Fold the normalisation into the first layer (with --input add-inverse or rgb)
     #[arg(long, help_heading = "Input")]
     pub absorb_normalization: bool,
-    /// Give an input another shape; for each input once
+    /// Give an input another shape: sizes, or names of those that stay open; for each input once
     #[arg(long, value_name = "NAME:D,D,...", help_heading = "Input")]
     pub input_shapes: Vec<InputShape>,
     /// Keep these outputs of the model only, such as logits without auxiliary heads or hidden states
@@ -268,7 +268,7 @@ pub struct ExplainGraphArgs {
     /// The output to explain
     #[arg(long = "output", value_name = "NAME")]
     pub explained: Option<String>,
-    /// Give an input another shape; for each input once
+    /// Give an input another shape: sizes, or names of those that stay open; for each input once
     #[arg(long, value_name = "NAME:D,D,...")]
     pub input_shapes: Vec<InputShape>,
     /// Where large weights go

@@ -1,10 +1,11 @@
 //! The batch that norm statistics are measured on.
 
+mod source;
+
 use bcosc_ir::{Dim, Model, Tensor, Tensors};
 use bcosc_passes::image::image_input;
 use bcosc_passes::{InputContract, Settings};
 
-use crate::images::{self, Frame};
 use crate::{Calibration, Error};
 
 /// Images of a calibration batch that a proof takes. What it shows does not depend on the
@@ -42,8 +43,8 @@ pub(crate) fn batch(
             "its batch size is fixed, and calibration needs several images at once; export it with a dynamic batch",
         ));
     }
-    if images::is_array(&calibration.source) {
-        let (dims, data) = images::read_array(calibration)?;
+    if source::is_array(&calibration.source) {
+        let (dims, data) = source::read_array(calibration)?;
         let elements: Vec<f64> = data.into_iter().map(f64::from).collect();
         let tensor = Tensor::floats(declared.dtype, &dims, &elements);
         return Ok([(
@@ -70,12 +71,12 @@ pub(crate) fn batch(
             "its input does not take pictures: [N, C, H, W] with a known C is needed; give a .npy array instead",
         ));
     };
-    let frame = Frame {
+    let taken = source::Taken {
         channels,
         height: side(2),
         width: side(3),
     };
-    let images = images::read_folder(calibration, frame)?;
+    let images = source::read_folder(calibration, taken)?;
     let tensor = images.tensor(
         settings.input,
         settings.normalization.as_ref(),

@@ -1,0 +1,121 @@
+//! One picture from a file.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use fast_image_resize::images::Image;
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageReader};
+
+use super::Frame;
+use crate::Error;
+use crate::contract::Images;
+
+/// Pixels of the largest picture that is made on the way to a cut-out.
+const LARGEST: usize = 1 << 28;
+
+/// Width and height of a picture, as it is looked at. The pixels are not decoded.
+///
+/// # Errors
+/// [`Error::Image`] where the file is no picture.
+pub fn size(path: &Path) -> Result<(usize, usize), Error> {
+    let mut decoder = decoder(path)?;
+    let turned = matches!(
+        decoder.orientation().map_err(|e| bad(path, e))?,
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
+    );
+    let (width, height) = decoder.dimensions();
+    let (width, height) = (width as usize, height as usize);
+    Ok(match turned {
+        true => (height, width),
+        false => (width, height),
+    })
+}
+
+/// Reads a picture as torchvision's evaluation transforms would: the shorter side is scaled to fit, with
+/// antialiasing, and the centre is cut out. Values are in [0, 1], `[1, C, height, width]`. A picture that
+/// says which way up it is (EXIF) is turned so.
+///
+/// # Errors
+/// [`Error::Image`] where the file is no picture, or a damaged one.
+pub fn read(path: &Path, frame: Frame) -> Result<Images, Error> {
+    let mut decoder = decoder(path)?;
+    let orientation = decoder.orientation().map_err(|e| bad(path, e))?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| bad(path, e))?;
+    picture.apply_orientation(orientation);
+    let Frame {
+        channels,
+        height,
+        width,
+        crop,
+    } = frame;
+    let (pixel, source_width, source_height, pixels) = pixels(picture, channels);
+    let scale =
+        (height as f64 / f64::from(source_height)).max(width as f64 / f64::from(source_width));
+    let scaled =
+        |side: u32, least: usize| ((f64::from(side) * scale / crop).round() as usize).max(least);
+    let (scaled_height, scaled_width) =
+        (scaled(source_height, height), scaled(source_width, width));
+
+    if scaled_height.saturating_mul(scaled_width) > LARGEST {
+        let problem = format!(
+            "is {source_width} x {source_height}: too narrow to cut {width} x {height} out of it"
+        );
+        return Err(bad(path, problem));
+    }
+    let source =
+        Image::from_vec_u8(source_width, source_height, pixels, pixel).map_err(|e| bad(path, e))?;
+    let mut target = Image::new(scaled_width as u32, scaled_height as u32, pixel);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    Resizer::new()
+        .resize(&source, &mut target, &options)
+        .map_err(|e| bad(path, e))?;
+
+    let (top, left) = ((scaled_height - height) / 2, (scaled_width - width) / 2);
+    let buffer = target.buffer();
+    let mut data = Vec::with_capacity(channels * height * width);
+    for channel in 0..channels {
+        for y in top..top + height {
+            let row = &buffer[(y * scaled_width + left) * channels..][..width * channels];
+            let plane = row.iter().skip(channel).step_by(channels);
+            data.extend(plane.map(|&v| f32::from(v) / 255.0));
+        }
+    }
+    Ok(Images {
+        dims: [1, channels, height, width].map(|d| d as u64).to_vec(),
+        data,
+    })
+}
+
+fn decoder(path: &Path) -> Result<impl ImageDecoder + use<>, Error> {
+    let reader: Result<ImageReader<BufReader<File>>, _> =
+        ImageReader::open(path).and_then(ImageReader::with_guessed_format);
+    let reader = reader.map_err(|e| bad(path, e))?;
+    reader.into_decoder().map_err(|e| bad(path, e))
+}
+
+fn bad(path: &Path, error: impl std::fmt::Display) -> Error {
+    Error::Image {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    }
+}
+
+fn pixels(picture: DynamicImage, channels: usize) -> (PixelType, u32, u32, Vec<u8>) {
+    if channels == 1 {
+        let grey = picture.into_luma8();
+        return (PixelType::U8, grey.width(), grey.height(), grey.into_raw());
+    }
+    let colour = picture.into_rgb8();
+    (
+        PixelType::U8x3,
+        colour.width(),
+        colour.height(),
+        colour.into_raw(),
+    )
+}
