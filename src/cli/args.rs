@@ -1,5 +1,7 @@
 //! The command line.
 
+mod predict;
+
 use std::path::PathBuf;
 
 use bcosc::passes::{InputContract, LogitBias, Normalization, Settings};
@@ -7,6 +9,9 @@ use bcosc::{Calibration, InputShape, Options, Preset, Recipe, Selection, Verific
 use bcosc_onnx::ExternalData;
 use clap::builder::{PossibleValuesParser, Styles, styling::AnsiColor};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+#[allow(unused_imports)]
+pub use predict::PredictArgs;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
