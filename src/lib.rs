@@ -25,9 +25,11 @@ mod compare;
 mod contract;
 mod convert;
 mod error;
+mod evaluate;
 mod explain;
 mod images;
 mod inspect;
+mod labels;
 mod metadata;
 mod options;
 mod plan;
@@ -49,6 +51,10 @@ pub use compare::{Comparison, compare_models};
 pub use contract::Images;
 pub use convert::{Converted, convert, convert_with};
 pub use error::{Error, UnsupportedOp};
+pub use evaluate::{
+    Bin, Completeness, Curve, EvaluateOptions, Evaluation, Figures, Perturbation,
+    PerturbationOptions, Pointing, PointingOptions, Progressed, Reliability, Task, evaluate,
+};
 pub use explain::{
     ExplainOptions, Explainer, Explanation, SizedExplainer, explanation_graph, explanation_path,
     write_model,
@@ -56,6 +62,7 @@ pub use explain::{
 pub use inspect::{
     Composites, Inspection, Norms, PassSummary, Port, Prospect, Unrecognised, inspect,
 };
+pub use labels::read_labels;
 pub use metadata::Metadata;
 pub use options::{
     Calibration, InputShape, Options, Preset, Recipe, Selection, Source, Verification, Verify,
