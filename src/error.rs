@@ -177,6 +177,9 @@ pub enum Error {
         /// What it should be.
         expected: &'static str,
     },
+    /// An evaluation cannot be drawn: a defect of bcosc.
+    #[error("cannot draw the plot: {0}")]
+    Plot(String),
     /// The model cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod eval;
 mod predict;
 
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use bcosc_onnx::ExternalData;
 use clap::builder::{PossibleValuesParser, Styles, styling::AnsiColor};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-#[allow(unused_imports)]
+pub use eval::EvalArgs;
 pub use predict::PredictArgs;
 
 const STYLES: Styles = Styles::styled()
@@ -26,6 +27,7 @@ Examples:
   bcosc inspect resnet50.onnx
   bcosc verify resnet50.onnx out.onnx
   bcosc explain-graph out.onnx -o out.explain.onnx
+  bcosc eval out.onnx --data val/ --gridpg
 
 Exit status: 0 if all went well, 1 on an error (no output is written), 2 on a wrong command line.";
 
@@ -58,6 +60,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Write the graph that computes a model's explanations: for B-cos models from anywhere
     ExplainGraph(ExplainGraphArgs),
+    /// Measure how good models and their explanations are on a folder of labelled pictures
+    Eval(EvalArgs),
 }
 
 /// How much is told; the same for every command.

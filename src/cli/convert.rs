@@ -13,7 +13,7 @@ use bcosc_onnx::WriteOptions;
 use super::args::{ConvertArgs, EmitArg};
 use super::messages::Messages;
 use super::progress::Progress;
-use super::{interrupt, tables};
+use super::{files, interrupt, tables};
 
 /// Converts a model, writes it, and tells what was done.
 pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
@@ -116,13 +116,7 @@ fn write_text(path: &Path, model: &Model) -> Result<(), Error> {
 pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
-    fs::write(path, text).map_err(|source| {
-        Error::File {
-            path: path.to_owned(),
-            source,
-        }
-        .into()
-    })
+    Ok(files::write(path, text.as_bytes())?)
 }
 
 /// Finds out before the work is done whether there is a place for its result.

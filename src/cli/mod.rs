@@ -2,7 +2,9 @@
 
 mod args;
 mod convert;
+mod eval;
 mod explain_graph;
+mod files;
 mod inspect;
 mod interrupt;
 mod messages;
@@ -28,6 +30,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Some(Command::Verify(args)) => verify::run(args, messages),
         Some(Command::ExplainGraph(args)) => explain_graph::run(args, messages),
+        Some(Command::Eval(args)) => eval::run(args, messages),
         Some(Command::Inspect(args)) => inspect::run(args, messages),
         None if cli.convert.list_passes => passes::run(),
         None => convert::run(&cli.convert, messages),

@@ -51,6 +51,21 @@ impl Progress {
         }
     }
 
+    /// Shows how much of something is done. Called with 0 where it begins, and then once for each that is done.
+    pub fn count(&self, done: usize, of: usize, text: impl FnOnce() -> String) {
+        if done > 0 {
+            self.bar.inc(1);
+            return;
+        }
+        self.bar.reset();
+        self.bar.set_length(of as u64);
+        self.bar.set_message(text());
+        let template = "{spinner} {msg} {bar:24} {human_pos}/{human_len} [{elapsed}, {eta} left]";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+    }
+
     /// Shows what is going on, in words.
     pub fn say(&self, text: &'static str) {
         self.bar.set_message(text);

@@ -2,6 +2,7 @@
 
 mod dataset;
 mod perturbation;
+mod plot;
 mod pointing;
 mod random;
 mod reliability;
