@@ -2,15 +2,14 @@
 
 use std::path::PathBuf;
 
-use bcosc::passes::{Normalization, Settings};
-use bcosc::{Calibration, InputShape, Options, Preset, Selection, Verification};
+use bcosc::passes::Settings;
+use bcosc::{Calibration, InputShape, Options, Selection, Verification};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
+use super::normalization::NormalizationArgs;
 use super::proof::ProofArgs;
-use super::values::{
-    Bias, ExternalArg, InputArg, PresetArg, RecipeArg, VerifyArg, at_least_two, logit_bias,
-};
+use super::values::{Bias, ExternalArg, InputArg, RecipeArg, VerifyArg, at_least_two, logit_bias};
 
 #[derive(Args, Debug)]
 pub struct ConvertArgs {
@@ -53,29 +52,8 @@ pub struct ConvertArgs {
     /// What the converted model takes
     #[arg(long, value_enum, default_value_t = InputArg::Same, help_heading = "Input")]
     pub input: InputArg,
-    /// How images were normalised for the original model
-    #[arg(long, value_enum, conflicts_with_all = ["mean", "std"], help_heading = "Input")]
-    pub normalization: Option<PresetArg>,
-    /// The same as numbers: the mean of each channel on images in [0,1]
-    #[arg(
-        long,
-        value_name = "M,M,M",
-        value_delimiter = ',',
-        requires = "std",
-        allow_hyphen_values = true,
-        help_heading = "Input"
-    )]
-    pub mean: Option<Vec<f64>>,
-    /// The standard deviation of each channel
-    #[arg(
-        long,
-        value_name = "S,S,S",
-        value_delimiter = ',',
-        requires = "mean",
-        allow_hyphen_values = true,
-        help_heading = "Input"
-    )]
-    pub std: Option<Vec<f64>>,
+    #[command(flatten)]
+    pub normalized: NormalizationArgs,
     /// Fold the normalisation into the first layer (with --input add-inverse or rgb)
     #[arg(long, help_heading = "Input")]
     pub absorb_normalization: bool,
@@ -168,14 +146,6 @@ fn pass_names() -> PossibleValuesParser {
 impl ConvertArgs {
     /// What the library is asked for.
     pub fn options(&self) -> Options {
-        let normalization = match (&self.normalization, &self.mean, &self.std) {
-            (Some(preset), ..) => Some(Preset::from(*preset).normalization()),
-            (None, Some(mean), Some(std)) => Some(Normalization {
-                mean: mean.clone(),
-                std: std.clone(),
-            }),
-            _ => None,
-        };
         Options {
             recipe: self.recipe.into(),
             passes: Selection {
@@ -186,7 +156,7 @@ impl ConvertArgs {
             settings: Settings {
                 b: self.b,
                 input: self.input.into(),
-                normalization,
+                normalization: self.normalized.given(),
                 absorb_normalization: self.absorb_normalization,
                 keep_biases: self.keep_biases,
                 keep_max_pool: self.keep_max_pool,

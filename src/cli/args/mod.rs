@@ -3,6 +3,8 @@
 mod convert;
 mod explain_graph;
 mod inspect;
+mod normalization;
+mod predict;
 mod proof;
 mod values;
 

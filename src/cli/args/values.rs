@@ -131,3 +131,10 @@ pub fn logit_bias(text: &str) -> Result<Bias, String> {
         },
     }
 }
+
+pub fn finite(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(number),
+        _ => Err("a finite number is needed".to_owned()),
+    }
+}
