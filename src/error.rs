@@ -154,6 +154,14 @@ pub enum Error {
     /// The model cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A result cannot be brought into the form of a file.
+    #[error("cannot encode {what}: {problem}")]
+    Encode {
+        /// The form, such as `png`.
+        what: &'static str,
+        /// Why.
+        problem: String,
+    },
     /// A file other than the model cannot be written.
     #[error("cannot write {}: {source}", .path.display())]
     File {
@@ -162,6 +170,16 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// What could not be encoded as `what`.
+    pub(crate) fn encode(what: &'static str, problem: impl fmt::Display) -> Error {
+        Error::Encode {
+            what,
+            problem: problem.to_string(),
+        }
+    }
 }
 
 /// An operator that cannot be converted.

@@ -50,8 +50,8 @@ pub use contract::Images;
 pub use convert::{Converted, convert, convert_with};
 pub use error::{Error, UnsupportedOp};
 pub use explain::{
-    ExplainOptions, Explainer, Explanation, SizedExplainer, explanation_graph, explanation_path,
-    write_model,
+    Choice, ExplainOptions, Explained, Explainer, Explanation, SizedExplainer, encoded_png,
+    explanation_graph, explanation_path, raw, sheet, write_model,
 };
 pub use inspect::{
     Composites, Inspection, Norms, PassSummary, Port, Prospect, Unrecognised, inspect,

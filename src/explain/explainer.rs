@@ -94,6 +94,10 @@ pub struct Explanation {
 }
 
 impl SizedExplainer {
+    pub(super) fn predictor(&self) -> &Predictor {
+        &self.predictor
+    }
+
     /// Explains a class of one picture, raw pixels `[1, C, height, width]`; the predicted class where `target`
     /// is `None`.
     ///

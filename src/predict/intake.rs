@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::PredictOptions;
 use crate::contract::Images;
 use crate::images::{self, Frame, LARGEST_FREE_SIDE};
+use crate::options::check_normalization;
 use crate::{Error, Metadata};
 
 /// What a model takes of a picture, and in which form.
@@ -141,6 +142,14 @@ impl Intake {
         images::read(picture, self.frame(picture)?)
     }
 
+    /// As JSON.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] where a name cannot be written.
+    pub fn to_json(&self) -> Result<String, Error> {
+        serde_json::to_string(self).map_err(|e| Error::encode("json", e))
+    }
+
     /// The frame that [`Intake::read`] gives a picture.
     pub(crate) fn frame(&self, picture: &Path) -> Result<Frame, Error> {
         let (height, width) = match (self.height, self.width) {
@@ -218,6 +227,7 @@ fn normalization(
     label: &str,
 ) -> Result<(Option<Normalization>, f64), Error> {
     if let Some(given) = &options.normalization {
+        check_normalization(given)?;
         return Ok((Some(given.clone()), 1.0));
     }
     if let Some(noted) = metadata.and_then(Metadata::normalization) {

@@ -119,6 +119,17 @@ impl Predictor {
         })
     }
 
+    /// All classes, the largest logit first; of an embedding, the largest magnitude.
+    pub fn ranked(&self, logits: &[f32]) -> Vec<usize> {
+        let height = |class: &usize| match self.probability {
+            Some(_) => logits[*class],
+            None => logits[*class].abs(),
+        };
+        let mut classes: Vec<usize> = (0..logits.len()).collect();
+        classes.sort_by(|a, b| height(b).total_cmp(&height(a)));
+        classes
+    }
+
     /// Prepares the model for pictures of one size.
     ///
     /// # Errors
