@@ -154,6 +154,14 @@ pub enum Error {
     /// The model cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A file with names of classes cannot be used.
+    #[error("labels {}: {problem}", .path.display())]
+    Labels {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A result cannot be brought into the form of a file.
     #[error("cannot encode {what}: {problem}")]
     Encode {

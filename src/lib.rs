@@ -28,6 +28,7 @@ mod error;
 mod explain;
 mod images;
 mod inspect;
+mod labels;
 mod metadata;
 mod options;
 mod plan;
@@ -53,9 +54,11 @@ pub use explain::{
     Choice, ExplainOptions, Explained, Explainer, Explanation, SizedExplainer, encoded_png,
     explanation_graph, explanation_path, raw, sheet, write_model,
 };
+pub use images::pictures;
 pub use inspect::{
     Composites, Inspection, Norms, PassSummary, Port, Prospect, Unrecognised, inspect,
 };
+pub use labels::Labels;
 pub use metadata::Metadata;
 pub use options::{
     Calibration, InputShape, Options, Preset, Recipe, Selection, Source, Verification, Verify,

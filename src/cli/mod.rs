@@ -2,9 +2,12 @@
 
 mod args;
 mod convert;
+mod explain;
 mod explain_graph;
+mod files;
 mod inspect;
 mod interrupt;
+mod items;
 mod messages;
 mod passes;
 mod progress;
@@ -27,6 +30,7 @@ pub fn main() -> ExitCode {
     interrupt::install();
     let done = match &cli.command {
         Some(Command::Verify(args)) => verify::run(args, messages),
+        Some(Command::Explain(args)) => explain::run(args, messages),
         Some(Command::ExplainGraph(args)) => explain_graph::run(args, messages),
         Some(Command::Inspect(args)) => inspect::run(args, messages),
         None if cli.convert.list_passes => passes::run(),

@@ -51,6 +51,21 @@ impl Progress {
         }
     }
 
+    /// Shows how many of so many are done.
+    pub fn count(&self, what: &'static str, length: usize) {
+        const TEMPLATE: &str = "{msg} {wide_bar} {pos} of {len} [{elapsed}, {eta} left]";
+        self.bar.set_message(what);
+        self.bar.set_length(length as u64);
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+            self.bar.set_style(style);
+        }
+    }
+
+    /// One more is done.
+    pub fn advance(&self) {
+        self.bar.inc(1);
+    }
+
     /// Shows what is going on, in words.
     pub fn say(&self, text: &'static str) {
         self.bar.set_message(text);

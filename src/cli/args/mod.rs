@@ -1,6 +1,7 @@
 //! The command line.
 
 mod convert;
+mod explain;
 mod explain_graph;
 mod inspect;
 mod normalization;
@@ -12,6 +13,7 @@ use clap::builder::{Styles, styling::AnsiColor};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use convert::{ConvertArgs, EmitArg};
+pub use explain::{ExplainArgs, RawArg};
 pub use explain_graph::ExplainGraphArgs;
 pub use inspect::InspectArgs;
 pub use proof::VerifyArgs;
@@ -28,6 +30,7 @@ Examples:
   bcosc resnet50.onnx -o out.onnx --input add-inverse --normalization imagenet --calibrate images/
   bcosc inspect resnet50.onnx
   bcosc verify resnet50.onnx out.onnx
+  bcosc explain out.onnx cat.jpg -o explained/
   bcosc explain-graph out.onnx -o out.explain.onnx
 
 Exit status: 0 if all went well, 1 on an error (no output is written), 2 on a wrong command line.";
@@ -59,6 +62,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Show what a model consists of, and what each recipe would do to it
     Inspect(InspectArgs),
+    /// Explain a model's predictions on pictures: colour pictures, contribution maps, arrays
+    Explain(ExplainArgs),
     /// Write the graph that computes a model's explanations: for B-cos models from anywhere
     ExplainGraph(ExplainGraphArgs),
 }

@@ -19,42 +19,50 @@ const LINE: u32 = 13;
 /// Width of a character.
 const CHARACTER: u32 = 7;
 
-/// Draws rows below each other. `None` where there are none.
+/// How much taller than wide a sheet may get before it has another column of rows.
+const TALLEST: u32 = 2;
+
+/// Draws rows below each other, in as many columns as make the sheet a handy shape. `None` where there are
+/// no rows.
 pub fn sheet(rows: &[Row]) -> Option<RgbImage> {
-    let widest = rows.iter().map(|row| row.cells[0].width()).max()?;
-    let width = GAP + HEADINGS.len() as u32 * (widest + GAP);
+    let cell = |side: fn(&RgbImage) -> u32| rows.iter().map(|row| side(&row.cells[0])).max();
+    let (cell_width, cell_height) = (cell(RgbImage::width)?, cell(RgbImage::height)?);
+    let width = HEADINGS.len() as u32 * (cell_width + GAP);
+    let columns_of_text = ((width - GAP) / CHARACTER) as usize;
     let captions: Vec<Vec<String>> = rows
         .iter()
-        .map(|row| {
-            wrapped(
-                &row.caption_with_scale(),
-                ((width - 2 * GAP) / CHARACTER) as usize,
-            )
-        })
+        .map(|row| wrapped(&row.caption_with_scale(), columns_of_text))
         .collect();
-    let row_height =
-        |i: usize| captions[i].len() as u32 * LINE + GAP / 2 + rows[i].cells[0].height() + 2 * GAP;
-    let height = GAP + LINE + GAP + (0..rows.len()).map(row_height).sum::<u32>();
-    let mut canvas = Canvas(RgbImage::from_pixel(width, height, Rgb([255; 3])));
-    let left = |column: usize| GAP + column as u32 * (widest + GAP);
-    for (column, heading) in HEADINGS.iter().enumerate() {
-        canvas.write(heading, left(column), GAP);
-    }
-    let mut top = GAP + LINE + GAP;
-    for (i, row) in rows.iter().enumerate() {
-        let mut y = top;
-        for line in &captions[i] {
-            canvas.write(line, GAP, y);
-            y += LINE;
+    let lines = captions.iter().map(Vec::len).max()? as u32;
+    let height = lines * LINE + GAP / 2 + cell_height + 2 * GAP;
+    let count = rows.len() as u32;
+    let tall = |columns: u32| count.div_ceil(columns) * height > TALLEST * columns * width;
+    let columns = (1..count).find(|columns| !tall(*columns)).unwrap_or(count);
+    let down = count.div_ceil(columns);
+
+    let top = GAP + LINE + GAP;
+    let size = (GAP + columns * (width + GAP), top + down * height);
+    let mut canvas = Canvas(RgbImage::from_pixel(size.0, size.1, Rgb([255; 3])));
+    for (i, (row, caption)) in rows.iter().zip(&captions).enumerate() {
+        let (column, line) = (i as u32 / down, i as u32 % down);
+        let left = |cell: usize| GAP + column * (width + GAP) + cell as u32 * (cell_width + GAP);
+        let mut y = top + line * height;
+        if line == 0 {
+            for (cell, heading) in HEADINGS.iter().enumerate() {
+                canvas.write(heading, left(cell), GAP);
+            }
         }
-        y += GAP / 2;
-        for (column, cell) in row.cells.iter().enumerate() {
-            let x = i64::from(left(column));
-            let frame = RgbImage::from_pixel(cell.width() + 2, cell.height() + 2, Rgb([208; 3]));
-            overlay(&mut canvas.0, &frame, x - 1, i64::from(y) - 1);
-            replace(&mut canvas.0, cell, x, i64::from(y));
+        for (line, text) in caption.iter().enumerate() {
+            canvas.write(text, left(0), y + line as u32 * LINE);
         }
-        top += row_height(i);
+        y += lines * LINE + GAP / 2;
+        for (cell, picture) in row.cells.iter().enumerate() {
+            let (x, y) = (i64::from(left(cell)), i64::from(y));
+            let frame = (picture.width() + 2, picture.height() + 2);
+            let frame = RgbImage::from_pixel(frame.0, frame.1, Rgb([208; 3]));
+            overlay(&mut canvas.0, &frame, x - 1, y - 1);
+            replace(&mut canvas.0, picture, x, y);
+        }
     }
     Some(canvas.0)
 }

@@ -1,0 +1,58 @@
+//! Files that results are written to.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::bail;
+use bcosc::Error;
+
+use super::interrupt;
+
+/// Writes a file; it gets its name when it is whole.
+pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let _writing = interrupt::writing();
+    Ok(bcosc_onnx::write_bytes(path, bytes)?)
+}
+
+/// Writes a value as JSON.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    write(path, text.as_bytes())
+}
+
+/// Finds out before the work is done whether there is a place for its result.
+pub fn check_output(path: &Path) -> anyhow::Result<()> {
+    let metadata = fs::metadata(path);
+    if metadata.as_ref().is_ok_and(fs::Metadata::is_dir) {
+        bail!(
+            "cannot write {}: it is a folder; name a file",
+            path.display()
+        );
+    }
+    if metadata.is_ok_and(|m| !m.is_file()) {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    check_folder(parent.unwrap_or(Path::new(".")))
+}
+
+/// Makes a folder for results, and those above it, unless it is there.
+pub fn make_folder(path: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(path).map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    check_folder(path)
+}
+
+fn check_folder(folder: &Path) -> anyhow::Result<()> {
+    match tempfile::tempfile_in(folder) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(Error::File {
+            path: folder.to_owned(),
+            source,
+        }
+        .into()),
+    }
+}
