@@ -120,14 +120,6 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A file of class names cannot be used.
-    #[error("labels {}: {problem}", .path.display())]
-    Labels {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
     /// A model cannot explain grids of pictures.
     #[error(
         "{model} cannot explain {cells}x{cells} grids, which are {height} x {width} pixels: {problem}\n\
@@ -177,12 +169,25 @@ pub enum Error {
         /// What it should be.
         expected: &'static str,
     },
-    /// An evaluation cannot be drawn: a defect of bcosc.
-    #[error("cannot draw the plot: {0}")]
-    Plot(String),
     /// The model cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A file with names of classes cannot be used.
+    #[error("labels {}: {problem}", .path.display())]
+    Labels {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A result cannot be brought into the form of a file.
+    #[error("cannot encode {what}: {problem}")]
+    Encode {
+        /// The form, such as `png`.
+        what: &'static str,
+        /// Why.
+        problem: String,
+    },
     /// A file other than the model cannot be written.
     #[error("cannot write {}: {source}", .path.display())]
     File {
@@ -191,6 +196,16 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// What could not be encoded as `what`.
+    pub(crate) fn encode(what: &'static str, problem: impl fmt::Display) -> Error {
+        Error::Encode {
+            what,
+            problem: problem.to_string(),
+        }
+    }
 }
 
 /// An operator that cannot be converted.

@@ -1,30 +1,64 @@
 //! Names of classes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::Error;
 
-/// The names in a text file, one a line, in the order of a model's classes. Blank lines at the end do not
-/// count.
-///
-/// # Errors
-/// [`Error::Labels`] where the file cannot be read or holds no names.
-pub fn read_labels(path: &Path) -> Result<Vec<String>, Error> {
-    let fail = |problem: String| Error::Labels {
-        path: path.to_owned(),
-        problem,
-    };
-    let text = fs::read_to_string(path).map_err(|e| fail(format!("cannot read the file: {e}")))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let names: Vec<String> = text
-        .trim_end()
-        .lines()
-        .map(|line| line.trim().to_owned())
-        .collect();
-    match names.is_empty() {
-        true => Err(fail("holds no names; write one a line".to_owned())),
-        false => Ok(names),
+/// The names of a model's classes, in the order of its logits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels {
+    path: PathBuf,
+    names: Vec<String>,
+}
+
+impl Labels {
+    /// Reads a text file with one name a line. `classes` is how many the model has.
+    ///
+    /// # Errors
+    /// [`Error::Labels`] where the file cannot be read, or has another number of lines.
+    pub fn read(path: &Path, classes: usize) -> Result<Self, Error> {
+        let fail = |problem: String| Error::Labels {
+            path: path.to_owned(),
+            problem,
+        };
+        let text = fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end();
+        let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+        if names.len() != classes {
+            return Err(fail(format!(
+                "has {} lines, and the model has {classes} classes",
+                names.len()
+            )));
+        }
+        Ok(Labels {
+            path: path.to_owned(),
+            names,
+        })
+    }
+
+    /// The name of a class.
+    pub fn name(&self, class: usize) -> Option<&str> {
+        self.names.get(class).map(String::as_str)
+    }
+
+    /// The class of a name.
+    ///
+    /// # Errors
+    /// [`Error::Labels`] where no class, or more than one, goes by it.
+    pub fn class(&self, name: &str) -> Result<usize, Error> {
+        let fail = |problem: String| Error::Labels {
+            path: self.path.clone(),
+            problem,
+        };
+        let mut named = (0..self.names.len()).filter(|class| self.names[*class] == name);
+        match (named.next(), named.next()) {
+            (Some(class), None) => Ok(class),
+            (Some(one), Some(other)) => Err(fail(format!(
+                "classes {one} and {other} are both called `{name}`"
+            ))),
+            (None, _) => Err(fail(format!("no class is called `{name}`"))),
+        }
     }
 }
 
@@ -32,14 +66,32 @@ pub fn read_labels(path: &Path) -> Result<Vec<String>, Error> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn labels_are_the_lines_of_a_file() {
+    fn labels(text: &str, classes: usize) -> Result<Labels, Error> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("labels.txt");
-        fs::write(&path, "\u{feff}tench\r\n great white shark \n\n").unwrap();
-        assert_eq!(read_labels(&path).unwrap(), ["tench", "great white shark"]);
-        fs::write(&path, "\n").unwrap();
-        let error = read_labels(&path).unwrap_err().to_string();
-        assert!(error.contains("labels.txt: holds no names"), "{error}");
+        fs::write(&path, text).unwrap();
+        Labels::read(&path, classes)
+    }
+
+    #[test]
+    fn a_line_is_a_class() {
+        let labels = labels("\u{feff}cat\r\ngreat dane\r\n", 2).unwrap();
+        assert_eq!(labels.name(1), Some("great dane"));
+        assert_eq!(labels.class("cat").unwrap(), 0);
+        assert_eq!(labels.name(2), None);
+    }
+
+    #[test]
+    fn a_wrong_number_of_lines_is_told() {
+        let error = labels("cat\ndog\n", 10).unwrap_err().to_string();
+        assert!(error.contains("has 2 lines"), "{error}");
+    }
+
+    #[test]
+    fn a_name_must_be_of_one_class() {
+        let labels = labels("crane\ncrane\ndog", 3).unwrap();
+        let error = labels.class("crane").unwrap_err().to_string();
+        assert!(error.contains("classes 0 and 1"), "{error}");
+        assert!(labels.class("cow").is_err());
     }
 }

@@ -56,13 +56,14 @@ pub use evaluate::{
     PerturbationOptions, Pointing, PointingOptions, Progressed, Reliability, Task, evaluate,
 };
 pub use explain::{
-    ExplainOptions, Explainer, Explanation, SizedExplainer, explanation_graph, explanation_path,
-    write_model,
+    Choice, ExplainOptions, Explained, Explainer, Explanation, SizedExplainer, encoded_png,
+    explanation_graph, explanation_path, raw, sheet, write_model,
 };
+pub use images::pictures;
 pub use inspect::{
     Composites, Inspection, Norms, PassSummary, Port, Prospect, Unrecognised, inspect,
 };
-pub use labels::read_labels;
+pub use labels::Labels;
 pub use metadata::Metadata;
 pub use options::{
     Calibration, InputShape, Options, Preset, Recipe, Selection, Source, Verification, Verify,

@@ -273,25 +273,8 @@ impl Options {
                 settings.b
             ));
         }
-        if let Some(Normalization { mean, std }) = &settings.normalization {
-            if mean.len() != std.len() && mean.len() != 1 && std.len() != 1 {
-                return fail(format!(
-                    "the mean has {} channels and the standard deviation has {}",
-                    mean.len(),
-                    std.len()
-                ));
-            }
-            if mean.is_empty() || std.is_empty() {
-                return fail(
-                    "mean and standard deviation need at least one number each".to_owned(),
-                );
-            }
-            if mean.iter().any(|m| !m.is_finite()) {
-                return fail("the mean must consist of finite numbers".to_owned());
-            }
-            if std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
-                return fail("the standard deviation must consist of numbers above 0".to_owned());
-            }
+        if let Some(normalization) = &settings.normalization {
+            check_normalization(normalization)?;
         }
         if settings.absorb_normalization && settings.input == InputContract::Same {
             return fail("the normalisation can be absorbed with input contract `add-inverse` or `rgb` only: with `same` the model takes normalised images".to_owned());
@@ -320,6 +303,29 @@ impl Options {
             _ => Ok(()),
         }
     }
+}
+
+/// Checks that the numbers are some that images can be normalised with.
+pub(crate) fn check_normalization(normalization: &Normalization) -> Result<(), Error> {
+    let fail = |text: String| Err(Error::Options(text));
+    let Normalization { mean, std } = normalization;
+    if mean.len() != std.len() && mean.len() != 1 && std.len() != 1 {
+        return fail(format!(
+            "the mean has {} channels and the standard deviation has {}",
+            mean.len(),
+            std.len()
+        ));
+    }
+    if mean.is_empty() || std.is_empty() {
+        return fail("mean and standard deviation need at least one number each".to_owned());
+    }
+    if mean.iter().any(|m| !m.is_finite()) {
+        return fail("the mean must consist of finite numbers".to_owned());
+    }
+    if std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
+        return fail("the standard deviation must consist of numbers above 0".to_owned());
+    }
+    Ok(())
 }
 
 /// Name of an input contract on the command line and in metadata.

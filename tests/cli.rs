@@ -501,6 +501,7 @@ fn help_fits_the_terminal() {
         ("help", &["--help"][..]),
         ("help-verify", &["verify", "--help"]),
         ("help-inspect", &["inspect", "--help"]),
+        ("help-explain", &["explain", "--help"]),
         ("help-explain-graph", &["explain-graph", "--help"]),
     ] {
         let done = run(args);

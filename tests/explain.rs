@@ -5,7 +5,10 @@ mod common;
 use std::path::Path;
 
 use bcosc::passes::{InputContract, LogitBias};
-use bcosc::{Error, ExplainOptions, Options, Preset, Source, convert, explanation_graph};
+use bcosc::{
+    Error, ExplainOptions, Explainer, Images, Options, PredictOptions, Preset, Source, convert,
+    explanation_graph,
+};
 use bcosc_engine::Tract;
 use bcosc_ir::{Attribute, DataType, Interpreter, Model, ModelBuilder, Tensor, Tensors};
 use common::{densenet_as_published, fixture, golden, golden_classes, with_inverse};
@@ -103,6 +106,50 @@ fn transformers_are_explained_as_published() {
     for network in ["vit_tiny", "vitc_tiny"] {
         let file = fixture(network, "model.onnx");
         matches_published(network, file, &options(Preset::Imagenet), true);
+    }
+}
+
+/// Colour pictures from images alone, so that what lies between is held too: the input's form, the class, the maps.
+#[test]
+fn pictures_are_those_that_are_published() {
+    for network in [
+        "resnet_tiny",
+        "resnet_tiny_grouped",
+        "vit_tiny",
+        "vitc_tiny",
+    ] {
+        let file = fixture(network, "model.onnx");
+        pictured_as_published(network, file, &options(Preset::Imagenet));
+    }
+    let mut options = options(Preset::Imagenet);
+    options.settings.keep_max_pool = true;
+    pictured_as_published("densenet_tiny", densenet_as_published(), &options);
+}
+
+fn pictured_as_published(network: &str, source: impl Into<Source>, options: &Options) {
+    let converted = convert(source, options).unwrap();
+    let bytes = converted.to_bytes().unwrap().to_vec();
+    let explainer = Explainer::open(bytes, &PredictOptions::default()).unwrap();
+    let images = golden(network, "image");
+    let [_, channels, height, width] = images.dims()[..] else {
+        panic!("images have four dimensions")
+    };
+    let pixels = images.to_f32s().unwrap();
+    let expected = golden(network, "explain.rgba").to_f32s().unwrap();
+    let sized = explainer.at(height as usize, width as usize).unwrap();
+    let image = (channels * height * width) as usize;
+    let picture = (4 * height * width) as usize;
+    for i in 0..IMAGES as usize {
+        let image = Images {
+            dims: vec![1, channels, height, width],
+            data: pixels[i * image..][..image].to_vec(),
+        };
+        let explanation = sized.explain(&image, None).unwrap();
+        assert_eq!(explanation.class as i64, golden_classes(network)[i]);
+        let found = explanation.rgba().unwrap();
+        let pairs = expected[i * picture..][..picture].iter().zip(&found);
+        let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= 1e-3, "{network} {i}: {worst}");
     }
 }
 

@@ -214,8 +214,27 @@ fn image(network: &str, scale: f32, offset: f32) -> Tensor {
     Tensor::f32s(&images.dims(), values.collect())
 }
 
+/// The sum of contributions to the first entry of each output vector.
+fn contributed(converted: &Converted, input: &str, x: &Tensor) -> Vec<f32> {
+    let graph = converted.explanation_graph().unwrap();
+    let count = x.dims()[0];
+    let inputs = Tensors::from([
+        (input.to_owned(), x.clone()),
+        (
+            "target".to_owned(),
+            Tensor::i64s(&[count], vec![0; count as usize]),
+        ),
+    ]);
+    let found = Tract.run(&graph, &inputs).unwrap()["contributions"]
+        .to_f64s()
+        .unwrap();
+    let maps = found.chunks(found.len() / count as usize);
+    maps.map(|map| map.iter().sum::<f64>() as f32).collect()
+}
+
 fn check(network: &str, file: &str) {
-    let model = typed(&converted(network, file).model);
+    let converted = converted(network, file);
+    let model = typed(&converted.model);
     let verdict = Linearity::of(&model.graph).verdicts().remove(0);
     assert!(verdict.dynamic_linear, "{network}/{file}: {verdict:?}");
     let named: BTreeSet<String> = verdict
@@ -279,6 +298,17 @@ fn check(network: &str, file: &str) {
         &output,
         &format!("{label}: W(x)x and constants"),
     );
+    // What contributions leave of a logit is what the named constants add to it.
+    let contributions = contributed(&converted, &input, &x0);
+    let length = output.len() / contributions.len();
+    let first = |values: &[f32]| -> Vec<f32> { values.iter().step_by(length).copied().collect() };
+    let (logits, constants) = (first(&output), first(&at_zero));
+    let residuals: Vec<f32> = logits
+        .iter()
+        .zip(&contributions)
+        .map(|(y, c)| y - c)
+        .collect();
+    assert_close(&residuals, &constants, &one, &format!("{label}: residual"));
 }
 
 #[test]

@@ -1,12 +1,23 @@
 //! Where output goes: a temporary file beside its final name, renamed when it is whole.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
 
 use crate::error::WriteError;
+
+/// Writes any file as models are written: it gets its name when it is whole.
+///
+/// # Errors
+/// [`WriteError::NotAFile`] where the path is that of a folder, [`WriteError::Io`] where it cannot be written.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let mut output = Target::at(path)?.open()?;
+    let written = output.file().write_all(bytes);
+    written.map_err(|e| io_error(path, e))?;
+    output.finish()
+}
 
 /// An output path and what stands there.
 pub(crate) struct Target {

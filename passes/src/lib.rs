@@ -7,6 +7,7 @@ pub mod canonical;
 mod channels;
 pub mod clip;
 pub mod cnn;
+mod dense;
 pub mod explain;
 pub mod image;
 pub mod layer;

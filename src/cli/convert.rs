@@ -5,15 +5,16 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context, bail};
-use bcosc::{Converted, Error, Event, Options, Report, convert_with, explanation_path};
+use anyhow::bail;
+use bcosc::{Converted, Event, Options, Report, convert_with, explanation_path};
 use bcosc_ir::{Model, TextOptions};
 use bcosc_onnx::WriteOptions;
 
 use super::args::{ConvertArgs, EmitArg};
+use super::files::{self, check_output, make_folder, write_json};
 use super::messages::Messages;
 use super::progress::Progress;
-use super::{files, interrupt, tables};
+use super::{interrupt, tables};
 
 /// Converts a model, writes it, and tells what was done.
 pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
@@ -68,8 +69,7 @@ fn convert(
     messages: Messages,
 ) -> anyhow::Result<Converted> {
     if let Some(folder) = dump {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        make_folder(folder)?;
     }
     let progress = Progress::new(messages.animated());
     let failed = Mutex::new(None);
@@ -95,54 +95,16 @@ fn convert(
         }
     })?;
     match failed.into_inner() {
-        Ok(Some(error)) => Err(error.into()),
+        Ok(Some(error)) => Err(error),
         _ => Ok(converted),
     }
 }
 
-fn write_text(path: &Path, model: &Model) -> Result<(), Error> {
-    let write = || -> io::Result<()> {
-        let mut file = io::BufWriter::new(fs::File::create(path)?);
-        writeln!(file, "{}", model.text(TextOptions::default()))?;
-        file.flush()
-    };
-    write().map_err(|source| Error::File {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// Writes a value as JSON.
-pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
-    Ok(files::write(path, text.as_bytes())?)
-}
-
-/// Finds out before the work is done whether there is a place for its result.
-pub fn check_output(path: &Path) -> anyhow::Result<()> {
-    let metadata = fs::metadata(path);
-    if metadata.as_ref().is_ok_and(fs::Metadata::is_dir) {
-        bail!(
-            "cannot write {}: it is a folder; name a file",
-            path.display()
-        );
-    }
-    if metadata.is_ok_and(|m| !m.is_file()) {
-        return Ok(());
-    }
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    match tempfile::tempfile_in(folder) {
-        Ok(_) => Ok(()),
-        Err(source) => Err(Error::File {
-            path: path.to_owned(),
-            source,
-        }
-        .into()),
-    }
+fn write_text(path: &Path, model: &Model) -> anyhow::Result<()> {
+    files::write(
+        path,
+        format!("{}\n", model.text(TextOptions::default())).as_bytes(),
+    )
 }
 
 fn print(out: &mut dyn Write, report: &Report, all: bool) -> io::Result<()> {

@@ -5,17 +5,17 @@ use std::io::{self, Write};
 use bcosc::{Curve, Evaluation, Figures, Pointing, Probability, Source, evaluate};
 
 use super::args::EvalArgs;
-use super::convert::{check_output, write_json};
+use super::files::{self, check_output, write_json};
 use super::messages::Messages;
 use super::progress::Progress;
-use super::{files, tables};
+use super::tables;
 
 /// Evaluates models, and prints their figures side by side.
 pub fn run(args: &EvalArgs, messages: Messages) -> anyhow::Result<()> {
     for path in [&args.report, &args.plot].into_iter().flatten() {
         check_output(path)?;
     }
-    let options = args.options()?;
+    let options = args.options();
     let models: Vec<Source> = [&args.model]
         .into_iter()
         .chain(&args.compare)
@@ -24,10 +24,12 @@ pub fn run(args: &EvalArgs, messages: Messages) -> anyhow::Result<()> {
     let progress = Progress::new(messages.animated());
     progress.say("reading the models");
     let evaluated = evaluate(&models, &args.data, &options, &|now| {
-        progress.count(now.done, now.of, || match models.len() {
-            1 => now.task.describe(),
-            _ => format!("{}: {}", now.model, now.task.describe()),
-        });
+        let what = now.task.describe();
+        match (now.done, models.len()) {
+            (0, 1) => progress.count(what, now.of),
+            (0, _) => progress.count(format!("{}: {what}", now.model), now.of),
+            _ => progress.advance(),
+        }
     });
     drop(progress);
     let evaluated = evaluated?;

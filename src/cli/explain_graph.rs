@@ -6,7 +6,7 @@ use bcosc::{ExplainOptions, explanation_graph, write_model};
 use bcosc_onnx::WriteOptions;
 
 use super::args::ExplainGraphArgs;
-use super::convert::check_output;
+use super::files::check_output;
 use super::messages::Messages;
 use super::progress::Progress;
 use super::{interrupt, tables};

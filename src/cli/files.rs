@@ -1,39 +1,58 @@
-//! Files other than models.
+//! Files that results are written to.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
 use std::path::Path;
 
+use anyhow::bail;
 use bcosc::Error;
-use tempfile::Builder;
 
 use super::interrupt;
 
-/// Writes a file; it gets its name when it is whole. What is not a file, such as a pipe, is written to.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+/// Writes a file; it gets its name when it is whole.
+pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let _writing = interrupt::writing();
-    let is_stream = fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir());
-    let written = match is_stream {
-        true => fs::write(path, bytes),
-        false => replace(path, bytes),
-    };
-    written.map_err(|source| Error::File {
-        path: path.to_owned(),
-        source,
-    })
+    Ok(bcosc_onnx::write_bytes(path, bytes)?)
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-    // Opened here, so that it has the permissions of any new file and not the owner's alone.
-    let mut file = Builder::new()
-        .prefix(".bcosc-")
-        .suffix(".tmp")
-        .make_in(folder.unwrap_or(Path::new(".")), |path| {
-            File::create_new(path)
-        })?;
-    file.write_all(bytes)?;
-    file.flush()?;
-    file.persist(path)?;
-    Ok(())
+/// Writes a value as JSON.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    write(path, text.as_bytes())
+}
+
+/// Finds out before the work is done whether there is a place for its result.
+pub fn check_output(path: &Path) -> anyhow::Result<()> {
+    let metadata = fs::metadata(path);
+    if metadata.as_ref().is_ok_and(fs::Metadata::is_dir) {
+        bail!(
+            "cannot write {}: it is a folder; name a file",
+            path.display()
+        );
+    }
+    if metadata.is_ok_and(|m| !m.is_file()) {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    check_folder(parent.unwrap_or(Path::new(".")))
+}
+
+/// Makes a folder for results, and those above it, unless it is there.
+pub fn make_folder(path: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(path).map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    check_folder(path)
+}
+
+fn check_folder(folder: &Path) -> anyhow::Result<()> {
+    match tempfile::tempfile_in(folder) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(Error::File {
+            path: folder.to_owned(),
+            source,
+        }
+        .into()),
+    }
 }

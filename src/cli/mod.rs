@@ -3,10 +3,12 @@
 mod args;
 mod convert;
 mod eval;
+mod explain;
 mod explain_graph;
 mod files;
 mod inspect;
 mod interrupt;
+mod items;
 mod messages;
 mod passes;
 mod progress;
@@ -29,6 +31,7 @@ pub fn main() -> ExitCode {
     interrupt::install();
     let done = match &cli.command {
         Some(Command::Verify(args)) => verify::run(args, messages),
+        Some(Command::Explain(args)) => explain::run(args, messages),
         Some(Command::ExplainGraph(args)) => explain_graph::run(args, messages),
         Some(Command::Eval(args)) => eval::run(args, messages),
         Some(Command::Inspect(args)) => inspect::run(args, messages),

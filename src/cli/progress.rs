@@ -1,5 +1,6 @@
 //! A line on the terminal that says what is being done, once it takes long.
 
+use std::borrow::Cow;
 use std::thread;
 use std::time::Duration;
 
@@ -51,19 +52,20 @@ impl Progress {
         }
     }
 
-    /// Shows how much of something is done. Called with 0 where it begins, and then once for each that is done.
-    pub fn count(&self, done: usize, of: usize, text: impl FnOnce() -> String) {
-        if done > 0 {
-            self.bar.inc(1);
-            return;
-        }
+    /// Shows how many of so many are done.
+    pub fn count(&self, what: impl Into<Cow<'static, str>>, length: usize) {
+        const TEMPLATE: &str = "{msg} {wide_bar} {pos} of {len} [{elapsed}, {eta} left]";
         self.bar.reset();
-        self.bar.set_length(of as u64);
-        self.bar.set_message(text());
-        let template = "{spinner} {msg} {bar:24} {human_pos}/{human_len} [{elapsed}, {eta} left]";
-        if let Ok(style) = ProgressStyle::with_template(template) {
+        self.bar.set_message(what);
+        self.bar.set_length(length as u64);
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             self.bar.set_style(style);
         }
+    }
+
+    /// One more is done.
+    pub fn advance(&self) {
+        self.bar.inc(1);
     }
 
     /// Shows what is going on, in words.

@@ -6,7 +6,7 @@ use anyhow::bail;
 use bcosc::{Metadata, compare_models};
 
 use super::args::VerifyArgs;
-use super::convert::write_json;
+use super::files::write_json;
 use super::messages::Messages;
 use super::progress::Progress;
 use super::{proofs, tables};

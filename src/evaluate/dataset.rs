@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::images::pictures;
-use crate::{Error, images};
+use crate::{Error, Labels, images};
 
 /// Class folders that a message names before it only counts.
 const NAMED: usize = 5;
@@ -82,53 +82,20 @@ impl Dataset {
         &self,
         model: &str,
         classes: usize,
-        labels: Option<&[String]>,
+        labels: Option<&Labels>,
     ) -> Result<Vec<usize>, Error> {
-        let fail = |problem: String| Error::Images {
-            path: self.path.clone(),
-            problem,
-        };
         let count = self.folders.len();
-        let Some(labels) = labels else {
-            return match count == classes {
-                true => Ok((0..classes).collect()),
-                false => Err(fail(format!(
+        match labels {
+            Some(labels) => self.folders.iter().map(|name| labels.class(name)).collect(),
+            None if count == classes => Ok((0..classes).collect()),
+            None => Err(Error::Images {
+                path: self.path.clone(),
+                problem: format!(
                     "there are {count} class folders, and {model} has {classes} classes; say which is which with \
-                     --labels FILE: the names of the folders, one a line, in the order of the model's classes"
-                ))),
-            };
-        };
-        if labels.len() != classes {
-            return Err(fail(format!(
-                "there are {} labels, and {model} has {classes} classes",
-                labels.len()
-            )));
+                     --labels FILE: the names of all classes, one a line, in the order of the model's logits"
+                ),
+            }),
         }
-        let places = |name: &str| -> Vec<usize> {
-            let same = |(_, label): &(usize, &String)| *label == name;
-            let found = labels.iter().enumerate().filter(same);
-            found.map(|(place, _)| place).collect()
-        };
-        let places: Vec<Vec<usize>> = self.folders.iter().map(|name| places(name)).collect();
-        let named = |wrong: fn(usize) -> bool| -> Vec<&str> {
-            let folders = self.folders.iter().zip(&places);
-            let found = folders.filter(|(_, places)| wrong(places.len()));
-            found.map(|(name, _)| name.as_str()).collect()
-        };
-        let (strange, double) = (named(|n| n == 0), named(|n| n > 1));
-        if !strange.is_empty() {
-            return Err(fail(format!(
-                "no label is the same as the name of {}",
-                listed(&strange)
-            )));
-        }
-        if !double.is_empty() {
-            return Err(fail(format!(
-                "more than one label is the same as the name of {}",
-                listed(&double)
-            )));
-        }
-        Ok(places.into_iter().flatten().collect())
     }
 }
 
@@ -160,10 +127,6 @@ mod tests {
         (folder, found)
     }
 
-    fn labels(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
     #[test]
     fn folders_are_classes_in_sorted_order() {
         let (folder, found) = dataset(&[
@@ -190,19 +153,17 @@ mod tests {
 
     #[test]
     fn fewer_folders_than_classes_need_labels() {
-        let (_folder, found) = dataset(&["dog/1.jpg", "cat/1.jpg"]);
+        let (folder, found) = dataset(&["dog/1.jpg", "cat/1.jpg"]);
         let error = found.classes("net", 3, None).unwrap_err().to_string();
         assert!(error.contains("2 class folders, and net has 3"), "{error}");
-        let names = labels(&["dog", "bird", "cat"]);
-        assert_eq!(found.classes("net", 3, Some(&names)).unwrap(), [2, 0]);
-        for (wrong, why) in [
-            (&["dog", "bird"][..], "2 labels"),
-            (&["dog", "bird", "Cat"], "name of folder cat"),
-            (&["dog", "cat", "cat"], "more than one label"),
-        ] {
-            let error = found.classes("net", 3, Some(&labels(wrong))).unwrap_err();
-            assert!(error.to_string().contains(why), "{error}");
-        }
+        let path = folder.path().join("labels.txt");
+        fs::write(&path, "dog\nbird\ncat\n").unwrap();
+        let labels = Labels::read(&path, 3).unwrap();
+        assert_eq!(found.classes("net", 3, Some(&labels)).unwrap(), [2, 0]);
+        fs::write(&path, "dog\nbird\nCat\n").unwrap();
+        let labels = Labels::read(&path, 3).unwrap();
+        let error = found.classes("net", 3, Some(&labels)).unwrap_err();
+        assert!(error.to_string().contains("`cat`"), "{error}");
     }
 
     #[test]

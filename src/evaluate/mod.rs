@@ -29,8 +29,9 @@ pub use watch::{Progressed, Task};
 pub struct EvaluateOptions {
     /// How pictures enter the models, where they do not say it themselves.
     pub predict: PredictOptions,
-    /// Names of the models' classes in order; class folders are looked for among them.
-    pub labels: Option<Vec<String>>,
+    /// A file with the names of the models' classes, one a line, in order; class folders are looked for among
+    /// them.
+    pub labels: Option<PathBuf>,
     /// How many pictures are used at most, spread evenly; all where it is not said.
     pub images: Option<usize>,
     /// Plays the grid pointing game.

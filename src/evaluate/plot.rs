@@ -44,7 +44,7 @@ impl Evaluation {
     /// The evaluation as an SVG picture: reliability, and what else was measured.
     ///
     /// # Errors
-    /// [`Error::Plot`] where it cannot be drawn: a defect of bcosc.
+    /// [`Error::Encode`] where it cannot be drawn.
     pub fn plot(&self) -> Result<String, Error> {
         let mut panels: Vec<Panel> = vec![reliability];
         if self.models.iter().any(|m| m.perturbation.is_some()) {
@@ -55,7 +55,7 @@ impl Evaluation {
         }
         let mut svg = String::new();
         self.draw(&panels, &mut svg)
-            .map_err(|e| Error::Plot(e.to_string()))?;
+            .map_err(|e| Error::encode("svg", e))?;
         Ok(svg)
     }
 

@@ -175,7 +175,7 @@ impl Board {
             ..
         } = predictor;
         let name = &intake.name;
-        let shapes = intake.shapes(size);
+        let shapes = intake.shapes(size, false);
         let dims = shapes.get(name).into_iter().flatten();
         let mut input_shapes = options.input_shapes.clone();
         input_shapes.retain(|shape| shape.input != *name);

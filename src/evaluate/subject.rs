@@ -12,7 +12,7 @@ use super::watch::{Task, Watch};
 use super::{Completeness, EvaluateOptions, Figures};
 use crate::images::{self, Frame, free_side};
 use crate::predict::run_error;
-use crate::{Error, Explainer, Explanation, Predictor, Probability, Source};
+use crate::{Error, Explainer, Explanation, Labels, Predictor, Probability, Source};
 
 /// A model, and how the data set enters it.
 pub(super) struct Subject {
@@ -50,7 +50,10 @@ impl Subject {
                 problem: "puts out embeddings, and evaluation needs classes".to_owned(),
             });
         };
-        let classes = dataset.classes(label, predictor.classes, options.labels.as_deref())?;
+        let labels = options.labels.as_ref();
+        let labels = labels.map(|path| Labels::read(path, predictor.classes));
+        let labels = labels.transpose()?;
+        let classes = dataset.classes(label, predictor.classes, labels.as_ref())?;
         let intake = &predictor.intake;
         let (height, width) = match (intake.height, intake.width) {
             (Some(height), Some(width)) => (height, width),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::explain_model;
 use crate::contract::Images;
-use crate::predict::{first_row, read_for, run_error, session};
+use crate::predict::{first_row, read_for, run_error};
 use crate::{Error, PredictOptions, Predictor, Source};
 
 /// A model whose predictions can be explained: a B-cos model, any other whose output is dynamic linear, or
@@ -45,7 +45,8 @@ impl Explainer {
     /// [`Error::Run`] where the model cannot take it.
     pub fn at(&self, height: usize, width: usize) -> Result<SizedExplainer, Error> {
         let predictor = &self.predictor;
-        let session = session(&self.network, &predictor.intake, [height, width]);
+        let shapes = predictor.intake.shapes([height, width], true);
+        let session = self.network.session(&shapes);
         Ok(SizedExplainer {
             session: Arc::new(session.map_err(|source| run_error(&predictor.label, source))?),
             predictor: predictor.clone(),
@@ -93,6 +94,10 @@ pub struct Explanation {
 }
 
 impl SizedExplainer {
+    pub(super) fn predictor(&self) -> &Predictor {
+        &self.predictor
+    }
+
     /// Explains a class of one picture, raw pixels `[1, C, height, width]`; the predicted class where `target`
     /// is `None`.
     ///
@@ -105,7 +110,7 @@ impl SizedExplainer {
 
     fn run(&self, image: &Images, target: Option<usize>) -> Result<Explanation, InterpreterError> {
         let target = target.map_or(-1, |class| class as i64);
-        let inputs = self.predictor.intake.tensors(image, target)?;
+        let inputs = self.predictor.intake.tensors(image, Some(target))?;
         let outputs = self.session.run(&inputs)?;
         let output = |name: &str| {
             let found = outputs.get(name);

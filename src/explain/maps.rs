@@ -13,10 +13,15 @@
 //! The weights of a model that is not B-cos apply to `x` alone; they are seen as `[W, -W]`, which apply to
 //! `[x, -x]`.
 
-use image::{DynamicImage, GrayImage, Rgb, RgbImage, Rgba, RgbaImage};
+use std::io::Cursor;
+
+use image::{
+    DynamicImage, GrayImage, ImageBuffer, ImageFormat, PixelWithColorType, Rgb, RgbImage, Rgba,
+    RgbaImage,
+};
 
 use super::Explanation;
-use crate::contract::Images;
+use crate::{Error, Images};
 
 /// Side of the window that opacities are averaged over, in pixels.
 const WINDOW: usize = 15;
@@ -81,8 +86,9 @@ impl Explanation {
         Some(pixels)
     }
 
-    /// The colour picture on the paled picture that it explains.
-    pub(crate) fn overlay(&self, image: &Images) -> Option<RgbImage> {
+    /// The colour picture on the picture that it explains, which is made grey and pale. `None` as for
+    /// [`Explanation::picture`].
+    pub fn overlay(&self, image: &Images) -> Option<RgbImage> {
         let mut under = DynamicImage::from(rgb(image)?).into_luma8();
         for pixel in under.pixels_mut() {
             pixel.0 = pixel.0.map(|v| 128 + v / 2);
@@ -189,4 +195,46 @@ pub(crate) fn percentile(values: &[f32], share: f64) -> f32 {
         sorted[place.ceil() as usize],
     );
     (f64::from(below) + (f64::from(above) - f64::from(below)) * place.fract()) as f32
+}
+
+/// A picture as the bytes of a PNG file.
+///
+/// # Errors
+/// [`Error::Encode`] where it is too large for one.
+pub fn encoded<P>(picture: &ImageBuffer<P, Vec<u8>>) -> Result<Vec<u8>, Error>
+where
+    P: PixelWithColorType<Subpixel = u8>,
+{
+    let mut bytes = Cursor::new(Vec::new());
+    let done = picture.write_to(&mut bytes, ImageFormat::Png);
+    done.map_err(|e| Error::encode("png", e))?;
+    Ok(bytes.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_averaged_with_zeros_beyond_the_edge() {
+        let map = [9.0, 0.0, 0.0, 0.0, 0.0, 18.0];
+        assert_eq!(smooth(&map, [2, 3], 3), [1.0, 3.0, 2.0, 1.0, 3.0, 2.0]);
+        assert_eq!(smooth(&map, [2, 3], 1), map);
+        // Of an even window the larger half lies behind, as in a convolution padded at its end.
+        assert_eq!(smooth(&[4.0, 0.0, 8.0], [1, 3], 2), [1.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn percentiles_lie_between_values() {
+        assert_eq!(percentile(&[4.0, 0.0, 2.0], 0.75), 3.0);
+        assert_eq!(percentile(&[4.0, 0.0, 2.0], 1.0), 4.0);
+        assert_eq!(percentile(&[], 0.5), 0.0);
+    }
+
+    #[test]
+    fn nothing_is_white_and_signs_have_colours() {
+        assert_eq!(diverging(0.0), [255; 3]);
+        assert_eq!(diverging(2.0), [255, 0, 0]);
+        assert_eq!(diverging(-0.5), [128, 128, 255]);
+    }
 }

@@ -1,6 +1,7 @@
 //! Pictures on disk: which there are, and how they become arrays.
 
 mod folder;
+mod jpeg;
 mod picture;
 
 use std::path::PathBuf;
@@ -9,7 +10,8 @@ use rayon::prelude::*;
 
 use crate::Error;
 
-pub(crate) use folder::{pictures, spread};
+pub use folder::pictures;
+pub(crate) use folder::spread;
 pub(crate) use picture::{read, size};
 
 /// What a model takes of a picture.

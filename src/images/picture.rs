@@ -1,7 +1,7 @@
 //! One picture from a file.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
 use fast_image_resize::images::Image;
@@ -10,6 +10,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader};
 
 use super::Frame;
+use super::jpeg::is_cut_short;
 use crate::Error;
 use crate::contract::Images;
 
@@ -21,7 +22,8 @@ const LARGEST: usize = 1 << 28;
 /// # Errors
 /// [`Error::Image`] where the file is no picture.
 pub fn size(path: &Path) -> Result<(usize, usize), Error> {
-    let mut decoder = decoder(path)?;
+    let file = File::open(path).map_err(|e| bad(path, e))?;
+    let mut decoder = decoder(path, BufReader::new(file))?;
     let turned = matches!(
         decoder.orientation().map_err(|e| bad(path, e))?,
         Orientation::Rotate90
@@ -44,7 +46,11 @@ pub fn size(path: &Path) -> Result<(usize, usize), Error> {
 /// # Errors
 /// [`Error::Image`] where the file is no picture, or a damaged one.
 pub fn read(path: &Path, frame: Frame) -> Result<Images, Error> {
-    let mut decoder = decoder(path)?;
+    let bytes = fs::read(path).map_err(|e| bad(path, e))?;
+    if is_cut_short(&bytes) {
+        return Err(bad(path, "the file ends before the picture does"));
+    }
+    let mut decoder = decoder(path, Cursor::new(bytes))?;
     let orientation = decoder.orientation().map_err(|e| bad(path, e))?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| bad(path, e))?;
     picture.apply_orientation(orientation);
@@ -92,9 +98,12 @@ pub fn read(path: &Path, frame: Frame) -> Result<Images, Error> {
     })
 }
 
-fn decoder(path: &Path) -> Result<impl ImageDecoder + use<>, Error> {
-    let reader: Result<ImageReader<BufReader<File>>, _> =
-        ImageReader::open(path).and_then(ImageReader::with_guessed_format);
+/// A decoder of what is read from a file of this name.
+fn decoder<R: BufRead + Seek + 'static>(
+    path: &Path,
+    bytes: R,
+) -> Result<impl ImageDecoder + use<R>, Error> {
+    let reader = ImageReader::new(bytes).with_guessed_format();
     let reader = reader.map_err(|e| bad(path, e))?;
     reader.into_decoder().map_err(|e| bad(path, e))
 }

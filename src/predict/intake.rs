@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::PredictOptions;
 use crate::contract::Images;
 use crate::images::{self, Frame, LARGEST_FREE_SIDE};
+use crate::options::check_normalization;
 use crate::{Error, Metadata};
 
 /// What a model takes of a picture, and in which form.
@@ -39,9 +40,6 @@ pub struct Intake {
     batch: Option<u64>,
     #[serde(skip)]
     dtype: DataType,
-    /// Whether the model takes the class to explain too.
-    #[serde(skip)]
-    takes_target: bool,
 }
 
 impl Intake {
@@ -131,7 +129,6 @@ impl Intake {
             crop: options.crop,
             batch: batch.known(),
             dtype,
-            takes_target: graph.value_named(TARGET).is_some(),
             name,
         })
     }
@@ -143,6 +140,14 @@ impl Intake {
     /// [`Error::Image`] where the file is no picture, or a damaged one.
     pub fn read(&self, picture: &Path) -> Result<Images, Error> {
         images::read(picture, self.frame(picture)?)
+    }
+
+    /// As JSON.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] where a name cannot be written.
+    pub fn to_json(&self) -> Result<String, Error> {
+        serde_json::to_string(self).map_err(|e| Error::encode("json", e))
     }
 
     /// The frame that [`Intake::read`] gives a picture.
@@ -168,8 +173,8 @@ impl Intake {
         }
     }
 
-    /// The shapes of all inputs for pictures of one size.
-    pub(crate) fn shapes(&self, [height, width]: [usize; 2]) -> InputShapes {
+    /// The shapes of all inputs for pictures of one size, with or without a class to explain.
+    pub(crate) fn shapes(&self, [height, width]: [usize; 2], targeted: bool) -> InputShapes {
         let batch = self.batch.unwrap_or(1);
         let channels = match self.contract {
             InputContract::AddInverse => 2 * self.channels,
@@ -178,14 +183,18 @@ impl Intake {
         let image = [channels, height, width].map(|d| d as u64);
         let image = [batch].into_iter().chain(image).collect();
         let mut shapes = InputShapes::from([(self.name.clone(), image)]);
-        if self.takes_target {
+        if targeted {
             shapes.insert(TARGET.to_owned(), vec![batch]);
         }
         shapes
     }
 
     /// All inputs for one picture, which fills the whole batch where the model fixes its size.
-    pub(crate) fn tensors(&self, image: &Images, target: i64) -> Result<Tensors, InterpreterError> {
+    pub(crate) fn tensors(
+        &self,
+        image: &Images,
+        target: Option<i64>,
+    ) -> Result<Tensors, InterpreterError> {
         let batch = self.batch.unwrap_or(1);
         let mut dims = image.dims.clone();
         if let Some(count) = dims.first_mut() {
@@ -202,7 +211,7 @@ impl Intake {
             InterpreterError(format!("input `{}` is not floating point", self.name))
         })?;
         let mut tensors = Tensors::from([(self.name.clone(), tensor)]);
-        if self.takes_target {
+        if let Some(target) = target {
             let targets = Tensor::i64s(&[batch], vec![target; batch as usize]);
             tensors.insert(TARGET.to_owned(), targets);
         }
@@ -218,6 +227,7 @@ fn normalization(
     label: &str,
 ) -> Result<(Option<Normalization>, f64), Error> {
     if let Some(given) = &options.normalization {
+        check_normalization(given)?;
         return Ok((Some(given.clone()), 1.0));
     }
     if let Some(noted) = metadata.and_then(Metadata::normalization) {

@@ -70,6 +70,8 @@ pub struct Predictor {
     /// How its logits become probabilities; `None` for embeddings.
     pub probability: Option<Probability>,
     network: Network,
+    /// Whether it takes the class to explain too, though nothing here depends on it.
+    takes_target: bool,
 }
 
 impl Predictor {
@@ -112,8 +114,20 @@ impl Predictor {
             logit_bias,
             probability: Probability::of(options.probability, logit_bias).filter(|_| !embeds),
             network,
+            takes_target: explain::is_explanation(&model.graph),
             label,
         })
+    }
+
+    /// All classes, the largest logit first; of an embedding, the largest magnitude.
+    pub fn ranked(&self, logits: &[f32]) -> Vec<usize> {
+        let height = |class: &usize| match self.probability {
+            Some(_) => logits[*class],
+            None => logits[*class].abs(),
+        };
+        let mut classes: Vec<usize> = (0..logits.len()).collect();
+        classes.sort_by(|a, b| height(b).total_cmp(&height(a)));
+        classes
     }
 
     /// Prepares the model for pictures of one size.
@@ -121,10 +135,12 @@ impl Predictor {
     /// # Errors
     /// [`Error::Run`] where the model cannot take it.
     pub fn at(&self, height: usize, width: usize) -> Result<SizedPredictor, Error> {
-        let session = session(&self.network, &self.intake, [height, width]);
+        let shapes = self.intake.shapes([height, width], self.takes_target);
+        let session = self.network.session(&shapes);
         Ok(SizedPredictor {
             session: Arc::new(session.map_err(|source| run_error(&self.label, source))?),
             intake: self.intake.clone(),
+            target: self.takes_target.then_some(-1),
             label: self.label.clone(),
         })
     }
@@ -135,6 +151,7 @@ impl Predictor {
 pub struct SizedPredictor {
     session: Arc<Session>,
     intake: Intake,
+    target: Option<i64>,
     label: String,
 }
 
@@ -145,7 +162,7 @@ impl SizedPredictor {
     /// [`Error::Run`] where the model cannot be run on it.
     pub fn logits(&self, image: &Images) -> Result<Vec<f32>, Error> {
         let run = || {
-            let inputs = self.intake.tensors(image, -1)?;
+            let inputs = self.intake.tensors(image, self.target)?;
             let outputs = self.session.run(&inputs)?;
             let output = outputs.values().next();
             first_row(output.ok_or_else(|| InterpreterError("there is no output".to_owned()))?)
@@ -178,15 +195,6 @@ pub(crate) fn run_error(label: &str, source: InterpreterError) -> Error {
         what: label.to_owned(),
         source,
     }
-}
-
-/// A network made ready for pictures of one size, one picture at a time where it allows that.
-pub(crate) fn session(
-    network: &Network,
-    intake: &Intake,
-    size: [usize; 2],
-) -> Result<Session, InterpreterError> {
-    network.session(&intake.shapes(size))
 }
 
 /// Dimensions without the batch and elements of what belongs to the first of a batch.

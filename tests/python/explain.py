@@ -46,6 +46,17 @@ def worst(found, want):
     return float((np.abs(found - want).max(axes) / np.abs(want).max(axes)).max())
 
 
+def colour(weights, contributions):
+    """The colour pictures of the B-cos papers."""
+    w = np.maximum(weights / np.abs(weights).max(1, keepdims=True), 0)
+    rgb = w[:, :3] / (w[:, :3] + w[:, 3:])
+    strength = np.where(contributions >= 0, np.sqrt((weights.astype(np.float64) ** 2).sum(1)), 0)
+    padded = np.pad(strength, ((0, 0), (7, 7), (7, 7)))
+    alpha = np.lib.stride_tricks.sliding_window_view(padded, (15, 15), (1, 2)).mean((-1, -2))
+    alpha = alpha / np.percentile(alpha, 99.5, (1, 2), keepdims=True)
+    return np.concatenate([np.nan_to_num(rgb.transpose(0, 2, 3, 1)), alpha.clip(0, 1)[..., None]], -1)
+
+
 def golden(exe, folder, network, tmp):
     """A row of figures for one network of the golden data."""
     folder = os.path.join(folder, network)
@@ -69,13 +80,17 @@ def golden(exe, folder, network, tmp):
         key = f"explain.{name}"
         error = worst(found[name], data[key]) if key in data else None
         row.append("" if error is None else f"{'' if error <= LIMIT else 'FAIL '}{error:.1e}")
+    if "explain.rgba" in data:
+        error = worst(colour(found["weights"], found["contributions"]), data["explain.rgba"])
+        row.append(f"{'' if error <= LIMIT else 'FAIL '}{error:.1e}")
     # Every class at once, in one batch, is what each of them is alone.
     classes = np.arange(len(x)) % found["logits"].shape[1]
     together = explain(os.path.join(tmp, f"{network}.explain.onnx"), x, classes)["weights"]
     alone = [explain(os.path.join(tmp, f"{network}.explain.onnx"), x[i : i + 1], [c])["weights"]
              for i, c in enumerate(classes)]
     error = worst(together, np.concatenate(alone))
-    return row + ["", f"{'' if error <= 1e-5 else 'FAIL '}{error:.1e}"]
+    row += [""] * (6 - len(row))
+    return row + [f"{'' if error <= 1e-5 else 'FAIL '}{error:.1e}"]
 
 
 def with_sums(model, path):
@@ -117,7 +132,7 @@ def aligned(exe, folder, tmp):
         row.append(f"{'' if error <= LIMIT else 'FAIL '}{error:.1e}")
     logits = found["logits"][np.arange(len(found["class"])), found["class"]] + np.log(9.0)
     residual = np.abs(found["contributions"].sum((1, 2), dtype=np.float64) - logits) / np.abs(logits)
-    return row + [f"{'' if residual.max() <= 1e-4 else 'FAIL '}{residual.max():.1e}"]
+    return row + ["", f"{'' if residual.max() <= 1e-4 else 'FAIL '}{residual.max():.1e}"]
 
 
 def timed(exe, model, tmp, repeats=15):
@@ -157,10 +172,10 @@ def main():
             rows.append(aligned(args.bcosc, args.data, tmp))
         if args.time:
             timing = timed(args.bcosc, args.time, tmp)
-    width = 6
+    width = 7
     rows = [row + [""] * (width - len(row)) for row in rows]
     if rows:
-        print(table(["network", "class", "weights", "contributions", "residual", "together"], rows))
+        print(table(["network", "class", "weights", "contributions", "colours", "residual", "together"], rows))
     if timing:
         print(timing)
     sys.exit("FAIL" in json.dumps(rows) or timing.startswith("FAIL"))

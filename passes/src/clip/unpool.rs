@@ -13,9 +13,9 @@ use bcosc_ir::views::{AxesOp, reduce};
 use bcosc_ir::{Dim, Graph, Model, Op, Operand, Patch, TensorType};
 
 use crate::cnn::bcos::LINEAR;
+use crate::dense::Dense;
 use crate::layer::{Form, Layer};
 use crate::raise::attention_pool::{self, AttentionPool};
-use crate::vit::reorder_head::{bias_vector, biases, matrix};
 use crate::weights::{self, WeightError};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
@@ -143,17 +143,14 @@ fn product(
     (op, x): (Op, Operand),
     typed: &dyn Fn(u64) -> TensorType,
 ) -> Result<Operand, WeightError> {
-    if !matches!(layer.form, Form::Gemm(_) | Form::RightMatMul) {
-        return Err(Reason::NotOneVector.into());
-    }
-    let (weight, width) = matrix(graph, layer, patch)?;
+    let dense = Dense::of(graph, layer)?;
+    let weight = dense.matrix(graph, patch)?;
     let mut y = patch.op(op, &[x, weight]);
-    patch.typed(y, typed(width));
-    for (bias, factor) in biases(graph, layer) {
-        let bias = bias_vector(graph, bias, factor, width)?;
+    patch.typed(y, typed(dense.outputs));
+    if let Some(bias) = dense.bias(graph)? {
         let bias = patch.parameter("bias", bias);
         y = patch.op(Op::new("", "Add").named("biased"), &[y, bias]);
-        patch.typed(y, typed(width));
+        patch.typed(y, typed(dense.outputs));
     }
     Ok(y)
 }

@@ -14,10 +14,11 @@
 use std::iter;
 
 use bcosc_ir::views::Pool;
-use bcosc_ir::{Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, TensorType, Value};
+use bcosc_ir::{Dim, Graph, Model, NodeId, Op, Operand, Patch, TensorType, Value};
 
+use crate::dense::Dense;
 use crate::layer::{Form, Layer};
-use crate::weights::{self, Floats, WeightError};
+use crate::weights::WeightError;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
@@ -68,11 +69,9 @@ fn reorder(graph: &Graph, layer: &Layer) -> Result<Option<Patch>, WeightError> {
     let Some(pool) = pool_before(graph, layer.x) else {
         return Ok(None);
     };
-    let by_rows = match &layer.form {
-        Form::Gemm(gemm) if !gemm.trans_a => !gemm.trans_b,
-        Form::RightMatMul => true,
-        Form::Gemm(_) | Form::LeftMatMul | Form::Conv(_) => return Ok(None),
-    };
+    if matches!(layer.form, Form::LeftMatMul | Form::Conv(_)) {
+        return Ok(None);
+    }
     if !layer.is_head(graph) {
         return Err(Reason::NotHead.into());
     }
@@ -86,16 +85,14 @@ fn reorder(graph: &Graph, layer: &Layer) -> Result<Option<Patch>, WeightError> {
     if !matches!(seen.as_deref(), Some([_, Dim::Known(seen)]) if *seen == channels) {
         return Err(Reason::NotOneVector.into());
     }
-    let weight = head_weight(graph, layer, by_rows, rank)?;
-    let [classes, inputs, ..] = weight.dims()[..] else {
-        return Err(Reason::Malformed.into());
-    };
-    if inputs != channels || classes == 0 || channels == 0 {
+    let dense = Dense::of(graph, layer)?;
+    if dense.inputs != channels || dense.outputs == 0 || channels == 0 {
         return Err(Reason::Malformed.into());
     }
+    let weight = dense.kernel(graph, rank)?;
     let mut patch = Patch::at(layer.node);
     let mut operands = vec![x.into(), patch.parameter("weight", weight)];
-    if let Some(bias) = head_bias(graph, layer, classes)? {
+    if let Some(bias) = dense.bias(graph)? {
         operands.push(patch.parameter("bias", bias));
     }
     let conv = Op::new("", "Conv").named("conv");
@@ -105,7 +102,7 @@ fn reorder(graph: &Graph, layer: &Layer) -> Result<Option<Patch>, WeightError> {
     );
     let mut scores_type = x_type;
     if let Some(shape) = &mut scores_type.shape {
-        shape[1] = Dim::Known(classes);
+        shape[1] = Dim::Known(dense.outputs);
     }
     patch.typed(scores, scores_type);
     let op = graph.op(pool).ok_or(Reason::Malformed)?;
@@ -139,70 +136,6 @@ fn pool_before(graph: &Graph, mut value: Value) -> Option<NodeId> {
 fn known(graph: &Graph, value: Value) -> Result<TensorType, Reason> {
     let unknown = || Reason::UnknownShape(graph.value_name(value).to_owned());
     graph.value_type(value).ok_or_else(unknown)
-}
-
-/// The weights as [classes, channels, 1...] for data of a rank.
-fn head_weight(
-    graph: &Graph,
-    layer: &Layer,
-    by_rows: bool,
-    rank: usize,
-) -> Result<Tensor, WeightError> {
-    let stored = graph.constant(layer.w).ok_or(Reason::DynamicWeight)?;
-    let &[rows, columns] = &stored.dims()[..] else {
-        return Err(Reason::NotOneVector.into());
-    };
-    let alpha = match &layer.form {
-        Form::Gemm(gemm) => f64::from(gemm.alpha),
-        _ => 1.0,
-    };
-    let (classes, channels) = if by_rows {
-        (columns, rows)
-    } else {
-        (rows, columns)
-    };
-    let mut dims = vec![classes, channels];
-    dims.resize(rank, 1);
-    if !by_rows && alpha == 1.0 {
-        return Ok(Tensor::from_bytes(stored.dtype(), &dims, stored.bytes()?));
-    }
-    let elements = stored.to_f64s()?;
-    let at = |class: u64, channel: u64| match by_rows {
-        true => channel * columns + class,
-        false => class * columns + channel,
-    };
-    let scaled: Vec<f64> = (0..classes)
-        .flat_map(|class| (0..channels).map(move |channel| at(class, channel)))
-        .map(|index| elements[index as usize] * alpha)
-        .collect();
-    Ok(weights::tensor(stored.dtype(), &dims, &scaled))
-}
-
-/// The bias as [classes]: the `Gemm`'s own, and what an `Add` brings.
-fn head_bias(graph: &Graph, layer: &Layer, classes: u64) -> Result<Option<Tensor>, WeightError> {
-    let own = match &layer.form {
-        Form::Gemm(gemm) => gemm.c.map(|c| (c, f64::from(gemm.beta))),
-        _ => None,
-    };
-    let added = layer.added_bias(graph).map(|constant| (constant, 1.0));
-    let mut sum: Option<Floats> = None;
-    for (constant, factor) in [own, added].into_iter().flatten() {
-        if weights::constant_type(graph, constant).is_none() {
-            return Err(Reason::DynamicBias.into());
-        }
-        let bias = weights::floats(graph, constant)?;
-        let spread: Vec<f64> = match bias.elements[..] {
-            [one] => vec![one * factor; classes as usize],
-            _ if bias.elements.len() as u64 == classes && bias.dims.last() == Some(&classes) => {
-                bias.elements.iter().map(|b| b * factor).collect()
-            }
-            _ => return Err(Reason::BiasShape.into()),
-        };
-        let before = sum.map_or_else(|| vec![0.0; spread.len()], |s| s.elements);
-        let elements = before.iter().zip(&spread).map(|(a, b)| a + b).collect();
-        sum = Some(Floats { elements, ..bias });
-    }
-    Ok(sum.map(|sum| sum.shaped(&[classes], &sum.elements)))
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ use bcosc_ir::views::{AxesOp, reduce_to};
 use bcosc_ir::{Dim, Graph, Model, NodeId, Op, Operand, Patch, TensorType, Value};
 
 use super::pooled_head::PooledHead;
-use crate::layer::{Form, Layer};
+use crate::dense::Dense;
+use crate::layer::Layer;
 use crate::raise::Raised;
 use crate::weights::{self, WeightError};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
@@ -157,14 +158,14 @@ fn reorder(
         tokens,
         (opset, &|last| vectors(&dims, last)),
     )?;
-    let (matrix, classes) = matrix(graph, layer, &mut patch)?;
+    let dense = Dense::of(graph, layer)?;
+    let matrix = dense.matrix(graph, &mut patch)?;
     let mut scores = patch.op(Op::new("", "MatMul").named("scores"), &[tokens, matrix]);
-    patch.typed(scores, vectors(&dims, classes));
-    for (bias, factor) in biases(graph, layer) {
-        let bias = bias_vector(graph, bias, factor, classes)?;
+    patch.typed(scores, vectors(&dims, dense.outputs));
+    if let Some(bias) = dense.bias(graph)? {
         let bias = patch.parameter("bias", bias);
         scores = patch.op(Op::new("", "Add").named("biased"), &[scores, bias]);
-        patch.typed(scores, vectors(&dims, classes));
+        patch.typed(scores, vectors(&dims, dense.outputs));
     }
     let positions: Vec<i64> = (1..rank - 1).collect();
     let logits = reduce_to(&mut patch, opset, AxesOp::ReduceMean, scores, &positions);
@@ -251,71 +252,6 @@ fn flat(graph: &Graph, patch: &mut Patch, constant: Value) -> Result<Operand, We
             let length = floats.elements.len() as u64;
             Ok(patch.parameter("vector", floats.shaped(&[length], &floats.elements)))
         }
-    }
-}
-
-/// A layer's weights as [inputs, outputs], and the number of outputs.
-pub(crate) fn matrix(
-    graph: &Graph,
-    layer: &Layer,
-    patch: &mut Patch,
-) -> Result<(Operand, u64), WeightError> {
-    let dims = weights::constant_type(graph, layer.w).and_then(|t| t.known_shape());
-    let Some(&[rows, columns]) = dims.as_deref() else {
-        return Err(Reason::NotOneVector.into());
-    };
-    let (transposed, alpha) = match &layer.form {
-        Form::Gemm(gemm) if gemm.trans_a => return Err(Reason::NotOneVector.into()),
-        Form::Gemm(gemm) => (gemm.trans_b, f64::from(gemm.alpha)),
-        _ => (false, 1.0),
-    };
-    if !transposed && alpha == 1.0 {
-        return Ok((Operand::Old(layer.w), columns));
-    }
-    let stored = weights::floats(graph, layer.w)?;
-    let (channels, classes) = if transposed {
-        (columns, rows)
-    } else {
-        (rows, columns)
-    };
-    let at = |channel: u64, class: u64| match transposed {
-        true => class * channels + channel,
-        false => channel * classes + class,
-    };
-    let elements: Vec<f64> = (0..channels)
-        .flat_map(|channel| (0..classes).map(move |class| at(channel, class)))
-        .map(|index| stored.elements[index as usize] * alpha)
-        .collect();
-    let weight = patch.parameter("weight", stored.shaped(&[channels, classes], &elements));
-    Ok((weight, classes))
-}
-
-/// The constants that a layer adds, each with its factor.
-pub(crate) fn biases(graph: &Graph, layer: &Layer) -> Vec<(Value, f64)> {
-    let own = match &layer.form {
-        Form::Gemm(gemm) => gemm.c.map(|c| (c, f64::from(gemm.beta))),
-        _ => None,
-    };
-    let added = layer.added_bias(graph).map(|constant| (constant, 1.0));
-    [own, added].into_iter().flatten().collect()
-}
-
-/// A bias as one number an output, or one for all.
-pub(crate) fn bias_vector(
-    graph: &Graph,
-    bias: Value,
-    factor: f64,
-    classes: u64,
-) -> Result<bcosc_ir::Tensor, WeightError> {
-    if weights::constant_type(graph, bias).is_none() {
-        return Err(Reason::DynamicBias.into());
-    }
-    let floats = weights::floats(graph, bias)?;
-    let scaled: Vec<f64> = floats.elements.iter().map(|b| b * factor).collect();
-    match scaled.len() as u64 {
-        1 => Ok(floats.shaped(&[1], &scaled)),
-        length if length == classes => Ok(floats.shaped(&[classes], &scaled)),
-        _ => Err(Reason::BiasShape.into()),
     }
 }
 

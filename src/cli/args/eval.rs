@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use bcosc::{
-    Error, EvaluateOptions, PerturbationOptions, PointingOptions, PredictOptions, read_labels,
-};
+use bcosc::{EvaluateOptions, PerturbationOptions, PointingOptions};
 use clap::Args;
 
-use super::PredictArgs;
+use super::predict::PredictArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -87,12 +85,10 @@ pub struct EvalArgs {
 
 impl EvalArgs {
     /// What the library is asked for.
-    pub fn options(&self) -> Result<EvaluateOptions, Error> {
-        let labels = self.predict.labels.as_deref().map(read_labels);
-        let predict: PredictOptions = self.predict.options();
-        Ok(EvaluateOptions {
-            predict,
-            labels: labels.transpose()?,
+    pub fn options(&self) -> EvaluateOptions {
+        EvaluateOptions {
+            predict: self.predict.options(),
+            labels: self.predict.labels.clone(),
             images: self.images,
             pointing: self.gridpg.then(|| PointingOptions {
                 grids: self.grids,
@@ -104,7 +100,7 @@ impl EvalArgs {
             }),
             completeness: self.completeness,
             seed: self.seed,
-        })
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use bcosc::passes::{InputContract, Normalization};
-use bcosc::{InputShape, PredictOptions, Preset, Probability};
+use bcosc::passes::InputContract;
+use bcosc::{InputShape, PredictOptions, Probability};
 use clap::{Args, ValueEnum};
 
-use super::{InputArg, PresetArg};
+use super::normalization::NormalizationArgs;
+use super::values::{InputArg, finite};
 
 /// What a model does not say of itself.
 #[derive(Args, Clone, Debug)]
@@ -15,30 +16,8 @@ pub struct PredictArgs {
     /// is even, and `same` if not]
     #[arg(long, value_enum, help_heading = "Input")]
     pub input: Option<InputArg>,
-    /// How images are normalised for the model, where its metadata does not say it
-    #[arg(long, value_enum, conflicts_with_all = ["mean", "std"], help_heading = "Input")]
-    pub normalization: Option<PresetArg>,
-    /// The same as numbers: the mean of each channel on images in [0,1]
-    #[arg(
-        long,
-        value_name = "M,M,M",
-        value_delimiter = ',',
-        value_parser = finite,
-        requires = "std",
-        allow_hyphen_values = true,
-        help_heading = "Input"
-    )]
-    pub mean: Option<Vec<f64>>,
-    /// The standard deviation of each channel
-    #[arg(
-        long,
-        value_name = "S,S,S",
-        value_delimiter = ',',
-        value_parser = positive,
-        requires = "mean",
-        help_heading = "Input"
-    )]
-    pub std: Option<Vec<f64>>,
+    #[command(flatten)]
+    pub normalized: NormalizationArgs,
     /// Give an input another shape: sizes, or names of those that stay open; for each input once
     #[arg(long, value_name = "NAME:D,D,...", help_heading = "Input")]
     pub input_shapes: Vec<InputShape>,
@@ -86,14 +65,7 @@ impl PredictArgs {
             input_shapes: self.input_shapes.clone(),
             output: self.predicted.clone(),
             input: self.input.map(InputContract::from),
-            normalization: match (&self.normalization, &self.mean, &self.std) {
-                (Some(preset), ..) => Some(Preset::from(*preset).normalization()),
-                (None, Some(mean), Some(std)) => Some(Normalization {
-                    mean: mean.clone(),
-                    std: std.clone(),
-                }),
-                _ => None,
-            },
+            normalization: self.normalized.given(),
             size: self.size,
             crop: self.crop,
             logit_bias: self.logit_bias,
@@ -103,20 +75,6 @@ impl PredictArgs {
                 ProbabilityArg::Sigmoid => Some(Probability::Sigmoid),
             },
         }
-    }
-}
-
-fn finite(text: &str) -> Result<f64, String> {
-    match text.trim().parse::<f64>() {
-        Ok(number) if number.is_finite() => Ok(number),
-        _ => Err("a finite number is needed".to_owned()),
-    }
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    match finite(text) {
-        Ok(number) if number > 0.0 => Ok(number),
-        _ => Err("a number above 0 is needed".to_owned()),
     }
 }
 

@@ -1,8 +1,9 @@
-use bcosc_ir::{Attribute, DataType, ModelBuilder};
+use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
 
 use super::*;
 use crate::cnn::testing::{Layers, image};
 use crate::testing::{apply, reasons, rewritten, text, weight};
+use crate::weights;
 
 fn ends_in_pool(model: &Model) {
     let graph = &model.graph;

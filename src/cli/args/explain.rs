@@ -1,0 +1,82 @@
+//! `bcosc explain MODEL IMAGE... -o DIR`
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::predict::PredictArgs;
+
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// The ONNX model: a B-cos model, an explanation graph, or another whose output is dynamic linear
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Pictures (jpg, png or webp), or folders of them
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<PathBuf>,
+    /// Where to write, for each picture: NAME.explanation.png (W(x) in colour, transparent where it does not
+    /// matter), NAME.overlay.png (the same on the picture) and NAME.contributions.png (red adds to the
+    /// logit, blue takes away); with the class in the name where several are explained
+    #[arg(short, long = "out", value_name = "DIR", required_unless_present_any = ["sheet", "report"])]
+    pub out: Option<PathBuf>,
+
+    /// Classes to explain, by number or, with --labels, by name [default: the predicted one]
+    #[arg(
+        long,
+        value_name = "CLASS,...",
+        value_delimiter = ',',
+        conflicts_with = "top",
+        help_heading = "Prediction"
+    )]
+    pub class: Vec<String>,
+    /// Explain so many classes, the likeliest first
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 1,
+        help_heading = "Prediction"
+    )]
+    pub top: usize,
+    #[command(flatten)]
+    pub predict: PredictArgs,
+
+    /// Write the arrays too, as DIR/NAME.npz, DIR/NAME.safetensors or both: weights, contributions, logits,
+    /// residual, preprocessing
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT,...",
+        value_delimiter = ',',
+        num_args = 0..,
+        require_equals = true,
+        default_missing_value = "npz,safetensors",
+        requires = "out",
+        help_heading = "Output"
+    )]
+    pub raw: Vec<RawArg>,
+    /// Put pictures, explanations and contributions side by side in one file: FILE.png, or FILE.html with
+    /// everything inside
+    #[arg(long, value_name = "FILE", value_parser = sheet, help_heading = "Output")]
+    pub sheet: Option<PathBuf>,
+    /// Write classes, logits, probabilities and residuals as JSON
+    #[arg(long, value_name = "FILE.json", help_heading = "Output")]
+    pub report: Option<PathBuf>,
+}
+
+/// Files that arrays can be written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum RawArg {
+    /// NumPy's
+    Npz,
+    /// Hugging Face's
+    Safetensors,
+}
+
+fn sheet(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let extension = path.extension().and_then(|e| e.to_str());
+    match extension.map(str::to_ascii_lowercase).as_deref() {
+        Some("png" | "html" | "htm") => Ok(path),
+        _ => Err("a name that ends in .png or .html is needed".to_owned()),
+    }
+}

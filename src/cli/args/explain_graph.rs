@@ -1,0 +1,28 @@
+//! `bcosc explain-graph MODEL -o OUT`
+
+use std::path::PathBuf;
+
+use bcosc::InputShape;
+use clap::Args;
+
+use super::values::ExternalArg;
+
+#[derive(Args, Debug)]
+pub struct ExplainGraphArgs {
+    /// The ONNX model: a B-cos model, or another whose output is dynamic linear
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Where to write the graph. Inputs: the model's, and `target`, the class of each image (-1: the
+    /// predicted one). Outputs: `logits`, `class`, `weights` and `contributions`
+    #[arg(short, long = "out", value_name = "FILE")]
+    pub out: PathBuf,
+    /// The output to explain
+    #[arg(long = "output", value_name = "NAME")]
+    pub explained: Option<String>,
+    /// Give an input another shape: sizes, or names of those that stay open; for each input once
+    #[arg(long, value_name = "NAME:D,D,...")]
+    pub input_shapes: Vec<InputShape>,
+    /// Where large weights go
+    #[arg(long, value_enum, default_value_t = ExternalArg::Auto)]
+    pub external_data: ExternalArg,
+}

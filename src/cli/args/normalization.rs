@@ -1,0 +1,51 @@
+//! How images are normalised for a model.
+
+use bcosc::Preset;
+use bcosc::passes::Normalization;
+use clap::Args;
+
+use super::values::{PresetArg, finite};
+
+/// A preset, or numbers.
+#[derive(Args, Clone, Debug)]
+pub struct NormalizationArgs {
+    /// How images are normalised for the model as it is given
+    #[arg(long, value_enum, conflicts_with_all = ["mean", "std"], help_heading = "Input")]
+    pub normalization: Option<PresetArg>,
+    /// The same as numbers: the mean of each channel on images in [0,1]
+    #[arg(
+        long,
+        value_name = "M,M,M",
+        value_delimiter = ',',
+        value_parser = finite,
+        requires = "std",
+        allow_hyphen_values = true,
+        help_heading = "Input"
+    )]
+    pub mean: Option<Vec<f64>>,
+    /// The standard deviation of each channel
+    #[arg(
+        long,
+        value_name = "S,S,S",
+        value_delimiter = ',',
+        value_parser = finite,
+        requires = "mean",
+        allow_hyphen_values = true,
+        help_heading = "Input"
+    )]
+    pub std: Option<Vec<f64>>,
+}
+
+impl NormalizationArgs {
+    /// What the flags say.
+    pub fn given(&self) -> Option<Normalization> {
+        match (&self.normalization, &self.mean, &self.std) {
+            (Some(preset), ..) => Some(Preset::from(*preset).normalization()),
+            (None, Some(mean), Some(std)) => Some(Normalization {
+                mean: mean.clone(),
+                std: std.clone(),
+            }),
+            _ => None,
+        }
+    }
+}

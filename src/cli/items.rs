@@ -1,0 +1,113 @@
+//! The pictures that a command is given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use bcosc::pictures;
+
+/// A picture.
+pub struct Item {
+    pub path: PathBuf,
+    /// What tables and captions call it: the path as it was given, or inside the folder that was given.
+    pub shown: String,
+    /// What the names of its results start with.
+    pub name: PathBuf,
+}
+
+/// All pictures, each once, folders opened. A name is that of the file, or the path inside the folder,
+/// without the extension unless two would then be the same.
+pub fn items(given: &[PathBuf]) -> anyhow::Result<Vec<Item>> {
+    let mut items = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut add = |path: PathBuf, shown: &Path, name: &Path| {
+        if seen.insert(path.clone()) {
+            items.push(Item {
+                path,
+                shown: shown.display().to_string(),
+                name: name.to_owned(),
+            });
+        }
+    };
+    for path in given {
+        if !path.is_dir() {
+            let name = path.file_name().map_or(path.as_path(), Path::new);
+            add(path.clone(), path, name);
+            continue;
+        }
+        let found = pictures(path)?;
+        if found.is_empty() {
+            bail!(
+                "there is no picture (jpg, png or webp) in {} or below",
+                path.display()
+            );
+        }
+        for picture in found {
+            let name = picture.strip_prefix(path).unwrap_or(&picture).to_owned();
+            add(picture, &name, &name);
+        }
+    }
+    let mut stems: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    for item in &items {
+        *stems.entry(item.name.with_extension("")).or_default() += 1;
+    }
+    for item in &mut items {
+        let stem = item.name.with_extension("");
+        if stems[&stem] == 1 {
+            item.name = stem;
+        }
+    }
+    Ok(items)
+}
+
+/// Refuses pictures whose results would overwrite each other.
+pub fn check_names(items: &[Item]) -> anyhow::Result<()> {
+    let mut taken: BTreeMap<&Path, &Path> = BTreeMap::new();
+    for item in items {
+        if let Some(other) = taken.insert(&item.name, &item.path) {
+            bail!(
+                "results of {} and {} would have the same name; explain them with different -o",
+                other.display(),
+                item.path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(files: &[&str], given: &[&str]) -> (Vec<String>, bool) {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, []).unwrap();
+        }
+        let given: Vec<PathBuf> = given.iter().map(|g| folder.path().join(g)).collect();
+        let items = items(&given).unwrap();
+        let names = items.iter().map(|i| i.name.display().to_string()).collect();
+        (names, check_names(&items).is_ok())
+    }
+
+    #[test]
+    fn folders_are_opened_and_names_are_short() {
+        let (names, distinct) = named(
+            &["d/a.jpg", "d/e/b.x.png", "c.jpg"],
+            &["c.jpg", "d", "d/a.jpg"],
+        );
+        assert_eq!(names, ["c", "a", "e/b.x"]);
+        assert!(distinct);
+    }
+
+    #[test]
+    fn extensions_tell_apart_and_equal_names_are_refused() {
+        let (names, distinct) = named(&["a.jpg", "a.png"], &["."]);
+        assert_eq!(names, ["a.jpg", "a.png"]);
+        assert!(distinct);
+        let (_, distinct) = named(&["d/a.jpg", "e/a.jpg"], &["d", "e"]);
+        assert!(!distinct);
+    }
+}

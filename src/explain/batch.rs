@@ -1,0 +1,130 @@
+//! Explaining many pictures.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::{Explainer, Explanation, SizedExplainer};
+use crate::{Error, Images};
+
+/// Which classes of each picture are explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// These, in this order.
+    Classes(Vec<usize>),
+    /// So many, those with the largest logits first; of an embedding, the entries of the largest magnitudes.
+    Top(usize),
+}
+
+/// A picture and why its classes got their logits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explained {
+    /// The picture as the model sees it, raw pixels `[1, C, height, width]`.
+    pub image: Images,
+    /// One a class.
+    pub explanations: Vec<Explanation>,
+}
+
+impl Explainer {
+    /// Checks a choice against the number of classes.
+    ///
+    /// # Errors
+    /// [`Error::Options`] where there is no such class, or none is asked for.
+    pub fn check(&self, choice: &Choice) -> Result<(), Error> {
+        let classes = self.predictor.classes;
+        let last = classes.saturating_sub(1);
+        let label = &self.predictor.label;
+        let problem = match choice {
+            Choice::Top(count) if *count == 0 || *count > classes => {
+                format!("{label} has {classes} classes, and {count} are to be explained")
+            }
+            Choice::Classes(chosen) => match chosen.iter().find(|class| **class >= classes) {
+                Some(class) => {
+                    format!("there is no class {class}: {label} has the classes 0 to {last}")
+                }
+                None if chosen.is_empty() => "no class is to be explained".to_owned(),
+                None => return Ok(()),
+            },
+            Choice::Top(_) => return Ok(()),
+        };
+        Err(Error::Options(problem))
+    }
+
+    /// Explains pictures, several at a time, and hands each to `done` with its place in the list as soon as
+    /// it is ready. A picture that cannot be read or explained does not stop the others.
+    ///
+    /// # Errors
+    /// As [`Explainer::check`].
+    pub fn explain_files(
+        &self,
+        pictures: &[PathBuf],
+        choice: &Choice,
+        done: &(dyn Fn(usize, Result<Explained, Error>) + Sync),
+    ) -> Result<(), Error> {
+        self.check(choice)?;
+        let sizes: Vec<_> = pictures
+            .par_iter()
+            .map(|path| self.predictor.intake.frame(path))
+            .collect();
+        // A model is made ready for one size after the other; where sizes vary, that bounds memory.
+        let mut by_size: BTreeMap<[usize; 2], Vec<usize>> = BTreeMap::new();
+        for (place, size) in sizes.into_iter().enumerate() {
+            match size {
+                Ok(frame) => by_size
+                    .entry([frame.height, frame.width])
+                    .or_default()
+                    .push(place),
+                Err(error) => done(place, Err(error)),
+            }
+        }
+        for ([height, width], places) in by_size {
+            let sized = self.at(height, width);
+            places.into_par_iter().for_each(|place| {
+                let explained = match &sized {
+                    Ok(sized) => sized.explain_file(&pictures[place], choice),
+                    Err(error) => Err(self.cannot_take(&pictures[place], [height, width], error)),
+                };
+                done(place, explained);
+            });
+        }
+        Ok(())
+    }
+
+    fn cannot_take(&self, picture: &Path, [height, width]: [usize; 2], error: &Error) -> Error {
+        let label = &self.predictor.label;
+        let cause = match error {
+            Error::Run { source, .. } => source.to_string(),
+            other => other.to_string(),
+        };
+        Error::Image {
+            path: picture.to_owned(),
+            problem: format!("{label} cannot be run on {height} x {width} pixels: {cause}"),
+        }
+    }
+}
+
+impl SizedExplainer {
+    fn explain_file(&self, picture: &Path, choice: &Choice) -> Result<Explained, Error> {
+        let image = self.predictor().intake.read(picture)?;
+        let of_class = |class: &usize| self.explain(&image, Some(*class));
+        let explanations = match choice {
+            Choice::Classes(classes) => {
+                classes.par_iter().map(of_class).collect::<Result<_, _>>()?
+            }
+            Choice::Top(count) => {
+                let first = self.explain(&image, None)?;
+                let mut classes = self.predictor().ranked(&first.logits);
+                // Of equal logits the graph's own choice comes first.
+                classes.retain(|class| *class != first.class);
+                classes.truncate(count - 1);
+                let others: Vec<_> = classes.par_iter().map(of_class).collect::<Result<_, _>>()?;
+                [vec![first], others].concat()
+            }
+        };
+        Ok(Explained {
+            image,
+            explanations,
+        })
+    }
+}
