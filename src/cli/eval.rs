@@ -115,11 +115,9 @@ fn table(evaluation: &Evaluation) -> String {
         row("insertion (higher is better)", area(|p| &p.insertion)),
         row("  in random order", area(|p| &p.insertion_random)),
         row("unexplained share of logit, mean", |m| {
-            m.completeness.map(|c| tables::figure(c.mean))
+            m.completeness.map(|c| share(c.mean))
         }),
-        row("  largest", |m| {
-            m.completeness.map(|c| tables::figure(c.max))
-        }),
+        row("  largest", |m| m.completeness.map(|c| share(c.max))),
     ]);
     let mut table = tables::plain();
     let names = evaluation.models.iter().map(|m| m.name.clone());
@@ -143,6 +141,14 @@ fn score(played: &Pointing) -> Option<String> {
         Some(error) => format!("{score} ± {error:.3}"),
         None => score,
     })
+}
+
+/// Rounding is small, and what constants add is not.
+fn share(value: f64) -> String {
+    match value < 1e-3 {
+        true => tables::figure(value),
+        false => number(value),
+    }
 }
 
 fn percent(share: f64) -> String {

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::{Error, Intake, PredictOptions, Probability, Source};
+use crate::convert::{Read, read};
+use crate::{Error, Intake, Metadata, PredictOptions, Probability, Source};
 use dataset::Dataset;
 use subject::Subject;
 use watch::Watch;
@@ -27,7 +28,8 @@ pub use watch::{Progressed, Task};
 /// What is measured, and on which pictures.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EvaluateOptions {
-    /// How pictures enter the models, where they do not say it themselves.
+    /// How pictures enter the models. Of one model it goes before the model's metadata; of several, metadata
+    /// goes before what it says of input and logit bias.
     pub predict: PredictOptions,
     /// A file with the names of the models' classes, one a line, in order; class folders are looked for among
     /// them.
@@ -128,9 +130,13 @@ pub fn evaluate(
     let cells = cells(&dataset, options, &mut warnings)?;
     let mut subjects = Vec::new();
     for source in models {
-        let subject = Subject::open(source, &dataset, options)?;
+        let predict = match models.len() {
+            1 => options.predict.clone(),
+            _ => beside_metadata(source, &options.predict)?,
+        };
+        let subject = Subject::open(source, predict, &dataset, options)?;
         for &cells in &cells {
-            subject.board(options, cells)?;
+            subject.board(cells)?;
         }
         subjects.push(subject);
     }
@@ -159,6 +165,20 @@ pub fn evaluate(
         models: evaluated,
         warnings,
     })
+}
+
+/// Options for one of several models: what it says itself goes before them.
+fn beside_metadata(source: &Source, options: &PredictOptions) -> Result<PredictOptions, Error> {
+    let Read { model, label, .. } = read(source.clone(), &options.input_shapes)?;
+    let mut options = options.clone();
+    if let Some(metadata) = Metadata::read(&model, &label)? {
+        options.input = None;
+        options.logit_bias = None;
+        if metadata.normalization().is_some() {
+            options.normalization = None;
+        }
+    }
+    Ok(options)
 }
 
 /// Sizes of grids. Those that are asked for must be possible; of the usual ones, those that are possible.

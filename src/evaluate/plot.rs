@@ -225,11 +225,17 @@ fn pointing(evaluation: &Evaluation, area: &Area<'_>) -> Result<(), Fault> {
             let whisker = [(middle, score - error), (middle, (score + error).min(1.0))];
             axes.draw_series([PathElement::new(whisker, BLACK.stroke_width(1))])?;
             let above = (middle, (score + error + 0.01).min(0.94));
-            axes.draw_series([Text::new(format!("{score:.3}"), above, centred(12))])?;
+            let digits = match models.len() * sizes.len() {
+                0..=6 => 3,
+                7..=9 => 2,
+                _ => continue,
+            };
+            let text = format!("{score:.digits$}");
+            axes.draw_series([Text::new(text, above, centred(12))])?;
         }
         let chance = 1.0 / (cells * cells) as f64;
         let line = [(group as f64 + 0.05, chance), (group as f64 + 0.95, chance)];
-        axes.draw_series(dashed(line, GREY))?;
+        axes.draw_series(dashed(line, BLACK))?;
     }
     // Names of the groups, under the axis.
     let (left, bottom) = axes.backend_coord(&(0.0, 0.0));

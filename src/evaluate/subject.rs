@@ -12,11 +12,14 @@ use super::watch::{Task, Watch};
 use super::{Completeness, EvaluateOptions, Figures};
 use crate::images::{self, Frame, free_side};
 use crate::predict::run_error;
-use crate::{Error, Explainer, Explanation, Labels, Predictor, Probability, Source};
+use crate::{
+    Error, Explainer, Explanation, Labels, PredictOptions, Predictor, Probability, Source,
+};
 
 /// A model, and how the data set enters it.
 pub(super) struct Subject {
     source: Source,
+    options: PredictOptions,
     predictor: Predictor,
     /// Where pictures are explained.
     explainer: Option<Explainer>,
@@ -31,17 +34,18 @@ impl Subject {
     /// Reads a model and holds it against the data set.
     pub fn open(
         source: &Source,
+        predict: PredictOptions,
         dataset: &Dataset,
         options: &EvaluateOptions,
     ) -> Result<Self, Error> {
         let explains = options.completeness || options.perturbation.is_some();
         let explainer = match explains {
-            true => Some(Explainer::open(source.clone(), &options.predict)?),
+            true => Some(Explainer::open(source.clone(), &predict)?),
             false => None,
         };
         let predictor = match &explainer {
             Some(explainer) => explainer.predictor.clone(),
-            None => Predictor::open(source.clone(), &options.predict)?,
+            None => Predictor::open(source.clone(), &predict)?,
         };
         let label = &predictor.label;
         let Some(probability) = predictor.probability else {
@@ -65,6 +69,7 @@ impl Subject {
         };
         Ok(Subject {
             source: source.clone(),
+            options: predict,
             frame: intake.framed(height, width),
             predictor,
             explainer,
@@ -79,14 +84,15 @@ impl Subject {
     }
 
     /// The model on grids of pictures.
-    pub fn board(&self, options: &EvaluateOptions, cells: usize) -> Result<Board, Error> {
+    pub fn board(&self, cells: usize) -> Result<Board, Error> {
         let Subject {
             source,
+            options,
             predictor,
             frame,
             ..
         } = self;
-        Board::set_up(source, &options.predict, predictor, *frame, cells)
+        Board::set_up(source, options, predictor, *frame, cells)
     }
 
     /// Measures all that is asked for.
@@ -102,7 +108,7 @@ impl Subject {
         let mut pointing = Vec::new();
         if let Some(game) = &options.pointing {
             for &cells in cells {
-                let board = self.board(options, cells)?;
+                let board = self.board(cells)?;
                 let rules = (game.smooth, options.seed);
                 pointing.push(board.play(items, &predictions, game.grids, rules, watch)?);
             }
@@ -191,7 +197,7 @@ impl Subject {
         let predictor = self.predictor.at(height, width)?;
         let explainer = match &self.explainer {
             Some(explainer) => explainer.at(height, width)?,
-            None => Explainer::open(self.source.clone(), &options.predict)?.at(height, width)?,
+            None => Explainer::open(self.source.clone(), &self.options)?.at(height, width)?,
         };
         let noted = self.predictor.intake.normalization.as_ref();
         let colour = noted.or(options.predict.normalization.as_ref());

@@ -13,7 +13,7 @@ Examples:
   bcosc eval net.bcos.onnx --data val/ --gridpg --perturb --compare net.onnx --normalization imagenet
   bcosc eval net.bcos.onnx --data val/ --gridpg --cells 3 --grids 500 --report net.json --plot net.svg
 
-Pictures are scaled so that their shorter side fits the model, and the centre is cut out. Where a model leaves
+Pictures are scaled so that their shorter side fits the model, and the centre is cut out. Where a model leaves \
 height and width open, it gets the median of the shorter sides, and no more than 224 (--size says otherwise).";
 
 #[derive(Args, Debug)]
@@ -26,11 +26,11 @@ pub struct EvalArgs {
     /// as torchvision's ImageFolder has it; where there are fewer, --labels says which is which
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Evaluate another model too, in the same table; can be given several times. Flags hold for every model that
-    /// does not say itself what they say
+    /// Evaluate another model too, in the same table; can be given several times. What a model's metadata says of
+    /// its input and its logit bias then goes before flags
     #[arg(long, value_name = "OTHER.onnx")]
     pub compare: Vec<PathBuf>,
-    /// How many pictures to use at most, spread evenly over the classes [default: all]
+    /// How many pictures to use at most, spread evenly over the sorted ones [default: all]
     #[arg(long, value_name = "N", value_parser = above_zero)]
     pub images: Option<usize>,
     /// Seed of what is left to chance: where pictures lie in grids, random orders of pixels
