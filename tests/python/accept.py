@@ -8,7 +8,7 @@ For each DIR/*.onnx (see export_models.py), whatever recipe `auto` chooses:
   B=2     converted with --calibrate and ImageNet normalisation, default flags otherwise: the first output is
           finite and differs from exact's, and between images. Towers (output `image_embeds`) have no logit bias;
   explain the explanation graph of the B=2 model: its logits are the model's, contributions of W(x)x add up to the
-          logit without its bias (to 1e-4 of it and 1e-5 of all magnitudes) wherever bcosc says that W(x)x is all
+          logit without its bias (to 1e-4 of it, 1e-5 of all magnitudes and the spacing of floats at the logit) wherever bcosc says that W(x)x is all
           there is, and what remains is printed where it names constants.
   each    bcosc exits with 0 (so its own proof passed) and onnx.checker accepts the file (full_check).
 A conversion that ends in an error of bcosc's, other than a failed proof, is `refused`; anything else that is not
@@ -153,7 +153,8 @@ def explained(exe, out, folder):
     sums, sizes = (f(contributions.astype(np.float64)).sum((1, 2)) for f in (np.asarray, np.abs))
     rest = np.abs(sums - plain)
     if all(c["constant"].endswith("logit_bias") for c in verdict["constants"]):
-        assert (rest <= 1e-4 * np.abs(plain) + 1e-5 * sizes).all(), f"residual {rest.max():.1e} of {plain}"
+        spacing = np.spacing(np.abs(logits[np.arange(2), chosen]))
+        assert (rest <= 1e-4 * np.abs(plain) + 1e-5 * sizes + spacing).all(), f"residual {rest.max():.1e} of {plain}"
     return f"{(rest / np.abs(plain)).max():.1e}"
 
 
