@@ -120,6 +120,24 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A model cannot explain grids of pictures.
+    #[error(
+        "{model} cannot explain {cells}x{cells} grids, which are {height} x {width} pixels: {problem}\n\
+         The grid pointing game needs a network that takes pictures of any size, whatever its file declares; leave it out \
+         for this one"
+    )]
+    Grid {
+        /// The model.
+        model: String,
+        /// Pictures along a side.
+        cells: usize,
+        /// Height of a grid.
+        height: usize,
+        /// Width of a grid.
+        width: usize,
+        /// Why.
+        problem: String,
+    },
     /// The calibration source cannot be used.
     #[error("calibration source {}: {problem}", .path.display())]
     Calibration {

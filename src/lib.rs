@@ -25,6 +25,7 @@ mod compare;
 mod contract;
 mod convert;
 mod error;
+mod evaluate;
 mod explain;
 mod images;
 mod inspect;
@@ -50,6 +51,10 @@ pub use compare::{Comparison, compare_models};
 pub use contract::Images;
 pub use convert::{Converted, convert, convert_with};
 pub use error::{Error, UnsupportedOp};
+pub use evaluate::{
+    Bin, Completeness, Curve, EvaluateOptions, Evaluation, Figures, Perturbation,
+    PerturbationOptions, Pointing, PointingOptions, Progressed, Reliability, Task, evaluate,
+};
 pub use explain::{
     Choice, ExplainOptions, Explained, Explainer, Explanation, SizedExplainer, encoded_png,
     explanation_graph, explanation_path, raw, sheet, write_model,

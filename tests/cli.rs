@@ -503,6 +503,7 @@ fn help_fits_the_terminal() {
         ("help-inspect", &["inspect", "--help"]),
         ("help-explain", &["explain", "--help"]),
         ("help-explain-graph", &["explain-graph", "--help"]),
+        ("help-eval", &["eval", "--help"]),
     ] {
         let done = run(args);
         assert_eq!(done.code, 0);

@@ -2,6 +2,7 @@
 
 mod args;
 mod convert;
+mod eval;
 mod explain;
 mod explain_graph;
 mod files;
@@ -32,6 +33,7 @@ pub fn main() -> ExitCode {
         Some(Command::Verify(args)) => verify::run(args, messages),
         Some(Command::Explain(args)) => explain::run(args, messages),
         Some(Command::ExplainGraph(args)) => explain_graph::run(args, messages),
+        Some(Command::Eval(args)) => eval::run(args, messages),
         Some(Command::Inspect(args)) => inspect::run(args, messages),
         None if cli.convert.list_passes => passes::run(),
         None => convert::run(&cli.convert, messages),

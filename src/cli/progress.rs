@@ -1,5 +1,6 @@
 //! A line on the terminal that says what is being done, once it takes long.
 
+use std::borrow::Cow;
 use std::thread;
 use std::time::Duration;
 
@@ -52,8 +53,9 @@ impl Progress {
     }
 
     /// Shows how many of so many are done.
-    pub fn count(&self, what: &'static str, length: usize) {
+    pub fn count(&self, what: impl Into<Cow<'static, str>>, length: usize) {
         const TEMPLATE: &str = "{msg} {wide_bar} {pos} of {len} [{elapsed}, {eta} left]";
+        self.bar.reset();
         self.bar.set_message(what);
         self.bar.set_length(length as u64);
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {

@@ -12,3 +12,4 @@ pub use explainer::{Explainer, Explanation, SizedExplainer};
 pub(crate) use graph::explain_model;
 pub use graph::{ExplainOptions, explanation_graph, explanation_path, write_model};
 pub use maps::encoded as encoded_png;
+pub(crate) use maps::smooth;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod convert;
+mod eval;
 mod explain;
 mod explain_graph;
 mod inspect;
@@ -13,6 +14,7 @@ use clap::builder::{Styles, styling::AnsiColor};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use convert::{ConvertArgs, EmitArg};
+pub use eval::EvalArgs;
 pub use explain::{ExplainArgs, RawArg};
 pub use explain_graph::ExplainGraphArgs;
 pub use inspect::InspectArgs;
@@ -32,6 +34,7 @@ Examples:
   bcosc verify resnet50.onnx out.onnx
   bcosc explain out.onnx cat.jpg -o explained/
   bcosc explain-graph out.onnx -o out.explain.onnx
+  bcosc eval out.onnx --data val/ --gridpg
 
 Exit status: 0 if all went well, 1 on an error (no output is written), 2 on a wrong command line.";
 
@@ -66,6 +69,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Write the graph that computes a model's explanations: for B-cos models from anywhere
     ExplainGraph(ExplainGraphArgs),
+    /// Measure how good models and their explanations are on a folder of labelled pictures
+    Eval(EvalArgs),
 }
 
 /// How much is told; the same for every command.

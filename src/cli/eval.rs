@@ -1,0 +1,160 @@
+//! `bcosc eval MODEL --data DIR`
+
+use std::io::{self, Write};
+
+use bcosc::{Curve, Evaluation, Figures, Pointing, Probability, Source, evaluate};
+
+use super::args::EvalArgs;
+use super::files::{self, check_output, write_json};
+use super::messages::Messages;
+use super::progress::Progress;
+use super::tables;
+
+/// Evaluates models, and prints their figures side by side.
+pub fn run(args: &EvalArgs, messages: Messages) -> anyhow::Result<()> {
+    for path in [&args.report, &args.plot].into_iter().flatten() {
+        check_output(path)?;
+    }
+    let options = args.options();
+    let models: Vec<Source> = [&args.model]
+        .into_iter()
+        .chain(&args.compare)
+        .map(Source::from)
+        .collect();
+    let progress = Progress::new(messages.animated());
+    progress.say("reading the models");
+    let evaluated = evaluate(&models, &args.data, &options, &|now| {
+        let what = now.task.describe();
+        match (now.done, models.len()) {
+            (0, 1) => progress.count(what, now.of),
+            (0, _) => progress.count(format!("{}: {what}", now.model), now.of),
+            _ => progress.advance(),
+        }
+    });
+    drop(progress);
+    let evaluated = evaluated?;
+    // Both are made before either is written.
+    let plot = args.plot.as_ref().map(|path| Ok((path, evaluated.plot()?)));
+    let plot: Option<(_, String)> = plot.transpose().map_err(|e: bcosc::Error| e)?;
+    if let Some(path) = &args.report {
+        write_json(path, &evaluated)?;
+    }
+    if let Some((path, svg)) = plot {
+        files::write(path, svg.as_bytes())?;
+    }
+    for warning in &evaluated.warnings {
+        messages.warning(warning);
+    }
+    if !messages.quiet() {
+        let mut out = io::stdout().lock();
+        let (images, classes) = (evaluated.images as u64, evaluated.folders.len() as u64);
+        writeln!(
+            out,
+            "{}: {} images of {} classes\n",
+            evaluated.data.display(),
+            tables::count(images),
+            tables::count(classes)
+        )?;
+        writeln!(out, "{}", table(&evaluated))?;
+    }
+    Ok(())
+}
+
+/// A row: what it is called, and what it is of one model.
+type Row = (String, Box<dyn Fn(&Figures) -> Option<String>>);
+
+fn row(name: impl Into<String>, value: impl Fn(&Figures) -> Option<String> + 'static) -> Row {
+    (name.into(), Box::new(value))
+}
+
+fn table(evaluation: &Evaluation) -> String {
+    let mut rows = vec![
+        row("top-1", |m| Some(percent(m.top1))),
+        row("top-5", |m| m.top5.map(percent)),
+        row("probability", |m| {
+            Some(
+                match m.probability {
+                    Probability::Softmax => "softmax",
+                    Probability::Sigmoid => "sigmoid",
+                }
+                .to_owned(),
+            )
+        }),
+        row("mean confidence", |m| {
+            Some(percent(m.reliability.mean_confidence))
+        }),
+        row("calibration error (ECE)", |m| {
+            Some(number(m.reliability.ece))
+        }),
+        row("negative log-likelihood", |m| {
+            Some(number(m.reliability.nll))
+        }),
+    ];
+    let mut sizes: Vec<(usize, usize, f64)> = Vec::new();
+    for played in evaluation.models.iter().flat_map(|m| &m.pointing) {
+        if sizes.iter().all(|(cells, ..)| *cells != played.cells) {
+            sizes.push((played.cells, played.grids, played.chance));
+        }
+    }
+    for (cells, _, chance) in sizes {
+        let find = move |m: &Figures| m.pointing.iter().find(|p| p.cells == cells).cloned();
+        rows.push(row(
+            format!("GridPG {cells}x{cells} (chance {chance:.3})"),
+            move |m| find(m).and_then(|p| score(&p)),
+        ));
+        rows.push(row("  grids", move |m| {
+            find(m).map(|p| tables::count(p.grids as u64))
+        }));
+    }
+    let area = |curve: fn(&bcosc::Perturbation) -> &Curve| {
+        move |m: &Figures| m.perturbation.as_ref().map(|p| number(curve(p).area))
+    };
+    rows.extend([
+        row("deletion (lower is better)", area(|p| &p.deletion)),
+        row("  in random order", area(|p| &p.deletion_random)),
+        row("insertion (higher is better)", area(|p| &p.insertion)),
+        row("  in random order", area(|p| &p.insertion_random)),
+        row("unexplained share of logit, mean", |m| {
+            m.completeness.map(|c| share(c.mean))
+        }),
+        row("  largest", |m| m.completeness.map(|c| share(c.max))),
+    ]);
+    let mut table = tables::plain();
+    let names = evaluation.models.iter().map(|m| m.name.clone());
+    table.set_header([String::new()].into_iter().chain(names));
+    for (name, value) in rows {
+        let values: Vec<Option<String>> = evaluation.models.iter().map(&value).collect();
+        if values.iter().any(Option::is_some) {
+            let cells = values
+                .into_iter()
+                .map(|v| v.unwrap_or_else(|| "-".to_owned()));
+            table.add_row([name].into_iter().chain(cells));
+        }
+    }
+    tables::align_right(&mut table, 1..evaluation.models.len() + 1);
+    tables::text(table)
+}
+
+fn score(played: &Pointing) -> Option<String> {
+    let score = number(played.score?);
+    Some(match played.standard_error {
+        Some(error) => format!("{score} ± {error:.3}"),
+        None => score,
+    })
+}
+
+/// Rounding is small, and what constants add is not.
+fn share(value: f64) -> String {
+    match value < 1e-3 {
+        true => tables::figure(value),
+        false => number(value),
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+fn number(value: f64) -> String {
+    format!("{value:.3}")
+}
