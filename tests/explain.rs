@@ -153,6 +153,32 @@ fn pictured_as_published(network: &str, source: impl Into<Source>, options: &Opt
     }
 }
 
+/// The form for fast inference is written otherwise, and is the same W(x)x.
+#[test]
+fn deployed_models_are_explained_as_they_were() {
+    for network in [
+        "resnet_tiny",
+        "resnet_tiny_grouped",
+        "densenet_tiny",
+        "vitc_tiny",
+    ] {
+        let source = || Source::from(fixture(network, "model.folded.onnx"));
+        let plain = options(Preset::Imagenet);
+        let mut fast = plain.clone();
+        fast.settings.deploy = true;
+        let images = with_inverse(&golden(network, "image"));
+        let [plain, fast] = [plain, fast].map(|options| {
+            let model = explained(source(), &options);
+            Tract
+                .run(&model, &inputs(&model, &images, vec![1, 7]))
+                .unwrap()
+        });
+        for map in ["weights", "contributions"] {
+            assert_map(network, &plain[map], &fast[map]);
+        }
+    }
+}
+
 #[test]
 fn a_tower_is_explained_as_published() {
     let mut options = options(Preset::Clip);

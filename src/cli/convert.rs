@@ -22,15 +22,17 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
         bail!("no model is given")
     };
     let options = args.options();
+    let explains = args.emit.contains(&EmitArg::Explain);
     if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
         check_output(output)?;
+        if explains {
+            check_output(&explanation_path(output))?;
+        }
     }
     let mut converted = convert(model, &options, args.dump_ir.as_deref(), messages)?;
     // Both graphs are made before either is written.
-    let explanation = match args.emit.contains(&EmitArg::Explain) {
-        true => Some(converted.explanation_graph()?),
-        false => None,
-    };
+    let explanation = explains.then(|| converted.explanation_graph());
+    let explanation = explanation.transpose()?;
     if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
         let _writing = interrupt::writing();
         let options = WriteOptions {

@@ -68,6 +68,17 @@ mod tests {
         assert!(!is_cut_short(&whole));
     }
 
+    proptest::proptest! {
+        /// Whatever stands between the markers, and whatever lengths segments claim to have.
+        #[test]
+        fn any_bytes_are_judged(bytes: Vec<u8>) {
+            let start = [MARKER, START_OF_IMAGE];
+            is_cut_short(&[&start[..], &bytes].concat());
+            let whole = [&start[..], &[MARKER, 0xe1, 0, 2], &[MARKER, END_OF_IMAGE], &bytes].concat();
+            proptest::prop_assert!(!is_cut_short(&whole));
+        }
+    }
+
     #[test]
     fn other_files_are_left_to_their_decoders() {
         assert!(!is_cut_short(b"\x89PNG"));

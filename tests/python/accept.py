@@ -7,7 +7,10 @@ For each DIR/*.onnx (see export_models.py), whatever recipe `auto` chooses:
           its largest magnitude, at batch sizes 1 and 2;
   B=2     converted with --calibrate and ImageNet normalisation, default flags otherwise: the first output is
           finite and differs from exact's, and between images. Towers (output `image_embeds`) have no logit bias;
-  both    bcosc exits with 0 (so its own proof passed) and onnx.checker accepts the file (full_check).
+  explain the explanation graph of the B=2 model: its logits are the model's, contributions of W(x)x add up to the
+          logit without its bias (to 1e-4 of it, 1e-5 of all magnitudes and the spacing of floats at the logit) wherever bcosc says that W(x)x is all
+          there is, and what remains is printed where it names constants.
+  each    bcosc exits with 0 (so its own proof passed) and onnx.checker accepts the file (full_check).
 A conversion that ends in an error of bcosc's, other than a failed proof, is `refused`; anything else that is not
 as above is a FAIL. Prints a line for each model and a table; exits with 1 unless all passed.
 
@@ -112,7 +115,8 @@ def alive(exe, path, out, images, extra):
     name = original.outputs[0]
     before = original.run(x)[name].reshape(4, -1)
     del original
-    converted = convert(exe, path, out, "--b", "2", "--calibrate", images, "--normalization", "imagenet", *extra)
+    converted = convert(exe, path, out, "--b", "2", "--calibrate", images, "--normalization", "imagenet",
+                        "--report", os.path.join(os.path.dirname(out), "report.json"), *extra)
     got = converted.run(x)
     y = got.get(name, next(iter(got.values()))).reshape(4, -1)
     assert np.isfinite(y).all(), "outputs are not finite"
@@ -121,6 +125,37 @@ def alive(exe, path, out, images, extra):
     spread = unbiased.std(0).mean() / np.abs(unbiased).max()
     assert spread >= LEAST_SPREAD, f"outputs do not differ between images ({spread:.1e})"
     return f"{spread:.1e}"
+
+
+def explained(exe, out, folder):
+    """Of the model that `alive` left behind."""
+    report, graph = os.path.join(folder, "report.json"), os.path.join(folder, "explain.onnx")
+    with open(report) as f:
+        verdict = json.load(f)["linearity"][0]
+    if not verdict["dynamic_linear"]:
+        return "not dynamic linear"
+    code, err = bcosc(exe, "explain-graph", out, "-o", graph, "-q")
+    if code == 1:
+        raise Refused(last_line(err))
+    assert code == 0, f"exit code {code}: {last_line(err)}"
+    onnx.checker.check_model(graph, full_check=True)
+    model, s = Model(out), session(graph)
+    x = normalized(2, model.side(), seed=6)
+    want = model.run(x)[verdict["output"]]
+    batch = model.input.shape[0] if isinstance(model.input.shape[0], int) else len(x)
+    parts = [s.run(None, {model.input.name: x[i : i + batch], "target": np.full(batch, -1)}) for i in range(0, 2, batch)]
+    logits, chosen, weights, contributions = map(np.concatenate, zip(*parts))
+    assert relative(logits, want) <= 1e-5, f"logits differ from the model's by {relative(logits, want):.1e}"
+    assert np.isfinite(weights).all() and np.abs(weights).max() > 0, "no weights"
+    bias = float(next((p.value for p in onnx.load(out, load_external_data=False).metadata_props
+                       if p.key == "bcosc.logit_bias"), 0))
+    plain = logits[np.arange(2), chosen].astype(np.float64) - bias
+    sums, sizes = (f(contributions.astype(np.float64)).sum((1, 2)) for f in (np.asarray, np.abs))
+    rest = np.abs(sums - plain)
+    if all(c["constant"].endswith("logit_bias") for c in verdict["constants"]):
+        spacing = np.spacing(np.abs(logits[np.arange(2), chosen]))
+        assert (rest <= 1e-4 * np.abs(plain) + 1e-5 * sizes + spacing).all(), f"residual {rest.max():.1e} of {plain}"
+    return f"{(rest / np.abs(plain)).max():.1e}"
 
 
 def attempt(test, *args):
@@ -167,15 +202,16 @@ def main():
             if row is None or row["verdict"] != PASSED:
                 a, exact_says = attempt(exact, args.bcosc, model, out, extra)
                 b, b2_says = attempt(alive, args.bcosc, model, out, images, extra + args.extra_b2.split())
-                verdict = next(v for v in (FAILED, REFUSED, PASSED) if v in (a, b))
-                row = {"model": name, "verdict": verdict, "exact": exact_says, "b2": b2_says,
+                c, explain_says = attempt(explained, args.bcosc, out, tmp) if b == PASSED else (b, "")
+                verdict = next(v for v in (FAILED, REFUSED, PASSED) if v in (a, b, c))
+                row = {"model": name, "verdict": verdict, "exact": exact_says, "b2": b2_says, "explain": explain_says,
                        "seconds": round(time.time() - start)}
                 print(*row.values(), sep="  ", file=sys.stderr, flush=True)
                 if args.log:
                     with open(args.log, "a") as f:
                         f.write(json.dumps(row) + "\n")
             rows.append(row)
-    columns = ["model", "verdict", "exact: error", "B=2: spread", "seconds"]
+    columns = ["model", "verdict", "exact: error", "B=2: spread", "explain: residual", "seconds"]
     print(table(columns, [r.values() for r in rows]))
     count = lambda verdict: sum(r["verdict"] == verdict for r in rows)
     print(f"\n{count(PASSED)} of {len(rows)} passed, {count(REFUSED)} refused, {count(FAILED)} failed")

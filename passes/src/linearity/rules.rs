@@ -186,6 +186,8 @@ pub fn of(graph: &Graph, node: NodeId) -> Rule {
         "Cast" | "CastLike" => Moves,
         "Clip" if keeps_zero(graph, node, op) => SMOOTH_GATE,
         "Clip" => Factor,
+        // The absolute value, which scales.
+        "LeakyRelu" if op.float("alpha", 0.01) == -1.0 => Factor,
         "Pow" if is_power(graph, node) => GATE,
         "Pow" => Factor,
         name => match RULES.binary_search_by_key(&name, |(name, _)| name) {
