@@ -55,9 +55,34 @@ pub fn run(args: &EvalArgs, messages: Messages) -> anyhow::Result<()> {
             tables::count(images),
             tables::count(classes)
         )?;
-        writeln!(out, "{}", table(&evaluated))?;
+        writeln!(out, "{}\n\n{}", table(&evaluated), legend(&evaluated))?;
     }
     Ok(())
+}
+
+/// What figures mean that are not known by their names.
+fn legend(evaluation: &Evaluation) -> String {
+    let any = |has: fn(&Figures) -> bool| evaluation.models.iter().any(has);
+    let parts = [
+        (
+            true,
+            "ECE: expected calibration error, 15 bins. NLL: negative log-likelihood.",
+        ),
+        (
+            any(|m| !m.pointing.is_empty()),
+            "GridPG: share of positive contributions in the right picture of a grid.",
+        ),
+        (
+            any(|m| m.perturbation.is_some()),
+            "Deletion and insertion: areas under curves; good are a low and a high one.",
+        ),
+        (
+            any(|m| m.completeness.is_some()),
+            "Residual: the share of the logit that contributions leave, on average.",
+        ),
+    ];
+    let shown = parts.iter().filter(|(has, _)| *has);
+    shown.map(|(_, text)| *text).collect::<Vec<_>>().join("\n")
 }
 
 /// A row: what it is called, and what it is of one model.
@@ -83,25 +108,23 @@ fn table(evaluation: &Evaluation) -> String {
         row("mean confidence", |m| {
             Some(percent(m.reliability.mean_confidence))
         }),
-        row("calibration error (ECE)", |m| {
-            Some(number(m.reliability.ece))
-        }),
-        row("negative log-likelihood", |m| {
-            Some(number(m.reliability.nll))
-        }),
+        row("ECE", |m| Some(number(m.reliability.ece))),
+        row("NLL", |m| Some(number(m.reliability.nll))),
     ];
-    let mut sizes: Vec<(usize, usize, f64)> = Vec::new();
+    let mut sizes: Vec<usize> = Vec::new();
     for played in evaluation.models.iter().flat_map(|m| &m.pointing) {
-        if sizes.iter().all(|(cells, ..)| *cells != played.cells) {
-            sizes.push((played.cells, played.grids, played.chance));
+        if !sizes.contains(&played.cells) {
+            sizes.push(played.cells);
         }
     }
-    for (cells, _, chance) in sizes {
+    for cells in sizes {
         let find = move |m: &Figures| m.pointing.iter().find(|p| p.cells == cells).cloned();
-        rows.push(row(
-            format!("GridPG {cells}x{cells} (chance {chance:.3})"),
-            move |m| find(m).and_then(|p| score(&p)),
-        ));
+        rows.push(row(format!("GridPG {cells}x{cells}"), move |m| {
+            find(m).and_then(|p| score(&p))
+        }));
+        rows.push(row("  by chance", move |m| {
+            find(m).map(|p| number(p.chance))
+        }));
         rows.push(row("  grids", move |m| {
             find(m).map(|p| tables::count(p.grids as u64))
         }));
@@ -110,13 +133,11 @@ fn table(evaluation: &Evaluation) -> String {
         move |m: &Figures| m.perturbation.as_ref().map(|p| number(curve(p).area))
     };
     rows.extend([
-        row("deletion (lower is better)", area(|p| &p.deletion)),
+        row("deletion", area(|p| &p.deletion)),
         row("  in random order", area(|p| &p.deletion_random)),
-        row("insertion (higher is better)", area(|p| &p.insertion)),
+        row("insertion", area(|p| &p.insertion)),
         row("  in random order", area(|p| &p.insertion_random)),
-        row("unexplained share of logit, mean", |m| {
-            m.completeness.map(|c| share(c.mean))
-        }),
+        row("residual", |m| m.completeness.map(|c| share(c.mean))),
         row("  largest", |m| m.completeness.map(|c| share(c.max))),
     ]);
     let mut table = tables::plain();

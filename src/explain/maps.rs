@@ -62,12 +62,12 @@ impl Explanation {
                 .clone()
                 .map(|c| weight(c).abs())
                 .fold(0.0, f32::max);
-            for colour in 0..3 {
+            for (colour, share) in pixel.iter_mut().take(3).enumerate() {
                 let channel = colour % half;
                 let [plain, inverse] =
                     [channel, channel + half].map(|c| (weight(c) / largest).max(0.0));
                 let sum = plain + inverse;
-                pixel[colour] = if sum > 0.0 { plain / sum } else { 0.0 };
+                *share = if sum > 0.0 { plain / sum } else { 0.0 };
             }
             if self.contributions[at] >= 0.0 {
                 let squares = channels.map(|c| f64::from(weight(c)).powi(2));
