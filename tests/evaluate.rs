@@ -222,15 +222,20 @@ fn a_network_of_one_size_plays_no_grids() {
         let path = folder.path().join(format!("ten/{class}/0.png"));
         paint(&path, 64, [class * 25, 100, 200]);
     }
-    let model = fixture("vit_tiny/model.onnx");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bcosc"));
-    let command = command.current_dir(folder.path()).arg("eval").arg(model);
-    let args = ["--data", "ten", "--normalization", "imagenet", "--gridpg"];
-    let done = command.args(args).output().unwrap();
-    let told = text(&done.stderr);
-    assert_eq!(done.status.code(), Some(1), "{told}");
-    assert!(told.contains("cannot explain 3x3 grids"), "{told}");
-    assert!(told.contains("takes pictures of any size"), "{told}");
+    for form in ["model", "model.folded"] {
+        let model = fixture("vit_tiny").join(format!("{form}.onnx"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bcosc"));
+        let command = command.current_dir(folder.path()).arg("eval").arg(model);
+        let args = ["--data", "ten", "--normalization", "imagenet", "--gridpg"];
+        let done = command.args(args).output().unwrap();
+        let told = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{form}: {told}");
+        assert!(told.contains("cannot explain 3x3 grids"), "{form}: {told}");
+        assert!(
+            told.contains("takes pictures of any size"),
+            "{form}: {told}"
+        );
+    }
 }
 
 #[test]

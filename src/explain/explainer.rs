@@ -114,9 +114,9 @@ impl SizedExplainer {
         let outputs = self.session.run(&inputs)?;
         let output = |name: &str| {
             let found = outputs.get(name);
-            first_row(
-                found.ok_or_else(|| InterpreterError(format!("there is no output `{name}`")))?,
-            )
+            let found =
+                found.ok_or_else(|| InterpreterError(format!("there is no output `{name}`")))?;
+            first_row(found, self.predictor.intake.batch())
         };
         let [logits, class, weights, contributions] = OUTPUTS;
         let (_, logits) = output(logits)?;

@@ -173,9 +173,14 @@ impl Intake {
         }
     }
 
+    /// Pictures that the model takes at once.
+    pub(crate) fn batch(&self) -> u64 {
+        self.batch.unwrap_or(1)
+    }
+
     /// The shapes of all inputs for pictures of one size, with or without a class to explain.
     pub(crate) fn shapes(&self, [height, width]: [usize; 2], targeted: bool) -> InputShapes {
-        let batch = self.batch.unwrap_or(1);
+        let batch = self.batch();
         let channels = match self.contract {
             InputContract::AddInverse => 2 * self.channels,
             InputContract::Same | InputContract::Rgb => self.channels,
@@ -195,7 +200,7 @@ impl Intake {
         image: &Images,
         target: Option<i64>,
     ) -> Result<Tensors, InterpreterError> {
-        let batch = self.batch.unwrap_or(1);
+        let batch = self.batch();
         let mut dims = image.dims.clone();
         if let Some(count) = dims.first_mut() {
             *count = batch;

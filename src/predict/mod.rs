@@ -165,7 +165,8 @@ impl SizedPredictor {
             let inputs = self.intake.tensors(image, self.target)?;
             let outputs = self.session.run(&inputs)?;
             let output = outputs.values().next();
-            first_row(output.ok_or_else(|| InterpreterError("there is no output".to_owned()))?)
+            let output = output.ok_or_else(|| InterpreterError("there is no output".to_owned()))?;
+            first_row(output, self.intake.batch())
         };
         let (_, logits) = run().map_err(|source| run_error(&self.label, source))?;
         Ok(logits)
@@ -197,9 +198,19 @@ pub(crate) fn run_error(label: &str, source: InterpreterError) -> Error {
     }
 }
 
-/// Dimensions without the batch and elements of what belongs to the first of a batch.
-pub(crate) fn first_row(tensor: &Tensor) -> Result<(Vec<usize>, Vec<f32>), InterpreterError> {
+/// Dimensions without the batch and elements of what belongs to the first of a batch. A graph that reshapes to
+/// sizes of its own takes a picture of another size for several: that is an error.
+pub(crate) fn first_row(
+    tensor: &Tensor,
+    batch: u64,
+) -> Result<(Vec<usize>, Vec<f32>), InterpreterError> {
     let fail = |text: String| InterpreterError(text);
+    let rows = tensor.dims().first().copied().unwrap_or_default();
+    if rows != batch {
+        return Err(fail(format!(
+            "an output has {rows} rows for {batch} pictures: the network does not take pictures of this size"
+        )));
+    }
     let elements = tensor.to_f64s().map_err(|e| fail(e.to_string()))?;
     let dims: Vec<usize> = tensor.dims().iter().skip(1).map(|d| *d as usize).collect();
     let row = elements.get(..dims.iter().product());
