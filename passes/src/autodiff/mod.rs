@@ -169,6 +169,8 @@ fn downstream(graph: &Graph, from: Value) -> BTreeSet<NodeId> {
 }
 
 #[cfg(test)]
+mod pytorch;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
