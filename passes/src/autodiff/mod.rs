@@ -15,13 +15,17 @@
 //! them from the values of the graph. What constants add does not matter to W(x) and is not looked at.
 
 mod algebra;
+mod attention;
 mod gates;
 mod matmul;
 mod moves;
 mod norms;
+mod order;
 mod pick;
 mod pool;
+mod resize;
 mod rules;
+mod scatter;
 mod shapes;
 mod step;
 mod windows;

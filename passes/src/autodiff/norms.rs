@@ -49,7 +49,7 @@ fn vectors(step: &mut Step<'_>, axes: &[i64], centre: Centre) -> Found {
         Some(scale) => step.mul(dy, scale.into()),
         None => dy,
     };
-    let found = normalised(step, x.into(), x, scaled, axes, centre)?;
+    let found = normalised(step, x.into(), x, scaled, axes, centre, epsilon(step))?;
     Ok(vec![(0, found)])
 }
 
@@ -59,7 +59,15 @@ pub(super) fn instance(step: &mut Step<'_>) -> Found {
     let scale = per_channel(step, scale.into(), x)?;
     let scaled = step.mul(dy, scale);
     let axes: Vec<i64> = (2..rank).collect();
-    let found = normalised(step, x.into(), x, scaled, &axes, Centre::Mean)?;
+    let found = normalised(
+        step,
+        x.into(),
+        x,
+        scaled,
+        &axes,
+        Centre::Mean,
+        epsilon(step),
+    )?;
     Ok(vec![(0, found)])
 }
 
@@ -80,7 +88,7 @@ pub(super) fn group(step: &mut Step<'_>) -> Found {
         let scale = step.reshape(scale.into(), &[1, -1, 1]);
         cotangent = step.mul(cotangent, scale);
     }
-    let found = normalised(step, wide, x, cotangent, &[2], Centre::Mean)?;
+    let found = normalised(step, wide, x, cotangent, &[2], Centre::Mean, epsilon(step))?;
     Ok(vec![(0, step.reshape_like(found, x))])
 }
 
@@ -96,6 +104,19 @@ pub(super) fn length(step: &mut Step<'_>) -> Found {
         }
     };
     Ok(vec![(0, step.div(dy, length))])
+}
+
+/// `MeanVarianceNormalization`: what is added to the deviation is nothing in single precision.
+pub(super) fn mean_variance(step: &mut Step<'_>) -> Found {
+    let (dy, x) = (step.dy()?, step.operand(0)?);
+    let axes = step.op.ints("axes").unwrap_or(&[0, 2, 3]).to_vec();
+    let found = normalised(step, x.into(), x, dy, &axes, Centre::Mean, 0.0)?;
+    Ok(vec![(0, found)])
+}
+
+/// What a norm adds to a variance.
+fn epsilon(step: &Step<'_>) -> f64 {
+    step.op.float("epsilon", 1e-5).into()
 }
 
 fn axes_from(step: &Step<'_>, default: i64) -> Result<Vec<i64>, Reason> {
@@ -120,6 +141,7 @@ fn normalised(
     scaled: Operand,
     axes: &[i64],
     centre: Centre,
+    epsilon: f64,
 ) -> Result<Operand, Reason> {
     let centred = match centre {
         Centre::Mean => {
@@ -130,8 +152,7 @@ fn normalised(
     };
     let squares = step.mul(centred, centred);
     let variance = step.reduce(AxesOp::ReduceMean, squares, axes);
-    let epsilon = step.op.float("epsilon", 1e-5);
-    let epsilon = step.number(like, epsilon.into());
+    let epsilon = step.number(like, epsilon);
     let sum = step.op("Add", &[variance, epsilon]);
     let deviation = step.op("Sqrt", &[sum]);
     let t = step.div(scaled, deviation);

@@ -8,6 +8,7 @@ use bcosc_ir::{DataType, Interpreter, Model, ModelBuilder, Tensor, TensorType, T
 
 use super::cotangent;
 use crate::testing::{infer, inputs_for, model, noise};
+use crate::{PassError, Reason};
 
 /// How a graph from `x` to `y` is held against its cotangent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,4 +208,15 @@ fn differences(what: &str, law: Law, (forward, both): &(Model, Model)) {
 fn image(forward: &Model, batch: u64) -> Tensor {
     let found = inputs_for(forward, batch).remove("x");
     found.unwrap_or_else(|| panic!("no x"))
+}
+
+/// Why there is no cotangent.
+pub(super) fn refusal(builder: ModelBuilder) -> Reason {
+    let mut found = model(builder.output("y"));
+    infer(&mut found);
+    let (x, y) = (found.graph.inputs()[0], found.graph.outputs()[0].value);
+    match cotangent(&mut found, y, y, x) {
+        Err(PassError::Unsupported { reason, .. } | PassError::Model(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
 }
