@@ -7,10 +7,10 @@
 //! Centring is a projection that is its own transpose. What is added does not matter.
 
 use bcosc_ir::views::{AxesOp, BatchNorm};
-use bcosc_ir::{Operand, Value};
+use bcosc_ir::{DataType, Operand, Value};
 
 use super::step::{Found, Step};
-use crate::Reason;
+use crate::{Reason, weights};
 
 /// What a deviation is the root of.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,12 +24,41 @@ enum Centre {
 pub(super) fn batch(step: &mut Step<'_>) -> Found {
     let dy = step.dy()?;
     let norm = BatchNorm::of(step.graph, step.node).ok_or(Reason::TrainingMode)?;
-    let epsilon = step.number(norm.var, norm.epsilon.into());
-    let sum = step.op("Add", &[norm.var.into(), epsilon]);
-    let deviation = step.op("Sqrt", &[sum]);
-    let factor = step.div(norm.scale.into(), deviation);
+    let factor = match constant_factor(step, &norm) {
+        // A norm that was put in for its statistics may not scale at all.
+        Some(factor) if factor.iter().all(|&x| is_one(step.dtype(norm.x), x)) => {
+            return Ok(vec![(0, dy)]);
+        }
+        Some(factor) => {
+            let dims = [factor.len() as u64];
+            let factor = weights::tensor(step.dtype(norm.scale), &dims, &factor);
+            step.patch.parameter("factor", factor)
+        }
+        None => {
+            let epsilon = step.number(norm.var, norm.epsilon.into());
+            let sum = step.op("Add", &[norm.var.into(), epsilon]);
+            let deviation = step.op("Sqrt", &[sum]);
+            step.div(norm.scale.into(), deviation)
+        }
+    };
     let factor = per_channel(step, factor, norm.x)?;
     Ok(vec![(0, step.mul(dy, factor))])
+}
+
+fn is_one(dtype: DataType, x: f64) -> bool {
+    match dtype {
+        DataType::Double => x == 1.0,
+        _ => x as f32 == 1.0,
+    }
+}
+
+/// What a norm multiplies each channel by, where its operands are constants.
+fn constant_factor(step: &Step<'_>, norm: &BatchNorm) -> Option<Vec<f64>> {
+    let elements = |value| step.graph.constant(value)?.to_f64s().ok();
+    let (scale, var) = (elements(norm.scale)?, elements(norm.var)?);
+    let epsilon = f64::from(norm.epsilon);
+    let pairs = scale.iter().zip(&var);
+    Some(pairs.map(|(g, v)| g / (v + epsilon).sqrt()).collect())
 }
 
 pub(super) fn layer(step: &mut Step<'_>) -> Found {

@@ -1,6 +1,7 @@
 mod attention;
 mod places;
 mod resize;
+mod whole;
 
 use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
 
