@@ -41,10 +41,9 @@ pub(crate) fn share(
                 }
                 first
             }
-            None => match contents(graph, node) {
-                Some(contents) => Some(*constants.entry(contents).or_insert(node)),
-                None => None,
-            },
+            None => {
+                contents(graph, node).map(|contents| *constants.entry(contents).or_insert(node))
+            }
         };
         let Some(first) = first.filter(|&first| first != node && !kept.contains(&node)) else {
             continue;

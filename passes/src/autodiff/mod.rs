@@ -130,7 +130,10 @@ fn propagate(
         cotangents,
         patch,
     };
-    let found = rule(&mut step).map_err(|reason| fail(model, reason))?;
+    let found = rule(&mut step).map_err(|reason| match reason {
+        Reason::UnknownShape(name) => fail(model, Reason::OpenSize(name)),
+        reason => fail(model, reason),
+    })?;
     let mut patch = step.patch;
     for (_, operand) in &found {
         patch.keep(*operand);

@@ -114,6 +114,17 @@ fn blocks_of_open_sizes() {
 }
 
 #[test]
+fn a_number_of_images_has_to_be_known_to_stay() {
+    let builder = graph(OPEN).param("sizes", list(&[2, 4, 5, 5])).op(
+        "Resize",
+        &["x", "", "", "sizes"],
+        "y",
+        mode("linear", "half_pixel"),
+    );
+    assert_eq!(refusal(builder), Reason::OpenSize("y".to_owned()));
+}
+
+#[test]
 fn a_crop_has_no_rule() {
     let builder = graph(SIZED)
         .param(
