@@ -232,3 +232,41 @@ fn a_network_of_one_size_plays_no_grids() {
     assert!(told.contains("cannot explain 3x3 grids"), "{told}");
     assert!(told.contains("takes pictures of any size"), "{told}");
 }
+
+#[test]
+fn what_a_model_says_itself_goes_before_flags_for_several() {
+    let folder = workplace();
+    for class in 0..10 {
+        let path = folder.path().join(format!("ten/{class}/0.png"));
+        paint(&path, 64, [class * 25, 100, 200]);
+    }
+    let original = fixture("resnet_tiny/model.onnx");
+    let mut options = bcosc::Options::default();
+    options.settings.input = bcosc::passes::InputContract::AddInverse;
+    options.settings.normalization = Some(bcosc::Preset::Imagenet.normalization());
+    let mut converted = bcosc::convert(&original, &options).unwrap();
+    let bcos = folder.path().join("bcos.onnx");
+    converted.write(bcos, &Default::default()).unwrap();
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bcosc"));
+        let command = command
+            .current_dir(folder.path())
+            .args(["eval", "bcos.onnx"]);
+        let usual = [
+            "--data", "ten", "--input", "same", "--mean", "0.5", "--std", "0.5",
+        ];
+        let done = command.args(usual).args(["--report", "r.json", "-q"]);
+        done.args(more).output().unwrap()
+    };
+    // Six channels are not a picture's.
+    assert_eq!(run(&[]).status.code(), Some(1));
+    let done = run(&["--compare", original.to_str().unwrap()]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let report = fs::read_to_string(folder.path().join("r.json")).unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let intakes = [0, 1].map(|i| report["models"][i]["intake"].clone());
+    assert_eq!(intakes[0]["contract"], "add-inverse");
+    assert_eq!(intakes[1]["contract"], "same");
+    assert_eq!(intakes[1]["normalization"]["mean"][0], 0.5);
+    assert_eq!(report["models"][0]["probability"], "sigmoid");
+}
