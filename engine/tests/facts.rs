@@ -56,6 +56,33 @@ fn shapes_follow_a_symbolic_batch_through_shape_arithmetic() {
 }
 
 #[test]
+fn attention_has_the_heads_of_the_queries_and_the_channels_of_the_values() {
+    let model = Net::new(23)
+        .input("q", &["N", "4", "T", "2"])
+        .input("k", &["N", "2", "S", "2"])
+        .input("v", &["N", "2", "S", "3"])
+        .node("Attention", &["q", "k", "v"], "y")
+        .output("y")
+        .model();
+    assert_eq!(shape_of(&facts(&model), "y"), ["N", "4", "T", "3"]);
+    for (queries, keys, channels) in [("8", "8", "6"), ("16", "8", "12")] {
+        let model = Net::new(23)
+            .input("q", &["N", "T", queries])
+            .input("k", &["N", "S", keys])
+            .input("v", &["N", "S", "6"])
+            .node_with(
+                "Attention",
+                &["q", "k", "v"],
+                "y",
+                vec![int("q_num_heads", 4), int("kv_num_heads", 2)],
+            )
+            .output("y")
+            .model();
+        assert_eq!(shape_of(&facts(&model), "y"), ["N", "T", channels]);
+    }
+}
+
+#[test]
 fn arithmetic_on_sizes_is_carried_out() {
     let model = Net::new(18)
         .input("x", &["N", "C", "H", "8"])

@@ -17,7 +17,7 @@ use bcosc_ir::{Use, Value};
 
 use crate::image::{image_input, is_image};
 use crate::linearity::{Linearity, scalar};
-use crate::{Context, PassError, Reason, autodiff, canonical, recipe};
+use crate::{Context, PassError, Reason, autodiff, canonical, recipe, sharing};
 
 /// What the outputs of an explanation graph are called, in order.
 pub const OUTPUTS: [&str; 4] = ["logits", "class", "weights", "contributions"];
@@ -52,6 +52,7 @@ pub fn explanation(model: &mut Model, kind: Kind, cx: &Context<'_>) -> Result<()
             broken_by: verdict.broken_by.join(", "),
         }));
     }
+    let forward = model.graph.nodes().into_iter().collect();
     let (class, seed) = seed(model, kind, image, logits, classes)?;
     let weights = autodiff::cotangent(model, logits, seed, x)?;
     let contributions = contributions(model, x, weights)?;
@@ -68,7 +69,7 @@ pub fn explanation(model: &mut Model, kind: Kind, cx: &Context<'_>) -> Result<()
     ] {
         pass.run(model, cx)?;
     }
-    Ok(())
+    sharing::share(model, &forward, x.node)
 }
 
 /// States the types of the results, which follow from that of x.

@@ -21,6 +21,7 @@ pub mod raise;
 mod reason;
 pub mod recipe;
 mod settings;
+mod sharing;
 #[cfg(test)]
 mod testing;
 pub mod vit;

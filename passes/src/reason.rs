@@ -241,6 +241,11 @@ pub enum Reason {
     /// An operator on the way from the input to what is explained.
     #[error("bcosc cannot go back through this operator")]
     NoDerivative,
+    /// An open size that going back needs.
+    #[error(
+        "the size of {0} has to be known to go back; give the inputs shapes with --input-shapes"
+    )]
+    OpenSize(String),
     /// An output that does not depend linearly on the input.
     #[error(
         "\"{output}\" is no linear map of the input, whatever is held fixed; at fault: {broken_by}"

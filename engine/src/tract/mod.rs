@@ -1,5 +1,6 @@
 //! Running graphs on the CPU with tract.
 
+mod attention;
 mod branches;
 mod constants;
 mod facts;

@@ -15,13 +15,17 @@
 //! them from the values of the graph. What constants add does not matter to W(x) and is not looked at.
 
 mod algebra;
+mod attention;
 mod gates;
 mod matmul;
 mod moves;
 mod norms;
+mod order;
 mod pick;
 mod pool;
+mod resize;
 mod rules;
+mod scatter;
 mod shapes;
 mod step;
 mod windows;
@@ -126,7 +130,10 @@ fn propagate(
         cotangents,
         patch,
     };
-    let found = rule(&mut step).map_err(|reason| fail(model, reason))?;
+    let found = rule(&mut step).map_err(|reason| match reason {
+        Reason::UnknownShape(name) => fail(model, Reason::OpenSize(name)),
+        reason => fail(model, reason),
+    })?;
     let mut patch = step.patch;
     for (_, operand) in &found {
         patch.keep(*operand);
@@ -168,6 +175,8 @@ fn downstream(graph: &Graph, from: Value) -> BTreeSet<NodeId> {
     found
 }
 
+#[cfg(test)]
+mod pytorch;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

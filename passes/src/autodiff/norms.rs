@@ -7,10 +7,10 @@
 //! Centring is a projection that is its own transpose. What is added does not matter.
 
 use bcosc_ir::views::{AxesOp, BatchNorm};
-use bcosc_ir::{Operand, Value};
+use bcosc_ir::{DataType, Operand, Value};
 
 use super::step::{Found, Step};
-use crate::Reason;
+use crate::{Reason, weights};
 
 /// What a deviation is the root of.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,12 +24,41 @@ enum Centre {
 pub(super) fn batch(step: &mut Step<'_>) -> Found {
     let dy = step.dy()?;
     let norm = BatchNorm::of(step.graph, step.node).ok_or(Reason::TrainingMode)?;
-    let epsilon = step.number(norm.var, norm.epsilon.into());
-    let sum = step.op("Add", &[norm.var.into(), epsilon]);
-    let deviation = step.op("Sqrt", &[sum]);
-    let factor = step.div(norm.scale.into(), deviation);
+    let factor = match constant_factor(step, &norm) {
+        // A norm that was put in for its statistics may not scale at all.
+        Some(factor) if factor.iter().all(|&x| is_one(step.dtype(norm.x), x)) => {
+            return Ok(vec![(0, dy)]);
+        }
+        Some(factor) => {
+            let dims = [factor.len() as u64];
+            let factor = weights::tensor(step.dtype(norm.scale), &dims, &factor);
+            step.patch.parameter("factor", factor)
+        }
+        None => {
+            let epsilon = step.number(norm.var, norm.epsilon.into());
+            let sum = step.op("Add", &[norm.var.into(), epsilon]);
+            let deviation = step.op("Sqrt", &[sum]);
+            step.div(norm.scale.into(), deviation)
+        }
+    };
     let factor = per_channel(step, factor, norm.x)?;
     Ok(vec![(0, step.mul(dy, factor))])
+}
+
+fn is_one(dtype: DataType, x: f64) -> bool {
+    match dtype {
+        DataType::Double => x == 1.0,
+        _ => x as f32 == 1.0,
+    }
+}
+
+/// What a norm multiplies each channel by, where its operands are constants.
+fn constant_factor(step: &Step<'_>, norm: &BatchNorm) -> Option<Vec<f64>> {
+    let elements = |value| step.graph.constant(value)?.to_f64s().ok();
+    let (scale, var) = (elements(norm.scale)?, elements(norm.var)?);
+    let epsilon = f64::from(norm.epsilon);
+    let pairs = scale.iter().zip(&var);
+    Some(pairs.map(|(g, v)| g / (v + epsilon).sqrt()).collect())
 }
 
 pub(super) fn layer(step: &mut Step<'_>) -> Found {
@@ -49,7 +78,7 @@ fn vectors(step: &mut Step<'_>, axes: &[i64], centre: Centre) -> Found {
         Some(scale) => step.mul(dy, scale.into()),
         None => dy,
     };
-    let found = normalised(step, x.into(), x, scaled, axes, centre)?;
+    let found = normalised(step, x.into(), x, scaled, axes, centre, epsilon(step))?;
     Ok(vec![(0, found)])
 }
 
@@ -59,7 +88,15 @@ pub(super) fn instance(step: &mut Step<'_>) -> Found {
     let scale = per_channel(step, scale.into(), x)?;
     let scaled = step.mul(dy, scale);
     let axes: Vec<i64> = (2..rank).collect();
-    let found = normalised(step, x.into(), x, scaled, &axes, Centre::Mean)?;
+    let found = normalised(
+        step,
+        x.into(),
+        x,
+        scaled,
+        &axes,
+        Centre::Mean,
+        epsilon(step),
+    )?;
     Ok(vec![(0, found)])
 }
 
@@ -80,7 +117,7 @@ pub(super) fn group(step: &mut Step<'_>) -> Found {
         let scale = step.reshape(scale.into(), &[1, -1, 1]);
         cotangent = step.mul(cotangent, scale);
     }
-    let found = normalised(step, wide, x, cotangent, &[2], Centre::Mean)?;
+    let found = normalised(step, wide, x, cotangent, &[2], Centre::Mean, epsilon(step))?;
     Ok(vec![(0, step.reshape_like(found, x))])
 }
 
@@ -96,6 +133,19 @@ pub(super) fn length(step: &mut Step<'_>) -> Found {
         }
     };
     Ok(vec![(0, step.div(dy, length))])
+}
+
+/// `MeanVarianceNormalization`: what is added to the deviation is nothing in single precision.
+pub(super) fn mean_variance(step: &mut Step<'_>) -> Found {
+    let (dy, x) = (step.dy()?, step.operand(0)?);
+    let axes = step.op.ints("axes").unwrap_or(&[0, 2, 3]).to_vec();
+    let found = normalised(step, x.into(), x, dy, &axes, Centre::Mean, 0.0)?;
+    Ok(vec![(0, found)])
+}
+
+/// What a norm adds to a variance.
+fn epsilon(step: &Step<'_>) -> f64 {
+    step.op.float("epsilon", 1e-5).into()
 }
 
 fn axes_from(step: &Step<'_>, default: i64) -> Result<Vec<i64>, Reason> {
@@ -120,6 +170,7 @@ fn normalised(
     scaled: Operand,
     axes: &[i64],
     centre: Centre,
+    epsilon: f64,
 ) -> Result<Operand, Reason> {
     let centred = match centre {
         Centre::Mean => {
@@ -130,8 +181,7 @@ fn normalised(
     };
     let squares = step.mul(centred, centred);
     let variance = step.reduce(AxesOp::ReduceMean, squares, axes);
-    let epsilon = step.op.float("epsilon", 1e-5);
-    let epsilon = step.number(like, epsilon.into());
+    let epsilon = step.number(like, epsilon);
     let sum = step.op("Add", &[variance, epsilon]);
     let deviation = step.op("Sqrt", &[sum]);
     let t = step.div(scaled, deviation);

@@ -9,6 +9,7 @@
 
 use bcosc_ir::{Attribute, Operand};
 
+use super::scatter;
 use super::step::{Found, Step};
 use crate::{Reason, weights};
 
@@ -98,24 +99,31 @@ pub(super) fn gather(step: &mut Step<'_>) -> Found {
     Ok(vec![(0, found)])
 }
 
-/// Adds rows up at positions that are computed while running.
+/// Adds up at positions that are computed while running.
 fn scattered(step: &mut Step<'_>, dy: Operand, axis: usize) -> Found {
     let (x, indices) = (step.operand(0)?, step.operand(1)?);
-    if axis != 0 {
-        let name = step.graph.value_name(indices).to_owned();
-        return Err(Reason::NotConstant(name));
+    let rank = step.dims(x)?.len();
+    let places = step.dims(indices)?.len();
+    let mut zeros = scatter::zeros(step, x);
+    let mut rows = dy;
+    // With the picked axis in front, a place is an index of rows.
+    let to_front = |count: usize, rank: usize| {
+        let picked = axis..axis + count;
+        let others = (0..axis).chain(axis + count..rank);
+        let perm: Vec<i64> = picked.chain(others).map(|a| a as i64).collect();
+        perm
+    };
+    if axis > 0 {
+        zeros = step.transpose(zeros, &to_front(1, rank));
+        rows = step.transpose(rows, &to_front(places, rank - 1 + places));
     }
-    if step.opset < 16 {
-        return Err(Reason::NeedsOpset {
-            opset: 16,
-            what: "going back through a Gather whose indices are computed",
-        });
+    let indices = step.unsqueeze(indices.into(), &[-1]);
+    let mut found = scatter::added(step, "ScatterND", [zeros, indices, rows], None)?;
+    if axis > 0 {
+        let back = (1..=axis).chain([0]).chain(axis + 1..rank);
+        let back: Vec<i64> = back.map(|a| a as i64).collect();
+        found = step.transpose(found, &back);
     }
-    let (zero, shape) = (step.number(x, 0.0), step.shape(x));
-    let zeros = step.op("Expand", &[zero, shape]);
-    let places = step.unsqueeze(indices.into(), &[-1]);
-    let add = [Attribute::string("reduction", "add")];
-    let found = step.op_with("ScatterND", &[zeros, places, dy], add);
     Ok(vec![(0, found)])
 }
 
@@ -191,7 +199,7 @@ fn placed_in_open(
 ) -> Result<Operand, Reason> {
     let x = step.operand(0)?;
     let rank = step.dims(x)?.len();
-    let size = step.size(x, axis)?;
+    let size = step.size(x, axis);
     let shape = step.op("Shape", &[dy]);
     let index = step.ints(&[axis as i64]);
     let count = step.op_with("Gather", &[shape, index], [Attribute::int("axis", 0)]);

@@ -95,7 +95,7 @@ pub(super) fn max(step: &mut Step<'_>) -> Found {
     let won = step.cast(won, dtype);
     let dy = step.reshape(dy, &[0, channels as i64, 1, -1]);
     let shares = step.mul(won, dy);
-    let lead = step.size(step.y(), 0)?;
+    let lead = step.size(step.y(), 0);
     let wide = step.ints(&[channels as i64 * count]);
     let shape = step.shape(step.y());
     let spatial = step.slice(shape, &[0], &[2], &[i64::MAX]);
@@ -126,7 +126,7 @@ fn laid_out(dtype: DataType, channels: u64, kernel: &[i64]) -> Tensor {
     weights::tensor(dtype, &dims, &elements)
 }
 
-fn lowest(dtype: DataType) -> f64 {
+pub(super) fn lowest(dtype: DataType) -> f64 {
     match dtype {
         DataType::Float16 => half::f16::MIN.to_f64(),
         DataType::Bfloat16 => half::bf16::MIN.to_f64(),

@@ -3,11 +3,15 @@
 use bcosc_ir::Op;
 
 use super::step::Rule;
-use super::{algebra, gates, matmul, moves, norms, pick, pool, shapes, windows};
+use super::{
+    algebra, attention, gates, matmul, moves, norms, order, pick, pool, resize, scatter, shapes,
+    windows,
+};
 
 /// Standard operators by name, sorted.
 const RULES: &[(&str, Rule)] = &[
     ("Add", algebra::add),
+    ("Attention", attention::attention),
     ("AveragePool", pool::average),
     ("BatchNormalization", norms::batch),
     ("Cast", moves::cast),
@@ -17,6 +21,7 @@ const RULES: &[(&str, Rule)] = &[
     ("Concat", moves::concat),
     ("Conv", windows::conv),
     ("ConvTranspose", windows::conv_transpose),
+    ("CumSum", order::running_sum),
     ("DepthToSpace", shapes::depth_to_space),
     ("Div", algebra::div),
     ("Dropout", moves::identity),
@@ -25,6 +30,8 @@ const RULES: &[(&str, Rule)] = &[
     ("Expand", moves::expand),
     ("Flatten", moves::view),
     ("Gather", pick::gather),
+    ("GatherElements", scatter::gather_elements),
+    ("GatherND", scatter::gather_nd),
     ("Gelu", gates::gelu),
     ("Gemm", matmul::gemm),
     ("GlobalAveragePool", pool::global_average),
@@ -41,6 +48,7 @@ const RULES: &[(&str, Rule)] = &[
     ("Max", pool::largest_operand),
     ("MaxPool", pool::max),
     ("Mean", algebra::mean),
+    ("MeanVarianceNormalization", norms::mean_variance),
     ("Min", pool::largest_operand),
     ("Mish", gates::mish),
     ("Mul", algebra::mul),
@@ -55,7 +63,9 @@ const RULES: &[(&str, Rule)] = &[
     ("ReduceSum", algebra::reduce_sum),
     ("Relu", gates::relu),
     ("Reshape", moves::view),
-    ("Resize", shapes::enlarge),
+    ("Resize", resize::resize),
+    ("ScatterElements", scatter::scatter_elements),
+    ("ScatterND", scatter::scatter_nd),
     ("Selu", gates::selu),
     ("Shrink", gates::vanishing),
     ("Slice", pick::slice),
@@ -69,7 +79,9 @@ const RULES: &[(&str, Rule)] = &[
     ("Tanh", gates::bounded),
     ("ThresholdedRelu", gates::vanishing),
     ("Tile", shapes::tile),
+    ("TopK", scatter::top),
     ("Transpose", moves::transpose),
+    ("Trilu", order::triangle),
     ("Unsqueeze", moves::view),
     ("Where", algebra::choice),
 ];
@@ -81,6 +93,12 @@ pub(super) fn of(op: &Op) -> Option<Rule> {
     }
     let found = RULES.binary_search_by_key(&op.op_type(), |(name, _)| name);
     found.ok().map(|index| RULES[index].1)
+}
+
+/// All operators that have a rule.
+#[cfg(test)]
+pub(super) fn operators() -> impl Iterator<Item = &'static str> {
+    RULES.iter().map(|(name, _)| *name)
 }
 
 #[cfg(test)]

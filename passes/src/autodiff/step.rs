@@ -149,13 +149,14 @@ impl<'g> Step<'g> {
     }
 
     /// One size of a value, as a vector of one integer.
-    pub fn size(&mut self, of: Value, axis: usize) -> Result<Operand, Reason> {
-        if let Some(size) = self.dims(of)?.get(axis).and_then(Dim::known) {
-            return Ok(self.ints(&[size as i64]));
+    pub fn size(&mut self, of: Value, axis: usize) -> Operand {
+        let dims = self.dims(of).unwrap_or_default();
+        if let Some(size) = dims.get(axis).and_then(Dim::known) {
+            return self.ints(&[size as i64]);
         }
         let shape = self.op("Shape", &[of.into()]);
         let index = self.ints(&[axis as i64]);
-        Ok(self.op_with("Gather", &[shape, index], [Attribute::int("axis", 0)]))
+        self.op_with("Gather", &[shape, index], [Attribute::int("axis", 0)])
     }
 
     /// Numbers in another order of dimensions, as a value has them.

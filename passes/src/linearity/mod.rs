@@ -138,6 +138,7 @@ impl<'g> Linearity<'g> {
             Rule::Scaling => self.scaling(node, &operands),
             Rule::Product => self.product(node, &operands),
             Rule::Quotient => self.quotient(node, &operands),
+            Rule::Written => self.written(node, &operands),
             Rule::Attention => self.attention(node, &operands),
         };
         for slot in 0..graph.output_count(node) {
@@ -211,6 +212,21 @@ impl<'g> Linearity<'g> {
         let condition = self.get(operands.first().copied().flatten());
         if found.standing == Standing::Linear && condition.standing != Standing::Constant {
             self.detached.insert((node, 0));
+        }
+        found
+    }
+
+    fn written(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        let &[data, places, updates] = operands else {
+            return FREE;
+        };
+        let found = self.sum(&[data, updates]);
+        let linear = [data, updates].map(|v| self.get(v).standing == Standing::Linear);
+        if !linear.contains(&true) {
+            return FREE;
+        }
+        if self.get(places).standing != Standing::Constant {
+            self.detached.insert((node, 1));
         }
         found
     }

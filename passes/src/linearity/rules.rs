@@ -35,6 +35,8 @@ pub enum Rule {
     },
     /// `softmax(q k^T) v` of operands 0, 1 and 2.
     Attention,
+    /// Operand 0 with operand 2 written into it, at places that operand 1 tells.
+    Written,
     /// Looks at shapes and types only.
     ShapeOnly,
     /// Anything else: good for a factor, not for a summand.
@@ -136,8 +138,8 @@ const RULES: &[(&str, Rule)] = &[
     ("Resize", Moves),
     ("ReverseSequence", Moves),
     ("Round", Factor),
-    ("ScatterElements", Factor),
-    ("ScatterND", Factor),
+    ("ScatterElements", Written),
+    ("ScatterND", Written),
     ("Selu", GATE),
     ("Shape", ShapeOnly),
     ("Shrink", GATE),
@@ -188,6 +190,7 @@ pub fn of(graph: &Graph, node: NodeId) -> Rule {
         "Clip" => Factor,
         // The absolute value, which scales.
         "LeakyRelu" if op.float("alpha", 0.01) == -1.0 => Factor,
+        "ScatterElements" | "ScatterND" if !overwrites_or_adds(op) => Factor,
         "Pow" if is_power(graph, node) => GATE,
         "Pow" => Factor,
         name => match RULES.binary_search_by_key(&name, |(name, _)| name) {
@@ -227,6 +230,11 @@ fn keeps_zero(graph: &Graph, node: NodeId, op: &Op) -> bool {
 fn is_power(graph: &Graph, node: NodeId) -> bool {
     let exponent = graph.input(node, 1).and_then(|v| scalar(graph, v));
     exponent.is_some_and(|e| e >= 1.0 && e.fract() == 0.0)
+}
+
+/// Whether a `Scatter` does no more with what it meets than to add to it.
+fn overwrites_or_adds(op: &Op) -> bool {
+    matches!(op.string("reduction"), None | Some("none" | "add"))
 }
 
 /// The one element of a constant.

@@ -205,6 +205,7 @@ fn added_slots(graph: &Graph, node: NodeId, arity: usize) -> Vec<usize> {
     match rules::of(graph, node) {
         Rule::Sum | Rule::WinnerOfAll => (0..arity).collect(),
         Rule::Choice => (1..arity).collect(),
+        Rule::Written => vec![0, 2],
         Rule::Product if graph.op(node).is_some_and(|op| op.is("Einsum")) => Vec::new(),
         Rule::Product => vec![2],
         Rule::Norm { added } => added.iter().map(|slot| *slot as usize).collect(),

@@ -11,7 +11,7 @@ use bcosc_ir::Patch;
 
 use super::super::constants;
 use super::super::worklist::Site;
-use super::trivial::keeps_shape;
+use super::trivial::{keeps_shape, shape_of};
 use crate::Reason;
 
 /// `Gemm` can do without its third operand from here.
@@ -29,11 +29,15 @@ pub(super) fn neutral(site: &Site<'_>) -> Result<Patch, Reason> {
         constants::constant(site.graph, value)
             .is_some_and(|t| constants::is_filled_with(&t, number))
     };
-    let kept = match () {
-        () if is_neutral(b) => a,
-        () if commutes && is_neutral(a) => b,
+    let (kept, constant) = match () {
+        () if is_neutral(b) => (a, b),
+        () if commutes && is_neutral(a) => (b, a),
         () => return Err(Reason::Needed("it changes the value")),
     };
+    // A constant without dimensions keeps those of the other, whatever they are.
+    if shape_of(site.graph, constant)?.is_empty() {
+        return site.bypass(kept);
+    }
     keeps_shape(site.graph, kept, site.output())?;
     site.bypass(kept)
 }
@@ -62,7 +66,7 @@ mod tests {
 
     use super::super::{RULES, Simplify};
     use super::*;
-    use crate::testing::{model, refusal, rewritten, text, weight};
+    use crate::testing::{apply, model, refusal, rewritten, text, weight};
 
     fn start() -> ModelBuilder {
         let row = |number: f32| Tensor::f32s(&[1, 4], vec![number; 4]);
@@ -90,6 +94,17 @@ mod tests {
            y = Relu (x)
         }
         "#);
+    }
+
+    #[test]
+    fn a_number_goes_though_sizes_are_not_known() {
+        let builder = ModelBuilder::new(17)
+            .input("x", DataType::Float, "?,?")
+            .param("one", Tensor::f32s(&[], vec![1.0]))
+            .op("Div", &["x", "one"], "d", []);
+        let mut found = end(builder, "d");
+        apply(&Simplify, &mut found);
+        assert_eq!(found.graph.ops().len(), 1);
     }
 
     #[test]
