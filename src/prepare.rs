@@ -7,8 +7,8 @@ use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::preprocessing::Preprocessing;
 use bcosc_passes::{Context, Normalization, Settings, pipeline, recipe};
 
-use crate::Error;
 use crate::options::contract_name;
+use crate::{Error, Probability};
 
 /// A contract on raw images takes the place of the normalisation that a graph begins with. Returns what
 /// to tell the user.
@@ -78,6 +78,25 @@ pub(crate) fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) ->
     model.graph.set_outputs(&kept);
     model.graph.remove_dead();
     Ok(())
+}
+
+/// Cuts a model that ends in probabilities off before them, so that it puts out logits; says which they were.
+pub(crate) fn before_probabilities(model: &mut Model) -> Option<Probability> {
+    let graph = &model.graph;
+    let [output] = graph.outputs() else {
+        return None;
+    };
+    let (node, op) = graph.producer(output.value)?;
+    let ending = match op.op_type() {
+        "Softmax" | "LogSoftmax" => Probability::Softmax,
+        "Sigmoid" => Probability::Sigmoid,
+        _ => return None,
+    };
+    let logits = graph.input(node, 0).filter(|_| op.domain().is_empty())?;
+    let name = output.info.name.clone().unwrap_or_default();
+    model.graph.set_outputs(&[(logits, name)]);
+    model.graph.remove_dead();
+    Some(ending)
 }
 
 /// The model without what exporters leave lying about, such as biases of zero; as it came where

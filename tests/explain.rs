@@ -6,8 +6,8 @@ use std::path::Path;
 
 use bcosc::passes::{InputContract, LogitBias};
 use bcosc::{
-    Error, ExplainOptions, Explainer, Images, Options, PredictOptions, Preset, Source, convert,
-    explanation_graph,
+    Error, ExplainOptions, Explainer, Images, Options, PredictOptions, Preset, Probability, Source,
+    convert, explanation_graph,
 };
 use bcosc_engine::Tract;
 use bcosc_ir::{Attribute, DataType, Interpreter, Model, ModelBuilder, Tensor, Tensors};
@@ -179,6 +179,49 @@ fn deployed_models_are_explained_as_they_were() {
     }
 }
 
+/// What ends in probabilities is explained by the logits before them.
+#[test]
+fn probabilities_are_explained_by_their_logits() {
+    let weight: Vec<f32> = (0..15).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
+    let network = || {
+        ModelBuilder::new(17)
+            .input("x", DataType::Float, "batch,3,height,width")
+            .param("w", Tensor::f32s(&[5, 3, 1, 1], weight.clone()))
+            .op("Conv", &["x", "w"], "scores", [])
+            .op("GlobalAveragePool", &["scores"], "means", [])
+            .op("Flatten", &["means"], "logits", [])
+    };
+    let explained = |model: ModelBuilder| {
+        let bytes = bcosc_onnx::encode(&model.proto()).unwrap();
+        let options = PredictOptions {
+            normalization: Some(Preset::None.normalization()),
+            ..PredictOptions::default()
+        };
+        let explainer = Explainer::open(bytes, &options).unwrap();
+        let image = Images {
+            dims: vec![1, 3, 4, 4],
+            data: (0..48).map(|i| (i % 13) as f32 / 13.0).collect(),
+        };
+        let explanation = explainer.at(4, 4).unwrap().explain(&image, None).unwrap();
+        (explainer.predictor.probability, explanation)
+    };
+    let (probability, plain) = explained(network().output("logits"));
+    assert_eq!(probability, Some(Probability::Softmax));
+    for (op, expected) in [
+        ("Softmax", Probability::Softmax),
+        ("LogSoftmax", Probability::Softmax),
+        ("Sigmoid", Probability::Sigmoid),
+    ] {
+        let ending = network().op(op, &["logits"], "probabilities", []);
+        let (probability, found) = explained(ending.output("probabilities"));
+        assert_eq!(probability, Some(expected));
+        assert_eq!(found.logits, plain.logits);
+        assert_eq!(found.contributions, plain.contributions);
+        let of_logits = expected.of_logits(&plain.logits)[found.class];
+        assert_eq!(found.probability, Some(of_logits));
+    }
+}
+
 #[test]
 fn a_tower_is_explained_as_published() {
     let mut options = options(Preset::Clip);
@@ -302,7 +345,7 @@ fn a_model_explained_twice_gives_the_same_bytes() {
 
 #[test]
 fn what_is_not_linear_is_named() {
-    let bytes = open_network(17, "Softmax");
+    let bytes = open_network(17, "Exp");
     let error = explanation_graph(bytes, &ExplainOptions::default()).unwrap_err();
     assert!(matches!(error, Error::Explain { .. }));
     let mut text = String::new();

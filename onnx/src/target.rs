@@ -35,6 +35,15 @@ impl Target {
         if path.file_name().is_none() {
             return Err(WriteError::NotAFile(path.to_path_buf()));
         }
+        // A pipe has no path to be looked up.
+        let found = fs::metadata(path).ok();
+        if found.is_some_and(|m| !m.is_file() && !m.is_dir()) {
+            return Ok(Self {
+                path: path.to_path_buf(),
+                has_neighbours: false,
+                stream: true,
+            });
+        }
         let linked = fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink());
         let real = if linked {
             fs::canonicalize(path).map_err(|e| io_error(path, e))?
@@ -46,11 +55,10 @@ impl Target {
         if found.as_ref().is_some_and(fs::Metadata::is_dir) {
             return Err(WriteError::NotAFile(path.to_path_buf()));
         }
-        let stream = found.is_some_and(|m| !m.is_file());
         Ok(Self {
             path: real,
-            has_neighbours: !linked && !stream,
-            stream,
+            has_neighbours: !linked,
+            stream: false,
         })
     }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::args::{ExplainArgs, RawArg};
 use super::files::{self, check_output, make_folder};
-use super::items::{Item, check_names, items};
+use super::items::{Item, check_apart, check_names, items};
 use super::messages::Messages;
 use super::progress::Progress;
 use super::tables;
@@ -54,8 +54,8 @@ struct Report<'a> {
 
 /// Explains pictures, draws them, and tells the figures.
 pub fn run(args: &ExplainArgs, messages: Messages) -> anyhow::Result<()> {
-    for file in [&args.sheet, &args.report].into_iter().flatten() {
-        check_output(file)?;
+    if let Some(folder) = &args.out {
+        check_apart(folder, &args.images)?;
     }
     let progress = Progress::new(messages.animated());
     progress.say("going back through the model");
@@ -66,14 +66,18 @@ pub fn run(args: &ExplainArgs, messages: Messages) -> anyhow::Result<()> {
     };
     let choice = choice(args, labels.as_ref())?;
     explainer.check(&choice)?;
-    let items = items(&args.images)?;
+    let items = items(&args.images, args.out.as_deref())?;
     if args.out.is_some() {
         check_names(&items)?;
     }
     if let Some(folder) = &args.out {
         make_folder(folder)?;
     }
+    for file in [&args.sheet, &args.report].into_iter().flatten() {
+        check_output(file)?;
+    }
     let job = Job {
+        rows: (ROWS / choice.count()).max(1),
         args,
         labels: labels.as_ref(),
         explainer: &explainer,
@@ -82,7 +86,7 @@ pub fn run(args: &ExplainArgs, messages: Messages) -> anyhow::Result<()> {
     let found: Mutex<BTreeMap<usize, anyhow::Result<Entry>>> = Mutex::default();
     let paths: Vec<PathBuf> = items.iter().map(|item| item.path.clone()).collect();
     explainer.explain_files(&paths, &choice, &|place, explained| {
-        let draw = args.sheet.is_some() && place < ROWS;
+        let draw = args.sheet.is_some() && place < job.rows;
         let entry = explained
             .map_err(anyhow::Error::from)
             .and_then(|explained| job.write(&items[place], &explained, draw));
@@ -122,6 +126,8 @@ pub fn run(args: &ExplainArgs, messages: Messages) -> anyhow::Result<()> {
 
 /// What every picture needs.
 struct Job<'a> {
+    /// How many pictures the sheet has room for.
+    rows: usize,
     args: &'a ExplainArgs,
     labels: Option<&'a Labels>,
     explainer: &'a Explainer,
@@ -197,9 +203,10 @@ impl Job<'_> {
             .flat_map(|e| e.rows.iter().cloned())
             .collect();
         if let Some(path) = self.args.sheet.as_ref().filter(|_| !rows.is_empty()) {
-            if count > ROWS {
+            if count > self.rows {
                 messages.warning(&format!(
-                    "the sheet shows the first {ROWS} of {count} pictures"
+                    "the sheet shows the first {} of {count} pictures",
+                    self.rows
                 ));
             }
             let is_png = path
@@ -301,8 +308,13 @@ fn choice(args: &ExplainArgs, labels: Option<&Labels>) -> anyhow::Result<Choice>
     if args.class.is_empty() {
         return Ok(Choice::Top(args.top));
     }
-    let mut classes = Vec::with_capacity(args.class.len());
-    for text in &args.class {
+    let mut classes = Vec::new();
+    // Names may contain commas.
+    let whole = |text: &&String| labels.is_some_and(|l| l.class(text).is_ok());
+    let (names, lists): (Vec<&String>, Vec<&String>) = args.class.iter().partition(whole);
+    let listed = lists.into_iter().flat_map(|list| list.split(','));
+    for text in names.into_iter().map(String::as_str).chain(listed) {
+        let text = text.trim();
         let class = match (text.parse(), labels) {
             (Ok(class), _) => class,
             (Err(_), Some(labels)) => labels.class(text)?,

@@ -16,12 +16,13 @@ pub struct Item {
 }
 
 /// All pictures, each once, folders opened. A name is that of the file, or the path inside the folder,
-/// without the extension unless two would then be the same.
-pub fn items(given: &[PathBuf]) -> anyhow::Result<Vec<Item>> {
+/// without the extension unless two would then be the same. What is below `out` are results of earlier runs.
+pub fn items(given: &[PathBuf], out: Option<&Path>) -> anyhow::Result<Vec<Item>> {
     let mut items = Vec::new();
     let mut seen = BTreeSet::new();
     let mut add = |path: PathBuf, shown: &Path, name: &Path| {
-        if seen.insert(path.clone()) {
+        // One file may be given by different paths.
+        if seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
             items.push(Item {
                 path,
                 shown: shown.display().to_string(),
@@ -35,7 +36,10 @@ pub fn items(given: &[PathBuf]) -> anyhow::Result<Vec<Item>> {
             add(path.clone(), path, name);
             continue;
         }
-        let found = pictures(path)?;
+        let mut found = pictures(path)?;
+        if let Some(out) = out.and_then(|out| out.canonicalize().ok()) {
+            found.retain(|picture| !picture.canonicalize().is_ok_and(|p| p.starts_with(&out)));
+        }
         if found.is_empty() {
             bail!(
                 "there is no picture (jpg, png or webp) in {} or below",
@@ -58,6 +62,22 @@ pub fn items(given: &[PathBuf]) -> anyhow::Result<Vec<Item>> {
         }
     }
     Ok(items)
+}
+
+/// Refuses to write results among pictures: the next run would explain them.
+pub fn check_apart(out: &Path, given: &[PathBuf]) -> anyhow::Result<()> {
+    let Ok(out) = out.canonicalize() else {
+        return Ok(());
+    };
+    for folder in given.iter().filter(|path| path.is_dir()) {
+        if folder.canonicalize().is_ok_and(|f| f.starts_with(&out)) {
+            bail!(
+                "results would lie among the pictures of {}; give another -o",
+                folder.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Refuses pictures whose results would overwrite each other.
@@ -87,7 +107,7 @@ mod tests {
             std::fs::write(path, []).unwrap();
         }
         let given: Vec<PathBuf> = given.iter().map(|g| folder.path().join(g)).collect();
-        let items = items(&given).unwrap();
+        let items = items(&given, Some(&folder.path().join("out"))).unwrap();
         let names = items.iter().map(|i| i.name.display().to_string()).collect();
         (names, check_names(&items).is_ok())
     }
@@ -96,7 +116,7 @@ mod tests {
     fn folders_are_opened_and_names_are_short() {
         let (names, distinct) = named(
             &["d/a.jpg", "d/e/b.x.png", "c.jpg"],
-            &["c.jpg", "d", "d/a.jpg"],
+            &["c.jpg", "d", "d/../d/a.jpg"],
         );
         assert_eq!(names, ["c", "a", "e/b.x"]);
         assert!(distinct);
@@ -109,5 +129,17 @@ mod tests {
         assert!(distinct);
         let (_, distinct) = named(&["d/a.jpg", "e/a.jpg"], &["d", "e"]);
         assert!(!distinct);
+    }
+
+    #[test]
+    fn results_are_not_explained() {
+        let (names, _) = named(&["a.jpg", "out/a.explanation.png"], &["."]);
+        assert_eq!(names, ["a"]);
+        let folder = tempfile::tempdir().unwrap();
+        let (out, below) = (folder.path().to_owned(), folder.path().join("below"));
+        std::fs::create_dir(&below).unwrap();
+        assert!(check_apart(&out, &[out.clone()]).is_err());
+        assert!(check_apart(&out, &[below.clone()]).is_err());
+        assert!(check_apart(&below, &[out]).is_ok());
     }
 }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::convert::{Read, read};
+use crate::predict::normalizes;
 use crate::{Error, Intake, Metadata, PredictOptions, Probability, Source};
 use dataset::Dataset;
 use subject::Subject;
@@ -167,7 +168,7 @@ pub fn evaluate(
     })
 }
 
-/// Options for one of several models: what it says itself goes before them.
+/// Options for one of several models: what it says itself, or does itself, goes before them.
 fn beside_metadata(source: &Source, options: &PredictOptions) -> Result<PredictOptions, Error> {
     let Read { model, label, .. } = read(source.clone(), &options.input_shapes)?;
     let mut options = options.clone();
@@ -177,6 +178,9 @@ fn beside_metadata(source: &Source, options: &PredictOptions) -> Result<PredictO
         if metadata.normalization().is_some() {
             options.normalization = None;
         }
+    }
+    if normalizes(&model.graph) {
+        options.normalization = None;
     }
     Ok(options)
 }

@@ -54,6 +54,14 @@ impl Subject {
                 problem: "puts out embeddings, and evaluation needs classes".to_owned(),
             });
         };
+        if predictor.classes < 2 {
+            return Err(Error::Input {
+                model: label.clone(),
+                problem:
+                    "puts out one number a picture, and evaluation needs a logit for each class"
+                        .to_owned(),
+            });
+        }
         let labels = options.labels.as_ref();
         let labels = labels.map(|path| Labels::read(path, predictor.classes));
         let labels = labels.transpose()?;
@@ -199,7 +207,10 @@ impl Subject {
             Some(explainer) => explainer.at(height, width)?,
             None => Explainer::open(self.source.clone(), &self.options)?.at(height, width)?,
         };
-        let noted = self.predictor.intake.normalization.as_ref();
+        let Predictor {
+            intake, original, ..
+        } = &self.predictor;
+        let noted = original.as_ref().or(intake.normalization.as_ref());
         let colour = noted.or(options.predict.normalization.as_ref());
         let all = watch.each(Task::Perturb, indices, |_, &index| {
             let picture = images::read(&items[index].path, self.frame)?;

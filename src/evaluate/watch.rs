@@ -53,7 +53,7 @@ pub(super) struct Watch<'a> {
 
 impl Watch<'_> {
     /// Does the work for every item, on all threads. Results come in the order of the items, whatever the
-    /// number of threads.
+    /// number of threads; of several errors, the first in that order.
     pub fn each<T: Sync, R: Send>(
         &self,
         task: Task,
@@ -61,6 +61,7 @@ impl Watch<'_> {
         work: impl Fn(usize, &T) -> Result<R, Error> + Sync,
     ) -> Result<Vec<R>, Error> {
         let (done, of) = (AtomicUsize::new(0), items.len());
+        let failed = AtomicUsize::new(usize::MAX);
         let tell = |done| {
             (self.tell)(Progressed {
                 model: self.model,
@@ -71,10 +72,18 @@ impl Watch<'_> {
         };
         tell(0);
         let results = items.par_iter().enumerate().map(|(i, item)| {
-            let result = work(i, item)?;
+            // What comes after an error is not needed any more; what comes before may fail too.
+            if i > failed.load(Ordering::Relaxed) {
+                return None;
+            }
+            let result = work(i, item);
+            if result.is_err() {
+                failed.fetch_min(i, Ordering::Relaxed);
+            }
             tell(done.fetch_add(1, Ordering::Relaxed) + 1);
-            Ok(result)
+            Some(result)
         });
-        results.collect()
+        let results: Vec<Option<Result<R, Error>>> = results.collect();
+        results.into_iter().flatten().collect()
     }
 }

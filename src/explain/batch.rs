@@ -17,6 +17,16 @@ pub enum Choice {
     Top(usize),
 }
 
+impl Choice {
+    /// How many classes of each picture are explained.
+    pub fn count(&self) -> usize {
+        match self {
+            Choice::Classes(classes) => classes.len(),
+            Choice::Top(count) => *count,
+        }
+    }
+}
+
 /// A picture and why its classes got their logits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explained {

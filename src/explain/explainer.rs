@@ -28,8 +28,8 @@ impl Explainer {
     /// As [`Predictor::open`], and [`Error::Explain`] where the output is not dynamic linear or an operator
     /// cannot be gone back through.
     pub fn open(source: impl Into<Source>, options: &PredictOptions) -> Result<Self, Error> {
-        let (model, label) = read_for(source.into(), options)?;
-        let predictor = Predictor::of(&model, label, options)?;
+        let (model, label, ending) = read_for(source.into(), options)?;
+        let predictor = Predictor::of(&model, label, options, ending)?;
         let label = &predictor.label;
         let graph = match is_explanation(&model.graph) {
             true => model,
@@ -126,6 +126,15 @@ impl SizedExplainer {
         };
         let (dims, weights) = output(weights)?;
         let (_, contributions) = output(contributions)?;
+        let finite = |values: &[f32]| values.iter().all(|x| x.is_finite());
+        if ![&logits, &weights, &contributions]
+            .into_iter()
+            .all(|v| finite(v))
+        {
+            return Err(InterpreterError(
+                "logits, W(x) or contributions are not finite".to_owned(),
+            ));
+        }
         let [channels, height, width] = dims[..] else {
             return Err(InterpreterError(format!("W(x) has dimensions {dims:?}")));
         };

@@ -10,7 +10,7 @@ use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, Settings};
 
 use crate::convert::{Read, read};
-use crate::prepare::keep_outputs;
+use crate::prepare::{before_probabilities, keep_outputs};
 use crate::{Error, InputShape, Metadata, Source, plan, support};
 
 /// The oldest opset that an explanation graph is written in.
@@ -31,7 +31,7 @@ pub struct ExplainOptions {
 /// Its inputs are the model's and `target` `[N]`, the class to explain of each image; -1 is the class that
 /// the model predicts, and of an embedding the entry of the largest magnitude. Its outputs are `logits`,
 /// `class` `[N]`, `weights` W(x) `[N, 2C, H, W]` and `contributions` `[N, H, W]`. A target that is no class
-/// is explained by zeros.
+/// is explained by zeros. A model that ends in a softmax or a sigmoid is explained by its logits.
 ///
 /// # Errors
 /// [`Error::Explain`] where the output is not dynamic linear, or an operator cannot be gone back through.
@@ -45,6 +45,7 @@ pub fn explanation_graph(
     let wanted: Vec<String> = options.output.iter().cloned().collect();
     keep_outputs(&mut model, &wanted, &label)?;
     support::check_operators(&model, &label)?;
+    before_probabilities(&mut model);
     explain_model(model, &label)
 }
 

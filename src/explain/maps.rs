@@ -164,7 +164,10 @@ pub(crate) fn smooth(map: &[f32], [height, width]: [usize; 2], window: usize) ->
             sums[i + 1] = sums[i] + value;
         }
         (0..values.len())
-            .map(|i| sums[(i + after + 1).min(values.len())] - sums[i.saturating_sub(before)])
+            .map(|i| {
+                sums[i.saturating_add(after).saturating_add(1).min(values.len())]
+                    - sums[i.saturating_sub(before)]
+            })
             .collect()
     };
     let mut rows: Vec<f64> = Vec::with_capacity(map.len());
@@ -172,7 +175,7 @@ pub(crate) fn smooth(map: &[f32], [height, width]: [usize; 2], window: usize) ->
         rows.extend(line(row.iter().map(|x| f64::from(*x)).collect()));
     }
     let mut result = vec![0.0; map.len()];
-    let area = (window * window) as f64;
+    let area = (window as f64).powi(2);
     for x in 0..width {
         let column = (0..height).map(|y| rows[y * width + x]).collect();
         for (y, sum) in line(column).into_iter().enumerate() {

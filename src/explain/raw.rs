@@ -8,7 +8,7 @@
 //! | `logit`, `residual` | `[K]` | logit, and what neither the logit bias nor contributions account for |
 //! | `logit_bias` | `[1]` | what is added to every logit |
 //! | `logits` | `[classes]` | logits of all classes |
-//! | `weights` | `[K, 2C, H, W]` | W(x) |
+//! | `weights` | `[K, 2C, H, W]` | W(x); `C` channels where the model is not B-cos |
 //! | `contributions` | `[K, H, W]` | what each pixel contributes |
 //! | `preprocessing` | bytes | how the picture entered the model, as JSON; in safetensors, metadata of that name |
 

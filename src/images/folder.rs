@@ -13,7 +13,7 @@ const DEEPEST: usize = 16;
 /// What the names of pictures end in.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
-/// Every picture in a folder and below, sorted by path.
+/// Every picture in a folder and below, sorted by path; what is hidden is left out.
 ///
 /// # Errors
 /// [`Error::Images`] where a folder cannot be listed.
@@ -40,7 +40,11 @@ fn search(
         return Ok(());
     }
     for entry in fs::read_dir(folder).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
+        let entry = entry.map_err(fail)?;
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        let path = entry.path();
         if path.is_dir() {
             search(&path, depth + 1, seen, found)?;
         } else if is_picture(&path) {
@@ -82,7 +86,14 @@ mod tests {
     #[test]
     fn pictures_are_found_below_and_sorted() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["b/1.PNG", "a/2.jpeg", "a/notes.txt", "0.webp"] {
+        for name in [
+            "b/1.PNG",
+            "a/2.jpeg",
+            "a/notes.txt",
+            "0.webp",
+            "b/._1.png",
+            ".c/3.png",
+        ] {
             let path = folder.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, []).unwrap();

@@ -101,6 +101,23 @@ mod tests {
         assert_eq!(read(&path, half).unwrap().data, [1.0; 16]);
     }
 
+    /// torchvision: `Resize(5)` leaves 7 x 5 pixels as they are, and `CenterCrop(4)` takes rows 0 to 3 (half of
+    /// one pixel is rounded to the even 0) and columns 2 to 5 (half of three to the even 2).
+    #[test]
+    fn sides_and_offsets_are_rounded_as_torchvision_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.png");
+        let paint = |x, y| image::Luma([(20 * x + 8 * y) as u8]);
+        image::GrayImage::from_fn(7, 5, paint).save(&path).unwrap();
+        let cut = Frame {
+            crop: 0.8,
+            ..frame(1, 4)
+        };
+        let found = read(&path, cut).unwrap().data;
+        let expected = (0..4).flat_map(|y| (2..6).map(move |x| (20 * x + 8 * y) as f32 / 255.0));
+        assert_eq!(found, expected.collect::<Vec<_>>());
+    }
+
     #[test]
     fn a_damaged_picture_is_named() {
         let folder = tempfile::tempdir().unwrap();
@@ -115,7 +132,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = picture(folder.path(), "hair.png", [1, 9000], [0; 3]);
         let error = read(&path, frame(3, 224)).unwrap_err();
-        assert!(error.to_string().contains("too narrow"), "{error}");
+        assert!(error.to_string().contains("would be scaled"), "{error}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::jpeg::is_cut_short;
 use crate::Error;
 use crate::contract::Images;
 
-/// Pixels of the largest picture that is made on the way to a cut-out.
+/// Pixels of the largest picture that is read, or made on the way to a cut-out.
 const LARGEST: usize = 1 << 28;
 
 /// Width and height of a picture, as it is looked at. The pixels are not decoded.
@@ -51,6 +51,13 @@ pub fn read(path: &Path, frame: Frame) -> Result<Images, Error> {
         return Err(bad(path, "the file ends before the picture does"));
     }
     let mut decoder = decoder(path, Cursor::new(bytes))?;
+    let (columns, rows) = decoder.dimensions();
+    if !(1..=LARGEST).contains(&(columns as usize).saturating_mul(rows as usize)) {
+        return Err(bad(
+            path,
+            format!("{columns} x {rows} pixels cannot be used"),
+        ));
+    }
     let orientation = decoder.orientation().map_err(|e| bad(path, e))?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| bad(path, e))?;
     picture.apply_orientation(orientation);
@@ -61,16 +68,24 @@ pub fn read(path: &Path, frame: Frame) -> Result<Images, Error> {
         crop,
     } = frame;
     let (pixel, source_width, source_height, pixels) = pixels(picture, channels);
-    let scale =
-        (height as f64 / f64::from(source_height)).max(width as f64 / f64::from(source_width));
-    let scaled =
-        |side: u32, least: usize| ((f64::from(side) * scale / crop).round() as usize).max(least);
-    let (scaled_height, scaled_width) =
-        (scaled(source_height, height), scaled(source_width, width));
-
+    // In whole numbers, rounded as torchvision does.
+    let [high, wide] = [source_height, source_width].map(|side| side as usize);
+    let [least_high, least_wide] = [height, width].map(|s| ((s as f64 / crop) as usize).max(s));
+    let by_height = least_high.saturating_mul(wide) >= least_wide.saturating_mul(high);
+    let [scaled_height, scaled_width] = match by_height {
+        true => [
+            least_high,
+            (least_high.saturating_mul(wide) / high).max(width),
+        ],
+        false => [
+            (least_wide.saturating_mul(high) / wide).max(height),
+            least_wide,
+        ],
+    };
     if scaled_height.saturating_mul(scaled_width) > LARGEST {
         let problem = format!(
-            "is {source_width} x {source_height}: too narrow to cut {width} x {height} out of it"
+            "{wide} x {high} pixels would be scaled to {scaled_width} x {scaled_height}, to cut {width} x {height} out \
+             of the middle"
         );
         return Err(bad(path, problem));
     }
@@ -82,7 +97,7 @@ pub fn read(path: &Path, frame: Frame) -> Result<Images, Error> {
         .resize(&source, &mut target, &options)
         .map_err(|e| bad(path, e))?;
 
-    let (top, left) = ((scaled_height - height) / 2, (scaled_width - width) / 2);
+    let (top, left) = (middle(scaled_height - height), middle(scaled_width - width));
     let buffer = target.buffer();
     let mut data = Vec::with_capacity(channels * height * width);
     for channel in 0..channels {
@@ -96,6 +111,12 @@ pub fn read(path: &Path, frame: Frame) -> Result<Images, Error> {
         dims: [1, channels, height, width].map(|d| d as u64).to_vec(),
         data,
     })
+}
+
+/// Half of what is left over; a half of a pixel goes to the even side.
+fn middle(left_over: usize) -> usize {
+    let half = left_over / 2;
+    half + left_over % 2 * (half % 2)
 }
 
 /// A decoder of what is read from a file of this name.

@@ -64,7 +64,8 @@ impl Intake {
         else {
             let found = declared.as_ref().map(ToString::to_string);
             return Err(fail(format!(
-                "input `{name}` is {}, and pictures need [N, C, H, W] with a known C; give it with --input-shapes",
+                "input `{name}` is {}, and pictures need floats [N, C, H, W] with a known C: give it with --input-shapes, or convert a model that takes \
+                 bytes or [N, H, W, C] with --input rgb",
                 found.unwrap_or_else(|| "of no known type".to_owned())
             )));
         };
@@ -89,6 +90,9 @@ impl Intake {
             return Err(fail(format!(
                 "input `{name}` takes {channels} channels, and pictures have 1 or 3"
             )));
+        }
+        if let Some(given) = &options.normalization {
+            check_normalization(given)?;
         }
         let (normalization, white) = match contract {
             InputContract::AddInverse | InputContract::Rgb => (None, 1.0),
@@ -232,7 +236,6 @@ fn normalization(
     label: &str,
 ) -> Result<(Option<Normalization>, f64), Error> {
     if let Some(given) = &options.normalization {
-        check_normalization(given)?;
         return Ok((Some(given.clone()), 1.0));
     }
     if let Some(noted) = metadata.and_then(Metadata::normalization) {

@@ -6,12 +6,14 @@ mod probability;
 use std::sync::Arc;
 
 use bcosc_engine::{Network, Session, Tract};
-use bcosc_ir::{InterpreterError, Model, Tensor, Value};
+use bcosc_ir::{Graph, InterpreterError, Model, Tensor, Value};
+use bcosc_passes::image::image_input;
+use bcosc_passes::preprocessing::Preprocessing;
 use bcosc_passes::{Context, InputContract, Normalization, Settings, explain};
 
 use crate::contract::Images;
 use crate::convert::{Read, read};
-use crate::prepare::keep_outputs;
+use crate::prepare::{before_probabilities, keep_outputs};
 use crate::{Error, InputShape, Metadata, Source, plan, support};
 
 pub use intake::Intake;
@@ -69,6 +71,8 @@ pub struct Predictor {
     pub logit_bias: f64,
     /// How its logits become probabilities; `None` for embeddings.
     pub probability: Option<Probability>,
+    /// What the network that it was made from was normalised with, where that is known.
+    pub(crate) original: Option<Normalization>,
     network: Network,
     /// Whether it takes the class to explain too, though nothing here depends on it.
     takes_target: bool,
@@ -81,8 +85,8 @@ impl Predictor {
     /// Where the model cannot be read or run, does not put out one vector a picture, or does not say how
     /// its input is normalised and the options do not either.
     pub fn open(source: impl Into<Source>, options: &PredictOptions) -> Result<Self, Error> {
-        let (model, label) = read_for(source.into(), options)?;
-        Predictor::of(&model, label, options)
+        let (model, label, ending) = read_for(source.into(), options)?;
+        Predictor::of(&model, label, options, ending)
     }
 
     /// The model may be an explanation graph too.
@@ -90,6 +94,7 @@ impl Predictor {
         model: &Model,
         label: String,
         options: &PredictOptions,
+        ending: Option<Probability>,
     ) -> Result<Self, Error> {
         let metadata = Metadata::read(model, &label)?;
         let fail = |problem: String| Error::Input {
@@ -112,7 +117,9 @@ impl Predictor {
             intake,
             classes,
             logit_bias,
-            probability: Probability::of(options.probability, logit_bias).filter(|_| !embeds),
+            probability: Probability::of(options.probability.or(ending), logit_bias)
+                .filter(|_| !embeds),
+            original: metadata.and_then(|m| m.normalization()),
             network,
             takes_target: explain::is_explanation(&model.graph),
             label,
@@ -173,8 +180,12 @@ impl SizedPredictor {
     }
 }
 
-/// A model as it was read, with the one output that is looked at, unless it is an explanation graph.
-pub(crate) fn read_for(source: Source, options: &PredictOptions) -> Result<(Model, String), Error> {
+/// A model as it was read, with the one output that is looked at, unless it is an explanation graph; and how it
+/// made probabilities of its logits, where it did.
+pub(crate) fn read_for(
+    source: Source,
+    options: &PredictOptions,
+) -> Result<(Model, String, Option<Probability>), Error> {
     let Read {
         mut model, label, ..
     } = read(source, &options.input_shapes)?;
@@ -183,7 +194,13 @@ pub(crate) fn read_for(source: Source, options: &PredictOptions) -> Result<(Mode
         keep_outputs(&mut model, &wanted, &label)?;
     }
     support::check_operators(&model, &label)?;
-    Ok((model, label))
+    let ending = before_probabilities(&mut model);
+    Ok((model, label, ending))
+}
+
+/// Whether a model takes pixels and normalises them itself.
+pub(crate) fn normalizes(graph: &Graph) -> bool {
+    image_input(graph).is_some_and(|image| Preprocessing::of(graph, image).is_some())
 }
 
 /// Whether the model's output is a vector that stands for the picture, rather than logits.

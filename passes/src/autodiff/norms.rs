@@ -135,11 +135,12 @@ pub(super) fn length(step: &mut Step<'_>) -> Found {
     Ok(vec![(0, step.div(dy, length))])
 }
 
-/// `MeanVarianceNormalization`: what is added to the deviation is nothing in single precision.
+/// `MeanVarianceNormalization`. 1e-9 is added to the deviation; a variance of 1e-18 is the same where that
+/// counts, which is at a deviation of 0.
 pub(super) fn mean_variance(step: &mut Step<'_>) -> Found {
     let (dy, x) = (step.dy()?, step.operand(0)?);
     let axes = step.op.ints("axes").unwrap_or(&[0, 2, 3]).to_vec();
-    let found = normalised(step, x.into(), x, dy, &axes, Centre::Mean, 0.0)?;
+    let found = normalised(step, x.into(), x, dy, &axes, Centre::Mean, 1e-18)?;
     Ok(vec![(0, found)])
 }
 

@@ -43,13 +43,14 @@ fn positions(size: i64, start: i64, end: i64, step: i64) -> Result<Vec<i64>, Rea
     let from_front = |i: i64| if i < 0 { i.saturating_add(size) } else { i };
     let (mut at, mut found) = (from_front(start), Vec::new());
     match step {
+        _ if size == 0 => {}
         0 => return Err(Reason::Malformed),
         1.. => {
             at = at.clamp(0, size);
             let end = from_front(end).clamp(0, size);
             while at < end {
                 found.push(at);
-                at += step;
+                at = at.saturating_add(step);
             }
         }
         _ => {
@@ -57,7 +58,7 @@ fn positions(size: i64, start: i64, end: i64, step: i64) -> Result<Vec<i64>, Rea
             let end = from_front(end).clamp(-1, size - 1);
             while at > end {
                 found.push(at);
-                at += step;
+                at = at.saturating_add(step);
             }
         }
     }

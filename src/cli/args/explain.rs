@@ -16,7 +16,7 @@ pub struct ExplainArgs {
     pub images: Vec<PathBuf>,
     /// Where to write, for each picture: NAME.explanation.png (W(x) in colour, transparent where it does not
     /// matter), NAME.overlay.png (the same on the picture) and NAME.contributions.png (red adds to the
-    /// logit, blue takes away); with the class in the name where several are explained
+    /// logit, blue takes away); with the class in the name where several are explained. Not needed with --sheet or --report
     #[arg(short, long = "out", value_name = "DIR", required_unless_present_any = ["sheet", "report"])]
     pub out: Option<PathBuf>,
 
@@ -24,7 +24,6 @@ pub struct ExplainArgs {
     #[arg(
         long,
         value_name = "CLASS,...",
-        value_delimiter = ',',
         conflicts_with = "top",
         help_heading = "Prediction"
     )]

@@ -1,6 +1,7 @@
 use bcosc_engine::Tract;
 use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
 
+use crate::autodiff::testing::{backward, floats, graph, pulled_back};
 use crate::explain::{Kind, explanation};
 use crate::testing::{model, weight};
 use crate::{Context, Settings};
@@ -69,4 +70,14 @@ fn a_norm_that_does_nothing_leaves_nothing() {
             "ReduceSum"
         ]
     );
+}
+
+/// A deviation of 0 is no divisor.
+#[test]
+fn a_flat_picture_has_a_cotangent() {
+    let builder = graph("batch,2,3,3").op("MeanVarianceNormalization", &["x"], "y", []);
+    let (_, both) = backward("flat", model(builder.output("y")));
+    let [x, s] = [0.25, 1.0].map(|v| Tensor::f32s(&[1, 2, 3, 3], vec![v; 18]));
+    let found = floats(&pulled_back(&both, &x, &s));
+    assert!(found.iter().all(|dx| dx.is_finite()), "{found:?}");
 }
