@@ -55,7 +55,7 @@ pub fn read(path: &Path, frame: Frame) -> Result<Images, Error> {
     if !(1..=LARGEST).contains(&(columns as usize).saturating_mul(rows as usize)) {
         return Err(bad(
             path,
-            format!("{columns} x {rows} pixels cannot be used"),
+            format!("{columns} x {rows} pixels: 1 to {LARGEST} can be read"),
         ));
     }
     let orientation = decoder.orientation().map_err(|e| bad(path, e))?;
