@@ -138,8 +138,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (out, below) = (folder.path().to_owned(), folder.path().join("below"));
         std::fs::create_dir(&below).unwrap();
-        assert!(check_apart(&out, &[out.clone()]).is_err());
-        assert!(check_apart(&out, &[below.clone()]).is_err());
+        assert!(check_apart(&out, std::slice::from_ref(&out)).is_err());
+        assert!(check_apart(&out, std::slice::from_ref(&below)).is_err());
         assert!(check_apart(&below, &[out]).is_ok());
     }
 }
