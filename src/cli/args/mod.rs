@@ -36,7 +36,7 @@ Examples:
   bcosc explain-graph out.onnx -o out.explain.onnx
   bcosc eval out.onnx --data val/ --gridpg
 
-Exit status: 0 if all went well, 1 on an error (no output is written), 2 on a wrong command line.";
+Exit status: 0 if all went well, 1 on an error (a conversion writes nothing then), 2 on a wrong command line.";
 
 /// Compile a pretrained ONNX model into a B-cos model, and prove that it still computes what it must.
 #[derive(Debug, Parser)]
