@@ -231,3 +231,42 @@ fn names(subjects: &[Subject]) -> Vec<String> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{DataType, ModelBuilder, Tensor};
+
+    use super::*;
+    use crate::Preset;
+
+    fn network(x: &str, from: ModelBuilder) -> Source {
+        let weights = (0..24).map(|i| i as f32 - 12.0).collect();
+        let built = from
+            .param("w", Tensor::f32s(&[2, 3, 2, 2], weights))
+            .op("Conv", &[x, "w"], "scores", [])
+            .op("GlobalAveragePool", &["scores"], "means", [])
+            .op("Flatten", &["means"], "logits", [])
+            .output("logits");
+        Source::from(bcosc_onnx::encode(&built.proto()).unwrap())
+    }
+
+    #[test]
+    fn flags_are_for_models_that_do_not_normalise_themselves() {
+        let options = PredictOptions {
+            normalization: Some(Preset::Imagenet.normalization()),
+            ..PredictOptions::default()
+        };
+        let input = || ModelBuilder::new(17).input("x", DataType::Float, "batch,3,8,8");
+        let numbers =
+            |scale: f32| Tensor::f32s(&[1, 3, 1, 1], [0.4, 0.5, 0.6].map(|v| v * scale).to_vec());
+        let itself = input()
+            .param("mean", numbers(1.0))
+            .op("Sub", &["x", "mean"], "centred", [])
+            .param("std", numbers(0.5))
+            .op("Div", &["centred", "std"], "normalised", []);
+        let found = beside_metadata(&network("normalised", itself), &options).unwrap();
+        assert_eq!(found.normalization, None);
+        let found = beside_metadata(&network("x", input()), &options).unwrap();
+        assert_eq!(found.normalization, options.normalization);
+    }
+}
