@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -89,7 +90,7 @@ pub fn run(args: &ExplainArgs, messages: Messages) -> anyhow::Result<()> {
         let draw = args.sheet.is_some() && place < job.rows;
         let entry = explained
             .map_err(anyhow::Error::from)
-            .and_then(|explained| job.write(&items[place], &explained, draw));
+            .and_then(|explained| job.write(&items[place], explained, draw));
         progress.advance();
         found
             .lock()
@@ -113,7 +114,7 @@ pub fn run(args: &ExplainArgs, messages: Messages) -> anyhow::Result<()> {
         }
     }
     if !entries.is_empty() {
-        job.finish(&entries, items.len(), messages)?;
+        job.finish(&mut entries, items.len(), messages)?;
     }
     match failed {
         0 => Ok(()),
@@ -135,7 +136,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// Writes what belongs to one picture.
-    fn write(&self, item: &Item, explained: &Explained, draw: bool) -> anyhow::Result<Entry> {
+    fn write(&self, item: &Item, explained: Explained, draw: bool) -> anyhow::Result<Entry> {
         let mut entry = Entry {
             image: item.path.clone(),
             shown: item.shown.clone(),
@@ -150,25 +151,16 @@ impl Job<'_> {
                     true => format!(".{}", explanation.class),
                     false => String::new(),
                 };
-                for (what, bytes) in pictures_of(explained, explanation)? {
+                for (what, bytes) in pictures_of(&explained, explanation)? {
                     let path = named(folder, &item.name, &format!("{class}.{what}.png"));
                     entry.write(path, &bytes)?;
                 }
             }
-            let label = self.labels.and_then(|l| l.name(explanation.class));
             if draw {
+                let label = self.labels.and_then(|l| l.name(explanation.class));
                 let caption = caption(&item.shown, explanation, label);
-                entry.rows.extend(Row::of(caption, explained, explanation));
+                entry.rows.extend(Row::of(caption, &explained, explanation));
             }
-            entry.explanations.push(Line {
-                label: label.map(str::to_owned),
-                explanation: Explanation {
-                    logits: Vec::new(),
-                    weights: Vec::new(),
-                    contributions: Vec::new(),
-                    ..explanation.clone()
-                },
-            });
         }
         if let Some(folder) = &self.args.out {
             let intake = &self.explainer.predictor.intake;
@@ -184,11 +176,29 @@ impl Job<'_> {
                 entry.write(path, &bytes)?;
             }
         }
+        for explanation in explained.explanations {
+            let label = self.labels.and_then(|l| l.name(explanation.class));
+            entry.explanations.push(Line {
+                label: label.map(str::to_owned),
+                // Maps are written by now, and there may be many pictures.
+                explanation: Explanation {
+                    logits: Vec::new(),
+                    weights: Vec::new(),
+                    contributions: Vec::new(),
+                    ..explanation
+                },
+            });
+        }
         Ok(entry)
     }
 
     /// Writes what belongs to all pictures, and tells the figures.
-    fn finish(&self, entries: &[Entry], count: usize, messages: Messages) -> anyhow::Result<()> {
+    fn finish(
+        &self,
+        entries: &mut [Entry],
+        count: usize,
+        messages: Messages,
+    ) -> anyhow::Result<()> {
         if let Some(path) = &self.args.report {
             let report = Report {
                 bcosc: env!("CARGO_PKG_VERSION"),
@@ -199,8 +209,8 @@ impl Job<'_> {
             files::write_json(path, &report)?;
         }
         let rows: Vec<Row> = entries
-            .iter()
-            .flat_map(|e| e.rows.iter().cloned())
+            .iter_mut()
+            .flat_map(|e| mem::take(&mut e.rows))
             .collect();
         if let Some(path) = self.args.sheet.as_ref().filter(|_| !rows.is_empty()) {
             if count > self.rows {
@@ -212,7 +222,7 @@ impl Job<'_> {
             let is_png = path
                 .extension()
                 .is_some_and(|e| e.eq_ignore_ascii_case("png"));
-            match sheet(&rows).filter(|_| is_png) {
+            match is_png.then(|| sheet(&rows)).flatten() {
                 Some(picture) => files::write(path, &encoded_png(&picture)?)?,
                 None => files::write(path, page(&title(&self.args.model), &rows)?.as_bytes())?,
             }

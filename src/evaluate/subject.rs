@@ -121,13 +121,14 @@ impl Subject {
                 pointing.push(board.play(items, &predictions, game.grids, rules, watch)?);
             }
         }
-        let perturbation = match &options.perturbation {
-            Some(chosen) => {
+        let perturbation = match (&options.perturbation, &self.explainer) {
+            (Some(chosen), Some(explainer)) => {
                 let indices: Vec<usize> = (0..items.len()).collect();
                 let indices = images::spread(&indices, chosen.images);
-                Some(self.perturb(items, &predictions, &indices, options, watch)?)
+                let pictures = (&items[..], &predictions[..], &indices[..]);
+                Some(self.perturb(explainer, pictures, options, watch)?)
             }
-            None => None,
+            _ => None,
         };
         let Predictor {
             intake,
@@ -195,18 +196,14 @@ impl Subject {
 
     fn perturb(
         &self,
-        items: &[Item],
-        predictions: &[Prediction],
-        indices: &[usize],
+        explainer: &Explainer,
+        (items, predictions, indices): (&[Item], &[Prediction], &[usize]),
         options: &EvaluateOptions,
         watch: &Watch<'_>,
     ) -> Result<Perturbation, Error> {
         let Frame { height, width, .. } = self.frame;
         let predictor = self.predictor.at(height, width)?;
-        let explainer = match &self.explainer {
-            Some(explainer) => explainer.at(height, width)?,
-            None => Explainer::open(self.source.clone(), &self.options)?.at(height, width)?,
-        };
+        let explainer = explainer.at(height, width)?;
         let Predictor {
             intake, original, ..
         } = &self.predictor;
