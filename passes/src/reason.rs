@@ -232,6 +232,9 @@ pub enum Reason {
     /// A layer whose input has at least as many channels as its output.
     #[error("its input is no narrower than its output")]
     NotNarrower,
+    /// A layer whose input has fewer channels than its output.
+    #[error("its input is narrower than its output, and is scaled instead")]
+    Widens,
     /// A depthwise layer.
     #[error("its norm is as large as its output")]
     LargeNorm,

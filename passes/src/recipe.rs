@@ -44,9 +44,9 @@ pub static CNN: &[&dyn Pass] = &[
     &deploy::narrow::NarrowScales,
     &deploy::merge::MergeWeights,
     &deploy::signed_square::SignedSquares,
-    &deploy::blocked_sums::BlockedSums,
     &deploy::accumulate::AccumulateEnergies,
     &deploy::lower::LowerDeploy,
+    &deploy::stay_in_blocks::StayInBlocks,
     // Plain operators for all that is left.
     &lower::Lower,
 ];
@@ -76,6 +76,7 @@ pub static VIT: &[&dyn Pass] = &[
     &deploy::signed_square::SignedSquares,
     &deploy::accumulate::AccumulateEnergies,
     &deploy::lower::LowerDeploy,
+    &deploy::stay_in_blocks::StayInBlocks,
     &lower::Lower,
 ];
 
@@ -101,5 +102,6 @@ pub static CLIP: &[&dyn Pass] = &[
     &deploy::signed_square::SignedSquares,
     &deploy::accumulate::AccumulateEnergies,
     &deploy::lower::LowerDeploy,
+    &deploy::stay_in_blocks::StayInBlocks,
     &lower::Lower,
 ];

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bcosc_ir::{Graph, NodeId, Value};
 
 pub use rules::Rule;
-pub(crate) use rules::scalar;
+pub(crate) use rules::{bounds, scalar};
 pub use verdict::{Class, Verdict};
 
 use crate::layer::Layer;

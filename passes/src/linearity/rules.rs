@@ -186,7 +186,7 @@ pub fn of(graph: &Graph, node: NodeId) -> Rule {
     match op.op_type() {
         "Cast" | "CastLike" if !yields_floats(graph, node, op) => Factor,
         "Cast" | "CastLike" => Moves,
-        "Clip" if keeps_zero(graph, node, op) => SMOOTH_GATE,
+        "Clip" if keeps_zero(graph, node) => SMOOTH_GATE,
         "Clip" => Factor,
         // The absolute value, which scales.
         "LeakyRelu" if op.float("alpha", 0.01) == -1.0 => Factor,
@@ -214,16 +214,22 @@ fn yields_floats(graph: &Graph, node: NodeId, op: &Op) -> bool {
 }
 
 /// Whether a `Clip` keeps 0, so that it is a gate: the bounds are attributes up to opset 10.
-fn keeps_zero(graph: &Graph, node: NodeId, op: &Op) -> bool {
+fn keeps_zero(graph: &Graph, node: NodeId) -> bool {
+    matches!(bounds(graph, node), Some((low, high)) if low <= 0.0 && high >= 0.0)
+}
+
+/// The bounds of a `Clip`, where they are known.
+pub(crate) fn bounds(graph: &Graph, node: NodeId) -> Option<(f64, f64)> {
+    let op = graph.op(node)?;
     let bound = |slot: u32, name: &str, default: f64| match graph.input(node, slot) {
         Some(value) => scalar(graph, value),
         None => op.attribute(name).map_or(Some(default), |_| {
             Some(f64::from(op.float(name, default as f32)))
         }),
     };
-    let low = bound(1, "min", f64::NEG_INFINITY);
-    let high = bound(2, "max", f64::INFINITY);
-    matches!((low, high), (Some(low), Some(high)) if low <= 0.0 && high >= 0.0)
+    let low = bound(1, "min", f64::NEG_INFINITY)?;
+    let high = bound(2, "max", f64::INFINITY)?;
+    Some((low, high))
 }
 
 /// Whether a `Pow` is x times a power of x.

@@ -2,9 +2,129 @@
 //!
 //! Runtimes keep what flows between convolutions in blocks of channels. Convolutions, pools, concatenation,
 //! sums, rectifiers and products of equal shapes work on blocks; everything else makes the runtime
-//! rearrange the value first and back afterwards. The questions here tell which form costs less.
+//! rearrange the value first and back afterwards. [`Blocks`] tells which values are in blocks, so that rules
+//! can choose the form that leaves them there.
 
-use bcosc_ir::{Dim, Graph, NodeId, Op, Use, Value};
+use std::collections::BTreeMap;
+
+use bcosc_ir::views::Conv;
+use bcosc_ir::{DataType, Dim, Graph, NodeId, Op, Value};
+
+use super::marker::Weigh;
+
+/// Channels of the largest blocks that runtimes use.
+pub(crate) const BLOCK: u64 = 16;
+/// From this opset on, average pools have dilations and, in runtimes, another kernel.
+pub(crate) const DILATED_AVERAGES: i64 = 19;
+
+/// The images that a runtime keeps in blocks of channels.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks {
+    opset: i64,
+    images: BTreeMap<Value, Image>,
+}
+
+/// An image in blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Image {
+    channels: u64,
+    /// A value with the same positions.
+    grid: Value,
+}
+
+impl Blocks {
+    /// Follows the images of a graph from its convolutions on.
+    pub fn of(graph: &Graph, opset: i64) -> Self {
+        let mut blocks = Blocks {
+            opset,
+            images: BTreeMap::new(),
+        };
+        for node in graph.ops() {
+            let y = Value { node, slot: 0 };
+            if let Some(image) = blocks.behind(graph, node) {
+                blocks.images.insert(y, image);
+            }
+        }
+        blocks
+    }
+
+    /// Whether a value is in blocks.
+    pub fn has(&self, value: Value) -> bool {
+        self.images.contains_key(&value)
+    }
+
+    /// Channels of a value in blocks, where they fill theirs: a depthwise convolution takes it as it is.
+    pub fn filled(&self, value: Value) -> Option<u64> {
+        let channels = self.images.get(&value)?.channels;
+        Some(channels).filter(|channels| channels % BLOCK == 0)
+    }
+
+    /// Says that one value has taken the place of another.
+    pub fn moved(&mut self, old: Value, new: Value) {
+        if let Some(image) = self.images.get(&old).copied() {
+            self.images.insert(new, image);
+        }
+    }
+
+    fn behind(&self, graph: &Graph, node: NodeId) -> Option<Image> {
+        if let Some(weigh) = Weigh::of(graph, node) {
+            let plain = weigh.group == 1 && weigh.spatial == 2;
+            return self.images.get(&weigh.x).copied().filter(|_| plain);
+        }
+        let op = graph.op(node)?;
+        let y = Value { node, slot: 0 };
+        let x = graph.input(node, 0)?;
+        let of_x = self.images.get(&x).copied();
+        let on_a_new_grid = |channels| Image { channels, grid: y };
+        match op.op_type() {
+            _ if !op.domain().is_empty() => None,
+            "Conv" => convolved(graph, node).map(on_a_new_grid),
+            "AveragePool" if self.opset >= DILATED_AVERAGES => None,
+            "AveragePool" | "MaxPool" | "GlobalAveragePool" => {
+                of_x.map(|image| on_a_new_grid(image.channels))
+            }
+            "Relu" | "Sigmoid" | "Tanh" | "HardSigmoid" => of_x,
+            // These stay in blocks behind a depthwise convolution, as does a norm, which becomes one.
+            "Abs" | "Clip" | "LeakyRelu" | "BatchNormalization" => {
+                self.filled(x)?;
+                of_x
+            }
+            "Add" | "Mul" => {
+                let other = self.images.get(&graph.input(node, 1)?)?;
+                of_x.filter(|image| same_shape(graph, image, other))
+            }
+            "Concat" if op.int("axis", 0) == 1 => {
+                let parts = graph.inputs_of(node).into_iter();
+                let channels = parts.map(|part| self.filled(part?)).sum::<Option<u64>>()?;
+                Some(on_a_new_grid(channels))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Channels of what an image's convolution puts out, where the runtime's kernel works on blocks.
+fn convolved(graph: &Graph, node: NodeId) -> Option<u64> {
+    let conv = Conv::of(graph, node)?;
+    let weights = graph.constant(conv.w)?;
+    let (each_in, each_out) = (conv.weight_dims[1], conv.out_channels() / conv.group);
+    let depthwise = each_in == 1 && each_out == 1 && conv.group % BLOCK == 0;
+    let fills = |channels: u64| channels % BLOCK == 0;
+    let fits = conv.group == 1 || depthwise || fills(each_in) && fills(each_out);
+    let image = conv.window.rank() == 2 && weights.dtype() == DataType::Float;
+    (image && fits).then(|| conv.out_channels())
+}
+
+fn same_shape(graph: &Graph, a: &Image, b: &Image) -> bool {
+    let shape = |image: &Image| graph.value_type(image.grid)?.shape;
+    let equal = || {
+        let (Some(a), Some(b)) = (shape(a), shape(b)) else {
+            return false;
+        };
+        !a.contains(&Dim::Unknown) && a.get(2..) == b.get(2..)
+    };
+    a.channels == b.channels && (a.grid == b.grid || equal())
+}
 
 /// A shape that brings [N, 1, H * W] back to [N, 1, H, W].
 pub(crate) fn grid(graph: &Graph, x: Value) -> Option<[i64; 4]> {
@@ -20,102 +140,8 @@ pub(crate) fn grid(graph: &Graph, x: Value) -> Option<[i64; 4]> {
     }
 }
 
-/// Whether a value is in blocks of channels, so that a convolution sums its channels best.
-pub(crate) fn is_blocked(graph: &Graph, x: Value) -> bool {
-    between_convolutions(graph, x)
-        || is_rectified_norm(graph, x)
-        || is_rectified_sum(graph, x)
-        || is_pool_between_convolutions(graph, x)
-}
-
-/// Whether a value comes from a pool and goes to convolutions only.
-pub(crate) fn is_pool_between_convolutions(graph: &Graph, x: Value) -> bool {
-    let pool = |op: &Op| op.is("AveragePool") || op.is("MaxPool");
-    graph.producer(x).is_some_and(|(_, op)| pool(op)) && feeds_convolutions(graph, x.node)
-}
-
-/// Whether a value is a rectified sum that a convolution takes into itself.
-fn is_rectified_sum(graph: &Graph, x: Value) -> bool {
-    let relu = graph.producer(x).filter(|(_, op)| op.is("Relu"));
-    let sum = relu.and_then(|(relu, _)| graph.producer(graph.input(relu, 0)?));
-    let conv = |v: Value| graph.producer(v).is_some_and(|(_, op)| op.is("Conv"));
-    sum.filter(|(_, op)| op.is("Add"))
-        .is_some_and(|(sum, _)| (0..2).any(|slot| graph.input(sum, slot).is_some_and(conv)))
-}
-
-/// Whether a value comes from a convolution and goes to convolutions only, with nothing between that would
-/// leave their layout.
-fn between_convolutions(graph: &Graph, x: Value) -> bool {
-    let product = graph.producer(x).filter(|(_, op)| op.is("Mul"));
-    let from = product.is_some_and(|(node, _)| {
-        is_square(graph, x) || graph.input(node, 0).is_some_and(|v| is_square(graph, v))
-    });
-    from && feeds_convolutions(graph, x.node)
-}
-
-/// Whether a value is a rectified norm, which runtimes turn into a depthwise convolution.
-fn is_rectified_norm(graph: &Graph, x: Value) -> bool {
-    let relu = graph.producer(x).filter(|(_, op)| op.is("Relu"));
-    let norm = relu.and_then(|(relu, _)| graph.producer(graph.input(relu, 0)?));
-    norm.is_some_and(|(_, op)| op.is("BatchNormalization"))
-}
-
-/// Whether a value is the square of a rectified convolution.
-pub(crate) fn is_square(graph: &Graph, x: Value) -> bool {
-    let Some((node, op)) = graph.producer(x) else {
-        return false;
-    };
-    let (a, b) = (graph.input(node, 0), graph.input(node, 1));
-    let Some(root) = a.filter(|_| op.is("Mul") && a == b) else {
-        return false;
-    };
-    let Some((relu, op)) = graph.producer(root) else {
-        return false;
-    };
-    let before = graph.input(relu, 0).and_then(|y| graph.producer(y));
-    op.is("Relu") && before.is_some_and(|(_, op)| op.is("Conv"))
-}
-
-/// Whether a value is `y |y|` with y from a convolution.
-pub(crate) fn is_signed_square(graph: &Graph, x: Value) -> bool {
-    let Some((node, op)) = graph.producer(x) else {
-        return false;
-    };
-    let (y, size) = (graph.input(node, 0), graph.input(node, 1));
-    let abs = size.and_then(|s| graph.producer(s));
-    let of_y = abs.is_some_and(|(abs, op)| op.is("Abs") && graph.input(abs, 0) == y);
-    let conv = y.and_then(|y| graph.producer(y));
-    op.is("Mul") && of_y && conv.is_some_and(|(_, op)| op.is("Conv"))
-}
-
-/// Whether what a node puts out is pooled or concatenated, and nothing else but squared.
-pub(crate) fn feeds_pools(graph: &Graph, node: NodeId) -> bool {
-    let readers = graph.uses(Value { node, slot: 0 });
-    let known = ["AveragePool", "Concat", "Relu", "Mul", "BatchNormalization"];
-    let pool = |op: &Op| op.is("AveragePool") || op.is("Concat");
-    let ops: Vec<&Op> = readers
-        .iter()
-        .filter_map(|usage| match usage {
-            Use::Input { node, .. } => graph.op(*node),
-            _ => None,
-        })
-        .collect();
-    ops.len() == readers.len()
-        && ops.iter().any(|op| pool(op))
-        && ops.iter().all(|op| known.contains(&op.op_type()))
-}
-
-/// Whether only convolutions, pools and energies read what a node puts out.
-pub(crate) fn feeds_convolutions(graph: &Graph, node: NodeId) -> bool {
-    let readers = graph.uses(Value { node, slot: 0 });
-    readers.into_iter().all(|usage| {
-        let Use::Input { node, .. } = usage else {
-            return false;
-        };
-        let own = |v: Value| graph.input(node, 0) == Some(v) && graph.input(node, 1) == Some(v);
-        graph.op(node).is_some_and(|op| {
-            let known = ["Conv", "AveragePool", "MaxPool", "Energy", "Weigh"];
-            known.contains(&op.op_type()) || (op.is("Mul") && graph.input(node, 0).is_some_and(own))
-        })
-    })
+/// Whether a value comes from a convolution that nothing else reads, so that runtimes let it do what follows.
+pub(crate) fn is_own_convolution(graph: &Graph, value: Value) -> bool {
+    let conv = |(_, op): (NodeId, &Op)| op.is("Conv");
+    graph.producer(value).is_some_and(conv) && graph.uses(value).len() == 1
 }

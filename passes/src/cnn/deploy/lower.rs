@@ -7,19 +7,16 @@
 //! ```
 //!
 //! Sums, squares and powers that several layers need are computed once. A sum over channels is a product of
-//! a row with a matrix where the number of positions in a row is known; between two convolutions a 1x1
-//! convolution keeps the blocked layout that runtimes use there, and so does spreading the weight over
-//! channels by one before multiplying.
+//! a row with a matrix where the number of positions in a row is known; of what is in blocks of channels (see
+//! [`super::layout`]) it is a 1x1 convolution, and a weight is spread over channels by another before it is
+//! multiplied with.
 
 use std::collections::BTreeMap;
 
 use bcosc_ir::views::{Padding, Window};
 use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
 
-use super::layout::{
-    feeds_convolutions, feeds_pools, grid, is_blocked, is_pool_between_convolutions,
-    is_signed_square, is_square,
-};
+use super::layout::{Blocks, DILATED_AVERAGES, grid};
 use super::marker::{Energy, Weigh};
 use super::power::power;
 use crate::{Context, Effect, Outcome, Pass, PassError, weights};
@@ -29,8 +26,6 @@ pub struct LowerDeploy;
 
 /// Up to this many cells, a convolution that adds the epsilon costs no more than a pool and an addition.
 const SMALL_WINDOW: i64 = 9;
-/// From this opset on, average pools have dilations and, in runtimes, a slower kernel.
-const SLOW_AVERAGES: i64 = 19;
 
 impl Pass for LowerDeploy {
     fn name(&self) -> &'static str {
@@ -56,6 +51,7 @@ impl Pass for LowerDeploy {
         }
         let mut shared = BTreeMap::new();
         let opset = model.opset("").unwrap_or(0);
+        let mut blocks = Blocks::of(&model.graph, opset);
         for node in model.graph.ops() {
             let graph = &model.graph;
             if !graph.contains(node) {
@@ -64,6 +60,7 @@ impl Pass for LowerDeploy {
             let mut writer = Writer {
                 opset,
                 graph,
+                blocks: &blocks,
                 shared: &shared,
                 patch: Patch::at(node),
                 made: Vec::new(),
@@ -79,8 +76,12 @@ impl Pass for LowerDeploy {
             let Writer {
                 mut patch, made, ..
             } = writer;
-            patch.replace(Value { node, slot: 0 }, result);
+            let old = Value { node, slot: 0 };
+            patch.replace(old, result);
             let added = model.graph.apply(patch)?;
+            if let Some(new) = result.applied(&added) {
+                blocks.moved(old, new);
+            }
             let made = made.into_iter();
             shared.extend(made.filter_map(|(key, operand)| Some((key, operand.applied(&added)?))));
         }
@@ -118,6 +119,7 @@ struct Ones<'a> {
 struct Writer<'a> {
     opset: i64,
     graph: &'a Graph,
+    blocks: &'a Blocks,
     shared: &'a BTreeMap<Key, Value>,
     patch: Patch,
     made: Vec<(Key, Operand)>,
@@ -169,7 +171,7 @@ impl Writer<'_> {
             let op = Op::new("", "MaxPool").named("stride");
             return self.patch.op(undilated(&e.window).write(op), &[sum]);
         }
-        if self.opset < SLOW_AVERAGES && e.window.cells() > SMALL_WINDOW && averages(&e.window) {
+        if self.opset < DILATED_AVERAGES && e.window.cells() > SMALL_WINDOW && averages(&e.window) {
             let sum = self.sum_over_channels(e, e.gain * e.window.cells() as f64, 0.0);
             let op = Op::new("", "AveragePool").named("window_sum");
             let op = e.window.write(op).with_int("count_include_pad", 1);
@@ -199,7 +201,7 @@ impl Writer<'_> {
         self.shared(key, |w| {
             let squares = w.squares(e.x);
             if e.group == 1
-                && !is_blocked(w.graph, e.x)
+                && !w.blocks.has(e.x)
                 && let Some(grid) = grid(w.graph, e.x)
             {
                 return w.row_sum(squares, e.channels, grid, factor, epsilon, dtype);
@@ -267,36 +269,29 @@ impl Writer<'_> {
 
     fn weigh(&mut self, weigh: &Weigh) -> Operand {
         let mut weight = Operand::Old(weigh.weight);
-        let blocked = weigh.group == 1
-            && weigh.spatial == 2
-            && (is_square(self.graph, weigh.x)
-                || is_pool_between_convolutions(self.graph, weigh.x))
-            && feeds_convolutions(self.graph, weigh.node);
+        let blocked = weigh.group == 1 && self.blocks.has(weigh.x);
         let spread = weigh.group > 1 && weigh.group != weigh.channels;
-        let dtype = self.dtype(weigh.x);
-        let spatial = Window::pointwise(weigh.spatial);
-        let mut ones = Ones {
-            out: weigh.channels,
-            per_group: 1,
-            group: weigh.group,
-            window: &spatial,
-            factor: 1.0,
-            epsilon: 0.0,
-        };
         if blocked || spread {
+            let dtype = self.dtype(weigh.x);
+            let ones = Ones {
+                out: weigh.channels,
+                per_group: 1,
+                group: weigh.group,
+                window: &Window::pointwise(weigh.spatial),
+                factor: 1.0,
+                epsilon: 0.0,
+            };
             weight = self.ones("spread", weight, &ones, dtype);
+            let weighed = Value {
+                node: weigh.node,
+                slot: 0,
+            };
+            if let Some(same) = self.graph.value_type(weighed) {
+                self.patch.typed(weight, same);
+            }
         }
         let op = Op::new("", "Mul").named("weighed");
-        let weighed = self.patch.op(op, &[weigh.x.into(), weight]);
-        if weigh.spatial != 2
-            || !is_signed_square(self.graph, weigh.x)
-            || !feeds_pools(self.graph, weigh.node)
-        {
-            return weighed;
-        }
-        // A product with 1 that is a convolution: what follows keeps the blocked layout.
-        ones.group = weigh.channels;
-        self.ones("blocked", weighed, &ones, dtype)
+        self.patch.op(op, &[weigh.x.into(), weight])
     }
 
     fn dtype(&self, value: Value) -> DataType {

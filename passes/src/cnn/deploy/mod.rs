@@ -4,7 +4,6 @@
 //! layers to [`super::lower`].
 
 pub mod accumulate;
-pub mod blocked_sums;
 pub mod fold_doubling;
 pub mod fold_norms;
 mod layout;
@@ -13,8 +12,10 @@ pub mod marker;
 pub mod merge;
 pub mod narrow;
 mod power;
+mod rectifier;
 pub mod signed_square;
 pub mod square_relu;
+pub mod stay_in_blocks;
 #[cfg(test)]
 mod testing;
 

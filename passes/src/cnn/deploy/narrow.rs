@@ -8,7 +8,7 @@
 //! z = bcosc.Scale <b = 2> (Conv <1x1, strides> (x, w), bcosc.PatchNorm <1x1, strides> (x))
 //! p = MaxPool <1x1, strides> (x)
 //! u = Conv <1x1> (bcosc.Weigh (p, bcosc.Energy <1x1, strides, exponent = -1/4> (x)), w)
-//! z = Mul (u, Abs (u))
+//! z = Mul (u, Abs (u))          or, rectified,          z = Mul (Relu (u), Relu (u))
 //! ```
 
 use bcosc_ir::views::{Conv, Window};
@@ -16,6 +16,7 @@ use bcosc_ir::{Dim, Graph, Model, NodeId, Op, Operand, Patch, TensorType, Value}
 
 use super::everywhere;
 use super::marker::{Energy, Weigh};
+use super::rectifier::{Rectifier, rectified_square};
 use crate::marker::Scale;
 use crate::weights::WeightError;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
@@ -52,8 +53,17 @@ impl Pass for NarrowScales {
     }
 }
 
-fn narrow(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
-    let energy = Energy::of_scale(graph, scale)?;
+/// The pointwise layer behind a scale that has more channels to put out than it takes in.
+pub(crate) fn widening(graph: &Graph, scale: &Scale) -> Result<Conv, Reason> {
+    let conv = pointwise(graph, scale)?;
+    match conv.in_channels() < conv.out_channels() {
+        true => Ok(conv),
+        false => Err(Reason::NotNarrower),
+    }
+}
+
+/// The pointwise layer behind a scale.
+fn pointwise(graph: &Graph, scale: &Scale) -> Result<Conv, Reason> {
     let conv = Conv::of(graph, scale.y.node).ok_or(Reason::NoConvolution)?;
     if !conv.window.is_single_cell() || conv.group != 1 {
         return Err(Reason::NotPointwise);
@@ -64,10 +74,16 @@ fn narrow(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
     if graph.uses(scale.y).len() != 1 {
         return Err(Reason::UsedElsewhere(graph.value_name(scale.y).to_owned()));
     }
+    Ok(conv)
+}
+
+fn narrow(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
+    let energy = Energy::of_scale(graph, scale)?;
+    let conv = pointwise(graph, scale)?;
     // A pending weight of x takes this one in for free.
-    let pending = Weigh::of(graph, conv.x.node).is_some();
-    if conv.in_channels() >= conv.out_channels() && !(pending && conv.window.is_pointwise()) {
-        return Err(Reason::NotNarrower);
+    let pending = Weigh::of(graph, conv.x.node).is_some() && conv.window.is_pointwise();
+    if !pending {
+        widening(graph, scale)?;
     }
     let mut patch = Patch::at(conv.node);
     let rank = conv.window.rank();
@@ -91,9 +107,15 @@ fn narrow(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
     if let Some(kept) = graph.value_type(conv.y()) {
         patch.typed(u, kept);
     }
+    let scaled = output(scale.node);
+    if let Some(rectifier) = Rectifier::behind(graph, scaled) {
+        let square = rectified_square(&mut patch, u);
+        patch.replace(rectifier.replaced(scaled), square);
+        return Ok(patch);
+    }
     let size = patch.op(Op::new("", "Abs"), &[u]);
     let signed = patch.op(Op::new("", "Mul").named("bcos"), &[u, size]);
-    patch.replace(output(scale.node), signed);
+    patch.replace(scaled, signed);
     Ok(patch)
 }
 

@@ -1,7 +1,4 @@
-//! A rectified B = 2 layer squares what its rectifier lets through.
-//!
-//! The factor r = 1/n is positive, so `relu(y|y|r) = relu(y) relu(y) r`: the rectifier sits on the
-//! convolution, where runtimes fuse it, and no absolute value is taken.
+//! A rectified B = 2 layer squares what its rectifier lets through (see [`super::rectifier`]).
 //!
 //! ```text
 //! z = Relu (bcosc.Scale <b = 2> (y, bcosc.PatchNorm (x)))
@@ -9,10 +6,12 @@
 //! z = bcosc.Weigh (Mul (a, a), bcosc.Energy <exponent = -1/2> (x))
 //! ```
 
-use bcosc_ir::{Graph, Model, NodeId, Op, Patch, Value};
+use bcosc_ir::{Graph, Model, Patch, Value};
 
 use super::everywhere;
 use super::marker::{Energy, Weigh};
+use super::narrow;
+use super::rectifier::{Rectifier, rectified_square};
 use crate::marker::Scale;
 use crate::weights::WeightError;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
@@ -38,24 +37,19 @@ impl Pass for SquareAfterRelu {
     }
 
     fn ensures(&self) -> &'static str {
-        "no rectifier follows a B = 2 convolution's scale directly"
+        "rectified B = 2 convolutions that do not widen their input square what is positive"
     }
 
     fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         everywhere(model, cx, "rectified before squaring", |graph, node| {
-            let scale = rectified(graph, node)?;
-            Some(square(graph, node, &scale).map_err(WeightError::from))
+            let rectifier = Rectifier::of(graph, node)?;
+            let scale = Scale::of(graph, graph.input(node, 0)?.node)?;
+            Some(square(graph, &rectifier, &scale).map_err(WeightError::from))
         })
     }
 }
 
-/// The scale that a rectifier reads.
-fn rectified(graph: &Graph, node: NodeId) -> Option<Scale> {
-    graph.op(node).filter(|op| op.is("Relu"))?;
-    Scale::of(graph, graph.input(node, 0)?.node)
-}
-
-fn square(graph: &Graph, relu: NodeId, scale: &Scale) -> Result<Patch, Reason> {
+fn square(graph: &Graph, rectifier: &Rectifier, scale: &Scale) -> Result<Patch, Reason> {
     let energy = Energy::of_scale(graph, scale)?;
     let scaled = Value {
         node: scale.node,
@@ -64,21 +58,15 @@ fn square(graph: &Graph, relu: NodeId, scale: &Scale) -> Result<Patch, Reason> {
     if graph.uses(scaled).len() != 1 {
         return Err(Reason::UsedElsewhere(graph.value_name(scaled).to_owned()));
     }
+    if narrow::widening(graph, scale).is_ok() {
+        return Err(Reason::Widens);
+    }
     let mut patch = Patch::at(scale.node);
-    let rectified = patch.op(Op::new("", "Relu"), &[scale.y.into()]);
-    let square = patch.op(Op::new("", "Mul").named("square"), &[rectified, rectified]);
+    let square = rectified_square(&mut patch, scale.y.into());
     let energy = energy.to_the(-0.5).add(&mut patch);
-    let weighed = patch.op(
-        Weigh::op(scale.group, scale.channels, scale.spatial),
-        &[square, energy],
-    );
-    patch.replace(
-        Value {
-            node: relu,
-            slot: 0,
-        },
-        weighed,
-    );
+    let op = Weigh::op(scale.group, scale.channels, scale.spatial);
+    let weighed = patch.op(op, &[square, energy]);
+    patch.replace(rectifier.replaced(scaled), weighed);
     Ok(patch)
 }
 
