@@ -140,9 +140,9 @@ impl Writer<'_> {
         let key = Key::Energy(e.x, e.window.clone(), e.group, bits);
         self.shared(key, |w| {
             let energy = w.sum_over_window(e);
-            let positions = w.positions(e);
+            let count = w.count(e);
             let dtype = w.dtype(e.x);
-            power(&mut w.patch, energy, e.exponent, dtype, positions)
+            power(&mut w.patch, energy, e.exponent, dtype, count)
         })
     }
 
@@ -300,13 +300,14 @@ impl Writer<'_> {
             .map_or(DataType::Float, |t| t.dtype)
     }
 
-    /// Positions of one image's energies, where known.
-    fn positions(&self, e: &Energy) -> Option<u64> {
+    /// Energies of one image, where their number is known.
+    fn count(&self, e: &Energy) -> Option<u64> {
         let shape = self.graph.value_type(e.x)?.shape?;
         let sizes = shape.get(2..)?.iter().zip(&e.window.strides);
-        sizes
+        let positions = sizes
             .map(|(size, &stride)| Some(size.known()?.div_ceil(stride.max(1) as u64)))
-            .product()
+            .product::<Option<u64>>()?;
+        Some(positions.saturating_mul(e.group))
     }
 }
 

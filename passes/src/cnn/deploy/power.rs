@@ -4,18 +4,18 @@ use bcosc_ir::{DataType, Op, Operand, Patch};
 
 use crate::weights;
 
-/// Up to this many positions, one `Pow` costs less than two operators or three.
-const SMALL_MAP: u64 = 28 * 28;
+/// Up to this many elements, one `Pow` costs less than two operators or three.
+const FEW: u64 = 28 * 28;
 
-/// A root, or the reciprocal of one: `x^exponent` by the operators that take least time for so many positions.
+/// A root, or the reciprocal of one: `x^exponent` by the operators that take least time for so many elements.
 pub(crate) fn power(
     patch: &mut Patch,
     x: Operand,
     exponent: f64,
     dtype: DataType,
-    positions: Option<u64>,
+    count: Option<u64>,
 ) -> Operand {
-    let small = positions.is_some_and(|p| p <= SMALL_MAP);
+    let small = count.is_some_and(|n| n <= FEW);
     let roots = match exponent {
         1.0 => return x,
         0.5 => 1,
