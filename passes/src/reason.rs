@@ -241,6 +241,12 @@ pub enum Reason {
     /// A value that runtimes do not keep in blocks of channels.
     #[error("it is not an image in single precision whose channels come in blocks of 16")]
     NotBlocked,
+    /// An image too large for a cache even in the smallest chunks of channels.
+    #[error("64 of its channels do not fit a cache either")]
+    WideChunks,
+    /// A value that something makes or reads as a whole.
+    #[error("\"{0}\" is made or read by something that needs all of its channels")]
+    NotByChannel(String),
     /// An operator on the way from the input to what is explained.
     #[error("bcosc cannot go back through this operator")]
     NoDerivative,

@@ -47,6 +47,7 @@ pub static CNN: &[&dyn Pass] = &[
     &deploy::accumulate::AccumulateEnergies,
     &deploy::lower::LowerDeploy,
     &deploy::stay_in_blocks::StayInBlocks,
+    &deploy::chunks::ChunkChannels,
     // Plain operators for all that is left.
     &lower::Lower,
 ];
@@ -77,6 +78,7 @@ pub static VIT: &[&dyn Pass] = &[
     &deploy::accumulate::AccumulateEnergies,
     &deploy::lower::LowerDeploy,
     &deploy::stay_in_blocks::StayInBlocks,
+    &deploy::chunks::ChunkChannels,
     &lower::Lower,
 ];
 
@@ -103,5 +105,6 @@ pub static CLIP: &[&dyn Pass] = &[
     &deploy::accumulate::AccumulateEnergies,
     &deploy::lower::LowerDeploy,
     &deploy::stay_in_blocks::StayInBlocks,
+    &deploy::chunks::ChunkChannels,
     &lower::Lower,
 ];

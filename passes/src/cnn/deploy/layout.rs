@@ -56,7 +56,7 @@ impl Blocks {
     /// Channels of a value in blocks, where they fill theirs: a depthwise convolution takes it as it is.
     pub fn filled(&self, value: Value) -> Option<u64> {
         let channels = self.images.get(&value)?.channels;
-        Some(channels).filter(|channels| channels % BLOCK == 0)
+        Some(channels).filter(|channels| channels.is_multiple_of(BLOCK))
     }
 
     /// Says that one value has taken the place of another.
@@ -109,7 +109,7 @@ fn convolved(graph: &Graph, node: NodeId) -> Option<u64> {
     let weights = graph.constant(conv.w)?;
     let (each_in, each_out) = (conv.weight_dims[1], conv.out_channels() / conv.group);
     let depthwise = each_in == 1 && each_out == 1 && conv.group % BLOCK == 0;
-    let fills = |channels: u64| channels % BLOCK == 0;
+    let fills = |channels: u64| channels.is_multiple_of(BLOCK);
     let fits = conv.group == 1 || depthwise || fills(each_in) && fills(each_out);
     let image = conv.window.rank() == 2 && weights.dtype() == DataType::Float;
     (image && fits).then(|| conv.out_channels())

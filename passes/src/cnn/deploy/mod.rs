@@ -4,6 +4,7 @@
 //! layers to [`super::lower`].
 
 pub mod accumulate;
+pub mod chunks;
 pub mod fold_doubling;
 pub mod fold_norms;
 mod layout;

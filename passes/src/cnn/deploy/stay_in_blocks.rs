@@ -51,7 +51,11 @@ impl Pass for StayInBlocks {
         everywhere(model, cx, "stays in blocks of channels", |graph, node| {
             let x = leaves_blocks(graph, &blocks, node)?;
             let channels = blocks.filled(x).ok_or(Reason::NotBlocked);
-            Some(channels.map(|c| stay(graph, node, x, c)).map_err(WeightError::from))
+            Some(
+                channels
+                    .map(|c| stay(graph, node, x, c))
+                    .map_err(WeightError::from),
+            )
         })
     }
 }
@@ -67,7 +71,9 @@ fn leaves_blocks(graph: &Graph, blocks: &Blocks, node: NodeId) -> Option<Value> 
         "Add" => {
             let sum = Value { node, slot: 0 };
             let z = graph.input(node, 1)?;
-            let rectified = graph.sole_consumer(sum).and_then(|(relu, _)| graph.op(relu));
+            let rectified = graph
+                .sole_consumer(sum)
+                .and_then(|(relu, _)| graph.op(relu));
             rectified.is_some_and(|op| op.is("Relu"))
                 && blocks.has(sum)
                 && !does_it_itself()
@@ -82,7 +88,9 @@ fn stay(graph: &Graph, node: NodeId, x: Value, channels: u64) -> Patch {
     let mut patch = Patch::at(node);
     let copy = product_with_one(&mut patch, x, channels);
     if graph.op(node).is_some_and(|op| op.is("Abs")) {
-        let leaky = Op::new("", "LeakyRelu").named("abs").with_float("alpha", -1.0);
+        let leaky = Op::new("", "LeakyRelu")
+            .named("abs")
+            .with_float("alpha", -1.0);
         let size = patch.op(leaky, &[copy]);
         patch.replace(Value { node, slot: 0 }, size);
     } else {
@@ -192,7 +200,10 @@ mod tests {
         let bounded = |image: ModelBuilder, x: &str, y: &str| {
             let high = crate::testing::weight(3, &[]);
             let low = bcosc_ir::Tensor::f32s(&[], vec![0.0]);
-            image.param("low", low).param("high", high).op("Clip", &[x, "low", "high"], y, [])
+            image
+                .param("low", low)
+                .param("high", high)
+                .op("Clip", &[x, "low", "high"], y, [])
         };
         let layer = conv(image(), "x", "a", &[16, 3, 3, 3], []);
         let layer = bounded(layer, "a", "b");
@@ -250,7 +261,10 @@ mod tests {
     #[test]
     fn channels_that_fill_no_blocks_stay() {
         let reasons = refused(RULES, &bcos(residual(8), 2.0));
-        assert_eq!(reasons, vec![Reason::NotBlocked, Reason::NotBlocked, Reason::NotBlocked]);
+        assert_eq!(
+            reasons,
+            vec![Reason::NotBlocked, Reason::NotBlocked, Reason::NotBlocked]
+        );
     }
 
     #[test]

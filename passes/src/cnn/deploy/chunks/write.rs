@@ -1,0 +1,232 @@
+//! Operators on chunks in place of operators on whole images.
+
+use std::collections::BTreeMap;
+
+use bcosc_ir::views::Conv;
+use bcosc_ir::{Graph, Model, NodeId, Op, Operand, Patch, Value};
+
+use super::plan::{Plan, Role};
+use crate::PassError;
+use crate::weights::{Floats, WeightError, floats};
+
+/// One of several equal parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Part {
+    index: usize,
+    of: usize,
+}
+
+impl Part {
+    const WHOLE: Part = Part { index: 0, of: 1 };
+
+    /// Where the part lies among `length` elements.
+    fn range(self, length: usize) -> std::ops::Range<usize> {
+        let size = length / self.of;
+        self.index * size..(self.index + 1) * size
+    }
+
+    fn all(of: usize) -> impl Iterator<Item = Part> {
+        (0..of).map(move |index| Part { index, of })
+    }
+}
+
+/// Weights for some of the outputs and some of the inputs.
+type Block = (Value, Part, Part);
+
+/// Writes operators on chunks, producers first.
+pub(super) struct Writer<'p> {
+    plan: &'p Plan,
+    /// The chunks of what is cut.
+    chunks: BTreeMap<Value, Vec<Value>>,
+    /// Cut weights.
+    blocks: BTreeMap<Block, Value>,
+}
+
+impl<'p> Writer<'p> {
+    /// A writer that follows a plan.
+    pub fn new(plan: &'p Plan) -> Self {
+        Writer {
+            plan,
+            chunks: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+        }
+    }
+
+    /// Writes an operator that reads chunks or puts them out; leaves all others.
+    pub fn write(&mut self, model: &mut Model, node: NodeId) -> Result<(), PassError> {
+        let graph = &model.graph;
+        let y = Value { node, slot: 0 };
+        let count = self.plan.chunks(y);
+        let mut operands = graph.inputs_of(node).into_iter().flatten();
+        let reads_chunks = operands.any(|operand| self.chunks.contains_key(&operand));
+        let Some(role) = self.plan.role(node).filter(|_| reads_chunks || count > 1) else {
+            return Ok(());
+        };
+        let mut cut = Cut {
+            graph,
+            written: self,
+            patch: Patch::at(node),
+            made: Vec::new(),
+        };
+        let result = match role {
+            Role::Each(_) => Ok(cut.each(node, count)),
+            Role::Depthwise(conv) => cut.depthwise(conv, count),
+            Role::Mixing(conv) => cut.mixing(conv, count),
+        };
+        let Cut {
+            mut patch, made, ..
+        } = cut;
+        let outputs = result.map_err(|error| error.at(model, node))?;
+        match outputs[..] {
+            [whole] => patch.replace(y, whole),
+            _ => outputs.iter().for_each(|&chunk| patch.keep(chunk)),
+        }
+        let added = model.graph.apply(patch)?;
+        let applied = |operand: Operand| operand.applied(&added);
+        self.blocks.extend(
+            made.into_iter()
+                .filter_map(|(block, weight)| Some((block, applied(weight)?))),
+        );
+        if count > 1 {
+            self.chunks
+                .insert(y, outputs.into_iter().filter_map(applied).collect());
+        }
+        Ok(())
+    }
+}
+
+/// One operator being cut.
+struct Cut<'a> {
+    graph: &'a Graph,
+    written: &'a Writer<'a>,
+    patch: Patch,
+    made: Vec<(Block, Operand)>,
+}
+
+impl Cut<'_> {
+    /// A chunk of a value, or the value where it is whole.
+    fn chunk(&self, value: Value, index: usize) -> Value {
+        let chunks = self.written.chunks.get(&value);
+        chunks
+            .and_then(|chunks| chunks.get(index))
+            .copied()
+            .unwrap_or(value)
+    }
+
+    fn op(&self, node: NodeId) -> Op {
+        let op = self.graph.op(node).cloned();
+        op.unwrap_or_else(|| Op::new("", "Identity")).named("chunk")
+    }
+
+    fn each(&mut self, node: NodeId, count: usize) -> Vec<Operand> {
+        let op = self.op(node);
+        let operands = self.graph.inputs_of(node);
+        let chunk = |index| {
+            let of = |operand: &Option<Value>| operand.map(|v| Operand::Old(self.chunk(v, index)));
+            let inputs: Vec<Option<Operand>> = operands.iter().map(of).collect();
+            self.patch.multi_op(op.clone(), &inputs, 1)
+        };
+        (0..count).map(chunk).collect()
+    }
+
+    fn depthwise(&mut self, conv: &Conv, count: usize) -> Result<Vec<Operand>, WeightError> {
+        let op = self
+            .op(conv.node)
+            .with_int("group", conv.group as i64 / count as i64);
+        let chunk = |row: Part| {
+            let mut inputs = vec![
+                self.chunk(conv.x, row.index).into(),
+                self.block(conv.w, row, Part::WHOLE)?,
+            ];
+            if let Some(bias) = conv.bias {
+                inputs.push(self.block(bias, row, Part::WHOLE)?);
+            }
+            Ok(self.patch.op(op.clone(), &inputs))
+        };
+        Part::all(count).map(chunk).collect()
+    }
+
+    fn mixing(&mut self, conv: &Conv, count: usize) -> Result<Vec<Operand>, WeightError> {
+        let whole = !self.written.chunks.contains_key(&conv.x);
+        if whole && conv.bias.is_none() && is_uniform(&floats(self.graph, conv.w)?) {
+            let row = Part {
+                index: 0,
+                of: count,
+            };
+            return Ok(vec![self.sum(conv, row)?; count]);
+        }
+        Part::all(count).map(|row| self.sum(conv, row)).collect()
+    }
+
+    /// Some outputs of a convolution: a sum over the chunks of its input.
+    fn sum(&mut self, conv: &Conv, row: Part) -> Result<Operand, WeightError> {
+        let op = self.op(conv.node);
+        let columns = self.written.chunks.get(&conv.x).map_or(1, Vec::len);
+        let mut sum = None;
+        for column in Part::all(columns) {
+            let mut inputs = vec![
+                self.chunk(conv.x, column.index).into(),
+                self.block(conv.w, row, column)?,
+            ];
+            if let Some(bias) = conv.bias.filter(|_| column.index == 0) {
+                inputs.push(self.block(bias, row, Part::WHOLE)?);
+            }
+            let part = self.patch.op(op.clone(), &inputs);
+            sum = Some(match sum {
+                None => part,
+                Some(sum) => self.patch.op(Op::new("", "Add").named("sum"), &[part, sum]),
+            });
+        }
+        sum.ok_or_else(|| crate::Reason::Malformed.into())
+    }
+
+    /// Some rows and columns of a weight `[O, I, kernel...]`, or some elements of a bias `[O]`.
+    fn block(&mut self, weight: Value, row: Part, column: Part) -> Result<Operand, WeightError> {
+        if row.of * column.of == 1 {
+            return Ok(weight.into());
+        }
+        let whole = floats(self.graph, weight)?;
+        // Blocks of ones are all the same.
+        let uniform = is_uniform(&whole);
+        let at = |part: Part| Part {
+            index: if uniform { 0 } else { part.index },
+            ..part
+        };
+        let key = (weight, at(row), at(column));
+        let made = self.made.iter().find(|(block, _)| *block == key);
+        if let Some(&(_, operand)) = made {
+            return Ok(operand);
+        }
+        if let Some(&value) = self.written.blocks.get(&key) {
+            return Ok(value.into());
+        }
+        let mut dims = whole.dims.clone();
+        let rows = row.range(dims[0] as usize);
+        dims[0] /= row.of as u64;
+        let columns = match dims.get_mut(1) {
+            None => 0..1,
+            Some(inputs) => {
+                let columns = column.range(*inputs as usize);
+                *inputs /= column.of as u64;
+                columns
+            }
+        };
+        let cells = dims.iter().skip(2).product::<u64>() as usize;
+        let width = whole.elements.len() / whole.dims[0] as usize;
+        let row_of = |row: usize| {
+            let start = row * width;
+            &whole.elements[start + columns.start * cells..start + columns.end * cells]
+        };
+        let elements: Vec<f64> = rows.flat_map(|row| row_of(row).iter().copied()).collect();
+        let operand = self
+            .patch
+            .parameter("block", whole.shaped(&dims, &elements));
+        self.made.push((key, operand));
+        Ok(operand)
+    }
+}
+
+/// Whether all elements are the same.
+fn is_uniform(weights: &Floats) -> bool {
+    weights.elements.iter().all(|x| *x == weights.elements[0])
+}
