@@ -14,15 +14,10 @@ use super::marker::Weigh;
 
 /// Channels of the largest blocks that runtimes use.
 pub(crate) const BLOCK: u64 = 16;
-/// From this opset on, average pools have dilations and, in runtimes, another kernel.
-pub(crate) const DILATED_AVERAGES: i64 = 19;
 
 /// The images that a runtime keeps in blocks of channels.
 #[derive(Debug, Default)]
-pub(crate) struct Blocks {
-    opset: i64,
-    images: BTreeMap<Value, Image>,
-}
+pub(crate) struct Blocks(BTreeMap<Value, Image>);
 
 /// An image in blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,15 +29,12 @@ struct Image {
 
 impl Blocks {
     /// Follows the images of a graph from its convolutions on.
-    pub fn of(graph: &Graph, opset: i64) -> Self {
-        let mut blocks = Blocks {
-            opset,
-            images: BTreeMap::new(),
-        };
+    pub fn of(graph: &Graph) -> Self {
+        let mut blocks = Blocks::default();
         for node in graph.ops() {
             let y = Value { node, slot: 0 };
             if let Some(image) = blocks.behind(graph, node) {
-                blocks.images.insert(y, image);
+                blocks.0.insert(y, image);
             }
         }
         blocks
@@ -50,36 +42,35 @@ impl Blocks {
 
     /// Whether a value is in blocks.
     pub fn has(&self, value: Value) -> bool {
-        self.images.contains_key(&value)
+        self.0.contains_key(&value)
     }
 
     /// Channels of a value in blocks, where they fill theirs: a depthwise convolution takes it as it is.
     pub fn filled(&self, value: Value) -> Option<u64> {
-        let channels = self.images.get(&value)?.channels;
+        let channels = self.0.get(&value)?.channels;
         Some(channels).filter(|channels| channels.is_multiple_of(BLOCK))
     }
 
     /// Says that one value has taken the place of another.
     pub fn moved(&mut self, old: Value, new: Value) {
-        if let Some(image) = self.images.get(&old).copied() {
-            self.images.insert(new, image);
+        if let Some(image) = self.0.get(&old).copied() {
+            self.0.insert(new, image);
         }
     }
 
     fn behind(&self, graph: &Graph, node: NodeId) -> Option<Image> {
         if let Some(weigh) = Weigh::of(graph, node) {
             let plain = weigh.group == 1 && weigh.spatial == 2;
-            return self.images.get(&weigh.x).copied().filter(|_| plain);
+            return self.0.get(&weigh.x).copied().filter(|_| plain);
         }
         let op = graph.op(node)?;
         let y = Value { node, slot: 0 };
         let x = graph.input(node, 0)?;
-        let of_x = self.images.get(&x).copied();
+        let of_x = self.0.get(&x).copied();
         let on_a_new_grid = |channels| Image { channels, grid: y };
         match op.op_type() {
             _ if !op.domain().is_empty() => None,
             "Conv" => convolved(graph, node).map(on_a_new_grid),
-            "AveragePool" if self.opset >= DILATED_AVERAGES => None,
             "AveragePool" | "MaxPool" | "GlobalAveragePool" => {
                 of_x.map(|image| on_a_new_grid(image.channels))
             }
@@ -90,7 +81,7 @@ impl Blocks {
                 of_x
             }
             "Add" | "Mul" => {
-                let other = self.images.get(&graph.input(node, 1)?)?;
+                let other = self.0.get(&graph.input(node, 1)?)?;
                 of_x.filter(|image| same_shape(graph, image, other))
             }
             "Concat" if op.int("axis", 0) == 1 => {

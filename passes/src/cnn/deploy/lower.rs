@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use bcosc_ir::views::{Padding, Window};
 use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
 
-use super::layout::{Blocks, DILATED_AVERAGES, grid};
+use super::layout::{Blocks, grid};
 use super::marker::{Energy, Weigh};
 use super::power::power;
 use crate::{Context, Effect, Outcome, Pass, PassError, weights};
@@ -26,6 +26,8 @@ pub struct LowerDeploy;
 
 /// Up to this many cells, a convolution that adds the epsilon costs no more than a pool and an addition.
 const SMALL_WINDOW: i64 = 9;
+/// From this opset on, average pools have dilations and, in runtimes, a slower kernel.
+const SLOW_AVERAGES: i64 = 19;
 
 impl Pass for LowerDeploy {
     fn name(&self) -> &'static str {
@@ -51,7 +53,7 @@ impl Pass for LowerDeploy {
         }
         let mut shared = BTreeMap::new();
         let opset = model.opset("").unwrap_or(0);
-        let mut blocks = Blocks::of(&model.graph, opset);
+        let mut blocks = Blocks::of(&model.graph);
         for node in model.graph.ops() {
             let graph = &model.graph;
             if !graph.contains(node) {
@@ -171,7 +173,7 @@ impl Writer<'_> {
             let op = Op::new("", "MaxPool").named("stride");
             return self.patch.op(undilated(&e.window).write(op), &[sum]);
         }
-        if self.opset < DILATED_AVERAGES && e.window.cells() > SMALL_WINDOW && averages(&e.window) {
+        if self.opset < SLOW_AVERAGES && e.window.cells() > SMALL_WINDOW && averages(&e.window) {
             let sum = self.sum_over_channels(e, e.gain * e.window.cells() as f64, 0.0);
             let op = Op::new("", "AveragePool").named("window_sum");
             let op = e.window.write(op).with_int("count_include_pad", 1);

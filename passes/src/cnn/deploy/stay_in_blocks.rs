@@ -47,7 +47,7 @@ impl Pass for StayInBlocks {
         if !cx.settings.deploy {
             return Ok(Outcome::default());
         }
-        let blocks = Blocks::of(&model.graph, model.opset("").unwrap_or(0));
+        let blocks = Blocks::of(&model.graph);
         everywhere(model, cx, "stays in blocks of channels", |graph, node| {
             let x = leaves_blocks(graph, &blocks, node)?;
             let channels = blocks.filled(x).ok_or(Reason::NotBlocked);
