@@ -7,6 +7,7 @@ For each DIR/*.onnx (see export_models.py), whatever recipe `auto` chooses:
           its largest magnitude, at batch sizes 1 and 2;
   B=2     converted with --calibrate and ImageNet normalisation, default flags otherwise: the first output is
           finite and differs from exact's, and between images. Towers (output `image_embeds`) have no logit bias;
+  deploy  the same with --deploy: every output agrees with that of B=2 to 1e-3 of its largest magnitude;
   explain the explanation graph of the B=2 model: its logits are the model's, contributions of W(x)x add up to the
           logit without its bias (to 1e-4 of it, 1e-5 of all magnitudes and the spacing of floats at the logit) wherever bcosc says that W(x)x is all
           there is, and what remains is printed where it names constants.
@@ -32,6 +33,8 @@ import onnx
 from common import EXACT, MEAN, STD, bcosc, last_line, relative, session, smooth_images, table, write_jpegs
 
 TOLERANCE = 1e-4
+# Powers of sums in another order.
+DEPLOY_TOLERANCE = 1e-3
 # Relative to the logits without their bias; rounding alone is two orders of magnitude below.
 LEAST_SPREAD = 1e-4
 PASSED, REFUSED, FAILED = "passed", "refused", "FAIL"
@@ -109,14 +112,18 @@ def exact(exe, path, out, extra):
     return f"{worst:.1e}"
 
 
+def calibrated(exe, path, out, images, extra):
+    return convert(exe, path, out, "--b", "2", "--calibrate", images, "--normalization", "imagenet", *extra)
+
+
 def alive(exe, path, out, images, extra):
     original = Model(path)
     x = normalized(4, original.side(), seed=6)
     name = original.outputs[0]
     before = original.run(x)[name].reshape(4, -1)
     del original
-    converted = convert(exe, path, out, "--b", "2", "--calibrate", images, "--normalization", "imagenet",
-                        "--report", os.path.join(os.path.dirname(out), "report.json"), *extra)
+    report = os.path.join(os.path.dirname(out), "report.json")
+    converted = calibrated(exe, path, out, images, ["--report", report, *extra])
     got = converted.run(x)
     y = got.get(name, next(iter(got.values()))).reshape(4, -1)
     assert np.isfinite(y).all(), "outputs are not finite"
@@ -125,6 +132,19 @@ def alive(exe, path, out, images, extra):
     spread = unbiased.std(0).mean() / np.abs(unbiased).max()
     assert spread >= LEAST_SPREAD, f"outputs do not differ between images ({spread:.1e})"
     return f"{spread:.1e}"
+
+
+def deployed(exe, path, out, images, extra):
+    """Beside the model that `alive` left behind."""
+    plain = Model(out)
+    x = normalized(2, plain.side(), seed=6)
+    want = plain.run(x)
+    del plain
+    fast = os.path.join(os.path.dirname(out), "deploy.onnx")
+    got = calibrated(exe, path, fast, images, ["--deploy", *extra]).run(x)
+    worst = max(relative(got[name], y) for name, y in want.items())
+    assert worst <= DEPLOY_TOLERANCE, f"with --deploy the outputs differ by {worst:.1e}"
+    return f"{worst:.1e}"
 
 
 def explained(exe, out, folder):
@@ -201,17 +221,19 @@ def main():
             row = log.get(name)
             if row is None or row["verdict"] != PASSED:
                 a, exact_says = attempt(exact, args.bcosc, model, out, extra)
-                b, b2_says = attempt(alive, args.bcosc, model, out, images, extra + args.extra_b2.split())
-                c, explain_says = attempt(explained, args.bcosc, out, tmp) if b == PASSED else (b, "")
-                verdict = next(v for v in (FAILED, REFUSED, PASSED) if v in (a, b, c))
-                row = {"model": name, "verdict": verdict, "exact": exact_says, "b2": b2_says, "explain": explain_says,
-                       "seconds": round(time.time() - start)}
+                extra_b2 = extra + args.extra_b2.split()
+                b, b2_says = attempt(alive, args.bcosc, model, out, images, extra_b2)
+                c, deploy_says = attempt(deployed, args.bcosc, model, out, images, extra_b2) if b == PASSED else (b, "")
+                d, explain_says = attempt(explained, args.bcosc, out, tmp) if b == PASSED else (b, "")
+                verdict = next(v for v in (FAILED, REFUSED, PASSED) if v in (a, b, c, d))
+                row = {"model": name, "verdict": verdict, "exact": exact_says, "b2": b2_says, "deploy": deploy_says,
+                       "explain": explain_says, "seconds": round(time.time() - start)}
                 print(*row.values(), sep="  ", file=sys.stderr, flush=True)
                 if args.log:
                     with open(args.log, "a") as f:
                         f.write(json.dumps(row) + "\n")
             rows.append(row)
-    columns = ["model", "verdict", "exact: error", "B=2: spread", "explain: residual", "seconds"]
+    columns = ["model", "verdict", "exact: error", "B=2: spread", "deploy: error", "explain: residual", "seconds"]
     print(table(columns, [r.values() for r in rows]))
     count = lambda verdict: sum(r["verdict"] == verdict for r in rows)
     print(f"\n{count(PASSED)} of {len(rows)} passed, {count(REFUSED)} refused, {count(FAILED)} failed")

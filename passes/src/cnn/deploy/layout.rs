@@ -136,3 +136,59 @@ pub(crate) fn is_own_convolution(graph: &Graph, value: Value) -> bool {
     let conv = |(_, op): (NodeId, &Op)| op.is("Conv");
     graph.producer(value).is_some_and(conv) && graph.uses(value).len() == 1
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, ModelBuilder};
+
+    use super::Blocks;
+    use crate::cnn::deploy::testing::{conv, image, typed};
+
+    /// Which of the values named lie in blocks.
+    fn in_blocks<'n>(builder: ModelBuilder, names: &[&'n str]) -> Vec<&'n str> {
+        let model = typed(builder);
+        let blocks = Blocks::of(&model.graph);
+        let lies = |name: &&str| {
+            let value = model.graph.value_named(name);
+            value.is_some_and(|value| blocks.has(value))
+        };
+        names.iter().copied().filter(lies).collect()
+    }
+
+    #[test]
+    fn products_of_equal_shapes_stay_in_blocks() {
+        let two = conv(image(), "x", "a", &[16, 3, 1, 1], []);
+        let two = conv(two, "x", "b", &[16, 3, 1, 1], []).op("Mul", &["a", "b"], "ab", []);
+        // As a squeeze-excite gate is: one position for all.
+        let pooled = two.op("GlobalAveragePool", &["a"], "p", []);
+        let gated = conv(pooled, "p", "g", &[16, 16, 1, 1], []).op("Mul", &["a", "g"], "ag", []);
+        let names = ["x", "a", "ab", "p", "g", "ag"];
+        let found = in_blocks(gated.output("ab").output("ag"), &names);
+        assert_eq!(found, ["a", "ab", "p", "g"]);
+    }
+
+    #[test]
+    fn concatenation_needs_filled_blocks() {
+        let parts = conv(image(), "x", "a", &[16, 3, 1, 1], []);
+        let parts = conv(parts, "x", "b", &[24, 3, 1, 1], []);
+        let axis = || [Attribute::int("axis", 1)];
+        let joined =
+            parts
+                .op("Concat", &["a", "a"], "aa", axis())
+                .op("Concat", &["a", "b"], "ab", axis());
+        let found = in_blocks(joined.output("aa").output("ab"), &["b", "aa", "ab"]);
+        assert_eq!(found, ["b", "aa"]);
+    }
+
+    #[test]
+    fn groups_of_few_channels_leave_blocks() {
+        let grouped = |group| [Attribute::int("group", group)];
+        let layers = conv(image(), "x", "a", &[32, 3, 1, 1], []);
+        let layers = conv(layers, "a", "each", &[32, 1, 3, 3], grouped(32));
+        let layers = conv(layers, "a", "halves", &[32, 16, 1, 1], grouped(2));
+        let layers = conv(layers, "a", "quarters", &[32, 8, 1, 1], grouped(4));
+        let outputs = layers.output("each").output("halves").output("quarters");
+        let found = in_blocks(outputs, &["each", "halves", "quarters"]);
+        assert_eq!(found, ["each", "halves"]);
+    }
+}

@@ -165,6 +165,37 @@ mod tests {
     }
 
     #[test]
+    fn a_rectified_layer_squares_what_is_positive() {
+        let layer = conv(image(), "x", "y", &[5, 3, 1, 1], []).op("Relu", &["y"], "z", []);
+        let (after, _) = deployed(&[&NarrowScales], &bcos(layer.output("z"), 2.0));
+        insta::assert_snapshot!(text(&after), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,3,6,8] x) => (z)
+        <
+           float[5,3,1,1] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 156079e8}
+        >
+        {
+           ["y.energy"] "y.energy" = bcosc.Energy <kernel_shape = [1, 1], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = -0.25> (x)  # from y
+           ["y.weighed"] "y.weighed" = bcosc.Weigh <group = 1, channels = 3, spatial = 2> (x, "y.energy")  # from y
+           ["y.conv"] "y.conv" = Conv <kernel_shape = [1, 1]> ("y.weighed", "y.weight")  # from y
+           ["y.relu"] "y.relu" = Relu ("y.conv")  # from y
+           ["y.square"] z = Mul ("y.relu", "y.relu")  # from y
+        }
+        "#);
+    }
+
+    #[test]
+    fn a_layer_that_is_read_unrectified_too_takes_its_absolute_value() {
+        let layer = conv(image(), "x", "y", &[5, 3, 1, 1], []).op("Relu", &["y"], "z", []);
+        let model = bcos(layer.output("z").output("y"), 2.0);
+        let (after, _) = deployed(&[&NarrowScales], &model);
+        assert!(text(&after).contains("Abs ("));
+    }
+
+    #[test]
     fn a_layer_that_narrows_stays() {
         let layer = conv(image(), "x", "y", &[2, 3, 1, 1], []).output("y");
         let model = bcos(layer, 2.0);

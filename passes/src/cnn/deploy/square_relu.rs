@@ -76,7 +76,7 @@ mod tests {
 
     use super::SquareAfterRelu;
     use crate::Reason;
-    use crate::cnn::deploy::testing::{bcos, conv, deployed, image, refused};
+    use crate::cnn::deploy::testing::{bcos, clip, conv, deployed, image, refused};
     use crate::testing::text;
 
     #[test]
@@ -100,6 +100,47 @@ mod tests {
            ["y.bcos.weighed"] z = bcosc.Weigh <group = 1, channels = 4, spatial = 2> ("y.bcos.square", "y.bcos.energy")  # from y
         }
         "#);
+    }
+
+    #[test]
+    fn bounds_from_0_on_rectify_and_stay() {
+        let layer = conv(image(), "x", "y", &[4, 3, 3, 3], []);
+        let model = bcos(clip(layer, "y", "z", [0.0, 6.0]).output("z"), 2.0);
+        let (after, _) = deployed(&[&SquareAfterRelu], &model);
+        insta::assert_snapshot!(text(&after), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,3,6,8] x) => (z)
+        <
+           float[4,3,3,3] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... ae8cafe7},
+           float "z.low" = {0.0},
+           float "z.high" = {6.0}
+        >
+        {
+           y = Conv (x, "y.weight")
+           ["y.bcos.relu"] "y.bcos.relu" = Relu (y)  # from y
+           ["y.bcos.square"] "y.bcos.square" = Mul ("y.bcos.relu", "y.bcos.relu")  # from y
+           ["y.bcos.energy"] "y.bcos.energy" = bcosc.Energy <kernel_shape = [3, 3], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = -0.5> (x)  # from y
+           ["y.bcos.weighed"] "y.bcos.weighed" = bcosc.Weigh <group = 1, channels = 4, spatial = 2> ("y.bcos.square", "y.bcos.energy")  # from y
+           z = Clip ("y.bcos.weighed", "z.low", "z.high")
+        }
+        "#);
+    }
+
+    #[test]
+    fn bounds_below_0_do_not_rectify() {
+        let layer = conv(image(), "x", "y", &[4, 3, 3, 3], []);
+        let model = bcos(clip(layer, "y", "z", [-1.0, 6.0]).output("z"), 2.0);
+        assert_eq!(refused(&[&SquareAfterRelu], &model), []);
+    }
+
+    #[test]
+    fn layers_that_scale_their_input_stay() {
+        let layer = conv(image(), "x", "y", &[4, 3, 1, 1], []).op("Relu", &["y"], "z", []);
+        let model = bcos(layer.output("z"), 2.0);
+        assert_eq!(refused(&[&SquareAfterRelu], &model), [Reason::Widens]);
     }
 
     #[test]

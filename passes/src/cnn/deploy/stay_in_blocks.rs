@@ -117,7 +117,7 @@ mod tests {
     use crate::cnn::deploy::narrow::NarrowScales;
     use crate::cnn::deploy::signed_square::SignedSquares;
     use crate::cnn::deploy::square_relu::SquareAfterRelu;
-    use crate::cnn::deploy::testing::{bcos, conv, deployed, image, refused};
+    use crate::cnn::deploy::testing::{bcos, clip, conv, deployed, image, refused};
     use crate::testing::text;
     use crate::{Pass, Reason};
 
@@ -197,16 +197,8 @@ mod tests {
 
     #[test]
     fn bounds_stay() {
-        let bounded = |image: ModelBuilder, x: &str, y: &str| {
-            let high = crate::testing::weight(3, &[]);
-            let low = bcosc_ir::Tensor::f32s(&[], vec![0.0]);
-            image
-                .param("low", low)
-                .param("high", high)
-                .op("Clip", &[x, "low", "high"], y, [])
-        };
         let layer = conv(image(), "x", "a", &[16, 3, 3, 3], []);
-        let layer = bounded(layer, "a", "b");
+        let layer = clip(layer, "a", "b", [0.0, 6.0]);
         let model = bcos(conv(layer, "b", "y", &[2, 16, 1, 1], []).output("y"), 2.0);
         let (after, outcome) = deployed(RULES, &model);
         assert_eq!(outcome.changes.len(), 1);
@@ -218,8 +210,8 @@ mod tests {
         main (float[batch,3,6,8] x) => (y)
         <
            float[16,3,3,3] "a.weight" = {-0.8198231, -0.5585862, -1.0915186, -1.0646492, ... 38aac83a},
-           float low = {0.0},
-           float high = {-0.5366171},
+           float "b.low" = {0.0},
+           float "b.high" = {6.0},
            float[2,16,1,1] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... d1209e77},
            int64[3] "a.bcos.energy.rows" = {0, 3, -1},
            float[1,3,1] "a.bcos.energy.ones" = {1.0, 1.0, 1.0},
@@ -246,7 +238,7 @@ mod tests {
            ["a.bcos.weighed.spread"] "a.bcos.weighed.spread" = Conv <kernel_shape = [1, 1]> ("a.bcos.energy.pow", "a.bcos.weighed.ones")  # from a
            ["a.bcos.weighed.weighed"] "a.bcos.weighed.weighed" = Mul ("a.bcos.square", "a.bcos.weighed.spread")  # from a
            ["b.blocked"] "b.blocked" = Conv <kernel_shape = [1, 1], group = 16> ("a.bcos.weighed.weighed", "b.ones")  # from b
-           b = Clip ("b.blocked", low, high)
+           b = Clip ("b.blocked", "b.low", "b.high")
            "y.before" = Conv (b, "y.weight")
            ["y.bcos.abs"] "y.bcos.abs" = Abs ("y.before")  # from y
            ["y.bcos.square"] "y.bcos.square" = Mul ("y.before", "y.bcos.abs")  # from y

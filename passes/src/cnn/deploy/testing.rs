@@ -53,6 +53,16 @@ pub(crate) fn norm(builder: ModelBuilder, x: &str, y: &str, channels: u64) -> Mo
         .op("BatchNormalization", &[x, gamma, beta, mean, var], y, [])
 }
 
+/// Adds bounds.
+pub(crate) fn clip(builder: ModelBuilder, x: &str, y: &str, [low, high]: [f32; 2]) -> ModelBuilder {
+    let bound = |x| Tensor::f32s(&[], vec![x]);
+    let names = ["low", "high"].map(|part| format!("{y}.{part}"));
+    builder
+        .param(&names[0], bound(low))
+        .param(&names[1], bound(high))
+        .op("Clip", &[x, &names[0], &names[1]], y, [])
+}
+
 /// The finished model with the types of its values.
 pub(crate) fn typed(builder: ModelBuilder) -> Model {
     let mut model = model(builder);
