@@ -235,9 +235,6 @@ pub enum Reason {
     /// A layer whose input has fewer channels than its output.
     #[error("its input is narrower than its output, and is scaled instead")]
     Widens,
-    /// A depthwise layer.
-    #[error("its norm is as large as its output")]
-    LargeNorm,
     /// A value that runtimes do not keep in blocks of channels.
     #[error("it is not an image in single precision whose channels come in blocks of 16")]
     NotBlocked,

@@ -108,6 +108,23 @@ impl Energy {
     }
 }
 
+/// Adds `squared / sqrt(energy)` to a patch, where a scale stood. The reciprocal is taken of the norm, which is
+/// small; that of a depthwise layer is as large as its output, which is divided by it.
+pub(crate) fn over_norm(
+    patch: &mut Patch,
+    scale: &Scale,
+    squared: Operand,
+    energy: Energy,
+) -> Operand {
+    if scale.group > 1 && scale.group == scale.channels {
+        let norm = energy.to_the(0.5).add(patch);
+        return patch.op(Op::new("", "Div").named("quotient"), &[squared, norm]);
+    }
+    let weight = energy.to_the(-0.5).add(patch);
+    let op = Weigh::op(scale.group, scale.channels, scale.spatial);
+    patch.op(op, &[squared, weight])
+}
+
 /// The decimal number that a single-precision attribute was written for.
 fn shortest(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))

@@ -1,18 +1,19 @@
 //! B = 2 layers that nothing rectifies put out their signed square over the norm.
 //!
 //! Both factors of `y |y|` have one shape, which runtimes multiply fastest; the reciprocal is taken of
-//! the norm, which is small, and not by dividing (a depthwise layer, whose norm is as large as its output,
-//! keeps its quotient):
+//! the norm, which is small, instead of dividing (a depthwise layer, whose norm is as large as its output,
+//! divides):
 //!
 //! ```text
 //! z = bcosc.Scale <b = 2> (y, bcosc.PatchNorm (x))
 //! z = bcosc.Weigh (Mul (y, Abs (y)), bcosc.Energy <exponent = -1/2> (x))
+//! z = Div (Mul (y, Abs (y)), bcosc.Energy <exponent = 1/2> (x))                 depthwise
 //! ```
 
 use bcosc_ir::{Graph, Model, Op, Patch, Value};
 
 use super::everywhere;
-use super::marker::{Energy, Weigh};
+use super::marker::{Energy, over_norm};
 use crate::marker::Scale;
 use crate::weights::WeightError;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
@@ -26,7 +27,7 @@ impl Pass for SignedSquares {
     }
 
     fn summary(&self) -> &'static str {
-        "with --deploy: write the other B = 2 layers with a reciprocal of the norm"
+        "with --deploy: write the other B = 2 layers as squares over norms"
     }
 
     fn effect(&self) -> Effect {
@@ -38,39 +39,29 @@ impl Pass for SignedSquares {
     }
 
     fn ensures(&self) -> &'static str {
-        "no B = 2 convolution divides by its norm"
+        "B = 2 convolutions are squares over norms, which are divided by where they are large"
     }
 
     fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
-        everywhere(
-            model,
-            cx,
-            "division turned into a product",
-            |graph, node| {
-                let scale = Scale::of(graph, node)?;
-                Some(multiplied(graph, &scale).map_err(WeightError::from))
-            },
-        )
+        everywhere(model, cx, "square over the norm", |graph, node| {
+            let scale = Scale::of(graph, node)?;
+            Some(multiplied(graph, &scale).map_err(WeightError::from))
+        })
     }
 }
 
 fn multiplied(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
     let energy = Energy::of_scale(graph, scale)?;
-    if scale.group > 1 && scale.group == scale.channels {
-        return Err(Reason::LargeNorm);
-    }
     let y = scale.y.into();
     let mut patch = Patch::at(scale.node);
     let size = patch.op(Op::new("", "Abs"), &[y]);
     let signed = patch.op(Op::new("", "Mul").named("square"), &[y, size]);
-    let energy = energy.to_the(-0.5).add(&mut patch);
-    let op = Weigh::op(scale.group, scale.channels, scale.spatial);
-    let weighed = patch.op(op, &[signed, energy]);
+    let square = over_norm(&mut patch, scale, signed, energy);
     let scaled = Value {
         node: scale.node,
         slot: 0,
     };
-    patch.replace(scaled, weighed);
+    patch.replace(scaled, square);
     Ok(patch)
 }
 
@@ -136,7 +127,24 @@ mod tests {
         let groups = [Attribute::int("group", 3)];
         let layer = conv(image(), "x", "y", &[3, 1, 3, 3], groups).output("y");
         let model = bcos(layer, 2.0);
-        assert_eq!(refused(&[&SignedSquares], &model), [Reason::LargeNorm]);
+        let (after, _) = deployed(&[&SignedSquares], &model);
+        insta::assert_snapshot!(text(&after), @r#"
+        <
+           ir_version: 10,
+           opset_import: ["" : 17]
+        >
+        main (float[batch,3,6,8] x) => (y)
+        <
+           float[3,1,3,3] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 9bc664bf}
+        >
+        {
+           "y.before" = Conv <group = 3> (x, "y.weight")
+           ["y.bcos.abs"] "y.bcos.abs" = Abs ("y.before")  # from y
+           ["y.bcos.square"] "y.bcos.square" = Mul ("y.before", "y.bcos.abs")  # from y
+           ["y.bcos.energy"] "y.bcos.energy" = bcosc.Energy <kernel_shape = [3, 3], group = 3, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = 0.5> (x)  # from y
+           ["y.bcos.quotient"] y = Div ("y.bcos.square", "y.bcos.energy")  # from y
+        }
+        "#);
     }
 
     #[test]

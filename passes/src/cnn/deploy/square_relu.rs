@@ -9,7 +9,7 @@
 use bcosc_ir::{Graph, Model, Patch, Value};
 
 use super::everywhere;
-use super::marker::{Energy, Weigh};
+use super::marker::{Energy, over_norm};
 use super::narrow;
 use super::rectifier::{Rectifier, rectified_square};
 use crate::marker::Scale;
@@ -63,10 +63,8 @@ fn square(graph: &Graph, rectifier: &Rectifier, scale: &Scale) -> Result<Patch, 
     }
     let mut patch = Patch::at(scale.node);
     let square = rectified_square(&mut patch, scale.y.into());
-    let energy = energy.to_the(-0.5).add(&mut patch);
-    let op = Weigh::op(scale.group, scale.channels, scale.spatial);
-    let weighed = patch.op(op, &[square, energy]);
-    patch.replace(rectifier.replaced(scaled), weighed);
+    let scaled_square = over_norm(&mut patch, scale, square, energy);
+    patch.replace(rectifier.replaced(scaled), scaled_square);
     Ok(patch)
 }
 
