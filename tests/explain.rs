@@ -179,6 +179,50 @@ fn deployed_models_are_explained_as_they_were() {
     }
 }
 
+/// A gate that bounds are taken of stays the gate when bounds come with a product with 1, and a rectified sum
+/// is none.
+#[test]
+fn deployed_gates_stay_gates() {
+    let weight = |seed: usize, dims: &[u64]| {
+        let count = dims.iter().product::<u64>() as usize;
+        let values = (0..count).map(|i| ((i * 7 + seed) % 11) as f32 / 8.0 - 0.6);
+        Tensor::f32s(dims, values.collect())
+    };
+    let network = ModelBuilder::new(17)
+        .input("x", DataType::Float, "batch,3,8,8")
+        .param("w", weight(1, &[16, 3, 3, 3]))
+        .param("v", weight(2, &[16, 16, 1, 1]))
+        .param("h", weight(3, &[16, 5]))
+        .param("low", Tensor::f32s(&[], vec![0.0]))
+        .param("high", Tensor::f32s(&[], vec![1.0]))
+        .op("Conv", &["x", "w"], "a", [])
+        .op("Relu", &["a"], "y", [])
+        .op("GlobalAveragePool", &["y"], "pooled", [])
+        .op("Conv", &["pooled", "v"], "b", [])
+        .op("Clip", &["b", "low", "high"], "gate", [])
+        .op("Mul", &["gate", "y"], "gated", [])
+        .op("GlobalAveragePool", &["gated"], "c", [])
+        .op("Flatten", &["c"], "d", [])
+        .op("MatMul", &["d", "h"], "logits", [])
+        .output("logits")
+        .proto();
+    let bytes = bcosc_onnx::encode(&network).unwrap().to_vec();
+    let values = (0..IMAGES * 192).map(|i| (i * 37 % 101) as f32 / 101.0);
+    let images = Tensor::f32s(&[IMAGES, 3, 8, 8], values.collect());
+    let [plain, fast] = [false, true].map(|deploy| {
+        let mut options = Options::default();
+        options.settings.deploy = deploy;
+        let model = explained(bytes.clone(), &options);
+        let inputs = inputs(&model, &images, vec![1, 3]);
+        Tract.run(&model, &inputs).unwrap()
+    });
+    assert_map(
+        "contributions",
+        &plain["contributions"],
+        &fast["contributions"],
+    );
+}
+
 /// What ends in probabilities is explained by the logits before them.
 #[test]
 fn probabilities_are_explained_by_their_logits() {

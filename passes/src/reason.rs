@@ -217,9 +217,10 @@ pub enum Reason {
     /// A rule of the deploy form that rests on B = 2.
     #[error("the rule holds for B = 2")]
     OnlyForB2,
-    /// A rule of the deploy form that squares before it divides.
-    #[error("squares would leave the range of half precision")]
-    HalfPrecision,
+    /// A rule of the deploy form: in half precision its squares would leave the range, and in double precision
+    /// runtimes have no fast kernels.
+    #[error("it does not compute in single precision")]
+    NotSingle,
     /// A rule of the deploy form for convolutions.
     #[error("it is not the scale of a convolution")]
     NoConvolution,
@@ -238,8 +239,8 @@ pub enum Reason {
     /// A value that runtimes do not keep in blocks of channels.
     #[error("it is not an image in single precision whose channels come in blocks of 16")]
     NotBlocked,
-    /// An image too large for a cache even in the smallest chunks of channels.
-    #[error("64 of its channels do not fit a cache either")]
+    /// An image too large for a cache in any chunks that its channels can be cut into.
+    #[error("its channels make no equal chunks of 64 or more that fit a cache")]
     WideChunks,
     /// A value that something makes or reads as a whole.
     #[error("\"{0}\" is made or read by something that needs all of its channels")]

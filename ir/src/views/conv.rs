@@ -57,9 +57,15 @@ impl Window {
 
     /// The window of a 1x1x... convolution.
     pub fn pointwise(rank: usize) -> Self {
+        Window::single_cell(&vec![1; rank])
+    }
+
+    /// The window that sees one position in so many along every axis.
+    pub fn single_cell(strides: &[i64]) -> Self {
+        let rank = strides.len();
         Window {
             kernel: vec![1; rank],
-            strides: vec![1; rank],
+            strides: strides.to_vec(),
             dilations: vec![1; rank],
             padding: Padding::Explicit(vec![0; 2 * rank]),
         }

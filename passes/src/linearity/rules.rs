@@ -1,5 +1,6 @@
 //! What each operator does to values that depend linearly on the input: a table.
 
+use bcosc_ir::views::Conv;
 use bcosc_ir::{DataType, Graph, NodeId, Op};
 
 use crate::marker;
@@ -186,6 +187,8 @@ pub fn of(graph: &Graph, node: NodeId) -> Rule {
     match op.op_type() {
         "Cast" | "CastLike" if !yields_floats(graph, node, op) => Factor,
         "Cast" | "CastLike" => Moves,
+        // A scale for each channel is no layer.
+        "Conv" if scales_channels(graph, node) => Moves,
         "Clip" if keeps_zero(graph, node) => SMOOTH_GATE,
         "Clip" => Factor,
         // The absolute value, which scales.
@@ -230,6 +233,15 @@ pub(crate) fn bounds(graph: &Graph, node: NodeId) -> Option<(f64, f64)> {
     let low = bound(1, "min", f64::NEG_INFINITY)?;
     let high = bound(2, "max", f64::INFINITY)?;
     Some((low, high))
+}
+
+/// Whether a convolution has one weight a channel, and nothing to add.
+fn scales_channels(graph: &Graph, node: NodeId) -> bool {
+    Conv::of(graph, node).is_some_and(|conv| {
+        let one_to_one = conv.group == conv.in_channels() && conv.group == conv.out_channels();
+        let fixed = graph.constant(conv.w).is_some() && conv.bias.is_none();
+        one_to_one && fixed && conv.window.is_pointwise()
+    })
 }
 
 /// Whether a `Pow` is x times a power of x.

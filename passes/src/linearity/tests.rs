@@ -133,6 +133,29 @@ fn attention_weights_are_held_fixed_and_values_are_not() {
 }
 
 #[test]
+fn a_scale_for_each_channel_is_no_layer() {
+    // The gate has gone through a sigmoid linear unit more than the image, whatever scales it.
+    let gated = |dims: &[u64], attributes: Vec<Attribute>| {
+        let built = image("batch,4,5,5")
+            .op("HardSwish", &["x"], "bent", [])
+            .conv("bent", "gate", dims, attributes)
+            .op("Mul", &["x", "gate"], "y", [])
+            .output("y");
+        let mut built = model(built);
+        infer(&mut built);
+        let graph = &built.graph;
+        let node = graph.value_named("y").map(|y| y.node).unwrap();
+        let analysis = Linearity::of(graph);
+        [0, 1].map(|slot| analysis.is_detached(node, slot))
+    };
+    let depthwise = || Attribute::int("group", 4);
+    assert_eq!(gated(&[4, 1, 1, 1], vec![depthwise()]), [false, true]);
+    let padded = Attribute::ints("pads", &[1, 1, 1, 1]);
+    let window = gated(&[4, 1, 3, 3], vec![depthwise(), padded]);
+    assert_eq!(window, [false, false]);
+}
+
+#[test]
 fn a_product_of_two_linear_values_is_linear_in_neither() {
     let gated = |activation: &str| {
         image("batch,4")

@@ -117,20 +117,6 @@ fn same_shape(graph: &Graph, a: &Image, b: &Image) -> bool {
     a.channels == b.channels && (a.grid == b.grid || equal())
 }
 
-/// A shape that brings [N, 1, H * W] back to [N, 1, H, W].
-pub(crate) fn grid(graph: &Graph, x: Value) -> Option<[i64; 4]> {
-    let shape = graph.value_type(x)?.shape?;
-    let [_, _, height, width] = &shape[..] else {
-        return None;
-    };
-    match (height, width) {
-        (Dim::Known(h), Dim::Known(w)) => Some([0, 1, *h as i64, *w as i64]),
-        (Dim::Known(h), _) => Some([0, 1, *h as i64, -1]),
-        (_, Dim::Known(w)) => Some([0, 1, -1, *w as i64]),
-        _ => None,
-    }
-}
-
 /// Whether a value comes from a convolution that nothing else reads, so that runtimes let it do what follows.
 pub(crate) fn is_own_convolution(graph: &Graph, value: Value) -> bool {
     let conv = |(_, op): (NodeId, &Op)| op.is("Conv");

@@ -14,9 +14,9 @@
 use std::collections::BTreeMap;
 
 use bcosc_ir::views::{Padding, Window};
-use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
+use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
 
-use super::layout::{Blocks, grid};
+use super::layout::Blocks;
 use super::marker::{Energy, Weigh};
 use super::power::power;
 use crate::{Context, Effect, Outcome, Pass, PassError, weights};
@@ -171,7 +171,8 @@ impl Writer<'_> {
                 return sum;
             }
             let op = Op::new("", "MaxPool").named("stride");
-            return self.patch.op(undilated(&e.window).write(op), &[sum]);
+            let picked = Window::single_cell(&e.window.strides);
+            return self.patch.op(picked.write(op), &[sum]);
         }
         if self.opset < SLOW_AVERAGES && e.window.cells() > SMALL_WINDOW && averages(&e.window) {
             let sum = self.sum_over_channels(e, e.gain * e.window.cells() as f64, 0.0);
@@ -313,11 +314,17 @@ impl Writer<'_> {
     }
 }
 
-/// The window without dilation, which says nothing about a single cell.
-fn undilated(window: &Window) -> Window {
-    Window {
-        dilations: vec![1; window.rank()],
-        ..window.clone()
+/// A shape that brings [N, 1, H * W] back to [N, 1, H, W].
+fn grid(graph: &Graph, x: Value) -> Option<[i64; 4]> {
+    let shape = graph.value_type(x)?.shape?;
+    let [_, _, height, width] = &shape[..] else {
+        return None;
+    };
+    match (height, width) {
+        (Dim::Known(h), Dim::Known(w)) => Some([0, 1, *h as i64, *w as i64]),
+        (Dim::Known(h), _) => Some([0, 1, *h as i64, -1]),
+        (_, Dim::Known(w)) => Some([0, 1, -1, *w as i64]),
+        _ => None,
     }
 }
 

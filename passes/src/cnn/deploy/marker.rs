@@ -77,8 +77,8 @@ impl Energy {
             return Err(Reason::OnlyForB2);
         }
         let dtype = graph.value_type(scale.y).map(|t| t.dtype);
-        if matches!(dtype, Some(DataType::Float16 | DataType::Bfloat16)) {
-            return Err(Reason::HalfPrecision);
+        if dtype.is_some_and(|dtype| dtype != DataType::Float) {
+            return Err(Reason::NotSingle);
         }
         Energy::of(graph, scale.norm.node).ok_or(Reason::NoConvolution)
     }

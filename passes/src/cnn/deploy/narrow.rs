@@ -42,7 +42,7 @@ impl Pass for NarrowScales {
     }
 
     fn ensures(&self) -> &'static str {
-        "scales of unrectified 1x1 layers are where channels are fewest"
+        "scales of 1x1 layers are where channels are fewest"
     }
 
     fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
@@ -91,7 +91,8 @@ fn narrow(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
     let window = Window::pointwise(rank);
     if !conv.window.is_pointwise() {
         // Of all operators that drop positions, runtimes have the fastest kernels for pools.
-        let pool = conv.window.write(Op::new("", "MaxPool").named("stride"));
+        let picked = Window::single_cell(&conv.window.strides);
+        let pool = picked.write(Op::new("", "MaxPool").named("stride"));
         x = patch.op(pool, &[x]);
         if let Some(kept) = input_at_output(graph, &conv) {
             patch.typed(x, kept);
@@ -136,7 +137,7 @@ mod tests {
 
     use super::NarrowScales;
     use crate::Reason;
-    use crate::cnn::deploy::testing::{bcos, conv, deployed, image, refused};
+    use crate::cnn::deploy::testing::{bcos, conv, deployed, image, refused, written};
     use crate::testing::text;
 
     #[test]
@@ -162,6 +163,23 @@ mod tests {
            ["y.before.bcos"] y = Mul ("y.before.conv", "y.before.abs")  # from "y.before"
         }
         "#);
+    }
+
+    #[test]
+    fn a_single_cell_needs_no_border_and_no_dilation() {
+        let attributes = [
+            Attribute::ints("strides", &[2, 2]),
+            Attribute::ints("dilations", &[2, 2]),
+            Attribute::string("auto_pad", "SAME_UPPER"),
+        ];
+        let layer = conv(image(), "x", "y", &[5, 3, 1, 1], attributes).output("y");
+        let (after, _) = deployed(&[&NarrowScales], &bcos(layer, 2.0));
+        let text = text(&written(&after));
+        assert_eq!(
+            text.matches("MaxPool <kernel_shape = [1, 1], strides = [2, 2]>")
+                .count(),
+            2
+        );
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn square(graph: &Graph, rectifier: &Rectifier, scale: &Scale) -> Result<Patch, 
 
 #[cfg(test)]
 mod tests {
-    use bcosc_ir::Attribute;
+    use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
 
     use super::SquareAfterRelu;
     use crate::Reason;
@@ -132,6 +132,18 @@ mod tests {
         let layer = conv(image(), "x", "y", &[4, 3, 3, 3], []);
         let model = bcos(clip(layer, "y", "z", [-1.0, 6.0]).output("z"), 2.0);
         assert_eq!(refused(&[&SquareAfterRelu], &model), []);
+    }
+
+    #[test]
+    fn other_precisions_stay() {
+        let weights = Tensor::floats(DataType::Double, &[4, 3, 3, 3], &[0.5; 108]).unwrap();
+        let layer = ModelBuilder::new(17)
+            .input("x", DataType::Double, "batch,3,6,8")
+            .param("w", weights)
+            .op("Conv", &["x", "w"], "y", [])
+            .op("Relu", &["y"], "z", []);
+        let model = bcos(layer.output("z"), 2.0);
+        assert_eq!(refused(&[&SquareAfterRelu], &model), [Reason::NotSingle]);
     }
 
     #[test]

@@ -110,14 +110,14 @@ fn product_with_one(patch: &mut Patch, x: Value, channels: u64) -> Operand {
 
 #[cfg(test)]
 mod tests {
-    use bcosc_ir::{Attribute, ModelBuilder};
+    use bcosc_ir::ModelBuilder;
 
     use super::StayInBlocks;
     use crate::cnn::deploy::lower::LowerDeploy;
     use crate::cnn::deploy::narrow::NarrowScales;
     use crate::cnn::deploy::signed_square::SignedSquares;
     use crate::cnn::deploy::square_relu::SquareAfterRelu;
-    use crate::cnn::deploy::testing::{bcos, clip, conv, deployed, image, refused};
+    use crate::cnn::deploy::testing::{bcos, clip, conv, deployed, image, refused, typed};
     use crate::testing::text;
     use crate::{Pass, Reason};
 
@@ -261,9 +261,24 @@ mod tests {
 
     #[test]
     fn what_a_runtime_fuses_itself_stays() {
-        let attributes = [Attribute::ints("pads", &[1, 1, 1, 1])];
-        let one = conv(image(), "x", "a", &[16, 3, 3, 3], attributes);
-        let sum = one.op("Relu", &["a"], "y", []).output("y");
-        assert_eq!(refused(RULES, &bcos(sum, 2.0)), []);
+        let one = conv(image(), "x", "a", &[16, 3, 1, 1], []);
+        let two = conv(one, "x", "b", &[16, 3, 1, 1], []);
+        let bounded = clip(two, "a", "low", [0.0, 6.0]);
+        let sum = bounded
+            .op("Add", &["low", "b"], "sum", [])
+            .op("Relu", &["sum"], "y", []);
+        assert_eq!(refused(&[&StayInBlocks], &typed(sum.output("y"))), []);
+    }
+
+    #[test]
+    fn sums_that_are_read_unrectified_too_stay() {
+        let relu = |image: ModelBuilder, x: &str, y: &str| image.op("Relu", &[x], y, []);
+        let one = relu(conv(image(), "x", "a", &[16, 3, 1, 1], []), "a", "c");
+        let two = relu(conv(one, "x", "b", &[16, 3, 1, 1], []), "b", "d");
+        let sum = relu(two.op("Add", &["c", "d"], "sum", []), "sum", "y");
+        let (_, outcome) = deployed(&[&StayInBlocks], &typed(sum.clone().output("y")));
+        assert_eq!(outcome.changes.len(), 1);
+        let model = typed(sum.output("y").output("sum"));
+        assert_eq!(refused(&[&StayInBlocks], &model), []);
     }
 }

@@ -42,7 +42,7 @@ impl Pass for ChunkChannels {
     }
 
     fn ensures(&self) -> &'static str {
-        "images that only convolutions and operators on single channels see fit a cache, where 64 of their channels do"
+        "images that only convolutions and operators on single channels see come in chunks that fit a cache, where 64 channels do"
     }
 
     fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

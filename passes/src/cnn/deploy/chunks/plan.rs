@@ -19,6 +19,7 @@ const ELEMENTWISE: &[&str] = &[
     "Abs",
     "Add",
     "Clip",
+    "Div",
     "LeakyRelu",
     "Mul",
     "Reciprocal",
@@ -149,23 +150,15 @@ impl Plan {
             chunks: BTreeMap::new(),
         };
         for images in plan.related(graph, &ops) {
-            let sizes = images
-                .iter()
-                .filter_map(|&value| Some((value, Image::of(graph, value)?)));
-            let Some((widest, image)) = sizes.max_by_key(|(_, image)| image.bytes) else {
+            let Some((label, decision)) = plan.decide(graph, &images) else {
                 continue;
             };
-            let label = graph.label(widest.node);
-            match image
-                .chunks()
-                .map(|chunks| chunks.and_then(|c| plan.can(graph, &images, c)))
-            {
-                None => {}
-                Some(Err(reason)) => outcome.skipped(label, reason),
-                Some(Ok(chunks)) => {
+            match decision {
+                Err(reason) => outcome.skipped(label, reason),
+                Ok(chunks) => {
                     outcome.changed(label, format!("in {chunks} chunks of channels"));
-                    plan.chunks
-                        .extend(images.into_iter().map(|value| (value, chunks)));
+                    let chunked = images.into_iter().map(|value| (value, chunks));
+                    plan.chunks.extend(chunked);
                 }
             }
         }
@@ -209,8 +202,19 @@ impl Plan {
         images.into_values().collect()
     }
 
+    /// The number of chunks that related images come in, and where they come from; `None` where all fit as they are.
+    fn decide(&self, graph: &Graph, images: &[Value]) -> Option<(String, Result<usize, Reason>)> {
+        let sizes = images
+            .iter()
+            .filter_map(|&value| Some((value, Image::of(graph, value)?)));
+        let (widest, image) = sizes.max_by_key(|(_, image)| image.bytes)?;
+        let chunks = image.chunks()?;
+        let decision = chunks.and_then(|chunks| self.check(graph, images).map(|()| chunks));
+        Some((graph.label(widest.node), decision))
+    }
+
     /// Whether what makes and reads some images can work on chunks.
-    fn can(&self, graph: &Graph, images: &[Value], chunks: usize) -> Result<usize, Reason> {
+    fn check(&self, graph: &Graph, images: &[Value]) -> Result<(), Reason> {
         for &value in images {
             let reads = |usage: Use| match usage {
                 Use::Input { node, slot } => self.role(node).is_some_and(|role| role.reads(slot)),
@@ -221,6 +225,6 @@ impl Plan {
                 return Err(Reason::NotByChannel(graph.value_name(value).to_owned()));
             }
         }
-        Ok(chunks)
+        Ok(())
     }
 }

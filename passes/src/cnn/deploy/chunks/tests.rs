@@ -6,7 +6,7 @@ use crate::cnn::deploy::narrow::NarrowScales;
 use crate::cnn::deploy::signed_square::SignedSquares;
 use crate::cnn::deploy::square_relu::SquareAfterRelu;
 use crate::cnn::deploy::stay_in_blocks::StayInBlocks;
-use crate::cnn::deploy::testing::{bcos, conv, deployed, refused};
+use crate::cnn::deploy::testing::{bcos, conv, deployed, refused, typed};
 use crate::testing::text;
 use crate::{Pass, Reason};
 
@@ -136,12 +136,24 @@ fn depthwise_weights_and_biases_are_cut_with_their_channels() {
             [Attribute::int("group", 128)],
         )
         .op("Abs", &["b"], "c", [])
-        .op("Conv", &["c", "v"], "y", [])
+        .op("Sqrt", &["c"], "s", [])
+        .op("Div", &["c", "s"], "q", [])
+        .op("Conv", &["q", "v"], "y", [])
         .output("y");
-    let model = crate::cnn::deploy::testing::typed(plain);
+    let model = typed(plain);
     let (after, outcome) = deployed(&[&ChunkChannels], &model);
     assert_eq!(outcome.changes.len(), 1);
     assert_eq!(text(&after).matches("group = 64").count(), 2);
+}
+
+#[test]
+fn a_layer_reads_what_took_the_place_of_chunks() {
+    let wide = conv(image("48,48"), "x", "a", &[128, 3, 1, 1], []).op("Abs", &["a"], "b", []);
+    let narrow = conv(wide, "b", "c", &[32, 128, 1, 1], []);
+    let again = conv(narrow, "c", "d", &[128, 32, 1, 1], []).op("Abs", &["d"], "e", []);
+    let model = typed(conv(again, "e", "y", &[2, 128, 1, 1], []).output("y"));
+    let (_, outcome) = deployed(&[&ChunkChannels], &model);
+    assert_eq!(outcome.changes.len(), 2);
 }
 
 #[test]

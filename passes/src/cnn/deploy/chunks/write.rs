@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bcosc_ir::views::Conv;
-use bcosc_ir::{Graph, Model, NodeId, Op, Operand, Patch, Value};
+use bcosc_ir::{Attribute, Graph, Model, NodeId, Op, Operand, Patch, Value};
 
 use super::plan::{Plan, Role};
 use crate::PassError;
@@ -59,17 +59,20 @@ impl<'p> Writer<'p> {
         let count = self.plan.chunks(y);
         let mut operands = graph.inputs_of(node).into_iter().flatten();
         let reads_chunks = operands.any(|operand| self.chunks.contains_key(&operand));
-        let Some(role) = self.plan.role(node).filter(|_| reads_chunks || count > 1) else {
+        let role = self.plan.role(node).filter(|_| reads_chunks || count > 1);
+        let (Some(role), Some(op)) = (role, graph.op(node)) else {
             return Ok(());
         };
         let mut cut = Cut {
             graph,
+            op: op.clone().named("chunk"),
+            operands: graph.inputs_of(node),
             written: self,
             patch: Patch::at(node),
             made: Vec::new(),
         };
         let result = match role {
-            Role::Each(_) => Ok(cut.each(node, count)),
+            Role::Each(_) => Ok(cut.each(count)),
             Role::Depthwise(conv) => cut.depthwise(conv, count),
             Role::Mixing(conv) => cut.mixing(conv, count),
         };
@@ -98,6 +101,8 @@ impl<'p> Writer<'p> {
 /// One operator being cut.
 struct Cut<'a> {
     graph: &'a Graph,
+    op: Op,
+    operands: Vec<Option<Value>>,
     written: &'a Writer<'a>,
     patch: Patch,
     made: Vec<(Block, Operand)>,
@@ -113,71 +118,71 @@ impl Cut<'_> {
             .unwrap_or(value)
     }
 
-    fn op(&self, node: NodeId) -> Op {
-        let op = self.graph.op(node).cloned();
-        op.unwrap_or_else(|| Op::new("", "Identity")).named("chunk")
-    }
-
-    fn each(&mut self, node: NodeId, count: usize) -> Vec<Operand> {
-        let op = self.op(node);
-        let operands = self.graph.inputs_of(node);
+    fn each(&mut self, count: usize) -> Vec<Operand> {
         let chunk = |index| {
             let of = |operand: &Option<Value>| operand.map(|v| Operand::Old(self.chunk(v, index)));
-            let inputs: Vec<Option<Operand>> = operands.iter().map(of).collect();
-            self.patch.multi_op(op.clone(), &inputs, 1)
+            let inputs: Vec<Option<Operand>> = self.operands.iter().map(of).collect();
+            self.patch.multi_op(self.op.clone(), &inputs, 1)
         };
         (0..count).map(chunk).collect()
     }
 
     fn depthwise(&mut self, conv: &Conv, count: usize) -> Result<Vec<Operand>, WeightError> {
-        let op = self
-            .op(conv.node)
-            .with_int("group", conv.group as i64 / count as i64);
-        let chunk = |row: Part| {
-            let mut inputs = vec![
-                self.chunk(conv.x, row.index).into(),
-                self.block(conv.w, row, Part::WHOLE)?,
-            ];
-            if let Some(bias) = conv.bias {
-                inputs.push(self.block(bias, row, Part::WHOLE)?);
-            }
-            Ok(self.patch.op(op.clone(), &inputs))
-        };
+        let group = conv.group as i64 / count as i64;
+        self.op.set(Attribute::int("group", group));
+        let chunk = |row: Part| self.convolution(conv, (row, Part::WHOLE), row.index, true);
         Part::all(count).map(chunk).collect()
     }
 
     fn mixing(&mut self, conv: &Conv, count: usize) -> Result<Vec<Operand>, WeightError> {
-        let whole = !self.written.chunks.contains_key(&conv.x);
-        if whole && conv.bias.is_none() && is_uniform(&floats(self.graph, conv.w)?) {
-            let row = Part {
+        let columns = self.columns();
+        if columns == 1 && conv.bias.is_none() && is_uniform(&floats(self.graph, conv.w)?) {
+            let first = Part {
                 index: 0,
                 of: count,
             };
-            return Ok(vec![self.sum(conv, row)?; count]);
+            return Ok(vec![self.sum(conv, first, columns)?; count]);
         }
-        Part::all(count).map(|row| self.sum(conv, row)).collect()
+        let sum = |row| self.sum(conv, row, columns);
+        Part::all(count).map(sum).collect()
+    }
+
+    /// Chunks that the input comes in.
+    fn columns(&self) -> usize {
+        let x = self.operands.first().copied().flatten();
+        let chunks = x.and_then(|x| self.written.chunks.get(&x));
+        chunks.map_or(1, Vec::len)
     }
 
     /// Some outputs of a convolution: a sum over the chunks of its input.
-    fn sum(&mut self, conv: &Conv, row: Part) -> Result<Operand, WeightError> {
-        let op = self.op(conv.node);
-        let columns = self.written.chunks.get(&conv.x).map_or(1, Vec::len);
-        let mut sum = None;
-        for column in Part::all(columns) {
-            let mut inputs = vec![
-                self.chunk(conv.x, column.index).into(),
-                self.block(conv.w, row, column)?,
-            ];
-            if let Some(bias) = conv.bias.filter(|_| column.index == 0) {
-                inputs.push(self.block(bias, row, Part::WHOLE)?);
-            }
-            let part = self.patch.op(op.clone(), &inputs);
-            sum = Some(match sum {
-                None => part,
-                Some(sum) => self.patch.op(Op::new("", "Add").named("sum"), &[part, sum]),
-            });
+    fn sum(&mut self, conv: &Conv, row: Part, columns: usize) -> Result<Operand, WeightError> {
+        let part = |index| Part { index, of: columns };
+        let mut sum = self.convolution(conv, (row, part(0)), 0, true)?;
+        for index in 1..columns {
+            let more = self.convolution(conv, (row, part(index)), index, false)?;
+            sum = self.patch.op(Op::new("", "Add").named("sum"), &[more, sum]);
         }
-        sum.ok_or_else(|| crate::Reason::Malformed.into())
+        Ok(sum)
+    }
+
+    /// The convolution of a chunk with some of its weights.
+    fn convolution(
+        &mut self,
+        conv: &Conv,
+        (row, column): (Part, Part),
+        chunk: usize,
+        biased: bool,
+    ) -> Result<Operand, WeightError> {
+        // The operand, and not what the plan knows: another operator may have taken its place.
+        let x = self.operands.first().copied().flatten().unwrap_or(conv.x);
+        let mut inputs = vec![
+            self.chunk(x, chunk).into(),
+            self.block(conv.w, row, column)?,
+        ];
+        if let Some(bias) = conv.bias.filter(|_| biased) {
+            inputs.push(self.block(bias, row, Part::WHOLE)?);
+        }
+        Ok(self.patch.op(self.op.clone(), &inputs))
     }
 
     /// Some rows and columns of a weight `[O, I, kernel...]`, or some elements of a bias `[O]`.
