@@ -7,7 +7,8 @@ For each DIR/*.onnx (see export_models.py), whatever recipe `auto` chooses:
           its largest magnitude, at batch sizes 1 and 2;
   B=2     converted with --calibrate and ImageNet normalisation, default flags otherwise: the first output is
           finite and differs from exact's, and between images. Towers (output `image_embeds`) have no logit bias;
-  deploy  the same with --deploy: every output agrees with that of B=2 to 1e-3 of its largest magnitude;
+  deploy  the same with --deploy: every output agrees with that of B=2 to 1e-3 of its largest magnitude, and so do
+          the contributions of its explanation graph where B=2 has one;
   explain the explanation graph of the B=2 model: its logits are the model's, contributions of W(x)x add up to the
           logit without its bias (to 1e-4 of it, 1e-5 of all magnitudes and the spacing of floats at the logit) wherever bcosc says that W(x)x is all
           there is, and what remains is printed where it names constants.
@@ -134,37 +135,54 @@ def alive(exe, path, out, images, extra):
     return f"{spread:.1e}"
 
 
-def deployed(exe, path, out, images, extra):
-    """Beside the model that `alive` left behind."""
-    plain = Model(out)
-    x = normalized(2, plain.side(), seed=6)
-    want = plain.run(x)
-    del plain
-    fast = os.path.join(os.path.dirname(out), "deploy.onnx")
-    got = calibrated(exe, path, fast, images, ["--deploy", *extra]).run(x)
-    worst = max(relative(got[name], y) for name, y in want.items())
-    assert worst <= DEPLOY_TOLERANCE, f"with --deploy the outputs differ by {worst:.1e}"
-    return f"{worst:.1e}"
+def verdict_of(folder):
+    """What bcosc says of the first output of the model that `alive` left behind."""
+    with open(os.path.join(folder, "report.json")) as f:
+        return json.load(f)["linearity"][0]
 
 
-def explained(exe, out, folder):
-    """Of the model that `alive` left behind."""
-    report, graph = os.path.join(folder, "report.json"), os.path.join(folder, "explain.onnx")
-    with open(report) as f:
-        verdict = json.load(f)["linearity"][0]
-    if not verdict["dynamic_linear"]:
-        return "not dynamic linear"
-    code, err = bcosc(exe, "explain-graph", out, "-o", graph, "-q")
+def explanation(exe, path, model, x, targets):
+    """What the explanation graph of a model puts out."""
+    graph = os.path.join(os.path.dirname(path), "explain.onnx")
+    code, err = bcosc(exe, "explain-graph", path, "-o", graph, "-q")
     if code == 1:
         raise Refused(last_line(err))
     assert code == 0, f"exit code {code}: {last_line(err)}"
     onnx.checker.check_model(graph, full_check=True)
-    model, s = Model(out), session(graph)
+    s, step = session(graph), model.input.shape[0] if isinstance(model.input.shape[0], int) else len(x)
+    feed = lambda i: {model.input.name: x[i : i + step], "target": targets[i : i + step]}
+    parts = [s.run(None, feed(i)) for i in range(0, len(x), step)]
+    return [np.concatenate(part) for part in zip(*parts)]
+
+
+def deployed(exe, path, out, images, extra):
+    """Beside the model that `alive` left behind."""
+    plain, folder = Model(out), os.path.dirname(out)
+    x = normalized(2, plain.side(), seed=6)
+    want = plain.run(x)
+    fast = os.path.join(folder, "deploy.onnx")
+    converted = calibrated(exe, path, fast, images, ["--deploy", *extra])
+    got = converted.run(x)
+    worst = max(relative(got[name], y) for name, y in want.items())
+    assert worst <= DEPLOY_TOLERANCE, f"with --deploy the outputs differ by {worst:.1e}"
+    if not verdict_of(folder)["dynamic_linear"]:
+        return f"{worst:.1e}"
+    _, chosen, _, before = explanation(exe, out, plain, x, np.full(2, -1))
+    _, _, _, after = explanation(exe, fast, converted, x, chosen)
+    maps = relative(after, before)
+    assert maps <= DEPLOY_TOLERANCE, f"with --deploy the contributions differ by {maps:.1e}"
+    return f"{worst:.1e} {maps:.1e}"
+
+
+def explained(exe, out, folder):
+    """Of the model that `alive` left behind."""
+    verdict = verdict_of(folder)
+    if not verdict["dynamic_linear"]:
+        return "not dynamic linear"
+    model = Model(out)
     x = normalized(2, model.side(), seed=6)
     want = model.run(x)[verdict["output"]]
-    batch = model.input.shape[0] if isinstance(model.input.shape[0], int) else len(x)
-    parts = [s.run(None, {model.input.name: x[i : i + batch], "target": np.full(batch, -1)}) for i in range(0, 2, batch)]
-    logits, chosen, weights, contributions = map(np.concatenate, zip(*parts))
+    logits, chosen, weights, contributions = explanation(exe, out, model, x, np.full(2, -1))
     assert relative(logits, want) <= 1e-5, f"logits differ from the model's by {relative(logits, want):.1e}"
     assert np.isfinite(weights).all() and np.abs(weights).max() > 0, "no weights"
     bias = float(next((p.value for p in onnx.load(out, load_external_data=False).metadata_props
