@@ -63,7 +63,9 @@ impl Pass for StayInBlocks {
 /// The operand, in blocks, that a runtime would rearrange for an operator or go through once more.
 fn leaves_blocks(graph: &Graph, blocks: &Blocks, node: NodeId) -> Option<Value> {
     let x = graph.input(node, 0)?;
-    let op = graph.op(node).filter(|_| blocks.has(x))?;
+    let op = graph
+        .op(node)
+        .filter(|op| op.domain().is_empty() && blocks.has(x))?;
     let does_it_itself = || is_own_convolution(graph, x);
     let leaves = match op.op_type() {
         "Abs" => true,
