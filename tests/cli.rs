@@ -165,6 +165,10 @@ fn errors_name_the_file_and_leave_no_output() {
         assert!(done.err.contains(input.to_str().unwrap()), "{}", done.err);
         assert!(done.out.is_empty());
     }
+    let nowhere = folder.path().join("missing").join("out.onnx");
+    let done = convert(&model(), &nowhere, &[]);
+    assert_eq!(done.code, 1, "{}", done.out);
+    assert!(done.err.contains(nowhere.to_str().unwrap()), "{}", done.err);
     assert_eq!(files(folder.path()), ["broken.onnx"]);
 }
 

@@ -34,7 +34,7 @@ pub fn check_output(path: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    check_folder(parent.unwrap_or(Path::new(".")))
+    check_folder(parent.unwrap_or(Path::new(".")), path)
 }
 
 /// Makes a folder for results, and those above it, unless it is there.
@@ -43,16 +43,14 @@ pub fn make_folder(path: &Path) -> anyhow::Result<()> {
         path: path.to_owned(),
         source,
     })?;
-    check_folder(path)
+    check_folder(path, path)
 }
 
-fn check_folder(folder: &Path) -> anyhow::Result<()> {
-    match tempfile::tempfile_in(folder) {
-        Ok(_) => Ok(()),
-        Err(source) => Err(Error::File {
-            path: folder.to_owned(),
-            source,
-        }
-        .into()),
-    }
+/// Whether files can be made in a folder; the error names what they are made for.
+fn check_folder(folder: &Path, named: &Path) -> anyhow::Result<()> {
+    tempfile::tempfile_in(folder).map_err(|source| Error::File {
+        path: named.to_owned(),
+        source,
+    })?;
+    Ok(())
 }
