@@ -99,8 +99,8 @@ fn convolved(graph: &Graph, node: NodeId) -> Option<u64> {
     let conv = Conv::of(graph, node)?;
     let weights = graph.constant(conv.w)?;
     let (each_in, each_out) = (conv.weight_dims[1], conv.out_channels() / conv.group);
-    let depthwise = each_in == 1 && each_out == 1 && conv.group % BLOCK == 0;
     let fills = |channels: u64| channels.is_multiple_of(BLOCK);
+    let depthwise = each_in == 1 && each_out == 1 && fills(conv.group);
     let fits = conv.group == 1 || depthwise || fills(each_in) && fills(each_out);
     let image = conv.window.rank() == 2 && weights.dtype() == DataType::Float;
     (image && fits).then(|| conv.out_channels())

@@ -45,23 +45,23 @@ impl Pass for SignedSquares {
     fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         everywhere(model, cx, "square over the norm", |graph, node| {
             let scale = Scale::of(graph, node)?;
-            Some(multiplied(graph, &scale).map_err(WeightError::from))
+            Some(square(graph, &scale).map_err(WeightError::from))
         })
     }
 }
 
-fn multiplied(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
+fn square(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
     let energy = Energy::of_scale(graph, scale)?;
     let y = scale.y.into();
     let mut patch = Patch::at(scale.node);
     let size = patch.op(Op::new("", "Abs"), &[y]);
     let signed = patch.op(Op::new("", "Mul").named("square"), &[y, size]);
-    let square = over_norm(&mut patch, scale, signed, energy);
+    let quotient = over_norm(&mut patch, scale, signed, energy);
     let scaled = Value {
         node: scale.node,
         slot: 0,
     };
-    patch.replace(scaled, square);
+    patch.replace(scaled, quotient);
     Ok(patch)
 }
 

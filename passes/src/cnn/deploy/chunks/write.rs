@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use bcosc_ir::views::Conv;
-use bcosc_ir::{Attribute, Graph, Model, NodeId, Op, Operand, Patch, Value};
+use bcosc_ir::{Attribute, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
+use bytes::Bytes;
 
 use super::plan::{Plan, Role};
-use crate::PassError;
-use crate::weights::{Floats, WeightError, floats};
+use crate::weights::WeightError;
+use crate::{PassError, Reason};
 
 /// One of several equal parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,7 +137,7 @@ impl Cut<'_> {
 
     fn mixing(&mut self, conv: &Conv, count: usize) -> Result<Vec<Operand>, WeightError> {
         let columns = self.columns();
-        if columns == 1 && conv.bias.is_none() && is_uniform(&floats(self.graph, conv.w)?) {
+        if columns == 1 && conv.bias.is_none() && is_uniform(&self.weight(conv.w)?) {
             let first = Part {
                 index: 0,
                 of: count,
@@ -185,12 +186,20 @@ impl Cut<'_> {
         Ok(self.patch.op(self.op.clone(), &inputs))
     }
 
+    /// A weight and its bytes.
+    fn weight(&self, weight: Value) -> Result<(Tensor, Bytes), WeightError> {
+        let tensor = self.graph.constant(weight).ok_or(Reason::DynamicWeight)?;
+        let bytes = tensor.bytes()?;
+        Ok((tensor, bytes))
+    }
+
     /// Some rows and columns of a weight `[O, I, kernel...]`, or some elements of a bias `[O]`.
     fn block(&mut self, weight: Value, row: Part, column: Part) -> Result<Operand, WeightError> {
         if row.of * column.of == 1 {
             return Ok(weight.into());
         }
-        let whole = floats(self.graph, weight)?;
+        let whole = self.weight(weight)?;
+        let (mut dims, bytes) = (whole.0.dims(), &whole.1);
         // Blocks of ones are all the same.
         let uniform = is_uniform(&whole);
         let at = |part: Part| Part {
@@ -205,33 +214,33 @@ impl Cut<'_> {
         if let Some(&value) = self.written.blocks.get(&key) {
             return Ok(value.into());
         }
-        let mut dims = whole.dims.clone();
-        let rows = row.range(dims[0] as usize);
+        let height = dims[0] as usize;
+        let width = bytes.len() / height;
+        let rows = row.range(height);
         dims[0] /= row.of as u64;
-        let columns = match dims.get_mut(1) {
-            None => 0..1,
-            Some(inputs) => {
+        let cut = match dims.get_mut(1) {
+            Some(inputs) if column.of > 1 => {
+                let cell = width / *inputs as usize;
                 let columns = column.range(*inputs as usize);
                 *inputs /= column.of as u64;
-                columns
+                let columns = columns.start * cell..columns.end * cell;
+                let of = |row| &bytes[row * width..][columns.clone()];
+                rows.map(of).collect::<Vec<_>>().concat().into()
             }
+            // Whole rows lie together.
+            _ => bytes.slice(rows.start * width..rows.end * width),
         };
-        let cells = dims.iter().skip(2).product::<u64>() as usize;
-        let width = whole.elements.len() / whole.dims[0] as usize;
-        let row_of = |row: usize| {
-            let start = row * width;
-            &whole.elements[start + columns.start * cells..start + columns.end * cells]
-        };
-        let elements: Vec<f64> = rows.flat_map(|row| row_of(row).iter().copied()).collect();
-        let operand = self
-            .patch
-            .parameter("block", whole.shaped(&dims, &elements));
+        let tensor = Tensor::from_bytes(whole.0.dtype(), &dims, cut);
+        let operand = self.patch.parameter("block", tensor);
         self.made.push((key, operand));
         Ok(operand)
     }
 }
 
 /// Whether all elements are the same.
-fn is_uniform(weights: &Floats) -> bool {
-    weights.elements.iter().all(|x| *x == weights.elements[0])
+fn is_uniform((tensor, bytes): &(Tensor, Bytes)) -> bool {
+    let size = bytes.len() / tensor.len().max(1) as usize;
+    let mut elements = bytes.chunks_exact(size.max(1));
+    let first = elements.next();
+    elements.all(|x| Some(x) == first)
 }
