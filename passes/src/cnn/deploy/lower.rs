@@ -8,7 +8,7 @@
 //!
 //! Sums, squares and powers that several layers need are computed once. A sum over channels is a product of
 //! a row with a matrix where the number of positions in a row is known; of what is in blocks of channels (see
-//! [`super::layout`]) it is a 1x1 convolution, and a weight is spread over channels by another before it is
+//! `layout.rs`) it is a 1x1 convolution, and a weight is spread over channels by another before it is
 //! multiplied with.
 
 use std::collections::BTreeMap;

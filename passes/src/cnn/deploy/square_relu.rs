@@ -1,4 +1,4 @@
-//! A rectified B = 2 layer squares what its rectifier lets through (see [`super::rectifier`]).
+//! A rectified B = 2 layer squares what its rectifier lets through (see `rectifier.rs`).
 //!
 //! ```text
 //! z = Relu (bcosc.Scale <b = 2> (y, bcosc.PatchNorm (x)))
