@@ -44,8 +44,7 @@ pub enum Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Known {
     standing: Standing,
-    /// How many gates it went through since the last layer. Of two linear factors the one that went
-    /// through more is the gate of the other.
+    /// How many gates it went through since the last layer.
     gates: u32,
 }
 
@@ -252,28 +251,32 @@ impl<'g> Linearity<'g> {
         kept.gated()
     }
 
-    /// Which of two linear factors is the gate: the one that went through more gates, or else the one
-    /// that is the same for many elements of the other. A square is x times |x|, whatever the side.
+    /// Which of two linear factors is the gate: the one that is computed from the other, or else the one
+    /// that is the same for many elements of the other, or else the one that went through more gates.
     fn gate_of_two(&self, (a, left): (Value, Known), (b, right): (Value, Known)) -> Option<u32> {
-        if a == b {
+        let makes =
+            |x: Value, gate: Value| x == gate || self.graph.downstream(x).contains(&gate.node);
+        if makes(a, b) {
             return Some(1);
         }
-        match left.gates.cmp(&right.gates) {
-            Ordering::Greater => return Some(0),
-            Ordering::Less => return Some(1),
-            Ordering::Equal => {}
+        if makes(b, a) {
+            return Some(0);
         }
-        let dims = |value| self.graph.value_type(value).and_then(|t| t.shape);
-        let (a, b) = (dims(a)?, dims(b)?);
-        let ones = |dims: &[bcosc_ir::Dim]| {
-            let ones = dims.iter().filter(|d| d.known() == Some(1)).count();
-            ones as i64 - dims.len() as i64
+        let by_axes = match (self.axes(a), self.axes(b)) {
+            (Some(a), Some(b)) => b.cmp(&a),
+            _ => Ordering::Equal,
         };
-        match ones(&a) - ones(&b) {
-            0 => None,
-            more if more > 0 => Some(0),
-            _ => Some(1),
+        match by_axes.then(left.gates.cmp(&right.gates)) {
+            Ordering::Greater => Some(0),
+            Ordering::Less => Some(1),
+            Ordering::Equal => None,
         }
+    }
+
+    /// How many axes a value may vary along.
+    fn axes(&self, value: Value) -> Option<usize> {
+        let dims = self.graph.value_type(value)?.shape?;
+        Some(dims.iter().filter(|d| d.known() != Some(1)).count())
     }
 
     fn product(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {

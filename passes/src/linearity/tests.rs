@@ -132,27 +132,62 @@ fn attention_weights_are_held_fixed_and_values_are_not() {
     assert!(Linearity::of(&built.graph).verdicts()[0].is_complete());
 }
 
+/// Which operands of the product y are held fixed.
+fn held_fixed(builder: ModelBuilder) -> [bool; 2] {
+    let mut built = model(builder.output("y"));
+    infer(&mut built);
+    let graph = &built.graph;
+    let node = graph.value_named("y").map(|y| y.node).unwrap();
+    let analysis = Linearity::of(graph);
+    [0, 1].map(|slot| analysis.is_detached(node, slot))
+}
+
 #[test]
 fn a_scale_for_each_channel_is_no_layer() {
-    // The gate has gone through a sigmoid linear unit more than the image, whatever scales it.
+    // One branch has gone through a sigmoid linear unit more than the other, whatever scales it.
     let gated = |dims: &[u64], attributes: Vec<Attribute>| {
-        let built = image("batch,4,5,5")
-            .op("HardSwish", &["x"], "bent", [])
-            .conv("bent", "gate", dims, attributes)
-            .op("Mul", &["x", "gate"], "y", [])
-            .output("y");
-        let mut built = model(built);
-        infer(&mut built);
-        let graph = &built.graph;
-        let node = graph.value_named("y").map(|y| y.node).unwrap();
-        let analysis = Linearity::of(graph);
-        [0, 1].map(|slot| analysis.is_detached(node, slot))
+        held_fixed(
+            image("batch,4,5,5")
+                .conv("x", "a", &[4, 4, 1, 1], vec![])
+                .conv("x", "b", &[4, 4, 1, 1], vec![])
+                .op("HardSwish", &["b"], "bent", [])
+                .conv("bent", "gate", dims, attributes)
+                .op("Mul", &["a", "gate"], "y", []),
+        )
     };
     let depthwise = || Attribute::int("group", 4);
     assert_eq!(gated(&[4, 1, 1, 1], vec![depthwise()]), [false, true]);
     let padded = Attribute::ints("pads", &[1, 1, 1, 1]);
     let window = gated(&[4, 1, 3, 3], vec![depthwise(), padded]);
     assert_eq!(window, [false, false]);
+}
+
+#[test]
+fn what_is_computed_from_the_other_factor_is_its_gate() {
+    // However many gates the other went through.
+    let image = || {
+        image("batch,4,5,5")
+            .conv("x", "a", &[4, 4, 1, 1], vec![])
+            .op("HardSwish", &["a"], "once", [])
+            .op("HardSwish", &["once"], "bent", [])
+    };
+    let window = || image().conv("bent", "gate", &[4, 4, 1, 1], vec![]);
+    let left = window().op("Mul", &["gate", "bent"], "y", []);
+    assert_eq!(held_fixed(left), [true, false]);
+    let right = window().op("Mul", &["bent", "gate"], "y", []);
+    assert_eq!(held_fixed(right), [false, true]);
+}
+
+#[test]
+fn what_is_the_same_for_many_elements_is_their_gate() {
+    // However many gates these went through.
+    let built = image("batch,4,5,5")
+        .conv("x", "a", &[4, 4, 1, 1], vec![])
+        .op("HardSwish", &["a"], "bent", [])
+        .op("GlobalAveragePool", &["x"], "pooled", [])
+        .conv("pooled", "gate", &[4, 4, 1, 1], vec![]);
+    let product = built.op("Mul", &["bent", "gate"], "y", []);
+    assert_eq!(held_fixed(product), [false, true]);
 }
 
 #[test]
