@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bcosc_ir::{DataType, Dim, Model, Tensor, TensorType, Tensors};
+use bcosc_ir::{DataType, Dim, Model, Tensor, TensorError, TensorType, Tensors};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use rand_distr::StandardNormal;
@@ -102,6 +102,29 @@ impl Samples {
         }
         Ok(tensors)
     }
+}
+
+/// The same inputs a rounding away: elements in single and double precision are moved by one part in 2^23,
+/// up and down by turns. How far outputs move then is how far a model amplifies rounding.
+pub fn nudged(samples: &[Tensors]) -> Result<Vec<Tensors>, TensorError> {
+    let all = |sample: &Tensors| {
+        let moved = sample.iter().map(|(name, x)| Ok((name.clone(), nudge(x)?)));
+        moved.collect()
+    };
+    samples.iter().map(all).collect()
+}
+
+fn nudge(tensor: &Tensor) -> Result<Tensor, TensorError> {
+    if !matches!(tensor.dtype(), DataType::Float | DataType::Double) {
+        return Ok(tensor.clone());
+    }
+    let mut elements = tensor.to_f64s()?;
+    let steps = [f32::EPSILON, -f32::EPSILON].into_iter().cycle();
+    for (x, step) in elements.iter_mut().zip(steps) {
+        *x *= 1.0 + f64::from(step);
+    }
+    let moved = Tensor::floats(tensor.dtype(), &tensor.dims(), &elements);
+    Ok(moved.unwrap_or_else(|| tensor.clone()))
 }
 
 /// One input of one sample.

@@ -30,7 +30,7 @@ mod proof;
 mod tract;
 
 pub use compare::{Agreement, CompareError};
-pub use inputs::{Encoding, SampleError, Samples};
+pub use inputs::{Encoding, SampleError, Samples, nudged};
 pub use liveness::{Liveness, LivenessError, liveness};
 pub use proof::{Outputs, ProofError, ProofFigures, compare, prove, run_all};
 pub use tract::{InputShapes, Network, Session, Tract};

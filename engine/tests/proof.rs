@@ -2,7 +2,7 @@
 
 mod common;
 
-use bcosc_engine::{Encoding, ProofError, Samples, liveness, prove, run_all};
+use bcosc_engine::{Encoding, ProofError, Samples, liveness, nudged, prove, run_all};
 use bcosc_ir::{DataType, Model, Tensor, Tensors};
 use common::{Net, int, ints, spread};
 
@@ -333,4 +333,16 @@ fn bytes_are_pictures_in_either_layout() {
     for (i, pixel) in last.iter().enumerate() {
         assert_eq!(*pixel, first[i % 3 * 48 + i / 3]);
     }
+}
+
+#[test]
+fn nudged_inputs_are_a_rounding_away() {
+    let sample = |x: Tensor| Tensors::from([("x".to_owned(), x)]);
+    let whole = sample(Tensor::i64s(&[2], vec![1, 2]));
+    let float = sample(Tensor::f32s(&[2], vec![1.0, -2.0]));
+    let moved = nudged(&[whole.clone(), float]).unwrap();
+    assert_eq!(moved[0]["x"].to_i64s().unwrap(), [1, 2]);
+    let epsilon = f32::EPSILON;
+    let expected = [1.0 + epsilon, -2.0 * (1.0 - epsilon)];
+    assert_eq!(moved[1]["x"].to_f32s().unwrap(), expected);
 }

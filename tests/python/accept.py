@@ -8,7 +8,8 @@ For each DIR/*.onnx (see export_models.py), whatever recipe `auto` chooses:
   B=2     converted with --calibrate and ImageNet normalisation, default flags otherwise: the first output is
           finite and differs from exact's, and between images. Towers (output `image_embeds`) have no logit bias;
   deploy  the same with --deploy: every output agrees with that of B=2 to 1e-3 of its largest magnitude (without its
-          logit bias, and up to the spacing of floats), and so do the contributions of its explanation graph where B=2 has one;
+          logit bias, and up to the spacing of floats), and so do the contributions of its explanation graph where B=2 has
+          one; `unsteady` where outputs of B=2 themselves move by more when its input is a rounding away;
   explain the explanation graph of the B=2 model: its logits are the model's, contributions of W(x)x add up to the
           logit without its bias (to 1e-4 of it, 1e-5 of all magnitudes and the spacing of floats at the logit) wherever bcosc says that W(x)x is all
           there is, and what remains is printed where it names constants.
@@ -45,6 +46,10 @@ class Refused(Exception):
     """An error message of bcosc's instead of a model."""
 
 
+class Unsteady(Exception):
+    """No two ways to compute the model agree."""
+
+
 class Model:
     """A model in ONNX Runtime."""
 
@@ -76,6 +81,8 @@ def convert(exe, model, out, *flags):
     line = last_line(err)
     if code == 1 and line.startswith("error") and "proof failed" not in line:
         raise Refused(line.removeprefix("error").removeprefix(":").strip())
+    if code == 1 and "its input is a rounding away" in line:
+        raise Unsteady(line.partition("proof failed")[2])
     assert code == 0, f"exit code {code}: {line}"
     onnx.checker.check_model(out, full_check=True)
     return Model(out)
@@ -175,7 +182,11 @@ def deployed(exe, path, out, images, extra):
         bias = logit_bias(out) if name == verdict["output"] else 0.0
         error = np.abs(got[name] - y).max() - np.spacing(np.abs(y).max())
         worst = max(worst, error / np.abs(y - bias).max())
-    assert worst <= DEPLOY_TOLERANCE, f"with --deploy the outputs differ by {worst:.1e}"
+    if worst > DEPLOY_TOLERANCE:
+        near = plain.run(x * (1 + np.finfo(np.float32).eps * np.resize([1, -1], x.shape).astype(np.float32)))
+        moved = max(relative(near[name], y) for name, y in want.items())
+        assert moved > DEPLOY_TOLERANCE, f"with --deploy the outputs differ by {worst:.1e}"
+        raise Unsteady(f"with --deploy the outputs differ by {worst:.1e}, without by {moved:.1e}")
     if not verdict["dynamic_linear"]:
         return f"{worst:.1e}"
     _, chosen, _, before = explanation(exe, out, plain, x, np.full(2, -1))
@@ -212,6 +223,8 @@ def attempt(test, *args):
         return PASSED, test(*args)
     except Refused as e:
         return REFUSED, f"{REFUSED}: {first(e)[:300]}"
+    except Unsteady as e:
+        return PASSED, f"unsteady: {first(e)[:300]}"
     except Exception as e:  # a broken model can fail anywhere in ONNX Runtime; all of it is a result here
         return FAILED, f"{FAILED} {first(e)[:300]}"
 

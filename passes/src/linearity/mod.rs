@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! linear * constant = linear      linear * free = linear, the free operand detached
+//!                                 linear * linear = linear, where one can be told to be the other's gate
 //! linear + constant = linear      linear + free = free
 //! f(linear) = gate(x) * x, or free
 //! softmax(q k^T) v: q k^T is free, v is linear

@@ -1,0 +1,105 @@
+//! Rewriting the original, and running what comes of it on seeded inputs.
+
+use std::borrow::Cow;
+
+use bcosc_engine::{Outputs, Samples, Tract, run_all};
+use bcosc_ir::{InterpreterError, Model, Tensors};
+use bcosc_passes::{Context, InputContract, Settings, marker, pipeline};
+
+use super::Task;
+use super::claim::Rewrite;
+use crate::plan::{self, Passes};
+use crate::{Error, Verification, contract};
+
+/// The passes that write B-cos operators in standard ONNX.
+const LOWERING: [&str; 2] = ["lower-deploy", "lower"];
+
+impl Task<'_> {
+    pub(super) fn rewrite(&self, rewrite: &Rewrite) -> Result<Model, Error> {
+        let mut model = self.original.clone();
+        let context = self.context(&rewrite.settings);
+        let steps = pipeline::run(&mut model, &rewrite.passes, &context, |_, _| {});
+        steps.map_err(|source| Error::Pass {
+            model: self.label.to_owned(),
+            source: Box::new(source),
+        })?;
+        Ok(model)
+    }
+
+    pub(super) fn context<'a>(&'a self, settings: &'a Settings) -> Context<'a> {
+        Context {
+            settings,
+            interpreter: &Tract,
+            calibration: self.calibration,
+        }
+    }
+
+    pub(super) fn run(
+        &self,
+        model: &Model,
+        contract: InputContract,
+    ) -> Result<Vec<Outputs>, InterpreterError> {
+        let model = self.runnable(model)?;
+        run_all(&model, &self.samples(&model, contract)?)
+    }
+
+    /// The model with B-cos operators in standard ONNX; between passes there are others.
+    pub(super) fn runnable<'m>(
+        &self,
+        model: &'m Model,
+    ) -> Result<Cow<'m, Model>, InterpreterError> {
+        let is_marker = |id| {
+            model
+                .graph
+                .op(id)
+                .is_some_and(|op| op.domain() == marker::DOMAIN)
+        };
+        if !model.graph.unordered().any(is_marker) {
+            return Ok(Cow::Borrowed(model));
+        }
+        let lowering: Passes = plan::all_passes()
+            .into_iter()
+            .filter(|p| LOWERING.contains(&p.name()))
+            .collect();
+        let mut model = model.clone();
+        let lowered = pipeline::run(
+            &mut model,
+            &lowering,
+            &self.context(self.settings),
+            |_, _| {},
+        );
+        lowered.map_err(|error| InterpreterError(error.to_string()))?;
+        Ok(Cow::Owned(model))
+    }
+
+    pub(super) fn samples(
+        &self,
+        model: &Model,
+        contract: InputContract,
+    ) -> Result<Vec<Tensors>, InterpreterError> {
+        let encoding = contract::encoding(contract, self.settings.normalization.as_ref());
+        let drawn = samples(self.verification).draw(model, &encoding);
+        drawn.map_err(|error| InterpreterError(error.to_string()))
+    }
+}
+
+/// The samples that hold several images, if any: they tell as much as others, for one preparation of the model.
+pub(super) fn several(mut samples: Vec<Tensors>) -> Vec<Tensors> {
+    let images = |sample: &Tensors| {
+        let batches = sample.values().map(|t| t.dims().first().copied());
+        batches.flatten().min().unwrap_or(1)
+    };
+    if samples.iter().any(|sample| images(sample) > 1) {
+        samples.retain(|sample| images(sample) > 1);
+    }
+    samples
+}
+
+/// The seeded inputs that are asked for.
+pub(crate) fn samples(verification: &Verification) -> Samples {
+    Samples {
+        seed: verification.seed,
+        count: verification.samples,
+        ..Samples::default()
+    }
+}

@@ -1,0 +1,43 @@
+//! What a proof that fails says.
+
+use bcosc::{Error, Options, convert};
+use bcosc_ir::{DataType, ModelBuilder, Tensor};
+
+fn weight(dims: &[u64], scale: f32) -> Tensor {
+    let count = dims.iter().product::<u64>();
+    let element = |i: u64| ((i * 37 % 101) as f32 / 50.0 - 1.0) * scale;
+    Tensor::f32s(dims, (0..count).map(element).collect())
+}
+
+/// A network whose layer feeds a sine: about one turn of it at B = 1, and `scale` turns at B = 2.
+fn winding(scale: f32) -> Vec<u8> {
+    let model = ModelBuilder::new(17)
+        .input("image", DataType::Float, "batch,3,8,8")
+        .param("w", weight(&[16, 3, 3, 3], scale))
+        .op("Conv", &["image", "w"], "features", [])
+        .param("slow", Tensor::f32s(&[], vec![1.0 / scale]))
+        .op("Mul", &["features", "slow"], "angle", [])
+        .op("Sin", &["angle"], "gate", [])
+        .op("Mul", &["features", "gate"], "gated", [])
+        .op("GlobalAveragePool", &["gated"], "pooled", [])
+        .op("Flatten", &["pooled"], "flat", [])
+        .param("head", weight(&[16, 4], 1.0))
+        .op("MatMul", &["flat", "head"], "logits", [])
+        .output_as("logits", DataType::Float, "batch,4")
+        .finish()
+        .unwrap();
+    bcosc_ir::onnx::encode(&model.to_proto()).unwrap().to_vec()
+}
+
+#[test]
+fn a_network_that_amplifies_rounding_is_told_from_a_wrong_deploy_form() {
+    let mut options = Options::default();
+    options.settings.deploy = true;
+    let steady = convert(winding(1.0), &options).unwrap();
+    assert!(steady.report.proof.unwrap().deployed.is_some());
+    let error = convert(winding(1e5), &options).err().unwrap();
+    assert!(matches!(error, Error::Proof(_)), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("the deploy form"), "{said}");
+    assert!(said.contains("when its input is a rounding away"), "{said}");
+}
