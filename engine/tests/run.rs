@@ -366,3 +366,32 @@ fn a_branch_on_sizes_is_taken() {
     );
     assert_eq!(run(&model, counting(&[2, 2])), counting(&[2, 2]));
 }
+
+#[test]
+fn what_old_opsets_upsample_takes_the_nearest_to_the_left() {
+    let scales = |factor| Tensor::f32s(&[4], vec![1.0, 1.0, 1.0, factor]);
+    let resized = |opset, op: &str, factor, mode| {
+        let net = Net::new(opset).input("x", &["N", "1", "1", "3"]);
+        let net = net.weight("scales", scales(factor));
+        let model = net.node_with(op, &["x", "scales"], "y", vec![text("mode", mode)]);
+        let y = run(&model.output("y").model(), counting(&[1, 1, 1, 3]));
+        y.to_f32s().unwrap()
+    };
+    let tripled = [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0];
+    assert_eq!(resized(9, "Upsample", 3.0, "nearest"), tripled);
+    assert_eq!(resized(10, "Resize", 3.0, "nearest"), tripled);
+    let between = [1.0, 1.5, 2.0, 2.5, 3.0, 3.0];
+    assert_eq!(resized(9, "Upsample", 2.0, "linear"), between);
+    assert_eq!(resized(10, "Resize", 2.0, "linear"), between);
+
+    let attribute = AttributeProto {
+        name: Some("scales".to_owned()),
+        floats: vec![1.0, 1.0, 1.0, 3.0],
+        r#type: Some(6),
+        ..AttributeProto::default()
+    };
+    let net = Net::new(8).input("x", &["N", "1", "1", "3"]);
+    let model = net.node_with("Upsample", &["x"], "y", vec![attribute]);
+    let y = run(&model.output("y").model(), counting(&[1, 1, 1, 3]));
+    assert_eq!(y.to_f32s().unwrap(), tripled);
+}

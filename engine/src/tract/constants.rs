@@ -3,6 +3,7 @@
 use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
 use bcosc_ir::{DataType, Tensor};
 
+use super::nodes::is;
 use super::tensor::{Halves, is_half};
 
 /// `AttributeProto.AttributeType.TENSOR`.
@@ -10,7 +11,7 @@ const TENSOR: i32 = 4;
 
 /// Whether a node is ONNX's `Constant`.
 pub(crate) fn is_constant(node: &NodeProto) -> bool {
-    node.op_type.as_deref() == Some("Constant") && is_standard(node.domain.as_deref())
+    is(node, "Constant")
 }
 
 /// Whether a domain is that of ONNX's own operators.
@@ -34,8 +35,7 @@ pub(crate) fn take_constant(node: NodeProto) -> Option<Tensor> {
 
 /// Writes out the value that `ConstantOfShape` fills with by default: tract takes it for a double.
 pub(crate) fn complete(node: &mut NodeProto) {
-    let fills = node.op_type.as_deref() == Some("ConstantOfShape");
-    if fills && is_standard(node.domain.as_deref()) && node.attribute.is_empty() {
+    if is(node, "ConstantOfShape") && node.attribute.is_empty() {
         let zero = Tensor::f32s(&[1], vec![0.0]);
         node.attribute.push(AttributeProto {
             name: Some("value".to_owned()),
@@ -49,7 +49,7 @@ pub(crate) fn complete(node: &mut NodeProto) {
 /// Makes a `Cast` that keeps the type of a constant an `Identity`: tract takes the largest integer,
 /// which means the end of an axis, for another one when it casts it.
 pub(crate) fn keep_type(node: &mut NodeProto, dtype_of: &dyn Fn(&str) -> Option<DataType>) {
-    if node.op_type.as_deref() != Some("Cast") || !is_standard(node.domain.as_deref()) {
+    if !is(node, "Cast") {
         return;
     }
     let from = node.input.first().and_then(|name| dtype_of(name));

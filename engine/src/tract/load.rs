@@ -20,6 +20,7 @@ use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 use super::constants::{is_constant, is_standard, keep_type, take_constant};
 use super::guard::guarded;
 use super::nodes::{build, describe, label, skeleton};
+use super::resize::{self, resize_instead};
 use super::sequences::{Constants, slice_instead};
 use super::symbols::Symbols;
 use super::tensor::{Halves, is_half, to_datum_type, to_tract};
@@ -85,7 +86,9 @@ pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, Interprete
     }
     let dtype_of = |name: &str| Some(loader.small.get(name)?.dtype());
     nodes.iter_mut().for_each(|node| keep_type(node, &dtype_of));
-    for (name, tensor) in slice_instead(&mut nodes, &loader.small) {
+    let mut taken = slice_instead(&mut nodes, &loader.small);
+    taken.extend(resize_instead(&mut nodes, model.opset("").unwrap_or(0)));
+    for (name, tensor) in taken {
         loader.constant(&name, Some(&tensor))?;
     }
     loader.nodes(&skeleton(proto.opset_import, nodes, halves)?, &declared)?;
@@ -310,8 +313,9 @@ impl Loader {
             .iter()
             .find(|o| is_standard(Some(&o.domain)));
         let framework = tract_onnx::onnx();
-        let context = ParsingContext {
-            onnx_operator_set_version: opset.map_or(0, |o| o.version),
+        let opset = opset.map_or(0, |o| o.version);
+        let context = |version| ParsingContext {
+            onnx_operator_set_version: version,
             framework: &framework,
             model: skeleton,
             parent_graphs: vec![graph],
@@ -321,9 +325,14 @@ impl Loader {
                 ..InferenceModel::default()
             },
         };
+        let (as_given, modern) = (context(opset), context(opset.max(resize::MODERN)));
         let mut added: Vec<(usize, &pb::NodeProto, Vec<String>)> = Vec::new();
         for node in &graph.node {
-            let (op, captured, is_hole) = match build(&framework, &context, node) {
+            let context = match node.op_type.as_str() {
+                "Resize" => &modern,
+                _ => &as_given,
+            };
+            let (op, captured, is_hole) = match build(&framework, context, node) {
                 Ok((op, captured)) => (op, captured, false),
                 Err(InterpreterError(reason)) => {
                     let id = self.model.nodes().len();

@@ -8,6 +8,7 @@ mod guard;
 mod infer;
 mod load;
 mod nodes;
+mod resize;
 mod sequences;
 mod session;
 mod symbols;

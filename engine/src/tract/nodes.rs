@@ -41,6 +41,11 @@ pub(crate) fn skeleton(
     )
 }
 
+/// Whether a node is an operator of ONNX's own.
+pub(crate) fn is(node: &NodeProto, op: &str) -> bool {
+    node.op_type.as_deref() == Some(op) && is_standard(node.domain.as_deref())
+}
+
 /// An operator, and the names that its inner graphs take from outside.
 pub(crate) type Built = (Box<dyn InferenceOp>, Vec<String>);
 

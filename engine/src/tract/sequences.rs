@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use bcosc_ir::Tensor;
 use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
 
-use super::constants::is_standard;
+use super::nodes::is;
 
 /// Constants by name.
 pub(crate) type Constants = BTreeMap<String, Tensor>;
@@ -50,10 +50,6 @@ struct Split {
 enum Sizes {
     Each(i64),
     Listed(Vec<i64>),
-}
-
-fn is(node: &NodeProto, op: &str) -> bool {
-    node.op_type.as_deref() == Some(op) && is_standard(node.domain.as_deref())
 }
 
 fn split(node: &NodeProto, known: &Constants) -> Option<(String, Split)> {

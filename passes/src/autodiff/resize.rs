@@ -1,4 +1,4 @@
-//! `Resize`: along each axis a matrix of what every pixel gives to every other.
+//! `Resize`, and `Upsample` before it: along each axis a matrix of what every pixel gives to every other.
 //!
 //! ```text
 //! y = x R     along one axis, R = Resize (I), as the operator itself resizes the identity
@@ -8,26 +8,26 @@
 //! So the runtime's own coordinates and coefficients are what comes back, whatever the mode, and sizes may
 //! stay open. Where each pixel just becomes a block of its like, the sum over the block is a convolution.
 
-use bcosc_ir::{Attribute, Dim, Op, Operand, Tensor};
+use bcosc_ir::{Attribute, Dim, Op, Operand, Tensor, Value};
 
 use super::step::{Found, Step};
 use super::windows::grouped;
 use crate::{Reason, weights};
 
-const SCALES: u32 = 2;
+/// From here on there are sizes, and coordinates to choose from.
+const MODERN: i64 = 11;
 const SIZES: u32 = 3;
+/// From here on there are identity matrices.
+const IDENTITY: i64 = 9;
 
 pub(super) fn resize(step: &mut Step<'_>) -> Found {
-    if step.opset < 11 {
-        return Err(Reason::NeedsOpset {
-            opset: 11,
-            what: "going back through a Resize",
-        });
-    }
-    let text = |name, default| step.op.string(name).unwrap_or(default);
     // What lies outside of a crop is a number of its own, and a kept aspect ratio makes other scales.
-    if text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
-        || text("keep_aspect_ratio_policy", "stretch") != "stretch"
+    if coordinates(step).0 == "tf_crop_and_resize"
+        || step
+            .op
+            .string("keep_aspect_ratio_policy")
+            .unwrap_or("stretch")
+            != "stretch"
     {
         return Err(Reason::NoDerivative);
     }
@@ -50,6 +50,18 @@ pub(super) fn resize(step: &mut Step<'_>) -> Found {
     Ok(vec![(0, found)])
 }
 
+/// Where a pixel is looked for, and how its place is rounded.
+fn coordinates<'s>(step: &Step<'s>) -> (&'s str, &'s str) {
+    if step.opset < MODERN {
+        return ("asymmetric", "floor");
+    }
+    let text = |name, default| step.op.string(name).unwrap_or(default);
+    (
+        text("coordinate_transformation_mode", "half_pixel"),
+        text("nearest_mode", "round_prefer_floor"),
+    )
+}
+
 /// Dimensions of x and of y, whose sizes inference may not know.
 fn dims(step: &Step<'_>) -> Result<(Vec<Dim>, Vec<Dim>), Reason> {
     let from = step.dims(step.operand(0)?)?;
@@ -65,8 +77,8 @@ fn dims(step: &Step<'_>) -> Result<(Vec<Dim>, Vec<Dim>), Reason> {
 enum Scales {
     /// One factor an axis.
     Known(Vec<f64>),
-    /// Factors that are computed while running, each at its place in the operand.
-    Computed(Vec<Option<usize>>),
+    /// Factors that are computed while running, each at its place in the value.
+    Computed(Value, Vec<Option<usize>>),
     /// By the sizes themselves.
     Sizes,
 }
@@ -80,7 +92,12 @@ fn scales(step: &Step<'_>) -> Result<Scales, Reason> {
             .collect::<Result<_, _>>()?,
         None => (0..rank).collect(),
     };
-    let Some(operand) = step.graph.input(step.node, SCALES) else {
+    if let Some(attribute) = step.op.attribute("scales") {
+        let given = attribute.proto().floats.iter();
+        return known(given.map(|&x| f64::from(x)).collect(), &axes, rank);
+    }
+    let slot = if step.opset < MODERN { 1 } else { 2 };
+    let Some(operand) = step.graph.input(step.node, slot) else {
         return Ok(Scales::Sizes);
     };
     let Some(tensor) = step.graph.constant(operand) else {
@@ -88,17 +105,21 @@ fn scales(step: &Step<'_>) -> Result<Scales, Reason> {
             return Ok(Scales::Sizes);
         }
         let place = |axis| axes.iter().position(|&a| a == axis);
-        return Ok(Scales::Computed((0..rank).map(place).collect()));
+        return Ok(Scales::Computed(operand, (0..rank).map(place).collect()));
     };
     let given = tensor.to_f64s().map_err(|_| Reason::Malformed)?;
     if given.is_empty() {
         return Ok(Scales::Sizes);
     }
+    known(given, &axes, rank)
+}
+
+fn known(given: Vec<f64>, axes: &[usize], rank: usize) -> Result<Scales, Reason> {
     if given.len() != axes.len() {
         return Err(Reason::Malformed);
     }
     let mut scales = vec![1.0; rank];
-    for (axis, scale) in axes.into_iter().zip(given) {
+    for (&axis, scale) in axes.iter().zip(given) {
         scales[axis] = scale;
     }
     Ok(Scales::Known(scales))
@@ -106,14 +127,14 @@ fn scales(step: &Step<'_>) -> Result<Scales, Reason> {
 
 /// Whole factors by which each pixel becomes a block.
 fn blocks(step: &Step<'_>, scales: &Scales) -> Result<Option<Vec<i64>>, Reason> {
-    let text = |name, default| step.op.string(name).unwrap_or(default);
-    let rounding = text("nearest_mode", "round_prefer_floor");
-    let centred = match text("coordinate_transformation_mode", "half_pixel") {
-        "asymmetric" => rounding == "floor",
-        "half_pixel" => matches!(rounding, "round_prefer_floor" | "round_prefer_ceil"),
+    let centred = match coordinates(step) {
+        ("asymmetric", rounding) => rounding == "floor",
+        ("half_pixel", rounding) => {
+            matches!(rounding, "round_prefer_floor" | "round_prefer_ceil")
+        }
         _ => false,
     };
-    if text("mode", "nearest") != "nearest" || !centred {
+    if step.op.string("mode").unwrap_or("nearest") != "nearest" || !centred {
         return Ok(None);
     }
     let (from, to) = dims(step)?;
@@ -157,6 +178,12 @@ fn matrix(
     axis: usize,
     rank: usize,
 ) -> Result<Operand, Reason> {
+    if step.opset < IDENTITY {
+        return Err(Reason::NeedsOpset {
+            opset: IDENTITY,
+            what: "going back through an Upsample that is no repetition of pixels",
+        });
+    }
     let (x, y) = (step.operand(0)?, step.y());
     if axis == 0 {
         // Images are not blended with each other; more likely their number is not known.
@@ -173,7 +200,10 @@ fn matrix(
     let others: Vec<i64> = (1..rank).filter(|&a| a != axis).map(|a| a as i64).collect();
     let identity = step.unsqueeze(identity, &others);
     let ones = Tensor::f32s(&[1], vec![1.0]);
-    let mut operands = vec![Some(identity), None];
+    let mut operands = vec![Some(identity)];
+    if step.opset >= MODERN {
+        operands.push(None);
+    }
     match scales {
         Scales::Known(scales) => {
             let mut alone = vec![1.0; rank];
@@ -181,10 +211,10 @@ fn matrix(
             let alone = Tensor::f32s(&[rank as u64], alone);
             operands.push(Some(step.patch.parameter("scales", alone)));
         }
-        Scales::Computed(places) => {
+        Scales::Computed(given, places) => {
             let place = places[axis].ok_or(Reason::Malformed)?;
-            let (given, place) = (step.operand(SCALES)?, step.ints(&[place as i64]));
-            let scale = step.op("Gather", &[given.into(), place]);
+            let place = step.ints(&[place as i64]);
+            let scale = step.op("Gather", &[(*given).into(), place]);
             let one = step.patch.parameter("one", ones);
             let mut parts = vec![one; rank];
             parts[axis] = scale;
@@ -196,7 +226,7 @@ fn matrix(
             operands.extend([None, Some(concat(step, &parts))]);
         }
     }
-    let mut op = Op::new("", "Resize");
+    let mut op = Op::new("", step.op.op_type());
     let attributes = step.op.attributes().iter();
     for attribute in attributes.filter(|a| a.name() != "axes") {
         op = op.with(attribute.clone());

@@ -83,6 +83,7 @@ const RULES: &[(&str, Rule)] = &[
     ("Transpose", moves::transpose),
     ("Trilu", order::triangle),
     ("Unsqueeze", moves::view),
+    ("Upsample", resize::resize),
     ("Where", algebra::choice),
 ];
 

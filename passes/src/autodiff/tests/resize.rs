@@ -1,4 +1,5 @@
-use bcosc_ir::{Attribute, DataType, Tensor};
+use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
+use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
 
 use super::{OPEN, SIZED, list};
 use crate::Reason;
@@ -122,6 +123,35 @@ fn a_number_of_images_has_to_be_known_to_stay() {
         mode("linear", "half_pixel"),
     );
     assert_eq!(refusal(builder), Reason::OpenSize("y".to_owned()));
+}
+
+/// An Upsample whose factors are an attribute.
+fn upsampled(mode: &str) -> ModelBuilder {
+    let scales = AttributeProto {
+        name: Some("scales".to_owned()),
+        floats: vec![1.0, 1.0, 2.0, 3.0],
+        r#type: Some(6),
+        ..AttributeProto::default()
+    };
+    let node = NodeProto {
+        op_type: Some("Upsample".to_owned()),
+        input: vec!["x".to_owned()],
+        output: vec!["y".to_owned()],
+        attribute: vec![Attribute::string("mode", mode).proto().clone(), scales],
+        ..NodeProto::default()
+    };
+    let builder = ModelBuilder::new(8).input("x", DataType::Float, OPEN);
+    builder.node(node)
+}
+
+#[test]
+fn factors_that_are_an_attribute() {
+    holds_in_single("repeated", Law::Affine, upsampled("nearest"), IN_SINGLE);
+    let reason = Reason::NeedsOpset {
+        opset: 9,
+        what: "going back through an Upsample that is no repetition of pixels",
+    };
+    assert_eq!(refusal(upsampled("linear")), reason);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, 
 
 use super::layout::Blocks;
 use super::marker::{Energy, Weigh};
+use super::ones::Ones;
 use super::power::power;
 use crate::{Context, Effect, Outcome, Pass, PassError, weights};
 
@@ -108,16 +109,6 @@ enum Key {
     Energy(Value, Window, u64, [u64; 3]),
 }
 
-/// A convolution whose weights are all the same, and that adds the same everywhere.
-struct Ones<'a> {
-    out: u64,
-    per_group: u64,
-    group: u64,
-    window: &'a Window,
-    factor: f64,
-    epsilon: f64,
-}
-
 struct Writer<'a> {
     opset: i64,
     graph: &'a Graph,
@@ -163,7 +154,7 @@ impl Writer<'_> {
         if e.group == e.channels {
             let squares = self.squares(e.x);
             ones.factor = e.gain;
-            return self.ones("window_sum", squares, &ones, dtype);
+            return ones.write(&mut self.patch, "window_sum", squares, dtype);
         }
         if e.window.is_single_cell() {
             let sum = self.sum_over_channels(e, e.gain, e.epsilon);
@@ -187,7 +178,7 @@ impl Writer<'_> {
                 .op(Op::new("", "Add").named("energy"), &[sum, epsilon]);
         }
         let sum = self.sum_over_channels(e, e.gain, 0.0);
-        self.ones("window_sum", sum, &ones, dtype)
+        ones.write(&mut self.patch, "window_sum", sum, dtype)
     }
 
     fn squares(&mut self, x: Value) -> Operand {
@@ -217,7 +208,7 @@ impl Writer<'_> {
                 factor,
                 epsilon,
             };
-            w.ones("channel_sum", squares, &ones, dtype)
+            ones.write(&mut w.patch, "channel_sum", squares, dtype)
         })
     }
 
@@ -245,29 +236,10 @@ impl Writer<'_> {
             factor,
             epsilon,
         };
-        let sum = self.ones("channel_sum", flat, &ones, dtype);
+        let sum = ones.write(&mut self.patch, "channel_sum", flat, dtype);
         let grid = self.patch.parameter("grid", Tensor::i64_vec(&grid));
         self.patch
             .op(Op::new("", "Reshape").named("sum"), &[sum, grid])
-    }
-
-    /// A convolution whose weights are all the same.
-    fn ones(&mut self, name: &str, x: Operand, ones: &Ones<'_>, dtype: DataType) -> Operand {
-        let mut dims = vec![ones.out, ones.per_group];
-        dims.extend(ones.window.kernel.iter().map(|&k| k as u64));
-        let count = dims.iter().product::<u64>() as usize;
-        let weight = weights::tensor(dtype, &dims, &vec![ones.factor; count]);
-        let mut inputs = vec![x, self.patch.parameter("ones", weight)];
-        if ones.epsilon != 0.0 {
-            let epsilons = vec![ones.epsilon; ones.out as usize];
-            let epsilons = weights::tensor(dtype, &[ones.out], &epsilons);
-            inputs.push(self.patch.parameter("epsilon", epsilons));
-        }
-        let mut op = ones.window.write(Op::new("", "Conv").named(name));
-        if ones.group > 1 {
-            op = op.with_int("group", ones.group as i64);
-        }
-        self.patch.op(op, &inputs)
     }
 
     fn weigh(&mut self, weigh: &Weigh) -> Operand {
@@ -284,7 +256,7 @@ impl Writer<'_> {
                 factor: 1.0,
                 epsilon: 0.0,
             };
-            weight = self.ones("spread", weight, &ones, dtype);
+            weight = ones.write(&mut self.patch, "spread", weight, dtype);
             let weighed = Value {
                 node: weigh.node,
                 slot: 0,

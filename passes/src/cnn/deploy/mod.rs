@@ -12,6 +12,7 @@ pub mod lower;
 pub mod marker;
 pub mod merge;
 pub mod narrow;
+mod ones;
 mod power;
 mod rectifier;
 pub mod signed_square;

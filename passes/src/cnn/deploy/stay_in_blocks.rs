@@ -11,12 +11,13 @@
 //! ```
 
 use bcosc_ir::views::Window;
-use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Operand, Patch, Value};
+use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Patch, Value};
 
 use super::everywhere;
 use super::layout::{Blocks, is_own_convolution};
+use super::ones::Ones;
 use crate::linearity::bounds;
-use crate::weights::{self, WeightError};
+use crate::weights::WeightError;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
@@ -88,7 +89,15 @@ fn leaves_blocks(graph: &Graph, blocks: &Blocks, node: NodeId) -> Option<Value> 
 
 fn stay(graph: &Graph, node: NodeId, x: Value, channels: u64) -> Patch {
     let mut patch = Patch::at(node);
-    let copy = product_with_one(&mut patch, x, channels);
+    let ones = Ones {
+        out: channels,
+        per_group: 1,
+        group: channels,
+        window: &Window::pointwise(2),
+        factor: 1.0,
+        epsilon: 0.0,
+    };
+    let copy = ones.write(&mut patch, "blocked", x.into(), DataType::Float);
     if graph.op(node).is_some_and(|op| op.is("Abs")) {
         let leaky = Op::new("", "LeakyRelu")
             .named("abs")
@@ -99,15 +108,6 @@ fn stay(graph: &Graph, node: NodeId, x: Value, channels: u64) -> Patch {
         patch.set_input(node, 0, Some(copy));
     }
     patch
-}
-
-/// A product with 1 that is a convolution.
-fn product_with_one(patch: &mut Patch, x: Value, channels: u64) -> Operand {
-    let ones = vec![1.0; channels as usize];
-    let ones = weights::tensor(DataType::Float, &[channels, 1, 1, 1], &ones);
-    let ones = patch.parameter("ones", ones);
-    let op = Window::pointwise(2).write(Op::new("", "Conv").named("blocked"));
-    patch.op(op.with_int("group", channels as i64), &[x.into(), ones])
 }
 
 #[cfg(test)]
