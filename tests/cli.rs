@@ -522,3 +522,50 @@ fn version_is_short() {
         format!("bcosc {}\n", env!("CARGO_PKG_VERSION"))
     );
 }
+
+/// What runs show on standard output, into a pipe, and beside it.
+#[cfg(unix)]
+fn piped(args: &[&str]) -> (i32, Vec<u8>, String) {
+    let done = bcosc().arg(model()).args(args).output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    (done.status.code().unwrap(), done.stdout, said)
+}
+
+#[cfg(unix)]
+#[test]
+fn a_dash_is_standard_output_which_tables_stay_away_from() {
+    let folder = folder();
+    let out = folder.path().join("out.onnx");
+    let file = out.to_str().unwrap();
+    let (code, report, said) = piped(&["-o", file, "--report", "-"]);
+    assert_eq!(code, 0, "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["recipe"], "cnn");
+    assert!(said.contains("written to"), "{said}");
+
+    let (code, bytes, said) = piped(&["-o", "-"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(bytes, fs::read(&out).unwrap());
+
+    let (code, nothing, said) = piped(&["-o", "-", "--emit", "explain"]);
+    assert_eq!(code, 1);
+    assert!(
+        nothing.is_empty() && said.contains("nothing can be written beside"),
+        "{said}"
+    );
+    let (code, nothing, said) = piped(&["-o", "-", "--report", "-"]);
+    assert_eq!(code, 1);
+    assert!(nothing.is_empty() && said.contains("two results"), "{said}");
+    assert_eq!(files(folder.path()), ["out.onnx"]);
+}
+
+#[test]
+fn a_place_for_the_report_is_looked_for_before_the_work() {
+    let folder = folder();
+    let report = folder.path().join("missing/report.json");
+    let output = folder.path().join("out.onnx");
+    let done = convert(&model(), &output, &["--report", report.to_str().unwrap()]);
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("missing/report.json"), "{}", done.err);
+    assert!(files(folder.path()).is_empty());
+}

@@ -1,6 +1,5 @@
 //! `bcosc MODEL -o OUT`
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -11,7 +10,7 @@ use bcosc_ir::{Model, TextOptions};
 use bcosc_onnx::WriteOptions;
 
 use super::args::{ConvertArgs, EmitArg};
-use super::files::{self, check_output, make_folder, write_json};
+use super::files::{self, check_model_output, check_outputs, for_tables, make_folder, write_json};
 use super::messages::Messages;
 use super::progress::Progress;
 use super::{interrupt, tables};
@@ -23,23 +22,24 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
     };
     let options = args.options();
     let explains = args.emit.contains(&EmitArg::Explain);
-    if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
-        check_output(output)?;
-        if explains {
-            check_output(&explanation_path(output))?;
-        }
+    let output = args.output.as_deref().filter(|_| !args.dry_run);
+    if let Some(output) = output {
+        check_model_output(output, !explains)?;
     }
+    let beside = output.filter(|_| explains).map(explanation_path);
+    let results = [output, beside.as_deref(), args.report.as_deref()];
+    check_outputs(results.into_iter().flatten())?;
     let mut converted = convert(model, &options, args.dump_ir.as_deref(), messages)?;
     // Both graphs are made before either is written.
     let explanation = explains.then(|| converted.explanation_graph());
     let explanation = explanation.transpose()?;
-    if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
+    if let Some(output) = output {
         let _writing = interrupt::writing();
         let options = WriteOptions {
             external_data: args.external_data.into(),
         };
-        if let Some(graph) = explanation {
-            converted.write_explanation(&graph, explanation_path(output), &options)?;
+        if let (Some(graph), Some(path)) = (explanation, &beside) {
+            converted.write_explanation(&graph, path, &options)?;
         }
         converted.write(output, &options)?;
     }
@@ -51,15 +51,11 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
         messages.warning(warning);
     }
     if !messages.quiet() {
-        // A model that goes to a pipe must not be followed by a table.
-        let to_pipe = report
-            .output
-            .as_ref()
-            .is_some_and(|path| fs::metadata(path).is_ok_and(|m| !m.is_file()));
-        match to_pipe {
-            true => print(&mut io::stderr().lock(), report, messages.verbose())?,
-            false => print(&mut io::stdout().lock(), report, messages.verbose())?,
-        }
+        print(
+            &mut *for_tables(results.into_iter().flatten()),
+            report,
+            messages.verbose(),
+        )?;
     }
     Ok(())
 }

@@ -1,20 +1,18 @@
 //! `bcosc eval MODEL --data DIR`
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use bcosc::{Curve, Evaluation, Figures, Pointing, Probability, Source, evaluate};
 
 use super::args::EvalArgs;
-use super::files::{self, check_output, write_json};
+use super::files::{self, check_outputs, for_tables, write_json};
 use super::messages::Messages;
 use super::progress::Progress;
 use super::tables;
 
 /// Evaluates models, and prints their figures side by side.
 pub fn run(args: &EvalArgs, messages: Messages) -> anyhow::Result<()> {
-    for path in [&args.report, &args.plot].into_iter().flatten() {
-        check_output(path)?;
-    }
+    check_outputs(args.results())?;
     let options = args.options();
     let models: Vec<Source> = [&args.model]
         .into_iter()
@@ -46,7 +44,7 @@ pub fn run(args: &EvalArgs, messages: Messages) -> anyhow::Result<()> {
         messages.warning(warning);
     }
     if !messages.quiet() {
-        let mut out = io::stdout().lock();
+        let mut out = for_tables(args.results());
         let (images, classes) = (evaluated.images as u64, evaluated.folders.len() as u64);
         writeln!(
             out,

@@ -13,7 +13,7 @@ use comfy_table::ContentArrangement;
 use serde::Serialize;
 
 use super::args::{ExplainArgs, RawArg};
-use super::files::{self, check_output, make_folder};
+use super::files::{self, check_outputs, for_tables, make_folder};
 use super::items::{Item, check_apart, check_names, items};
 use super::messages::Messages;
 use super::progress::Progress;
@@ -74,9 +74,7 @@ pub fn run(args: &ExplainArgs, messages: Messages) -> anyhow::Result<()> {
     if let Some(folder) = &args.out {
         make_folder(folder)?;
     }
-    for file in [&args.sheet, &args.report].into_iter().flatten() {
-        check_output(file)?;
-    }
+    check_outputs(args.results())?;
     let job = Job {
         rows: (ROWS / choice.count()).max(1),
         args,
@@ -228,7 +226,7 @@ impl Job<'_> {
             }
         }
         if !messages.quiet() {
-            self.print(&mut io::stdout().lock(), entries)?;
+            self.print(&mut *for_tables(self.args.results()), entries)?;
         }
         Ok(())
     }

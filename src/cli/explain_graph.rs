@@ -6,13 +6,14 @@ use bcosc::{ExplainOptions, explanation_graph, write_model};
 use bcosc_onnx::WriteOptions;
 
 use super::args::ExplainGraphArgs;
-use super::files::check_output;
+use super::files::{check_model_output, check_output};
 use super::messages::Messages;
 use super::progress::Progress;
 use super::{interrupt, tables};
 
 /// Writes the explanation graph of a model.
 pub fn run(args: &ExplainGraphArgs, messages: Messages) -> anyhow::Result<()> {
+    check_model_output(&args.out, true)?;
     check_output(&args.out)?;
     let progress = Progress::new(messages.animated());
     progress.say("going back through the model");

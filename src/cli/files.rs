@@ -1,12 +1,29 @@
 //! Files that results are written to.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::bail;
 use bcosc::Error;
 
 use super::interrupt;
+
+/// Standard output by its name; on the command line it is `-`.
+pub const STDOUT: &str = "/dev/stdout";
+
+/// Where tables go: a result in a pipe or on standard output must not be followed by one.
+pub fn for_tables<'p>(results: impl IntoIterator<Item = &'p Path>) -> Box<dyn Write> {
+    match results.into_iter().any(is_stream) {
+        true => Box::new(io::stderr().lock()),
+        false => Box::new(io::stdout().lock()),
+    }
+}
+
+fn is_stream(path: &Path) -> bool {
+    path == Path::new(STDOUT) || fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir())
+}
 
 /// Writes a file; it gets its name when it is whole.
 pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
@@ -35,6 +52,32 @@ pub fn check_output(path: &Path) -> anyhow::Result<()> {
     }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
     check_folder(parent.unwrap_or(Path::new(".")), path)
+}
+
+/// The same for several results, each of which needs a place of its own.
+pub fn check_outputs<'p>(paths: impl IntoIterator<Item = &'p Path>) -> anyhow::Result<()> {
+    let mut seen = BTreeSet::new();
+    for path in paths {
+        check_output(path)?;
+        if !seen.insert(path) {
+            bail!("two results cannot both go to {}", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// A model is no text for a terminal, and nothing lies beside what is no file.
+pub fn check_model_output(path: &Path, is_alone: bool) -> anyhow::Result<()> {
+    if path == Path::new(STDOUT) && io::stdout().is_terminal() {
+        bail!("standard output is a terminal, and a model is no text; name a file");
+    }
+    if !is_alone && is_stream(path) {
+        bail!(
+            "nothing can be written beside {}; name a file",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 /// Makes a folder for results, and those above it, unless it is there.

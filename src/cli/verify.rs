@@ -1,18 +1,21 @@
 //! `bcosc verify A.onnx B.onnx`
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use anyhow::bail;
 use bcosc::{Metadata, compare_models};
 
 use super::args::VerifyArgs;
-use super::files::write_json;
+use super::files::{check_output, for_tables, write_json};
 use super::messages::Messages;
 use super::progress::Progress;
 use super::{proofs, tables};
 
 /// Compares two models; an error if they do not agree.
 pub fn run(args: &VerifyArgs, messages: Messages) -> anyhow::Result<()> {
+    if let Some(path) = &args.report {
+        check_output(path)?;
+    }
     let progress = Progress::new(messages.animated());
     progress.say("running both models");
     let verification = args.inputs.into();
@@ -29,7 +32,7 @@ pub fn run(args: &VerifyArgs, messages: Messages) -> anyhow::Result<()> {
     }
     let figures = &compared.figures;
     if !messages.quiet() {
-        let mut out = io::stdout().lock();
+        let mut out = for_tables(args.report.as_deref());
         for (path, made) in [
             (&args.reference, &compared.reference),
             (&args.candidate, &compared.candidate),

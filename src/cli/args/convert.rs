@@ -9,15 +9,17 @@ use clap::{Args, ValueEnum};
 
 use super::normalization::NormalizationArgs;
 use super::proof::ProofArgs;
-use super::values::{Bias, ExternalArg, InputArg, RecipeArg, VerifyArg, at_least_two, logit_bias};
+use super::values::{
+    Bias, ExternalArg, InputArg, RecipeArg, VerifyArg, at_least_two, logit_bias, result_file,
+};
 
 #[derive(Args, Debug)]
 pub struct ConvertArgs {
     /// The ONNX model to convert
     #[arg(value_name = "MODEL", required_unless_present = "list_passes")]
     pub model: Option<PathBuf>,
-    /// Where to write the result
-    #[arg(short, long = "out", value_name = "FILE", required_unless_present_any = ["list_passes", "dry_run"])]
+    /// Where to write the result; `-` is standard output
+    #[arg(short, long = "out", value_name = "FILE", value_parser = result_file(), required_unless_present_any = ["list_passes", "dry_run"])]
     pub output: Option<PathBuf>,
 
     /// Exponent of the B-cos transform, at least 1
@@ -117,8 +119,8 @@ pub struct ConvertArgs {
         help_heading = "Output"
     )]
     pub emit: Vec<EmitArg>,
-    /// Write what was done and how the result compares, as JSON
-    #[arg(long, value_name = "FILE.json", help_heading = "Output")]
+    /// Write what was done and how the result compares, as JSON; `-` is standard output
+    #[arg(long, value_name = "FILE.json", value_parser = result_file(), help_heading = "Output")]
     pub report: Option<PathBuf>,
     /// Do everything but write the model
     #[arg(long, help_heading = "Output")]

@@ -1,11 +1,12 @@
 //! `bcosc eval`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bcosc::{EvaluateOptions, PerturbationOptions, PointingOptions};
 use clap::Args;
 
 use super::predict::PredictArgs;
+use super::values::result_file;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,11 +73,11 @@ pub struct EvalArgs {
     #[arg(long, help_heading = "Explanations")]
     pub completeness: bool,
 
-    /// Write all figures as JSON
-    #[arg(long, value_name = "FILE.json", help_heading = "Results")]
+    /// Write all figures as JSON; `-` is standard output
+    #[arg(long, value_name = "FILE.json", value_parser = result_file(), help_heading = "Results")]
     pub report: Option<PathBuf>,
     /// Draw reliability, deletion and insertion, and the pointing game
-    #[arg(long, value_name = "FILE.svg", help_heading = "Results")]
+    #[arg(long, value_name = "FILE.svg", value_parser = result_file(), help_heading = "Results")]
     pub plot: Option<PathBuf>,
 
     #[command(flatten)]
@@ -84,6 +85,14 @@ pub struct EvalArgs {
 }
 
 impl EvalArgs {
+    /// Files that figures go to.
+    pub fn results(&self) -> impl Iterator<Item = &Path> {
+        [&self.report, &self.plot]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+    }
+
     /// What the library is asked for.
     pub fn options(&self) -> EvaluateOptions {
         EvaluateOptions {

@@ -1,10 +1,11 @@
 //! `bcosc explain MODEL IMAGE... -o DIR`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::predict::PredictArgs;
+use super::values::result_file;
 
 #[derive(Args, Debug)]
 pub struct ExplainArgs {
@@ -57,9 +58,19 @@ pub struct ExplainArgs {
     /// everything inside
     #[arg(long, value_name = "FILE", value_parser = sheet, help_heading = "Output")]
     pub sheet: Option<PathBuf>,
-    /// Write classes, logits, probabilities and residuals as JSON
-    #[arg(long, value_name = "FILE.json", help_heading = "Output")]
+    /// Write classes, logits, probabilities and residuals as JSON; `-` is standard output
+    #[arg(long, value_name = "FILE.json", value_parser = result_file(), help_heading = "Output")]
     pub report: Option<PathBuf>,
+}
+
+impl ExplainArgs {
+    /// Files that are about all pictures.
+    pub fn results(&self) -> impl Iterator<Item = &Path> {
+        [&self.sheet, &self.report]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+    }
 }
 
 /// Files that arrays can be written to.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bcosc::InputShape;
 use clap::Args;
 
-use super::values::ExternalArg;
+use super::values::{ExternalArg, result_file};
 
 #[derive(Args, Debug)]
 pub struct ExplainGraphArgs {
@@ -13,8 +13,8 @@ pub struct ExplainGraphArgs {
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     /// Where to write the graph. Inputs: the model's, and `target`, the class of each image (-1: the
-    /// predicted one). Outputs: `logits`, `class`, `weights` and `contributions`
-    #[arg(short, long = "out", value_name = "FILE")]
+    /// predicted one). Outputs: `logits`, `class`, `weights` and `contributions`. `-` is standard output
+    #[arg(short, long = "out", value_name = "FILE", value_parser = result_file())]
     pub out: PathBuf,
     /// The output to explain
     #[arg(long = "output", value_name = "NAME")]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bcosc::{InputShape, Verification};
 use clap::Args;
 
-use super::values::at_least_two;
+use super::values::{at_least_two, result_file};
 
 /// Seeded inputs and how close outputs must be.
 #[derive(Args, Clone, Copy, Debug)]
@@ -46,8 +46,8 @@ pub struct VerifyArgs {
     /// Give an input of both models this shape; for each input once
     #[arg(long, value_name = "NAME:D,D,...")]
     pub input_shapes: Vec<InputShape>,
-    /// Write the figures as JSON
-    #[arg(long, value_name = "FILE.json")]
+    /// Write the figures as JSON; `-` is standard output
+    #[arg(long, value_name = "FILE.json", value_parser = result_file())]
     pub report: Option<PathBuf>,
 }
 

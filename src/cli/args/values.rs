@@ -1,9 +1,22 @@
 //! Values of options that several commands share.
 
+use std::path::{Path, PathBuf};
+
 use bcosc::passes::{InputContract, LogitBias};
 use bcosc::{Preset, Recipe, Verify};
 use bcosc_onnx::ExternalData;
 use clap::ValueEnum;
+use clap::builder::{PathBufValueParser, TypedValueParser};
+
+use crate::cli::files::STDOUT;
+
+/// A file for a result; `-` is standard output, where it has a name.
+pub fn result_file() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().map(|path| match path == Path::new("-") {
+        true if cfg!(unix) => STDOUT.into(),
+        _ => path,
+    })
+}
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum RecipeArg {
