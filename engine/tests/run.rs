@@ -395,3 +395,59 @@ fn what_old_opsets_upsample_takes_the_nearest_to_the_left() {
     let y = run(&model.output("y").model(), counting(&[1, 1, 1, 3]));
     assert_eq!(y.to_f32s().unwrap(), tripled);
 }
+
+#[test]
+fn activations_keep_their_factors() {
+    let activated = |opset, op: &str, alpha: f32| {
+        let alpha = AttributeProto {
+            name: Some("alpha".to_owned()),
+            f: Some(alpha),
+            r#type: Some(1),
+            ..AttributeProto::default()
+        };
+        let net = Net::new(opset).input("x", &["N"]);
+        let net = net.node_with(op, &["x"], "y", vec![alpha]).output("y");
+        let y = run(&net.model(), Tensor::f32s(&[3], vec![-1.0, 0.0, 1.0]));
+        y.to_f32s().unwrap()
+    };
+    let close = |found: &[f32], expected: &[f32]| {
+        let pairs = found.iter().zip(expected);
+        found.len() == expected.len() && pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-6)
+    };
+    // 2 (exp (-1/2) - 1), and the logistic function of 3/2.
+    let (bent, gate) = (-0.786_938_7, 0.817_574_5);
+    assert!(close(&activated(12, "Celu", 2.0), &[bent, 0.0, 1.0]));
+    assert!(close(
+        &activated(24, "Swish", 1.5),
+        &[gate - 1.0, 0.0, gate]
+    ));
+}
+
+#[test]
+fn nodes_that_would_be_misread_are_refused() {
+    let refused = |opset, op: &str, inputs: &[&str], attributes| {
+        let net = Net::new(opset).input("x", &["N", "4", "4", "4"]);
+        let net = net.node_with(op, inputs, "y", attributes).output("y");
+        failure(
+            &net.model(),
+            &[("x".to_owned(), counting(&[1, 4, 4, 4]))].into(),
+        )
+    };
+    let attention = ["x", "x", "x"];
+    let windowed = vec![int("left_window_size", 2)];
+    assert_eq!(
+        refused(25, "Attention", &attention, windowed),
+        "node `y` (Attention): tract cannot take this node: it ignores the window of attention"
+    );
+    let cached = ["x", "x", "x", "", "x", "x"];
+    let causal = vec![int("is_causal", 1)];
+    assert_eq!(
+        refused(24, "Attention", &cached, causal),
+        "node `y` (Attention): tract cannot take this node: it counts a causal mask from the start of the cache"
+    );
+    let cells = vec![int("blocksize", 2), text("mode", "CRD")];
+    assert_eq!(
+        refused(28, "SpaceToDepth", &["x"], cells),
+        "node `y` (SpaceToDepth): tract cannot take this node: it knows mode DCR only"
+    );
+}

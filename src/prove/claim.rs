@@ -15,6 +15,7 @@ pub(super) struct Claim {
     pub(super) candidate: Rewrite,
 }
 
+/// Passes, and what they are told.
 #[derive(Clone)]
 pub(super) struct Rewrite {
     pub(super) passes: Passes,

@@ -3,7 +3,7 @@
 use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
 use bcosc_ir::{DataType, Tensor};
 
-use super::nodes::is;
+use super::nodes::{attribute, is};
 use super::tensor::{Halves, is_half};
 
 /// `AttributeProto.AttributeType.TENSOR`.
@@ -53,11 +53,7 @@ pub(crate) fn keep_type(node: &mut NodeProto, dtype_of: &dyn Fn(&str) -> Option<
         return;
     }
     let from = node.input.first().and_then(|name| dtype_of(name));
-    let to = node
-        .attribute
-        .iter()
-        .find(|a| a.name.as_deref() == Some("to"));
-    if let (Some(from), Some(to)) = (from, to.and_then(|a| a.i))
+    if let (Some(from), Some(to)) = (from, attribute(node, "to").and_then(|a| a.i))
         && to == i64::from(from.to_i32())
     {
         node.op_type = Some("Identity".to_owned());

@@ -17,8 +17,10 @@ use tract_onnx::tract_hir::ops::konst::Const;
 use tract_onnx::tract_hir::ops::source::Source;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
+use super::activations::scale_instead;
 use super::constants::{is_constant, is_standard, keep_type, take_constant};
 use super::guard::guarded;
+use super::misread::misread;
 use super::nodes::{build, describe, label, skeleton};
 use super::resize::{self, resize_instead};
 use super::sequences::{Constants, slice_instead};
@@ -88,6 +90,9 @@ pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, Interprete
     nodes.iter_mut().for_each(|node| keep_type(node, &dtype_of));
     let mut taken = slice_instead(&mut nodes, &loader.small);
     taken.extend(resize_instead(&mut nodes, model.opset("").unwrap_or(0)));
+    if weights == Weights::Values {
+        taken.extend(scale_instead(&mut nodes));
+    }
     for (name, tensor) in taken {
         loader.constant(&name, Some(&tensor))?;
     }
@@ -332,7 +337,14 @@ impl Loader {
                 "Resize" => &modern,
                 _ => &as_given,
             };
-            let (op, captured, is_hole) = match build(&framework, context, node) {
+            let misread = misread(node).filter(|_| self.weights == Weights::Values);
+            let built = match misread {
+                Some(reason) => Err(InterpreterError(format!(
+                    "tract cannot take this node: {reason}"
+                ))),
+                None => build(&framework, context, node),
+            };
+            let (op, captured, is_hole) = match built {
                 Ok((op, captured)) => (op, captured, false),
                 Err(InterpreterError(reason)) => {
                     let id = self.model.nodes().len();

@@ -1,5 +1,6 @@
 //! Running graphs on the CPU with tract.
 
+mod activations;
 mod attention;
 mod branches;
 mod constants;
@@ -7,6 +8,7 @@ mod facts;
 mod guard;
 mod infer;
 mod load;
+mod misread;
 mod nodes;
 mod resize;
 mod sequences;

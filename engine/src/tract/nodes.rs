@@ -1,7 +1,9 @@
 //! Nodes as tract's operators.
 
 use bcosc_ir::InterpreterError;
-use bcosc_ir::onnx::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
+use bcosc_ir::onnx::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+};
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb;
@@ -44,6 +46,27 @@ pub(crate) fn skeleton(
 /// Whether a node is an operator of ONNX's own.
 pub(crate) fn is(node: &NodeProto, op: &str) -> bool {
     node.op_type.as_deref() == Some(op) && is_standard(node.domain.as_deref())
+}
+
+/// An attribute of a node.
+pub(crate) fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
+    let mut found = node.attribute.iter();
+    found.find(|a| a.name.as_deref() == Some(name))
+}
+
+/// The node with another operator.
+pub(crate) fn replaced(
+    node: &NodeProto,
+    op: &str,
+    input: Vec<String>,
+    attribute: Vec<AttributeProto>,
+) -> NodeProto {
+    NodeProto {
+        op_type: Some(op.to_owned()),
+        input,
+        attribute,
+        ..node.clone()
+    }
 }
 
 /// An operator, and the names that its inner graphs take from outside.

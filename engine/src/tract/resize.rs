@@ -5,7 +5,7 @@
 use bcosc_ir::onnx::proto::NodeProto;
 use bcosc_ir::{Attribute, Tensor};
 
-use super::nodes::is;
+use super::nodes::{attribute, is};
 use super::sequences::Constants;
 
 /// The opset whose `Resize` takes the place of older ones.
@@ -25,11 +25,7 @@ pub(crate) fn resize_instead(nodes: &mut [NodeProto], opset: i64) -> Constants {
             None => {
                 let output = node.output.first().map_or("", String::as_str);
                 let name = format!("{output}#scales");
-                let given = node
-                    .attribute
-                    .iter()
-                    .find(|a| a.name.as_deref() == Some("scales"));
-                let scales = given.map_or(Vec::new(), |a| a.floats.clone());
+                let scales = attribute(node, "scales").map_or(Vec::new(), |a| a.floats.clone());
                 let dims = [scales.len() as u64];
                 added.insert(name.clone(), Tensor::f32s(&dims, scales));
                 name

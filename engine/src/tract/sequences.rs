@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use bcosc_ir::Tensor;
 use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
 
-use super::nodes::is;
+use super::nodes::{attribute, is, replaced};
 
 /// Constants by name.
 pub(crate) type Constants = BTreeMap<String, Tensor>;
@@ -56,12 +56,7 @@ fn split(node: &NodeProto, known: &Constants) -> Option<(String, Split)> {
     if !is(node, "SplitToSequence") {
         return None;
     }
-    let int = |name: &str| {
-        node.attribute
-            .iter()
-            .find(|a| a.name.as_deref() == Some(name))?
-            .i
-    };
+    let int = |name: &str| attribute(node, name)?.i;
     let given = node.input.get(1).filter(|name| !name.is_empty());
     let sizes = match given {
         Some(name) => {
@@ -125,19 +120,5 @@ impl Split {
             operands.push(name(part));
         }
         Some((replaced(at, "Slice", operands, Vec::new()), constants))
-    }
-}
-
-fn replaced(
-    node: &NodeProto,
-    op: &str,
-    input: Vec<String>,
-    attribute: Vec<AttributeProto>,
-) -> NodeProto {
-    NodeProto {
-        op_type: Some(op.to_owned()),
-        input,
-        attribute,
-        ..node.clone()
     }
 }

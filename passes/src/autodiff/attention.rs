@@ -16,11 +16,15 @@ use crate::Reason;
 /// Operands of a cache, and lengths of what it holds.
 const CACHED: [u32; 3] = [4, 5, 6];
 
+/// How far queries see, where that is not everything.
+const WINDOW: [&str; 2] = ["left_window_size", "right_window_size"];
+
 pub(super) fn attention(step: &mut Step<'_>) -> Found {
     let cached = CACHED
         .iter()
         .any(|&slot| step.graph.input(step.node, slot).is_some());
-    if cached || step.op.float("softcap", 0.0) != 0.0 {
+    let windowed = WINDOW.iter().any(|side| step.op.int(side, -1) >= 0);
+    if cached || windowed || step.op.float("softcap", 0.0) != 0.0 {
         return Err(Reason::NoDerivative);
     }
     let (dy, v) = (step.dy()?, step.operand(2)?);

@@ -24,7 +24,9 @@ pub(super) fn tile(step: &mut Step<'_>) -> Found {
 pub(super) fn space_to_depth(step: &mut Step<'_>) -> Found {
     let dy = step.dy()?;
     let size = Attribute::int("blocksize", step.op.int("blocksize", 1));
-    Ok(vec![(0, step.op_with("DepthToSpace", &[dy], [size]))])
+    let mode = step.op.attribute("mode").cloned();
+    let attributes = [size].into_iter().chain(mode);
+    Ok(vec![(0, step.op_with("DepthToSpace", &[dy], attributes))])
 }
 
 /// With mode `CRD` the cells of a block lie next to each other, with `DCR` the channels do.

@@ -75,6 +75,16 @@ fn masks() {
 }
 
 #[test]
+fn a_window_has_no_rule() {
+    let mut attributes = heads(4, 4);
+    attributes.push(Attribute::int("left_window_size", 1));
+    let builder = packed("batch,5,6", 8, 8)
+        .op("Attention", &["q", "k", "v"], "y", attributes)
+        .value("y", DataType::Float, "batch,5,8");
+    assert_eq!(refusal(builder), Reason::NoDerivative);
+}
+
+#[test]
 fn a_cache_has_no_rule() {
     let builder = packed("batch,5,6", 8, 8)
         .param("past", weight(3, &[1, 4, 3, 2]))

@@ -1,8 +1,8 @@
 use bcosc_ir::{Attribute, Tensor};
 
 use super::{OPEN, SIZED, ints, list};
-use crate::autodiff::testing::{Law, graph, holds};
-use crate::testing::weight;
+use crate::autodiff::testing::{Law, backward, graph, holds};
+use crate::testing::{model, weight};
 
 #[test]
 fn moves() {
@@ -92,4 +92,19 @@ fn moves() {
         [Attribute::int("axis", 2)],
     );
     holds("Concat of open sizes", Law::Affine, rows);
+}
+
+#[test]
+fn cells_go_back_in_the_order_they_came_in() {
+    let mode = || Attribute::string("mode", "CRD");
+    let builder = graph("batch,2,4,4").op(
+        "SpaceToDepth",
+        &["x"],
+        "y",
+        [Attribute::int("blocksize", 2), mode()],
+    );
+    let (_, both) = backward("cells", model(builder.output("y")));
+    let mut ops = both.graph.ops().into_iter();
+    let back = ops.find_map(|id| both.graph.op(id).filter(|op| op.is("DepthToSpace")));
+    assert_eq!(back.and_then(|op| op.string("mode")), Some("CRD"));
 }
