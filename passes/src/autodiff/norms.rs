@@ -121,7 +121,7 @@ pub(super) fn group(step: &mut Step<'_>) -> Found {
     Ok(vec![(0, step.reshape_like(found, x))])
 }
 
-/// `LpNormalization`: x divided by its length.
+/// `LpNormalization`: x divided by its length, or 0 where that is.
 pub(super) fn length(step: &mut Step<'_>) -> Found {
     let (dy, x) = (step.dy()?, step.operand(0)?);
     let axis = step.op.int("axis", -1);
@@ -132,7 +132,10 @@ pub(super) fn length(step: &mut Step<'_>) -> Found {
             step.reduce(AxesOp::ReduceSum, sizes, &[axis])
         }
     };
-    Ok(vec![(0, step.div(dy, length))])
+    let zero = step.number(x, 0.0);
+    let is_long = step.op("Greater", &[length, zero]);
+    let divided = step.div(dy, length);
+    Ok(vec![(0, step.op("Where", &[is_long, divided, zero]))])
 }
 
 /// `MeanVarianceNormalization`. 1e-9 is added to the deviation; a variance of 1e-18 is the same where that
