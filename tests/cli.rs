@@ -559,6 +559,47 @@ fn a_dash_is_standard_output_which_tables_stay_away_from() {
     assert_eq!(files(folder.path()), ["out.onnx"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn standard_output_goes_on_where_it_stands() {
+    use std::io::{Read, Seek, Write};
+    let folder = folder();
+    let path = folder.path().join("all.txt");
+    let mut all = fs::File::create_new(&path).unwrap();
+    all.write_all(b"before\n").unwrap();
+    for _ in 0..2 {
+        let model = model();
+        let mut run = bcosc();
+        run.arg("verify").args([&model, &model]);
+        run.args(["--report", "-", "-q"])
+            .stdout(all.try_clone().unwrap());
+        assert!(run.status().unwrap().success());
+    }
+    let mut text = String::new();
+    let mut read = fs::File::open(&path).unwrap();
+    read.rewind().unwrap();
+    read.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("before\n{"), "{text}");
+    assert_eq!(text.matches("\"figures\"").count(), 2, "{text}");
+}
+
+#[test]
+fn results_neither_share_a_file_nor_replace_what_is_read() {
+    let folder = folder();
+    let read = folder.path().join("read.onnx");
+    fs::copy(model(), &read).unwrap();
+    let output = folder.path().join("out.onnx");
+    let other = folder.path().join(".").join("out.onnx");
+    let done = convert(&read, &output, &["--report", other.to_str().unwrap()]);
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("two results"), "{}", done.err);
+    let done = convert(&read, &output, &["--report", read.to_str().unwrap()]);
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("would be overwritten"), "{}", done.err);
+    assert_eq!(files(folder.path()), ["read.onnx"]);
+    assert_eq!(fs::read(&read).unwrap(), fs::read(model()).unwrap());
+}
+
 #[test]
 fn a_place_for_the_report_is_looked_for_before_the_work() {
     let folder = folder();

@@ -451,3 +451,38 @@ fn nodes_that_would_be_misread_are_refused() {
         "node `y` (SpaceToDepth): tract cannot take this node: it knows mode DCR only"
     );
 }
+
+#[test]
+fn what_would_be_misread_in_a_branch_is_refused() {
+    let branch = |activation: Vec<AttributeProto>| {
+        let (branch, _) = Net::new(12)
+            .node_with("Celu", &["x"], "z", activation)
+            .output("z")
+            .parts();
+        vec![
+            graph("then_branch", branch.clone()),
+            graph("else_branch", branch),
+        ]
+    };
+    let alpha = |alpha: f32| AttributeProto {
+        name: Some("alpha".to_owned()),
+        f: Some(alpha),
+        r#type: Some(1),
+        ..AttributeProto::default()
+    };
+    let net = |factor| {
+        let net = Net::new(12)
+            .input("x", &["N"])
+            .typed_input("on", DataType::Bool, &[]);
+        net.node_with("If", &["on"], "y", branch(vec![alpha(factor)]))
+            .output("y")
+            .model()
+    };
+    let on = Tensor::from_bytes(DataType::Bool, &[], vec![1].into());
+    let inputs: Tensors = [("x".to_owned(), counting(&[2])), ("on".to_owned(), on)].into();
+    assert!(Tract.run(&net(1.0), &inputs).is_ok());
+    assert_eq!(
+        failure(&net(2.0), &inputs),
+        "node `y` (If): tract cannot take this node: it ignores the factor of an activation"
+    );
+}

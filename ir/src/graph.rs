@@ -251,23 +251,6 @@ impl Graph {
         }
     }
 
-    /// The operators that a value reaches, through captures too.
-    pub fn downstream(&self, value: Value) -> BTreeSet<NodeId> {
-        let mut found = BTreeSet::new();
-        let mut open = vec![value];
-        while let Some(value) = open.pop() {
-            for used in self.uses(value) {
-                let (Use::Input { node, .. } | Use::Capture { node, .. }) = used else {
-                    continue;
-                };
-                if found.insert(node) {
-                    open.extend((0..self.output_count(node)).map(|slot| self.output(node, slot)));
-                }
-            }
-        }
-        found
-    }
-
     /// Name of a value in the model; empty where an optional output is left out.
     pub fn value_name(&self, value: Value) -> &str {
         &self.vertex(value.node).outputs[value.slot as usize].name

@@ -38,5 +38,5 @@ pub use error::{
 };
 pub use read::{ModelFile, decode, read};
 pub use scan::UnknownField;
-pub use target::write_bytes;
+pub use target::{STDOUT, is_stdout, write_bytes};
 pub use write::{ExternalData, WriteOptions, Written, encode, write};

@@ -8,6 +8,15 @@ use tempfile::{Builder, NamedTempFile};
 
 use crate::error::WriteError;
 
+/// Standard output as a path. It is written to as it stands, wherever it leads.
+pub const STDOUT: &str = "/dev/stdout";
+
+/// Whether a path is one of the names of standard output.
+pub fn is_stdout(path: &Path) -> bool {
+    let names = [STDOUT, "/dev/fd/1", "/proc/self/fd/1"];
+    names.iter().any(|name| path == Path::new(name))
+}
+
 /// Writes any file as models are written: it gets its name when it is whole.
 ///
 /// # Errors
@@ -25,8 +34,17 @@ pub(crate) struct Target {
     pub(crate) path: PathBuf,
     /// Whether a file can lie beside it and be found from it.
     pub(crate) has_neighbours: bool,
-    /// A device or a pipe: written to, not replaced.
-    stream: bool,
+    kind: Kind,
+}
+
+/// How a target is written.
+enum Kind {
+    /// By a file that replaces it.
+    File,
+    /// As it stands: a device or a pipe.
+    Stream,
+    /// As this process already has it.
+    Stdout,
 }
 
 impl Target {
@@ -37,11 +55,15 @@ impl Target {
         }
         // A pipe has no path to be looked up.
         let found = fs::metadata(path).ok();
-        if found.is_some_and(|m| !m.is_file() && !m.is_dir()) {
+        let is_stream = found.is_some_and(|m| !m.is_file() && !m.is_dir());
+        if is_stream || is_stdout(path) {
             return Ok(Self {
                 path: path.to_path_buf(),
                 has_neighbours: false,
-                stream: true,
+                kind: match is_stdout(path) {
+                    true => Kind::Stdout,
+                    false => Kind::Stream,
+                },
             });
         }
         let linked = fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink());
@@ -58,18 +80,28 @@ impl Target {
         Ok(Self {
             path: real,
             has_neighbours: !linked,
-            stream: false,
+            kind: Kind::File,
         })
     }
 
     /// Opens the target for writing.
     pub(crate) fn open(&self) -> Result<Output, WriteError> {
-        if self.stream {
-            let file = OpenOptions::new().write(true).open(&self.path);
-            return Ok(Output::Stream(file.map_err(|e| io_error(&self.path, e))?));
-        }
-        Ok(Output::Temporary(temporary(&self.path)?))
+        let file = match self.kind {
+            Kind::File => return Ok(Output::Temporary(temporary(&self.path)?)),
+            Kind::Stream => OpenOptions::new().write(true).open(&self.path),
+            Kind::Stdout => stdout(),
+        };
+        Ok(Output::Stream(file.map_err(|e| io_error(&self.path, e))?))
     }
+}
+
+/// Standard output as a file, which goes on where others stopped writing.
+fn stdout() -> io::Result<File> {
+    #[cfg(unix)]
+    let held = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?;
+    #[cfg(windows)]
+    let held = std::os::windows::io::AsHandle::as_handle(&io::stdout()).try_clone_to_owned()?;
+    Ok(File::from(held))
 }
 
 /// A target that is being written.

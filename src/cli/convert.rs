@@ -9,8 +9,10 @@ use bcosc::{Converted, Event, Options, Report, convert_with, explanation_path};
 use bcosc_ir::{Model, TextOptions};
 use bcosc_onnx::WriteOptions;
 
-use super::args::{ConvertArgs, EmitArg};
-use super::files::{self, check_model_output, check_outputs, for_tables, make_folder, write_json};
+use super::args::{ConvertArgs, EmitArg, ExternalArg};
+use super::files::{
+    self, check_kept, check_model_output, check_outputs, for_tables, make_folder, write_json,
+};
 use super::messages::Messages;
 use super::progress::Progress;
 use super::{interrupt, tables};
@@ -24,11 +26,14 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
     let explains = args.emit.contains(&EmitArg::Explain);
     let output = args.output.as_deref().filter(|_| !args.dry_run);
     if let Some(output) = output {
-        check_model_output(output, !explains)?;
+        let is_alone = !explains && !matches!(args.external_data, ExternalArg::Always);
+        check_model_output(output, is_alone)?;
     }
     let beside = output.filter(|_| explains).map(explanation_path);
     let results = [output, beside.as_deref(), args.report.as_deref()];
     check_outputs(results.into_iter().flatten())?;
+    // A model may take the place of the one that it was made from.
+    check_kept([model], results[1..].iter().flatten().copied())?;
     let mut converted = convert(model, &options, args.dump_ir.as_deref(), messages)?;
     // Both graphs are made before either is written.
     let explanation = explains.then(|| converted.explanation_graph());

@@ -5,7 +5,7 @@ use std::io::Write;
 use bcosc::{Curve, Evaluation, Figures, Pointing, Probability, Source, evaluate};
 
 use super::args::EvalArgs;
-use super::files::{self, check_outputs, for_tables, write_json};
+use super::files::{self, check_kept, check_outputs, for_tables, write_json};
 use super::messages::Messages;
 use super::progress::Progress;
 use super::tables;
@@ -13,6 +13,10 @@ use super::tables;
 /// Evaluates models, and prints their figures side by side.
 pub fn run(args: &EvalArgs, messages: Messages) -> anyhow::Result<()> {
     check_outputs(args.results())?;
+    check_kept(
+        [&args.model].into_iter().chain(&args.compare),
+        args.results(),
+    )?;
     let options = args.options();
     let models: Vec<Source> = [&args.model]
         .into_iter()

@@ -13,7 +13,7 @@ use comfy_table::ContentArrangement;
 use serde::Serialize;
 
 use super::args::{ExplainArgs, RawArg};
-use super::files::{self, check_outputs, for_tables, make_folder};
+use super::files::{self, check_kept, check_outputs, for_tables, make_folder};
 use super::items::{Item, check_apart, check_names, items};
 use super::messages::Messages;
 use super::progress::Progress;
@@ -75,6 +75,7 @@ pub fn run(args: &ExplainArgs, messages: Messages) -> anyhow::Result<()> {
         make_folder(folder)?;
     }
     check_outputs(args.results())?;
+    check_kept([&args.model], args.results())?;
     let job = Job {
         rows: (ROWS / choice.count()).max(1),
         args,

@@ -5,16 +5,19 @@ use std::io::{self, Write};
 use bcosc::{ExplainOptions, explanation_graph, write_model};
 use bcosc_onnx::WriteOptions;
 
-use super::args::ExplainGraphArgs;
-use super::files::{check_model_output, check_output};
+use super::args::{ExplainGraphArgs, ExternalArg};
+use super::files::{check_model_output, check_outputs};
 use super::messages::Messages;
 use super::progress::Progress;
 use super::{interrupt, tables};
 
 /// Writes the explanation graph of a model.
 pub fn run(args: &ExplainGraphArgs, messages: Messages) -> anyhow::Result<()> {
-    check_model_output(&args.out, true)?;
-    check_output(&args.out)?;
+    check_model_output(
+        &args.out,
+        !matches!(args.external_data, ExternalArg::Always),
+    )?;
+    check_outputs([args.out.as_path()])?;
     let progress = Progress::new(messages.animated());
     progress.say("going back through the model");
     let options = ExplainOptions {

@@ -3,15 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use bcosc::Error;
+use bcosc_onnx::{STDOUT, is_stdout};
 
 use super::interrupt;
-
-/// Standard output by its name; on the command line it is `-`.
-pub const STDOUT: &str = "/dev/stdout";
 
 /// Where tables go: a result in a pipe or on standard output must not be followed by one.
 pub fn for_tables<'p>(results: impl IntoIterator<Item = &'p Path>) -> Box<dyn Write> {
@@ -22,7 +20,7 @@ pub fn for_tables<'p>(results: impl IntoIterator<Item = &'p Path>) -> Box<dyn Wr
 }
 
 fn is_stream(path: &Path) -> bool {
-    path == Path::new(STDOUT) || fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir())
+    is_stdout(path) || fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir())
 }
 
 /// Writes a file; it gets its name when it is whole.
@@ -47,7 +45,7 @@ pub fn check_output(path: &Path) -> anyhow::Result<()> {
             path.display()
         );
     }
-    if metadata.is_ok_and(|m| !m.is_file()) {
+    if is_stream(path) {
         return Ok(());
     }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
@@ -59,16 +57,44 @@ pub fn check_outputs<'p>(paths: impl IntoIterator<Item = &'p Path>) -> anyhow::R
     let mut seen = BTreeSet::new();
     for path in paths {
         check_output(path)?;
-        if !seen.insert(path) {
+        if !seen.insert(place(path)) {
             bail!("two results cannot both go to {}", path.display());
         }
     }
     Ok(())
 }
 
+/// Whether what is read outlives the results.
+pub fn check_kept<'p>(
+    read: impl IntoIterator<Item = &'p PathBuf>,
+    results: impl IntoIterator<Item = &'p Path>,
+) -> anyhow::Result<()> {
+    let places: BTreeSet<PathBuf> = results.into_iter().map(place).collect();
+    for path in read {
+        if places.contains(&place(path)) {
+            bail!("{} is read, and would be overwritten", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// Where a path leads, by its one name.
+fn place(path: &Path) -> PathBuf {
+    if is_stdout(path) {
+        return STDOUT.into();
+    }
+    let in_folder = || {
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = parent.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    let found = path.canonicalize().ok().or_else(in_folder);
+    found.unwrap_or_else(|| path.to_owned())
+}
+
 /// A model is no text for a terminal, and nothing lies beside what is no file.
 pub fn check_model_output(path: &Path, is_alone: bool) -> anyhow::Result<()> {
-    if path == Path::new(STDOUT) && io::stdout().is_terminal() {
+    if is_stdout(path) && io::stdout().is_terminal() {
         bail!("standard output is a terminal, and a model is no text; name a file");
     }
     if !is_alone && is_stream(path) {

@@ -6,16 +6,15 @@ use anyhow::bail;
 use bcosc::{Metadata, compare_models};
 
 use super::args::VerifyArgs;
-use super::files::{check_output, for_tables, write_json};
+use super::files::{check_kept, check_outputs, for_tables, write_json};
 use super::messages::Messages;
 use super::progress::Progress;
 use super::{proofs, tables};
 
 /// Compares two models; an error if they do not agree.
 pub fn run(args: &VerifyArgs, messages: Messages) -> anyhow::Result<()> {
-    if let Some(path) = &args.report {
-        check_output(path)?;
-    }
+    check_outputs(args.report.as_deref())?;
+    check_kept([&args.reference, &args.candidate], args.report.as_deref())?;
     let progress = Progress::new(messages.animated());
     progress.say("running both models");
     let verification = args.inputs.into();

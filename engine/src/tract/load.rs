@@ -337,7 +337,7 @@ impl Loader {
                 "Resize" => &modern,
                 _ => &as_given,
             };
-            let misread = misread(node).filter(|_| self.weights == Weights::Values);
+            let misread = misread(node, opset).filter(|_| self.weights == Weights::Values);
             let built = match misread {
                 Some(reason) => Err(InterpreterError(format!(
                     "tract cannot take this node: {reason}"

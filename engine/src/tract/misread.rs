@@ -1,9 +1,22 @@
 //! Nodes that tract would compute otherwise than ONNX has it.
 
-use tract_onnx::pb::NodeProto;
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
 
-/// Why a node's result would be another one.
-pub(crate) fn misread(node: &NodeProto) -> Option<&'static str> {
+/// Operand of `Attention`.
+const PAST_KEY: usize = 4;
+
+/// Why a node's result would be another one, be it for a node of its branches.
+pub(crate) fn misread(node: &NodeProto, opset: i64) -> Option<&'static str> {
+    let graphs = node.attribute.iter().flat_map(graphs);
+    let mut inner = graphs.flat_map(|graph| &graph.node);
+    itself(node, opset).or_else(|| inner.find_map(|node| misread(node, opset)))
+}
+
+fn graphs(attribute: &AttributeProto) -> impl Iterator<Item = &GraphProto> {
+    attribute.g.iter().chain(&attribute.graphs)
+}
+
+fn itself(node: &NodeProto, opset: i64) -> Option<&'static str> {
     let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
     let int = |name: &str, default: i64| attribute(name).map_or(default, |a| a.i);
     let is = |name: &str, text: &[u8]| attribute(name).is_some_and(|a| a.s == text);
@@ -19,9 +32,13 @@ pub(crate) fn misread(node: &NodeProto) -> Option<&'static str> {
         "RNN" | "GRU" | "LSTM" if is("direction", b"reverse") => {
             Some("it takes the last state of a reversed sequence for the first")
         }
+        // Where they are not in a branch, these are rewritten.
+        "Celu" | "Swish" if attribute("alpha").is_some_and(|a| a.f != 1.0) => {
+            Some("it ignores the factor of an activation")
+        }
+        "Resize" if opset == 10 && attribute("coordinate_transformation_mode").is_none() => {
+            Some("it rounds where the Resize of opset 10 rounds down")
+        }
         _ => None,
     }
 }
-
-/// Operand of `Attention`.
-const PAST_KEY: usize = 4;

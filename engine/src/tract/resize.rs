@@ -20,16 +20,19 @@ pub(crate) fn resize_instead(nodes: &mut [NodeProto], opset: i64) -> Constants {
         _ => return added,
     };
     for node in nodes.iter_mut().filter(|node| is(node, old)) {
-        let scales = match node.input.get(1) {
-            Some(name) => name.clone(),
-            None => {
+        let attribute = attribute(node, "scales").filter(|_| opset < 9);
+        let scales = match (node.input.get(1), attribute) {
+            (Some(name), _) => name.clone(),
+            (None, Some(attribute)) => {
                 let output = node.output.first().map_or("", String::as_str);
                 let name = format!("{output}#scales");
-                let scales = attribute(node, "scales").map_or(Vec::new(), |a| a.floats.clone());
+                let scales = attribute.floats.clone();
                 let dims = [scales.len() as u64];
                 added.insert(name.clone(), Tensor::f32s(&dims, scales));
                 name
             }
+            // Malformed, and for tract to refuse.
+            (None, None) => continue,
         };
         node.op_type = Some("Resize".to_owned());
         node.input.truncate(1);

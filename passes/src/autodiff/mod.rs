@@ -32,7 +32,7 @@ mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bcosc_ir::{Graph, Model, NodeId, Op, Operand, Patch, Value};
+use bcosc_ir::{Graph, Model, NodeId, Op, Operand, Patch, Use, Value};
 
 use crate::linearity::{Linearity, Standing};
 use crate::{PassError, Reason};
@@ -52,7 +52,7 @@ pub fn cotangent(
     // Rules see the graph as it was: what they add is none of their business.
     let typed = model.graph.clone();
     let linearity = Linearity::of(&typed);
-    let below = typed.downstream(wrt);
+    let below = downstream(&typed, wrt);
     let mut sums: BTreeMap<Value, Vec<Value>> = BTreeMap::from([(output, vec![seed])]);
     let mut order = typed.ops();
     order.reverse();
@@ -156,6 +156,23 @@ fn total(patch: &mut Patch, terms: &[Value]) -> Option<Operand> {
         });
     }
     sum
+}
+
+/// The nodes that depend on a value.
+fn downstream(graph: &Graph, from: Value) -> BTreeSet<NodeId> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![from];
+    while let Some(value) = open.pop() {
+        for used in graph.uses(value) {
+            let (Use::Input { node, .. } | Use::Capture { node, .. }) = used else {
+                continue;
+            };
+            if found.insert(node) {
+                open.extend((0..graph.output_count(node)).map(|slot| graph.output(node, slot)));
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! linear * constant = linear      linear * free = linear, the free operand detached
-//!                                 linear * linear = linear, where one can be told to be the other's gate
+//!                                 linear * linear = linear, where one is the other's gate: the smaller, a map
+//!                                 of the other, or what went through more gates
 //! linear + constant = linear      linear + free = free
 //! f(linear) = gate(x) * x, or free
 //! softmax(q k^T) v: q k^T is free, v is linear
@@ -66,6 +67,8 @@ const FREE: Known = Known {
 #[derive(Clone, Debug)]
 pub struct Linearity<'g> {
     graph: &'g Graph,
+    /// Operators by their place in the order of the graph.
+    places: BTreeMap<NodeId, usize>,
     known: BTreeMap<Value, Known>,
     detached: BTreeSet<(NodeId, u32)>,
 }
@@ -93,12 +96,14 @@ impl<'g> Linearity<'g> {
         if data.is_empty() {
             data = inputs;
         }
+        let ops = graph.ops();
         let mut analysis = Linearity {
             graph,
+            places: ops.iter().copied().zip(0..).collect(),
             known: data.into_iter().map(|x| (x, LINEAR)).collect(),
             detached: BTreeSet::new(),
         };
-        for node in graph.ops() {
+        for node in ops {
             analysis.visit(node);
         }
         analysis
@@ -241,6 +246,8 @@ impl<'g> Linearity<'g> {
             (Standing::Constant, Standing::Linear) => return right,
             (Standing::Linear, Standing::Free) => (1, left),
             (Standing::Free, Standing::Linear) => (0, right),
+            // A square is x times |x|, whatever the side.
+            (Standing::Linear, Standing::Linear) if a == b => (1, left),
             (Standing::Linear, Standing::Linear) => match self.gate_of_two((a, left), (b, right)) {
                 Some(0) => (0, right),
                 Some(slot) => (slot, left),
@@ -252,26 +259,50 @@ impl<'g> Linearity<'g> {
         kept.gated()
     }
 
-    /// Which of two linear factors is the gate: the one that is computed from the other, or else the one
-    /// that is the same for many elements of the other, or else the one that went through more gates.
+    /// Which of two linear factors is the gate: the one that is the same for many elements of the other, or
+    /// else the one that is a map of the other, or else the one that went through more gates.
     fn gate_of_two(&self, (a, left): (Value, Known), (b, right): (Value, Known)) -> Option<u32> {
-        let makes =
-            |x: Value, gate: Value| x == gate || self.graph.downstream(x).contains(&gate.node);
-        if makes(a, b) {
-            return Some(1);
-        }
-        if makes(b, a) {
-            return Some(0);
-        }
         let by_axes = match (self.axes(a), self.axes(b)) {
             (Some(a), Some(b)) => b.cmp(&a),
             _ => Ordering::Equal,
         };
-        match by_axes.then(left.gates.cmp(&right.gates)) {
+        let by_origin = || self.maps(b, a).cmp(&self.maps(a, b));
+        let by_gates = || left.gates.cmp(&right.gates);
+        match by_axes.then_with(by_origin).then_with(by_gates) {
             Ordering::Greater => Some(0),
             Ordering::Less => Some(1),
             Ordering::Equal => None,
         }
+    }
+
+    /// Whether a linear value is linear in another.
+    fn maps(&self, x: Value, y: Value) -> bool {
+        let after = |value: &Value| self.place(*value) > self.place(x);
+        let mut seen = BTreeSet::new();
+        let mut open = vec![y];
+        while let Some(value) = open.pop() {
+            if value == x {
+                return true;
+            }
+            if after(&value) && seen.insert(value.node) {
+                open.extend(self.linear_operands(value.node));
+            }
+        }
+        false
+    }
+
+    /// The operands that the result of a node is linear in.
+    fn linear_operands(&self, node: NodeId) -> impl Iterator<Item = Value> {
+        let operands = self.graph.inputs_of(node).into_iter().enumerate();
+        operands.filter_map(move |(slot, value)| {
+            let value = value.filter(|v| self.standing(*v) == Standing::Linear)?;
+            (!self.is_detached(node, slot as u32)).then_some(value)
+        })
+    }
+
+    /// Where in the order of the graph a value is computed; what is given comes first.
+    fn place(&self, value: Value) -> Option<usize> {
+        self.places.get(&value.node).copied()
     }
 
     /// How many axes a value may vary along.

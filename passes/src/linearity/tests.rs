@@ -163,7 +163,7 @@ fn a_scale_for_each_channel_is_no_layer() {
 }
 
 #[test]
-fn what_is_computed_from_the_other_factor_is_its_gate() {
+fn what_is_a_map_of_the_other_factor_is_its_gate() {
     // However many gates the other went through.
     let image = || {
         image("batch,4,5,5")
@@ -176,6 +176,30 @@ fn what_is_computed_from_the_other_factor_is_its_gate() {
     assert_eq!(held_fixed(left), [true, false]);
     let right = window().op("Mul", &["bent", "gate"], "y", []);
     assert_eq!(held_fixed(right), [false, true]);
+}
+
+#[test]
+fn what_takes_sizes_or_a_gate_from_the_other_factor_is_no_map_of_it() {
+    // A gate in [0, 1] of one half of the channels, and what is computed from the other.
+    let halves = |size: &str| {
+        image(size)
+            .op("Split", &["x"], "left, right", [Attribute::int("axis", 1)])
+            .conv("left", "a", &[4, 2, 1, 1], vec![])
+            .conv("right", "b", &[4, 2, 1, 1], vec![])
+            .param("low", bcosc_ir::Tensor::f32s(&[], vec![0.0]))
+            .param("high", bcosc_ir::Tensor::f32s(&[], vec![1.0]))
+            .op("Clip", &["b", "low", "high"], "gate", [])
+    };
+    let sized = halves("batch,4,height,width")
+        .op("Shape", &["gate"], "sizes", [])
+        .op("Resize", &["a", "", "", "sizes"], "value", [])
+        .op("Mul", &["value", "gate"], "y", []);
+    assert_eq!(held_fixed(sized), [false, true]);
+    let gated = halves("batch,4,5,5")
+        .op("Mul", &["a", "gate"], "once", [])
+        .conv("once", "value", &[4, 4, 1, 1], vec![])
+        .op("Mul", &["value", "gate"], "y", []);
+    assert_eq!(held_fixed(gated), [false, true]);
 }
 
 #[test]

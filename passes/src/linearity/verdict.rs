@@ -143,12 +143,7 @@ impl Linearity<'_> {
             if self.graph.op(node).is_none() || !seen.insert(node) {
                 continue;
             }
-            let operands = self.graph.inputs_of(node).into_iter().enumerate();
-            let followed = operands.filter_map(|(slot, v)| {
-                let v = v.filter(|v| self.standing(*v) == Standing::Linear)?;
-                (!self.is_detached(node, slot as u32)).then_some(v.node)
-            });
-            open.extend(followed);
+            open.extend(self.linear_operands(node).map(|v| v.node));
         }
         seen
     }

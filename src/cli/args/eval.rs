@@ -76,7 +76,7 @@ pub struct EvalArgs {
     /// Write all figures as JSON; `-` is standard output
     #[arg(long, value_name = "FILE.json", value_parser = result_file(), help_heading = "Results")]
     pub report: Option<PathBuf>,
-    /// Draw reliability, deletion and insertion, and the pointing game
+    /// Draw reliability, deletion and insertion, and the pointing game; `-` is standard output
     #[arg(long, value_name = "FILE.svg", value_parser = result_file(), help_heading = "Results")]
     pub plot: Option<PathBuf>,
 

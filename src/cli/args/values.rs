@@ -4,17 +4,15 @@ use std::path::{Path, PathBuf};
 
 use bcosc::passes::{InputContract, LogitBias};
 use bcosc::{Preset, Recipe, Verify};
-use bcosc_onnx::ExternalData;
+use bcosc_onnx::{ExternalData, STDOUT};
 use clap::ValueEnum;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 
-use crate::cli::files::STDOUT;
-
-/// A file for a result; `-` is standard output, where it has a name.
+/// A file for a result; `-` is standard output.
 pub fn result_file() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().map(|path| match path == Path::new("-") {
-        true if cfg!(unix) => STDOUT.into(),
-        _ => path,
+        true => STDOUT.into(),
+        false => path,
     })
 }
 
