@@ -1,6 +1,6 @@
 //! The deploy form against the plain one.
 
-use bcosc_engine::{Outputs, ProofError, ProofFigures, compare, nudged, run_all};
+use bcosc_engine::{Outputs, ProofError, ProofFigures, compare, nudged};
 use bcosc_passes::{LogitBias, Settings};
 
 use super::Task;
@@ -49,7 +49,7 @@ impl Task<'_> {
         let model = self.rewrite(rewrite).ok()?;
         let contract = plan::contract(&rewrite.passes, rewrite.settings.input);
         let samples = nudged(&self.samples(&model, contract).ok()?).ok()?;
-        let found = run_all(&*self.runnable(&model).ok()?, &samples).ok()?;
+        let found = self.run_on(&model, &samples).ok()?;
         match compare(outputs, &found, tolerance) {
             Err(ProofError::Differs(figures)) => Some(figures.overall.max_relative),
             _ => None,

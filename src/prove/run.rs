@@ -39,8 +39,15 @@ impl Task<'_> {
         model: &Model,
         contract: InputContract,
     ) -> Result<Vec<Outputs>, InterpreterError> {
-        let model = self.runnable(model)?;
-        run_all(&model, &self.samples(&model, contract)?)
+        self.run_on(model, &self.samples(model, contract)?)
+    }
+
+    pub(super) fn run_on(
+        &self,
+        model: &Model,
+        samples: &[Tensors],
+    ) -> Result<Vec<Outputs>, InterpreterError> {
+        run_all(&*self.runnable(model)?, samples)
     }
 
     /// The model with B-cos operators in standard ONNX; between passes there are others.
