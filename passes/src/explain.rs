@@ -158,9 +158,19 @@ pub fn vectors(graph: &Graph) -> Result<(Value, u64), PassError> {
         PassError::Model(Reason::NotVectors(name))
     };
     let value = found.ok_or_else(|| fail(None))?;
-    match graph.value_type(value).and_then(|t| t.shape).as_deref() {
-        Some([_, Dim::Known(classes)]) => Ok((value, *classes)),
-        _ => Err(fail(Some(value))),
+    // What inference does not know, the model may say.
+    let mut outputs = graph.outputs().iter();
+    let declared = outputs
+        .find(|output| output.value == value)
+        .and_then(|output| TensorType::from_proto(output.info.r#type.as_deref()?));
+    let types = [graph.value_type(value), declared].into_iter().flatten();
+    let mut classes = types.filter_map(|t| match t.shape.as_deref() {
+        Some([_, Dim::Known(classes)]) => Some(*classes),
+        _ => None,
+    });
+    match classes.next() {
+        Some(classes) => Ok((value, classes)),
+        None => Err(fail(Some(value))),
     }
 }
 
@@ -244,4 +254,32 @@ fn contributions(model: &mut Model, x: Value, weights: Value) -> Result<Value, P
     let added = model.graph.apply(patch)?;
     sum.applied(&added)
         .ok_or(PassError::Model(Reason::Malformed))
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{DataType, ModelBuilder};
+
+    use super::vectors;
+    use crate::testing::{infer, model};
+    use crate::{PassError, Reason};
+
+    /// How long the vectors of an output are whose size nothing but its declaration says.
+    fn length(dims: &str) -> Result<u64, PassError> {
+        let builder = ModelBuilder::new(17)
+            .input("x", DataType::Float, "batch,6")
+            .input("shape", DataType::Int64, "2")
+            .op("Reshape", &["x", "shape"], "y", []);
+        let mut found = model(builder.output_as("y", DataType::Float, dims));
+        infer(&mut found);
+        vectors(&found.graph).map(|(_, length)| length)
+    }
+
+    #[test]
+    fn declared_sizes_stand_in_for_unknown_ones() {
+        assert_eq!(length("batch,4").ok(), Some(4));
+        let refused = length("batch,classes");
+        let expected = Reason::NotVectors("y".to_owned());
+        assert!(matches!(refused, Err(PassError::Model(reason)) if reason == expected));
+    }
 }
