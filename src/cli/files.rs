@@ -36,8 +36,19 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<
     write(path, text.as_bytes())
 }
 
-/// Finds out before the work is done whether there is a place for its result.
-pub fn check_output(path: &Path) -> anyhow::Result<()> {
+/// Finds out before the work is done whether each of its results has a place of its own.
+pub fn check_outputs<'p>(paths: impl IntoIterator<Item = &'p Path>) -> anyhow::Result<()> {
+    let mut seen = BTreeSet::new();
+    for path in paths {
+        check_output(path)?;
+        if !seen.insert(place(path)) {
+            bail!("two results cannot both go to {}", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn check_output(path: &Path) -> anyhow::Result<()> {
     let metadata = fs::metadata(path);
     if metadata.as_ref().is_ok_and(fs::Metadata::is_dir) {
         bail!(
@@ -48,20 +59,12 @@ pub fn check_output(path: &Path) -> anyhow::Result<()> {
     if is_stream(path) {
         return Ok(());
     }
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    check_folder(parent.unwrap_or(Path::new(".")), path)
+    check_folder(folder_of(path), path)
 }
 
-/// The same for several results, each of which needs a place of its own.
-pub fn check_outputs<'p>(paths: impl IntoIterator<Item = &'p Path>) -> anyhow::Result<()> {
-    let mut seen = BTreeSet::new();
-    for path in paths {
-        check_output(path)?;
-        if !seen.insert(place(path)) {
-            bail!("two results cannot both go to {}", path.display());
-        }
-    }
-    Ok(())
+fn folder_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// Whether what is read outlives the results.
@@ -84,8 +87,7 @@ fn place(path: &Path) -> PathBuf {
         return STDOUT.into();
     }
     let in_folder = || {
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-        let folder = parent.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        let folder = folder_of(path).canonicalize().ok()?;
         Some(folder.join(path.file_name()?))
     };
     let found = path.canonicalize().ok().or_else(in_folder);

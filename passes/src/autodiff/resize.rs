@@ -114,6 +114,7 @@ fn scales(step: &Step<'_>) -> Result<Scales, Reason> {
     known(given, &axes, rank)
 }
 
+/// Factors of some axes; the others keep their size.
 fn known(given: Vec<f64>, axes: &[usize], rank: usize) -> Result<Scales, Reason> {
     if given.len() != axes.len() {
         return Err(Reason::Malformed);
