@@ -53,6 +53,12 @@ impl Op {
         find(self.op_type()).filter(|_| self.domain().is_empty())
     }
 
+    /// Whether this is a standard operator that can do without an input in an opset.
+    pub fn can_omit(&self, slot: usize, opset: i64) -> bool {
+        let operator = self.operator();
+        operator.is_some_and(|operator| operator.schema(opset).is_optional(slot))
+    }
+
     /// Whether this is a standard operator that has a trait.
     pub fn has(&self, wanted: Trait) -> bool {
         self.domain().is_empty() && wanted.holds_for(self.op_type())

@@ -6,7 +6,7 @@ use super::Literal;
 use crate::Op;
 use crate::node::attribute_type;
 
-/// What an attribute can be read as: `i64`, `bool` (an integer that is not 0), `f32`, `&str`, `&[i64]`.
+/// What an attribute can be read as: integers that hold its value, `bool` (whether it is not 0), `f32`, `&str`, `&[i64]`.
 pub trait AttributeValue<'a>: Sized {
     /// What a node says.
     fn given(attribute: &'a AttributeProto) -> Option<Self>;
@@ -37,18 +37,24 @@ impl Op {
     }
 }
 
-impl AttributeValue<'_> for i64 {
-    fn given(attribute: &AttributeProto) -> Option<Self> {
-        attribute.i
-    }
+macro_rules! integers {
+    ($($integer:ty)*) => {$(
+        impl AttributeValue<'_> for $integer {
+            fn given(attribute: &AttributeProto) -> Option<Self> {
+                attribute.i.and_then(|value| value.try_into().ok())
+            }
 
-    fn of_default(literal: Literal) -> Option<Self> {
-        match literal {
-            Literal::Int(value) => Some(value),
-            _ => None,
+            fn of_default(literal: Literal) -> Option<Self> {
+                match literal {
+                    Literal::Int(value) => value.try_into().ok(),
+                    _ => None,
+                }
+            }
         }
-    }
+    )*};
 }
+
+integers! { i32 i64 u64 usize }
 
 impl AttributeValue<'_> for bool {
     fn given(attribute: &AttributeProto) -> Option<Self> {

@@ -133,6 +133,12 @@ impl Schema {
         u32::try_from(slot).ok()
     }
 
+    /// Whether a node may leave an input out.
+    pub fn is_optional(&self, slot: usize) -> bool {
+        let input = self.inputs().nth(slot);
+        input.is_some_and(|input| input.arity == Arity::Optional)
+    }
+
     /// The attribute of a name.
     pub fn attribute(&self, name: &str) -> Option<&'static AttributeSchema> {
         self.attributes.iter().find(|a| a.name == name)

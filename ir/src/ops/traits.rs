@@ -21,6 +21,8 @@ pub enum Trait {
     /// Divides by a measure of how large its input is, so that the scale of the input does not matter. A
     /// `BatchNormalization` has measured before.
     Norm,
+    /// A [`Trait::Norm`] of each vector along the last axes, or along those from `axis` on, with one factor an element.
+    VectorNorm,
     /// Multiplies its input by a matrix, filters, or the like, which are usually constant: a layer.
     Weights,
     /// Gives another result each time.
@@ -103,7 +105,7 @@ const TRAITS: &[(&str, &[Trait])] = &[
     ("IsInf", &[Elementwise]),
     ("IsNaN", &[Elementwise]),
     ("LSTM", &[Weights]),
-    ("LayerNormalization", &[Norm]),
+    ("LayerNormalization", &[Norm, VectorNorm]),
     ("LeakyRelu", &[Elementwise]),
     ("Less", &[Elementwise]),
     ("LessOrEqual", &[Elementwise]),
@@ -128,7 +130,7 @@ const TRAITS: &[(&str, &[Trait])] = &[
     ("QLinearConv", &[Quantised, Weights]),
     ("QLinearMatMul", &[Quantised, Weights]),
     ("QuantizeLinear", &[Quantised]),
-    ("RMSNormalization", &[Norm]),
+    ("RMSNormalization", &[Norm, VectorNorm]),
     ("RNN", &[Weights]),
     ("RandomNormal", &[Random]),
     ("RandomNormalLike", &[Random, ShapeOnly]),
@@ -193,6 +195,9 @@ mod tests {
             let inputs: Vec<ops::Formal> = schema.inputs().collect();
             if has(View) || has(Copy) {
                 assert!(has(Structural), "{name} moves elements");
+            }
+            if has(VectorNorm) {
+                assert!(has(Norm) && schema.attribute("axis").is_some(), "{name}");
             }
             if has(Cast) {
                 assert!(has(Elementwise), "{name} treats each element by itself");

@@ -157,8 +157,7 @@ impl Conv {
         };
         let kernel = cells.iter().map(|&k| i64::try_from(k).ok());
         let window = Window::of(op, kernel.collect::<Option<Vec<i64>>>()?)?;
-        let group: i64 = op.get("group")?;
-        let group = u64::try_from(group).ok().filter(|&g| g > 0)?;
+        let group = op.get("group").filter(|&g: &u64| g > 0)?;
         let sound = out % group == 0 && !weight_dims.contains(&0) && !cells.is_empty();
         per_group.checked_mul(group).filter(|_| sound)?;
         let bias = graph.input(node, 2);

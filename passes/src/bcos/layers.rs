@@ -13,7 +13,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bcosc_ir::{Graph, Model, NodeId, Operand, Patch, Value};
+use bcosc_ir::ops::Trait;
+use bcosc_ir::{Graph, Model, NodeId, Op, Operand, Patch, Value};
 
 use crate::analysis::layers::{Form, Layer};
 use crate::analysis::linearity::layers_on_constants;
@@ -48,10 +49,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let graph = &model.graph;
         let layer = match Layer::of(graph, node) {
             None => {
-                if graph
-                    .op(node)
-                    .is_some_and(|op| UNCONVERTED.contains(&op.op_type()))
-                {
+                if graph.op(node).is_some_and(has_other_weights) {
                     outcome.skipped(graph.label(node), Reason::NoBcosForm);
                 }
                 continue;
@@ -98,19 +96,10 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     Ok(outcome)
 }
 
-/// Operators with weights that stay linear, or whatever they are.
-const UNCONVERTED: &[&str] = &[
-    "ConvInteger",
-    "ConvTranspose",
-    "DeformConv",
-    "Einsum",
-    "GRU",
-    "LSTM",
-    "MatMulInteger",
-    "QLinearConv",
-    "QLinearMatMul",
-    "RNN",
-];
+/// Whether an operator that is no [`Layer`] has weights; a `MatMul` is none where it multiplies two constants.
+fn has_other_weights(op: &Op) -> bool {
+    op.has(Trait::Weights) && !op.is("MatMul")
+}
 
 /// The norm that a layer divides by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

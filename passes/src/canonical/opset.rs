@@ -9,12 +9,10 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 
+use bcosc_ir::ops::NEWEST;
 use bcosc_ir::{Graph, Model, Op};
 
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
-
-/// The newest opset that the rules know.
-pub const NEWEST: i64 = 28;
 
 /// The pass.
 pub static RAISE_OPSET: Pass = Pass {

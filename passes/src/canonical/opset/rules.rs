@@ -175,7 +175,7 @@ fn drop_spatial(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
     if op.attribute("spatial").is_none() {
         return Ok(None);
     }
-    if op.int("spatial", 1) != 1 {
+    if op.get("spatial") != Some(true) {
         return Err(Reason::NoRewrite("spatial = 0 has no form from opset 9 on"));
     }
     let mut patch = Patch::at(node);
@@ -235,10 +235,10 @@ fn count_outputs(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
 }
 
 fn grid_sample_mode(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
-    let mode = match graph.op(node).and_then(|op| op.string("mode")) {
-        None | Some("bilinear") => "linear",
+    let mode = match graph.op(node).and_then(|op| op.get_at("mode", 19)) {
+        Some("bilinear") => "linear",
         Some("bicubic") => "cubic",
-        Some(_) => return Ok(None),
+        _ => return Ok(None),
     };
     let mut patch = Patch::at(node);
     patch.set_attribute(node, Attribute::string("mode", mode));
