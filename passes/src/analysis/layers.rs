@@ -43,6 +43,9 @@ pub enum Form {
     LeftMatMul,
 }
 
+/// The operators that a linear layer can be.
+pub const OPERATORS: &[&str] = &["Conv", "Gemm", "MatMul"];
+
 impl Layer {
     /// Sees a linear layer in a node. `None` where the node is no product of data and something
     /// else; an error where that something is not constant weights.

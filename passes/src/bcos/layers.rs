@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bcosc_ir::ops::Trait;
 use bcosc_ir::{Graph, Model, NodeId, Op, Operand, Patch, Value};
 
-use crate::analysis::layers::{Form, Layer};
+use crate::analysis::layers::{Form, Layer, OPERATORS};
 use crate::analysis::linearity::layers_on_constants;
 use crate::analysis::raise::{attention, attention_pool};
 use crate::dialect::{PatchNorm, Scale, VectorNorm};
@@ -96,9 +96,9 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     Ok(outcome)
 }
 
-/// Whether an operator that is no [`Layer`] has weights; a `MatMul` is none where it multiplies two constants.
+/// Whether an operator has weights and can be no [`Layer`].
 fn has_other_weights(op: &Op) -> bool {
-    op.has(Trait::Weights) && !op.is("MatMul")
+    op.has(Trait::Weights) && !OPERATORS.contains(&op.op_type())
 }
 
 /// The norm that a layer divides by.

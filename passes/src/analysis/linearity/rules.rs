@@ -68,6 +68,7 @@ const RULES: &[(&str, Rule)] = &[
     ("Cast", Moves),
     ("CastLike", Moves),
     ("Celu", GATE),
+    ("Clip", SMOOTH_GATE),
     ("Compress", Moves),
     ("Concat", Sum),
     ("ConstantOfShape", ShapeOnly),
@@ -126,6 +127,7 @@ const RULES: &[(&str, Rule)] = &[
     ("Or", Factor),
     ("PRelu", GATE),
     ("Pad", Moves),
+    ("Pow", GATE),
     ("RMSNormalization", SCALED),
     ("Reciprocal", Factor),
     ("ReduceL1", Factor),
@@ -192,18 +194,22 @@ pub fn of(graph: &Graph, node: NodeId) -> Rule {
         _ if op.has(Trait::Cast) && !yields_floats(graph, node, op) => Factor,
         // A scale for each channel is no layer.
         "Conv" if scales_channels(graph, node) => Moves,
-        "Clip" if keeps_zero(graph, node) => SMOOTH_GATE,
-        "Clip" => Factor,
+        "Clip" if !keeps_zero(graph, node) => Factor,
         // The absolute value, which scales.
         "LeakyRelu" if op.get("alpha") == Some(-1.0_f32) => Factor,
         "ScatterElements" | "ScatterND" if !overwrites_or_adds(op) => Factor,
-        "Pow" if is_power(graph, node) => GATE,
-        "Pow" => Factor,
+        "Pow" if !is_power(graph, node) => Factor,
         name => match RULES.binary_search_by_key(&name, |(name, _)| name) {
             Ok(index) => RULES[index].1,
             Err(_) => Unknown,
         },
     }
+}
+
+/// The standard operators that have a rule, in order, with the rule that holds unless a node's constants or attributes
+/// speak against it.
+pub fn operators() -> impl Iterator<Item = (&'static str, Rule)> {
+    RULES.iter().copied()
 }
 
 fn yields_floats(graph: &Graph, node: NodeId, op: &Op) -> bool {
