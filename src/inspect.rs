@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::views::BatchNorm;
 use bcosc_ir::{Graph, Model, Op, Use};
 use bcosc_passes::analysis::linearity::{Linearity, Verdict};
@@ -207,12 +208,7 @@ fn norms(graph: &Graph) -> Norms {
         let Some(op) = graph.op(id) else { continue };
         match op.op_type() {
             "BatchNormalization" => norms.batch_norms += 1,
-            "LayerNormalization"
-            | "GroupNormalization"
-            | "InstanceNormalization"
-            | "RMSNormalization" => {
-                norms.other_norms += 1;
-            }
+            _ if op.has(Trait::Norm) => norms.other_norms += 1,
             "Conv" => {
                 let uses = graph.uses(graph.output(id, 0));
                 let is_norm = |u: &Use| matches!(u, Use::Input { node, slot: 0 } if BatchNorm::of(graph, *node).is_some());

@@ -1,24 +1,10 @@
 //! Models that no recipe can convert are turned away before any work is done.
 
+use bcosc_ir::ops::{NEWEST, OLDEST, Trait};
 use bcosc_ir::{Graph, Model, NodeId, Op};
-use bcosc_passes::canonical::opset::NEWEST;
 
 use crate::error::UnsupportedOp;
 use crate::{Error, Metadata};
-
-/// The oldest operator set whose meaning bcosc knows.
-const OLDEST_OPSET: i64 = 7;
-
-/// Standard operators on quantised tensors.
-const QUANTISED: [&str; 7] = [
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "QLinearConv",
-    "QLinearMatMul",
-    "ConvInteger",
-    "MatMulInteger",
-];
 
 const EXPORT_PLAIN: &str = "export the model with standard ONNX operators only (from the training framework, not from a \
     runtime's optimised copy), or copy it unchanged with recipe `none`";
@@ -43,8 +29,8 @@ pub(crate) fn check_operators(model: &Model, label: &str) -> Result<(), Error> {
         Some(opset) if opset > NEWEST => Some(format!(
             "opset {opset} is newer than {NEWEST}, the newest that this version of bcosc knows"
         )),
-        Some(opset) if opset < OLDEST_OPSET => Some(format!(
-            "opset {opset} is older than {OLDEST_OPSET}, the oldest that bcosc converts; export the model again with a \
+        Some(opset) if opset < OLDEST => Some(format!(
+            "opset {opset} is older than {OLDEST}, the oldest that bcosc converts; export the model again with a \
              newer opset, or raise it with onnx.version_converter"
         )),
         Some(_) => None,
@@ -65,9 +51,7 @@ pub(crate) fn check_operators(model: &Model, label: &str) -> Result<(), Error> {
             advice,
         })
     };
-    let quantised = collect(model, &|op| {
-        op.domain().is_empty() && QUANTISED.contains(&op.op_type())
-    });
+    let quantised = collect(model, &|op| op.has(Trait::Quantised));
     if !quantised.is_empty() {
         return fail(quantised, EXPORT_FLOAT);
     }

@@ -38,6 +38,8 @@ use bcosc_passes::analysis::linearity::{Linearity, Standing};
 use bcosc_passes::{PassError, Reason};
 use step::Step;
 
+pub use rules::operators;
+
 /// Adds to a model the operators that compute the cotangent of `wrt` from that of `output`, and returns
 /// its value. The types of all values must be known; the new ones are not inferred.
 ///

@@ -14,6 +14,7 @@ mod import;
 mod metadata;
 mod model;
 mod node;
+pub mod ops;
 mod order;
 mod patch;
 mod print;

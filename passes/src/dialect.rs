@@ -61,13 +61,12 @@ impl PatchNorm {
     /// Views a node.
     pub fn of(graph: &Graph, node: NodeId) -> Option<Self> {
         let op = marker(graph, node, PATCH_NORM)?;
-        let window = Window::of(op, op.ints("kernel_shape")?.to_vec())?;
-        let (group, channels) = (op.int("group", 1) as u64, op.int("channels", 1) as u64);
+        let window = Window::of(op, op.get::<&[i64]>("kernel_shape")?.to_vec())?;
         Some(PatchNorm {
             x: graph.input(node, 0)?,
-            channels,
+            channels: op.get("channels")?,
             window,
-            group,
+            group: op.get("group")?,
         })
     }
 }
@@ -95,11 +94,10 @@ impl VectorNorm {
     /// Views a node.
     pub fn of(graph: &Graph, node: NodeId) -> Option<Self> {
         let op = marker(graph, node, VECTOR_NORM)?;
-        let transposed = op.int("transposed", 0) != 0;
         Some(VectorNorm {
             x: graph.input(node, 0)?,
-            axis: op.int("axis", -1),
-            transposed,
+            axis: op.get("axis")?,
+            transposed: op.get("transposed")?,
         })
     }
 }
@@ -141,10 +139,10 @@ impl Scale {
             node,
             y: graph.input(node, 0)?,
             norm: graph.input(node, 1)?,
-            b: shortest(op.float("b", 1.0)),
-            group: op.int("group", 1) as u64,
-            channels: op.int("channels", 1) as u64,
-            spatial: op.int("spatial", 0) as usize,
+            b: shortest(op.get("b")?),
+            group: op.get("group")?,
+            channels: op.get("channels")?,
+            spatial: op.get("spatial")?,
         })
     }
 }
@@ -190,12 +188,12 @@ impl Energy {
         let op = marker(graph, node, ENERGY)?;
         Some(Energy {
             x: graph.input(node, 0)?,
-            channels: op.int("channels", 1) as u64,
-            window: Window::of(op, op.ints("kernel_shape")?.to_vec())?,
-            group: op.int("group", 1) as u64,
-            gain: f64::from(op.float("gain", 1.0)),
-            epsilon: shortest(op.float("epsilon", 0.0)),
-            exponent: f64::from(op.float("exponent", 1.0)),
+            channels: op.get("channels")?,
+            window: Window::of(op, op.get::<&[i64]>("kernel_shape")?.to_vec())?,
+            group: op.get("group")?,
+            gain: op.get::<f32>("gain")?.into(),
+            epsilon: shortest(op.get("epsilon")?),
+            exponent: op.get::<f32>("exponent")?.into(),
         })
     }
 
@@ -258,9 +256,9 @@ impl Weigh {
             node,
             x: graph.input(node, 0)?,
             weight: graph.input(node, 1)?,
-            group: op.int("group", 1) as u64,
-            channels: op.int("channels", 1) as u64,
-            spatial: op.int("spatial", 0) as usize,
+            group: op.get("group")?,
+            channels: op.get("channels")?,
+            spatial: op.get("spatial")?,
         })
     }
 }

@@ -56,7 +56,10 @@ pub(crate) fn refusal(rules: &[Rule], model: &Model, op_type: &str) -> Reason {
         panic!("there is no {op_type}")
     };
     let mut reason = None;
-    for rule in rules.iter().filter(|rule| rule.ops.contains(&op_type)) {
+    for rule in rules
+        .iter()
+        .filter(|rule| rule.ops.names().contains(&op_type))
+    {
         match (rule.rewrite)(&site) {
             Ok(_) => panic!("\"{}\" applies", rule.what),
             Err(found @ Reason::Needed(_)) => reason = reason.or(Some(found)),

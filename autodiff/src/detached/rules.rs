@@ -96,9 +96,8 @@ pub(super) fn of(op: &Op) -> Option<Rule> {
     found.ok().map(|index| RULES[index].1)
 }
 
-/// All operators that have a rule.
-#[cfg(test)]
-pub(super) fn operators() -> impl Iterator<Item = &'static str> {
+/// The standard operators that have a rule, in order.
+pub fn operators() -> impl Iterator<Item = &'static str> {
     RULES.iter().map(|(name, _)| *name)
 }
 

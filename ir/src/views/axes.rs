@@ -1,8 +1,8 @@
 //! Operators whose axes moved from an attribute to an input between opsets.
 
-use crate::{Attribute, Graph, NodeId, Op, Operand, Patch, Tensor};
+use crate::{Attribute, Graph, NodeId, Op, Operand, Patch, Tensor, ops};
 
-/// Operators that take axes, and the opset from which axes are an input.
+/// Operators that take axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AxesOp {
     /// Sum.
@@ -31,15 +31,13 @@ impl AxesOp {
         }
     }
 
-    fn axes_are_an_input_from(self) -> i64 {
-        match self {
-            AxesOp::ReduceSum | AxesOp::Unsqueeze | AxesOp::Squeeze => 13,
-            AxesOp::ReduceMean | AxesOp::ReduceSumSquare | AxesOp::ReduceL2 => 18,
-        }
+    fn axes_are_an_input(self, opset: i64) -> bool {
+        let schema = ops::find(self.name()).map(|operator| operator.schema(opset));
+        schema.is_some_and(|schema| schema.input("axes").is_some())
     }
 
     fn emit(self, patch: &mut Patch, opset: i64, x: Operand, axes: &[i64], op: Op) -> Operand {
-        if opset >= self.axes_are_an_input_from() {
+        if self.axes_are_an_input(opset) {
             let axes = patch.parameter("axes", Tensor::i64_vec(axes));
             patch.op(op, &[x, axes])
         } else {
@@ -74,7 +72,7 @@ pub fn squeeze(patch: &mut Patch, opset: i64, x: Operand, axes: &[i64]) -> Opera
 
 /// The axes of a node, from its attribute or from a constant second input.
 pub fn axes_of(graph: &Graph, node: NodeId) -> Option<Vec<i64>> {
-    if let Some(axes) = graph.op(node)?.ints("axes") {
+    if let Some(axes) = graph.op(node)?.get::<&[i64]>("axes") {
         return Some(axes.to_vec());
     }
     graph.constant(graph.input(node, 1)?)?.to_i64s().ok()

@@ -30,15 +30,15 @@ impl Window {
     /// Reads the window attributes of an operator whose kernel is known.
     pub fn of(op: &Op, kernel: Vec<i64>) -> Option<Self> {
         let rank = kernel.len();
-        let per_axis = |name| match op.ints(name) {
+        let per_axis = |name| match op.get::<&[i64]>(name) {
             Some(values) if !values.is_empty() => Some(values.to_vec()).filter(|v| v.len() == rank),
             _ => Some(vec![1; rank]),
         };
-        let padding = match op.string("auto_pad") {
+        let padding = match op.get("auto_pad") {
             Some("SAME_UPPER") => Padding::SameUpper,
             Some("SAME_LOWER") => Padding::SameLower,
             Some("VALID") => Padding::Explicit(vec![0; 2 * rank]),
-            None | Some("NOTSET") => match op.ints("pads") {
+            None | Some("NOTSET") => match op.get::<&[i64]>("pads") {
                 Some(pads) if !pads.is_empty() => {
                     Padding::Explicit(Some(pads.to_vec()).filter(|p| p.len() == 2 * rank)?)
                 }
@@ -157,7 +157,7 @@ impl Conv {
         };
         let kernel = cells.iter().map(|&k| i64::try_from(k).ok());
         let window = Window::of(op, kernel.collect::<Option<Vec<i64>>>()?)?;
-        let group = u64::try_from(op.int("group", 1)).ok().filter(|&g| g > 0)?;
+        let group = op.get("group").filter(|&g: &u64| g > 0)?;
         let sound = out % group == 0 && !weight_dims.contains(&0) && !cells.is_empty();
         per_group.checked_mul(group).filter(|_| sound)?;
         let bias = graph.input(node, 2);

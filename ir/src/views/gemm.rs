@@ -32,10 +32,10 @@ impl Gemm {
             a: graph.input(node, 0)?,
             b: graph.input(node, 1)?,
             c: graph.input(node, 2),
-            alpha: op.float("alpha", 1.0),
-            beta: op.float("beta", 1.0),
-            trans_a: op.int("transA", 0) != 0,
-            trans_b: op.int("transB", 0) != 0,
+            alpha: op.get("alpha")?,
+            beta: op.get("beta")?,
+            trans_a: op.get("transA")?,
+            trans_b: op.get("transB")?,
         })
     }
 

@@ -26,7 +26,7 @@ impl BatchNorm {
     pub fn of(graph: &Graph, node: NodeId) -> Option<Self> {
         let op = graph.op(node).filter(|op| op.is("BatchNormalization"))?;
         // Before opset 9 `spatial = 0` kept statistics per activation.
-        let inference = op.int("training_mode", 0) == 0 && op.int("spatial", 1) == 1;
+        let inference = !op.get::<bool>("training_mode")? && op.get("spatial")?;
         let alone =
             (1..graph.output_count(node)).all(|slot| graph.uses(Value { node, slot }).is_empty());
         if !inference || !alone {
@@ -39,7 +39,7 @@ impl BatchNorm {
             bias: graph.input(node, 2)?,
             mean: graph.input(node, 3)?,
             var: graph.input(node, 4)?,
-            epsilon: op.float("epsilon", 1e-5),
+            epsilon: op.get("epsilon")?,
         })
     }
 

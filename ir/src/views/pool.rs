@@ -38,19 +38,18 @@ impl Pool {
             PoolKind::Max
         } else if op.is("AveragePool") {
             PoolKind::Average {
-                count_padding: op.int("count_include_pad", 0) != 0,
+                count_padding: op.get("count_include_pad")?,
             }
         } else {
             return None;
         };
-        let window = Window::of(op, op.ints("kernel_shape")?.to_vec())?;
-        let ceil_mode = op.int("ceil_mode", 0) != 0;
+        let window = Window::of(op, op.get::<&[i64]>("kernel_shape")?.to_vec())?;
         Some(Pool {
             node,
             x: graph.input(node, 0)?,
             kind,
             window,
-            ceil_mode,
+            ceil_mode: op.get("ceil_mode")?,
         })
     }
 

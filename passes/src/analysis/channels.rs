@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::{Graph, NodeId, Shape, Value};
 
 use crate::analysis::layers::Layer;
@@ -79,11 +80,11 @@ impl<'g> Channels<'g> {
         before: &Shape,
         after: &Shape,
     ) -> BTreeSet<usize> {
-        let op = self.graph.op(node).filter(|op| op.domain().is_empty());
         let rank = before.len();
-        match op.map(|op| (op.op_type(), op.ints("perm"))) {
+        match self.graph.op(node).filter(|op| op.domain().is_empty()) {
             None => BTreeSet::new(),
-            Some(("Transpose", perm)) => {
+            Some(op) if op.is("Transpose") => {
+                let perm = op.get::<&[i64]>("perm");
                 let from = |to: usize| match perm {
                     Some(perm) => perm.get(to).and_then(|&axis| usize::try_from(axis).ok()),
                     None => Some(rank - 1 - to),
@@ -96,7 +97,7 @@ impl<'g> Channels<'g> {
                 (0..rank).filter(holds).map(|to| rank - 1 - to).collect()
             }
             // What is behind the batch stays there, and so does what is last, heads split off or not.
-            Some(("Reshape" | "Flatten" | "Squeeze" | "Unsqueeze", _)) => {
+            Some(op) if op.has(Trait::View) => {
                 let second = |shape: &Shape| shape.len().checked_sub(2);
                 let size = |shape: &Shape, behind: usize| shape[shape.len() - 1 - behind].known();
                 let mut moved = BTreeSet::new();

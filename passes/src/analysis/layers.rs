@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::views::{Conv, Gemm, MatMul};
-use bcosc_ir::{Graph, NodeId, Use, Value};
+use bcosc_ir::{Graph, NodeId, Op, Use, Value};
 
 use crate::Reason;
 use crate::analysis::weights;
@@ -23,17 +24,11 @@ pub struct Layer {
     pub form: Form,
 }
 
-/// Operators that change shapes or move elements, and compute nothing: what may lie between a layer and
-/// what it is a layer of.
-pub(crate) const MOVES: &[&str] = &[
-    "Dropout",
-    "Flatten",
-    "Identity",
-    "Reshape",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-];
+/// Whether an operator changes the shape or the order of elements, and computes nothing: what may lie between a layer
+/// and what it is a layer of.
+pub(crate) fn moves(op: &Op) -> bool {
+    op.has_any(&[Trait::View, Trait::Copy]) || op.is("Transpose")
+}
 
 /// How weights and data meet.
 #[derive(Clone, Debug)]
@@ -47,6 +42,9 @@ pub enum Form {
     /// `w @ x`: vectors along the last axis but one.
     LeftMatMul,
 }
+
+/// The operators that a linear layer can be.
+pub const OPERATORS: &[&str] = &["Conv", "Gemm", "MatMul"];
 
 impl Layer {
     /// Sees a linear layer in a node. `None` where the node is no product of data and something
@@ -208,9 +206,7 @@ pub fn data_consumers(graph: &Graph, value: Value) -> Vec<NodeId> {
 
 /// Whether a node looks at the shape of its input alone.
 pub fn reads_shape(graph: &Graph, node: NodeId) -> bool {
-    graph
-        .op(node)
-        .is_some_and(|op| op.is("Shape") || op.is("Size"))
+    graph.op(node).is_some_and(|op| op.has(Trait::ShapeOnly))
 }
 
 /// The rank of an operand that has to be constant weights.

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bcosc_ir::{Graph, NodeId, Value};
 
-pub use rules::Rule;
+pub use rules::{Rule, operators};
 pub use verdict::{Class, Verdict};
 
 use crate::analysis::layers::Layer;

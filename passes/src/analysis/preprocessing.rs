@@ -8,6 +8,7 @@
 //! one a channel or one for all, is (pixel - mean) / std. Bytes count to 255; floats do where the mean or the
 //! deviation is far above 1.
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Patch, Shape, TensorType, Use, Value};
 
 use crate::analysis::layers::data_consumers;
@@ -163,15 +164,13 @@ impl Step {
         let op = graph.op(node).filter(|op| op.domain().is_empty())?;
         let name = op.op_type();
         match name {
-            "Identity" => return Some(Step::Cast(None)),
+            _ if op.has(Trait::Copy) => return Some(Step::Cast(None)),
             "Cast" => {
-                let to = i32::try_from(op.int("to", 0))
-                    .ok()
-                    .and_then(DataType::from_i32)?;
+                let to = op.get("to").and_then(DataType::from_i32)?;
                 return to.is_float().then_some(Step::Cast(Some(to)));
             }
             "Transpose" => {
-                return (op.ints("perm")? == [0, 3, 1, 2]).then_some(Step::ChannelsFirst);
+                return (op.get::<&[i64]>("perm")? == [0, 3, 1, 2]).then_some(Step::ChannelsFirst);
             }
             "Add" | "Sub" | "Mul" | "Div" => {}
             _ => return None,

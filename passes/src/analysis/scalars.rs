@@ -17,11 +17,10 @@ pub fn scalar(graph: &Graph, value: Value) -> Option<f64> {
 /// The bounds of a `Clip`, where they are known.
 pub fn bounds(graph: &Graph, node: NodeId) -> Option<(f64, f64)> {
     let op = graph.op(node)?;
-    let bound = |slot: u32, name: &str, default: f64| match graph.input(node, slot) {
+    let bound = |slot: u32, name: &str, open: f64| match graph.input(node, slot) {
         Some(value) => scalar(graph, value),
-        None => op.attribute(name).map_or(Some(default), |_| {
-            Some(f64::from(op.float(name, default as f32)))
-        }),
+        None if op.attribute(name).is_none() => Some(open),
+        None => op.get::<f32>(name).map(f64::from),
     };
     let low = bound(1, "min", f64::NEG_INFINITY)?;
     let high = bound(2, "max", f64::INFINITY)?;

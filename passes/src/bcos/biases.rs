@@ -11,9 +11,9 @@
 //!
 //! Altering. Batch norms must be uncentred first, since their mean is a bias too.
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::{Graph, Model, NodeId, Patch, Value};
 
-use super::norms::restore::NORMS;
 use crate::analysis::channels::Channels;
 use crate::analysis::layers::{Form, Layer, Units, added_bias};
 use crate::analysis::linearity::{Linearity, Standing, layers_on_constants};
@@ -106,8 +106,8 @@ fn unbias(graph: &Graph, node: NodeId, opset: i64) -> Result<Option<Patch>, Weig
             patch.replace(layer.out, layer.product());
         }
         (own, layer.out != layer.product())
-    } else if NORMS.contains(&op.op_type()) {
-        let own = clear_norm(graph, node, &mut patch)?;
+    } else if op.has(Trait::Norm) {
+        let own = clear_norm(graph, node, opset, &mut patch)?;
         let y = Value { node, slot: 0 };
         let added = norm_units(graph, node).and_then(|units| added_bias(graph, y, units));
         if let Some((add, _)) = added {
@@ -137,20 +137,26 @@ fn drop_operand(
         // One vector for each row of the batch: data, not a bias.
         return Err(Reason::BiasShape.into());
     }
-    if matches!(layer.form, Form::Gemm(_)) && opset < 11 {
+    let op = graph.op(layer.node);
+    if !op.is_some_and(|op| op.can_omit(2, opset)) {
         return zero_operand(graph, layer.node, bias, patch);
     }
     patch.set_input(layer.node, 2, None);
     Ok(true)
 }
 
-/// The bias operand of a norm, which only layer norms can do without.
-fn clear_norm(graph: &Graph, node: NodeId, patch: &mut Patch) -> Result<bool, WeightError> {
+/// The bias operand of a norm.
+fn clear_norm(
+    graph: &Graph,
+    node: NodeId,
+    opset: i64,
+    patch: &mut Patch,
+) -> Result<bool, WeightError> {
     let (Some(op), Some(bias)) = (graph.op(node), graph.input(node, 2)) else {
         return Ok(false);
     };
     constant_dims(graph, bias)?;
-    if op.is("LayerNormalization") {
+    if op.can_omit(2, opset) {
         patch.set_input(node, 2, None);
         return Ok(true);
     }
@@ -194,9 +200,9 @@ fn norm_units(graph: &Graph, node: NodeId) -> Option<Units> {
     let scale = weights::constant_type(graph, graph.input(node, 1)?)?;
     let count = *scale.known_shape()?.last()?;
     let rank = graph.value_type(graph.input(node, 0)?)?.rank()?;
-    let behind = match op.op_type() {
-        "LayerNormalization" | "RMSNormalization" => 0,
-        _ => rank.checked_sub(2)?,
+    let behind = match op.has(Trait::VectorNorm) {
+        true => 0,
+        false => rank.checked_sub(2)?,
     };
     Some(Units { behind, count })
 }

@@ -13,9 +13,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bcosc_ir::{Graph, Model, NodeId, Operand, Patch, Value};
+use bcosc_ir::ops::Trait;
+use bcosc_ir::{Graph, Model, NodeId, Op, Operand, Patch, Value};
 
-use crate::analysis::layers::{Form, Layer};
+use crate::analysis::layers::{Form, Layer, OPERATORS};
 use crate::analysis::linearity::layers_on_constants;
 use crate::analysis::raise::{attention, attention_pool};
 use crate::dialect::{PatchNorm, Scale, VectorNorm};
@@ -48,10 +49,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let graph = &model.graph;
         let layer = match Layer::of(graph, node) {
             None => {
-                if graph
-                    .op(node)
-                    .is_some_and(|op| UNCONVERTED.contains(&op.op_type()))
-                {
+                if graph.op(node).is_some_and(has_other_weights) {
                     outcome.skipped(graph.label(node), Reason::NoBcosForm);
                 }
                 continue;
@@ -98,19 +96,10 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     Ok(outcome)
 }
 
-/// Operators with weights that stay linear, or whatever they are.
-const UNCONVERTED: &[&str] = &[
-    "ConvInteger",
-    "ConvTranspose",
-    "DeformConv",
-    "Einsum",
-    "GRU",
-    "LSTM",
-    "MatMulInteger",
-    "QLinearConv",
-    "QLinearMatMul",
-    "RNN",
-];
+/// Whether an operator has weights and can be no [`Layer`].
+fn has_other_weights(op: &Op) -> bool {
+    op.has(Trait::Weights) && !OPERATORS.contains(&op.op_type())
+}
 
 /// The norm that a layer divides by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -81,7 +81,7 @@ pub(super) fn list(
     attribute: &str,
     slot: u32,
 ) -> Result<Option<Vec<i64>>, Reason> {
-    if let Some(values) = graph.op(node).and_then(|op| op.ints(attribute)) {
+    if let Some(values) = graph.op(node).and_then(|op| op.get::<&[i64]>(attribute)) {
         return Ok(Some(values.to_vec()));
     }
     let Some(value) = graph.input(node, slot) else {

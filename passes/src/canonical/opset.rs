@@ -9,12 +9,13 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 
+use bcosc_ir::ops::NEWEST;
 use bcosc_ir::{Graph, Model, Op};
 
-use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+pub use rules::Rule;
 
-/// The newest opset that the rules know.
-pub const NEWEST: i64 = 28;
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+use rules::Change;
 
 /// The pass.
 pub static RAISE_OPSET: Pass = Pass {
@@ -59,7 +60,11 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
             if !op.is(rule.op) {
                 continue;
             }
-            match (rule.rewrite)(graph, node) {
+            let rewritten = match rule.change {
+                Change::Rewrite(rewrite) => rewrite(graph, node),
+                Change::Refused(why) => Err(Reason::NoRewrite(why)),
+            };
+            match rewritten {
                 Ok(None) => {}
                 Ok(Some(patch)) => {
                     outcome.changed(
@@ -76,6 +81,11 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     model.set_ir_version(model.ir_version().max(ir_version(to)));
     outcome.changed(model.graph.name(), format!("opset {from} raised to {to}"));
     Ok(outcome)
+}
+
+/// What changed between opsets, oldest first.
+pub fn changes() -> &'static [Rule] {
+    rules::RULES
 }
 
 fn contains(graph: &Graph, op_type: &str) -> bool {

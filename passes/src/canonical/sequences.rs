@@ -12,7 +12,7 @@
 use bcosc_ir::{Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Use, Value, views};
 
 use super::constants;
-use super::worklist::{Rule, Site, apply_rules};
+use super::worklist::{Ops, Rule, Site, apply_rules};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// Replaces sequences by their elements.
@@ -32,22 +32,22 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
 
 static RULES: &[Rule] = &[
     Rule {
-        ops: &["SplitToSequence"],
+        ops: Ops::Named(&["SplitToSequence"]),
         what: "a Split instead of a sequence",
         rewrite: split,
     },
     Rule {
-        ops: &["SequenceAt"],
+        ops: Ops::Named(&["SequenceAt"]),
         what: "reads the element itself",
         rewrite: element,
     },
     Rule {
-        ops: &["ConcatFromSequence"],
+        ops: Ops::Named(&["ConcatFromSequence"]),
         what: "joins the elements themselves",
         rewrite: concat,
     },
     Rule {
-        ops: &["SequenceLength"],
+        ops: Ops::Named(&["SequenceLength"]),
         what: "the length is a constant",
         rewrite: length,
     },
@@ -73,9 +73,9 @@ impl Cut {
     fn of(graph: &Graph, node: NodeId) -> Result<Self, Reason> {
         let op = graph.op(node).ok_or(Reason::Malformed)?;
         let x = graph.input(node, 0).ok_or(Reason::Malformed)?;
-        let axis = op.int("axis", 0);
+        let axis = op.get("axis").ok_or(Reason::Malformed)?;
         let Some(split) = graph.input(node, 1) else {
-            let parts = if op.int("keepdims", 1) == 0 {
+            let parts = if op.get("keepdims") == Some(false) {
                 Parts::Dropped
             } else {
                 Self::even(graph, x, axis, 1)
@@ -296,11 +296,8 @@ fn concat(site: &Site<'_>) -> Result<Patch, Reason> {
         opset,
     } = *site;
     let sequence = site.input(0)?;
-    let axis = op
-        .attribute("axis")
-        .and_then(|a| a.proto().i)
-        .ok_or(Reason::Malformed)?;
-    let stacked = op.int("new_axis", 0) != 0;
+    let axis: i64 = op.get("axis").ok_or(Reason::Malformed)?;
+    let stacked = op.get("new_axis").ok_or(Reason::Malformed)?;
     let mut patch = Patch::at(node);
     let mut parts: Vec<Operand> = match elements_of(graph, sequence) {
         Some(elements) => elements.into_iter().map(Operand::from).collect(),

@@ -18,8 +18,9 @@ mod trivial;
 mod views;
 
 use bcosc_ir::Model;
+use bcosc_ir::ops::Trait;
 
-use super::worklist::{Rule, apply_rules};
+use super::worklist::{Ops, Rule, apply_rules};
 use crate::{Context, Effect, Outcome, Pass, PassError};
 
 /// Removes and merges operators.
@@ -42,82 +43,82 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
 
 static RULES: &[Rule] = &[
     Rule {
-        ops: &["Identity"],
+        ops: Ops::Named(&["Identity"]),
         what: "removed: it does nothing",
         rewrite: trivial::identity,
     },
     Rule {
-        ops: &["Dropout"],
+        ops: Ops::Named(&["Dropout"]),
         what: "removed: it does nothing when not training",
         rewrite: trivial::dropout,
     },
     Rule {
-        ops: &["Concat", "Sum", "Mean", "Max", "Min"],
+        ops: Ops::Named(&["Concat", "Sum", "Mean", "Max", "Min"]),
         what: "removed: it has one input",
         rewrite: trivial::one_input,
     },
     Rule {
-        ops: &["Slice"],
+        ops: Ops::Named(&["Slice"]),
         what: "removed: it takes everything",
         rewrite: trivial::slice,
     },
     Rule {
-        ops: &["Expand"],
+        ops: Ops::Named(&["Expand"]),
         what: "removed: it keeps the shape",
         rewrite: trivial::expand,
     },
     Rule {
-        ops: &["Pad"],
+        ops: Ops::Named(&["Pad"]),
         what: "removed: it pads by nothing",
         rewrite: padding::nothing,
     },
     Rule {
-        ops: &["Pad"],
+        ops: Ops::Named(&["Pad"]),
         what: "merged into what reads it",
         rewrite: padding::merge,
     },
     Rule {
-        ops: &["Cast"],
+        ops: Ops::Named(&["Cast"]),
         what: "removed: it keeps the type",
         rewrite: casts::same_type,
     },
     Rule {
-        ops: views::OPS,
+        ops: Ops::Having(Trait::View),
         what: "removed: it keeps the shape",
         rewrite: views::same_shape,
     },
     Rule {
-        ops: views::OPS,
+        ops: Ops::Having(Trait::View),
         what: "removed: it undoes what its input does",
         rewrite: views::back_again,
     },
     Rule {
-        ops: &["Reshape"],
+        ops: Ops::Named(&["Reshape"]),
         what: "reads what its input reshapes",
         rewrite: views::reshape_of_view,
     },
     Rule {
-        ops: &["Transpose"],
+        ops: Ops::Named(&["Transpose"]),
         what: "removed: it keeps the order",
         rewrite: transposes::in_order,
     },
     Rule {
-        ops: &["Transpose"],
+        ops: Ops::Named(&["Transpose"]),
         what: "merged with the Transpose before it",
         rewrite: transposes::twice,
     },
     Rule {
-        ops: &["Gather"],
+        ops: Ops::Named(&["Gather"]),
         what: "removed: it gathers everything in order",
         rewrite: strided::in_order,
     },
     Rule {
-        ops: &["Add", "Sub", "Mul", "Div"],
+        ops: Ops::Named(&["Add", "Sub", "Mul", "Div"]),
         what: "removed: its constant changes nothing",
         rewrite: algebra::neutral,
     },
     Rule {
-        ops: &["Conv", "ConvTranspose", "Gemm"],
+        ops: Ops::Named(&["Conv", "ConvTranspose", "Gemm"]),
         what: "its bias is zero and goes",
         rewrite: algebra::zero_bias,
     },

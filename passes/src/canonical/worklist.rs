@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bcosc_ir::ops::{self, Trait};
 use bcosc_ir::{Graph, Model, NodeId, Op, Patch, Use, Value};
 
 use crate::{Outcome, PassError, Reason};
@@ -13,11 +14,29 @@ use crate::{Outcome, PassError, Reason};
 /// One way to rewrite one kind of operator.
 pub(crate) struct Rule {
     /// Standard operators that it looks at.
-    pub ops: &'static [&'static str],
+    pub ops: Ops,
     /// What it does, for the report.
     pub what: &'static str,
     /// The rewrite, or why there is none.
     pub rewrite: fn(&Site<'_>) -> Result<Patch, Reason>,
+}
+
+/// Standard operators.
+pub(crate) enum Ops {
+    /// Those of these names.
+    Named(&'static [&'static str]),
+    /// Those that have a trait.
+    Having(Trait),
+}
+
+impl Ops {
+    /// Their names.
+    pub fn names(&self) -> Vec<&'static str> {
+        match self {
+            Ops::Named(names) => names.to_vec(),
+            Ops::Having(wanted) => ops::having(*wanted).collect(),
+        }
+    }
 }
 
 /// An operator that a rule looks at.
@@ -84,7 +103,7 @@ pub(super) fn apply_rules(
 ) -> Result<(), PassError> {
     let mut table: BTreeMap<&str, Vec<&Rule>> = BTreeMap::new();
     for rule in rules {
-        for op in rule.ops {
+        for op in rule.ops.names() {
             table.entry(op).or_default().push(rule);
         }
     }

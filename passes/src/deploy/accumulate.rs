@@ -127,7 +127,7 @@ fn features(graph: &Graph, norm: &BatchNorm) -> Result<Vec<Feature>, WeightError
 /// A value, or what it is concatenated from, channel by channel.
 fn parts(graph: &Graph, value: Value) -> Vec<Value> {
     match graph.producer(value) {
-        Some((node, op)) if op.is("Concat") && op.int("axis", 0) == 1 => {
+        Some((node, op)) if op.is("Concat") && op.get("axis") == Some(1_i64) => {
             let inputs = graph.inputs_of(node).into_iter().flatten();
             inputs.flat_map(|input| parts(graph, input)).collect()
         }

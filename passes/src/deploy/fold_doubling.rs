@@ -39,7 +39,7 @@ fn doubled(graph: &Graph, node: NodeId) -> Option<Value> {
         return None;
     };
     let (neg, _) = graph.producer(inverse).filter(|(_, op)| op.is("Neg"))?;
-    (op.int("axis", 0) == 1 && graph.input(neg, 0) == Some(x)).then_some(x)
+    (op.get("axis") == Some(1_i64) && graph.input(neg, 0) == Some(x)).then_some(x)
 }
 
 fn fold(graph: &Graph, concat: NodeId, x: Value) -> Result<Patch, WeightError> {

@@ -84,7 +84,7 @@ impl Blocks {
                 let other = self.0.get(&graph.input(node, 1)?)?;
                 of_x.filter(|image| same_shape(graph, image, other))
             }
-            "Concat" if op.int("axis", 0) == 1 => {
+            "Concat" if op.get("axis") == Some(1_i64) => {
                 let parts = graph.inputs_of(node).into_iter();
                 let channels = parts.map(|part| self.filled(part?)).sum::<Option<u64>>()?;
                 Some(on_a_new_grid(channels))

@@ -1,5 +1,6 @@
 //! What each operator does to values that depend linearly on the input: a table.
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::views::Conv;
 use bcosc_ir::{DataType, Graph, NodeId, Op};
 
@@ -64,7 +65,10 @@ const RULES: &[(&str, Rule)] = &[
     ("Attention", Attention),
     ("AveragePool", Moves),
     ("BatchNormalization", Norm { added: &[2, 3] }),
+    ("Cast", Moves),
+    ("CastLike", Moves),
     ("Celu", GATE),
+    ("Clip", SMOOTH_GATE),
     ("Compress", Moves),
     ("Concat", Sum),
     ("ConstantOfShape", ShapeOnly),
@@ -123,6 +127,7 @@ const RULES: &[(&str, Rule)] = &[
     ("Or", Factor),
     ("PRelu", GATE),
     ("Pad", Moves),
+    ("Pow", GATE),
     ("RMSNormalization", SCALED),
     ("Reciprocal", Factor),
     ("ReduceL1", Factor),
@@ -186,17 +191,14 @@ pub fn of(graph: &Graph, node: NodeId) -> Rule {
         return Unknown;
     }
     match op.op_type() {
-        "Cast" | "CastLike" if !yields_floats(graph, node, op) => Factor,
-        "Cast" | "CastLike" => Moves,
+        _ if op.has(Trait::Cast) && !yields_floats(graph, node, op) => Factor,
         // A scale for each channel is no layer.
         "Conv" if scales_channels(graph, node) => Moves,
-        "Clip" if keeps_zero(graph, node) => SMOOTH_GATE,
-        "Clip" => Factor,
+        "Clip" if !keeps_zero(graph, node) => Factor,
         // The absolute value, which scales.
-        "LeakyRelu" if op.float("alpha", 0.01) == -1.0 => Factor,
+        "LeakyRelu" if op.get("alpha") == Some(-1.0_f32) => Factor,
         "ScatterElements" | "ScatterND" if !overwrites_or_adds(op) => Factor,
-        "Pow" if is_power(graph, node) => GATE,
-        "Pow" => Factor,
+        "Pow" if !is_power(graph, node) => Factor,
         name => match RULES.binary_search_by_key(&name, |(name, _)| name) {
             Ok(index) => RULES[index].1,
             Err(_) => Unknown,
@@ -204,11 +206,15 @@ pub fn of(graph: &Graph, node: NodeId) -> Rule {
     }
 }
 
+/// The standard operators that have a rule, in order, with the rule that holds unless a node's constants or attributes
+/// speak against it.
+pub fn operators() -> impl Iterator<Item = (&'static str, Rule)> {
+    RULES.iter().copied()
+}
+
 fn yields_floats(graph: &Graph, node: NodeId, op: &Op) -> bool {
     let found = match op.op_type() {
-        "Cast" => i32::try_from(op.int("to", 0))
-            .ok()
-            .and_then(DataType::from_i32),
+        "Cast" => op.get("to").and_then(DataType::from_i32),
         _ => graph
             .input(node, 1)
             .and_then(|like| graph.value_type(like))
@@ -239,7 +245,7 @@ fn is_power(graph: &Graph, node: NodeId) -> bool {
 
 /// Whether a `Scatter` does no more with what it meets than to add to it.
 fn overwrites_or_adds(op: &Op) -> bool {
-    matches!(op.string("reduction"), None | Some("none" | "add"))
+    matches!(op.get("reduction"), None | Some("none" | "add"))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use bcosc_ir::{Graph, Node, NodeId, Value};
 use serde::Serialize;
 
 use super::{Linearity, Rule, Standing, rules};
+use crate::analysis::layers::moves;
 use crate::analysis::weights;
 
 /// What an operator is on the way from the input to an output.
@@ -221,7 +222,7 @@ fn is_zero(graph: &Graph, value: Value) -> bool {
         Some((_, op)) if op.is("ConstantOfShape") => op
             .tensor("value")
             .is_none_or(|t| t.to_f64s().is_ok_and(|e| e.iter().all(|&x| x == 0.0))),
-        Some((node, op)) if op.is("Expand") || op.is("Reshape") || op.is("Identity") => graph
+        Some((node, op)) if moves(op) || op.is("Expand") => graph
             .input(node, 0)
             .is_some_and(|value| is_zero(graph, value)),
         _ => false,

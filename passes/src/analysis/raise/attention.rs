@@ -11,7 +11,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bcosc_ir::{Graph, NodeId, Value};
+use bcosc_ir::ops::Trait;
+use bcosc_ir::{Graph, NodeId, Op, Value};
 
 use crate::analysis::layers::{Layer, data_consumers};
 
@@ -99,25 +100,17 @@ fn of_softmax(graph: &Graph, softmax: NodeId, sources: &mut Projections<'_>) -> 
     })
 }
 
-/// Operators that attention weights pass on their way to the values: shapes, dropout, masks that were
-/// computed, heads that talk to each other.
-const AFTER_SOFTMAX: &[&str] = &[
-    "Add",
-    "BatchNormalization",
-    "Cast",
-    "Conv",
-    "Dropout",
-    "Expand",
-    "Flatten",
-    "Identity",
-    "Mul",
-    "Reshape",
-    "Slice",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-    "Where",
-];
+/// Whether attention weights may pass an operator on their way to the values: moves, dropout, masks that were computed,
+/// heads that talk to each other.
+fn follows_softmax(op: &Op) -> bool {
+    let computes = || {
+        matches!(
+            op.op_type(),
+            "Add" | "BatchNormalization" | "Conv" | "Mul" | "Where"
+        )
+    };
+    op.has_any(&[Trait::Structural, Trait::Cast]) || op.domain().is_empty() && computes()
+}
 
 /// How many operators are looked at on the way: attention comes soon after its softmax, or not at all.
 const FARTHEST: usize = 64;
@@ -138,7 +131,7 @@ fn application(graph: &Graph, weights: Value) -> Option<(NodeId, u32)> {
             }
             let talks = op.is("MatMul") && !is_data;
             let near = seen.len() < FARTHEST;
-            if near && (talks || AFTER_SOFTMAX.contains(&op.op_type())) && seen.insert(node) {
+            if near && (talks || follows_softmax(op)) && seen.insert(node) {
                 open.extend((0..graph.output_count(node)).map(|slot| graph.output(node, slot)));
             }
         }
@@ -159,29 +152,26 @@ fn sums_positions(graph: &Graph, node: NodeId) -> bool {
         .any(|&id| graph.op(id).is_some_and(|op| op.is("ReduceSum")))
 }
 
-/// Operators between the product of queries and keys and the softmax: scales, masks, biases, heads that
-/// talk to each other.
-const BEFORE_SOFTMAX: &[&str] = &[
-    "Add",
-    "BatchNormalization",
-    "Cast",
-    "Clip",
-    "Conv",
-    "Div",
-    "Expand",
-    "Flatten",
-    "Identity",
-    "MatMul",
-    "Mul",
-    "Reshape",
-    "Slice",
-    "Squeeze",
-    "Sub",
-    "Tanh",
-    "Transpose",
-    "Unsqueeze",
-    "Where",
-];
+/// Whether an operator may lie between the product of queries and keys and the softmax: scales, masks, biases, heads
+/// that talk to each other.
+fn precedes_softmax(op: &Op) -> bool {
+    let computes = || {
+        matches!(
+            op.op_type(),
+            "Add"
+                | "BatchNormalization"
+                | "Clip"
+                | "Conv"
+                | "Div"
+                | "MatMul"
+                | "Mul"
+                | "Sub"
+                | "Tanh"
+                | "Where"
+        )
+    };
+    op.has_any(&[Trait::Structural, Trait::Cast]) || op.domain().is_empty() && computes()
+}
 
 /// The product of queries and keys that scores come from: where there are several, one of two projections.
 fn score_product(graph: &Graph, scores: Value, sources: &mut Sources<'_>) -> Option<NodeId> {
@@ -202,57 +192,44 @@ fn score_product(graph: &Graph, scores: Value, sources: &mut Sources<'_>) -> Opt
                 return Some(node);
             }
             found = found.or(Some(node));
-        } else if BEFORE_SOFTMAX.contains(&op.op_type()) {
+        } else if precedes_softmax(op) {
             open.extend(operands);
         }
     }
     found
 }
 
-/// Operators between a projection and the products that work on each vector, or move vectors: what
-/// heads, windows, cosine similarity and rotary positions are written with.
-const AFTER_PROJECTION: &[&str] = &[
+/// What heads, cosine similarity and rotary positions are computed with, between a projection and the products.
+const ON_VECTORS: &[&str] = &[
     "Abs",
     "Add",
-    "BatchNormalization",
-    "Cast",
     "Clip",
-    "Concat",
     "Cos",
-    "DepthToSpace",
     "Div",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "LayerNormalization",
-    "LpNormalization",
     "Max",
     "Mul",
     "Neg",
-    "Pad",
     "Pow",
-    "RMSNormalization",
     "Reciprocal",
     "ReduceL2",
     "ReduceMean",
     "ReduceSum",
     "ReduceSumSquare",
     "Relu",
-    "Reshape",
     "RotaryEmbedding",
-    "Slice",
-    "Split",
     "Sqrt",
-    "Squeeze",
     "Sub",
-    "Transpose",
-    "Unsqueeze",
     "Where",
 ];
 
-/// Norms, which queries and keys may go through and values do not.
-const NORMS: &[&str] = &["LayerNormalization", "LpNormalization", "RMSNormalization"];
+/// Whether an operator may lie between a projection and the products: what works on each vector, or moves vectors. Queries
+/// and keys may be normalised, but values only by what is folded into a layer.
+fn follows_projection(op: &Op, normed: bool) -> bool {
+    let moves = op.has_any(&[Trait::Structural, Trait::Cast]);
+    let norms = op.has(Trait::Norm) && (normed || op.is("BatchNormalization"));
+    let computes = || ON_VECTORS.contains(&op.op_type());
+    moves || norms || op.domain().is_empty() && computes()
+}
 
 /// Where queries, keys and values come from.
 struct Projections<'g> {
@@ -302,10 +279,9 @@ impl<'g> Sources<'g> {
         let Some((node, op)) = self.graph.producer(value) else {
             return Vec::new();
         };
-        let name = op.op_type();
-        let follows = op.domain().is_empty() && AFTER_PROJECTION.contains(&name);
-        let follows = follows && (self.normed || !NORMS.contains(&name));
-        if !follows || matches!(Layer::of(self.graph, node), Some(Ok(_))) {
+        if !follows_projection(op, self.normed)
+            || matches!(Layer::of(self.graph, node), Some(Ok(_)))
+        {
             return Vec::new();
         }
         let operands = self.graph.inputs_of(node).into_iter().flatten();

@@ -5,11 +5,12 @@
 //! y      = projection (attention (query (tokens[0]), key (tokens), value (tokens)))
 //! ```
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::views::Pool;
 use bcosc_ir::{Graph, NodeId, Value};
 
 use super::attention::{self, Attention};
-use crate::analysis::layers::{Layer, MOVES, data_consumers};
+use crate::analysis::layers::{Layer, data_consumers, moves};
 
 /// One attention pool.
 #[derive(Clone, Debug)]
@@ -68,13 +69,13 @@ fn of(graph: &Graph, attention: Attention) -> Option<AttentionPool> {
     })
 }
 
-fn moves(graph: &Graph, node: NodeId) -> bool {
-    let op = graph.op(node).filter(|op| op.domain().is_empty());
-    op.is_some_and(|op| op.is("Cast") || MOVES.contains(&op.op_type()))
+fn moves_only(graph: &Graph, node: NodeId) -> bool {
+    let op = graph.op(node);
+    op.is_some_and(|op| moves(op) || op.has(Trait::Cast))
 }
 
 fn without_moves(graph: &Graph, mut value: Value) -> Value {
-    while moves(graph, value.node) {
+    while moves_only(graph, value.node) {
         match graph.input(value.node, 0) {
             Some(input) => value = input,
             None => break,
@@ -107,7 +108,7 @@ fn next_layer(graph: &Graph, mut value: Value) -> Option<Layer> {
         if let Some(layer) = Layer::of(graph, node) {
             return layer.ok();
         }
-        if !moves(graph, node) {
+        if !moves_only(graph, node) {
             return None;
         }
         value = graph.output(node, 0);

@@ -12,15 +12,10 @@
 
 use std::collections::BTreeMap;
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::{Graph, NodeId, Value};
 
 use crate::analysis::scalars::scalar;
-
-/// Operators whose operands may be swapped.
-const COMMUTATIVE: &[&str] = &["Add", "Max", "Min", "Mul"];
-
-/// Operators that keep what they are given, or its numbers in another precision.
-const TRANSPARENT: &[&str] = &["Cast", "Dropout", "Identity"];
 
 /// A constant without a name, another one at each place.
 const ANONYMOUS: &str = "$";
@@ -144,17 +139,17 @@ impl<'a> Search<'a> {
         goals: &mut Vec<(&'a Pattern, Option<Value>)>,
     ) -> bool {
         let node = value.node;
-        let fits = self.graph.op(node).is_some_and(|op| op.is(op_type));
-        if !fits || value.slot != 0 {
+        let op = self.graph.op(node).filter(|op| op.is(op_type));
+        let Some(op) = op.filter(|_| value.slot == 0) else {
             return self.stop(value);
-        }
+        };
         let inputs = self.graph.inputs_of(node);
         let required = operands.iter().filter(|p| **p != Pattern::Any).count();
         if inputs.len() < required || inputs.len() > operands.len() {
             return self.stop(value);
         }
         self.found.nodes.push(node);
-        let swaps = COMMUTATIVE.contains(&op_type) && operands.len() == 2;
+        let swaps = op.has(Trait::Commutative) && operands.len() == 2;
         let met = [false, true]
             .into_iter()
             .take(1 + usize::from(swaps))
@@ -186,7 +181,7 @@ impl<'a> Search<'a> {
 
     fn seen_through(&self, mut value: Value) -> Value {
         while let Some((node, op)) = self.graph.producer(value) {
-            let transparent = op.domain().is_empty() && TRANSPARENT.contains(&op.op_type());
+            let transparent = op.has_any(&[Trait::Copy, Trait::Cast]);
             match self
                 .graph
                 .input(node, 0)

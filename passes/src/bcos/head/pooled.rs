@@ -2,24 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::views::{Pool, axes_of};
-use bcosc_ir::{Dim, Graph, NodeId, Value};
+use bcosc_ir::{Dim, Graph, NodeId, Op, Value};
 
 use crate::Reason;
-use crate::analysis::layers::{Form, Layer, MOVES};
+use crate::analysis::layers::{Form, Layer, moves};
 use crate::analysis::weights;
 
-/// Operators that work on each element, with constants that are one number for each or for all.
-const ELEMENTWISE: &[&str] = &[
-    "Add",
-    "Cast",
-    "Div",
-    "Mul",
-    "Pow",
-    "Reciprocal",
-    "Sqrt",
-    "Sub",
-];
+/// Whether an operator may be part of a norm of each vector, or scale and shift vectors.
+fn may_norm(op: &Op) -> bool {
+    op.has_any(&[Trait::Elementwise, Trait::VectorNorm]) || op.is("ReduceMean")
+}
 
 /// A mean over positions, what follows it, and the head.
 #[derive(Clone, Debug)]
@@ -68,28 +62,20 @@ impl PooledHead {
                 pool = Some((node, found));
                 continue;
             }
-            let name = op.op_type();
-            let follows = MOVES.contains(&name)
-                || ELEMENTWISE.contains(&name)
-                || matches!(
-                    name,
-                    "LayerNormalization" | "RMSNormalization" | "ReduceMean"
-                );
-            if !op.domain().is_empty() || !follows || value.slot != 0 {
+            if !(moves(op) || may_norm(op)) || value.slot != 0 {
                 return None;
             }
             between.insert(node);
             let data = graph.inputs_of(node).into_iter().flatten();
-            let shape_ops = MOVES.contains(&name);
             open.extend(
-                data.take(if shape_ops { 1 } else { usize::MAX })
+                data.take(if moves(op) { 1 } else { usize::MAX })
                     .filter(|v| graph.constant(*v).is_none()),
             );
         }
         let (pool, mean) = pool?;
         let computes = |id: &NodeId| {
             let op = graph.op(*id);
-            between.contains(id) && op.is_some_and(|op| !MOVES.contains(&op.op_type()))
+            between.contains(id) && op.is_some_and(|op| !moves(op))
         };
         let norm: Vec<NodeId> = graph.ops().into_iter().filter(computes).collect();
         let head = PooledHead {

@@ -13,6 +13,7 @@
 
 use std::iter;
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::views::Pool;
 use bcosc_ir::{Dim, Graph, Model, NodeId, Op, Operand, Patch, TensorType, Value};
 
@@ -48,9 +49,6 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     }
     Ok(outcome)
 }
-
-/// Changes of shape that leave [N, C] of [N, C, 1, 1].
-const SHAPE_OPS: &[&str] = &["Flatten", "Reshape", "Squeeze", "Identity", "Dropout"];
 
 /// `None` where the layer does not follow a global pool.
 fn reorder(graph: &Graph, layer: &Layer) -> Result<Option<Patch>, WeightError> {
@@ -98,7 +96,7 @@ fn reorder(graph: &Graph, layer: &Layer) -> Result<Option<Patch>, WeightError> {
     let pool_inputs: Vec<Option<Operand>> = iter::once(Some(scores))
         .chain(others.map(|v| v.map(Operand::Old)))
         .collect();
-    let flat = op.is("ReduceMean") && op.int("keepdims", 1) == 0;
+    let flat = op.is("ReduceMean") && op.get("keepdims") == Some(false);
     let mut logits = patch.multi_op(op.clone().named("pool"), &pool_inputs, 1);
     if !flat {
         logits = patch.op(Op::new("", "Flatten").with_int("axis", 1), &[logits]);
@@ -114,7 +112,7 @@ fn pool_before(graph: &Graph, mut value: Value) -> Option<NodeId> {
         if Pool::is_global_average(graph, node) {
             return Some(node);
         }
-        if value.slot != 0 || !op.domain().is_empty() || !SHAPE_OPS.contains(&op.op_type()) {
+        if value.slot != 0 || !op.has_any(&[Trait::View, Trait::Copy]) {
             return None;
         }
         value = graph.input(node, 0)?;

@@ -6,7 +6,7 @@ use std::iter;
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Tensors, Value};
 
 use super::double::Halves;
-use crate::analysis::layers::{Form, Layer, MOVES, data_consumers};
+use crate::analysis::layers::{Form, Layer, data_consumers, moves};
 use crate::analysis::weights::{self, WeightError};
 use crate::{Context, PassError, Reason};
 
@@ -84,7 +84,7 @@ impl FirstLayer {
         };
         if !first.is_conv() {
             while let Some((node, op)) = graph.producer(first.source) {
-                if !op.domain().is_empty() || !MOVES.contains(&op.op_type()) {
+                if !moves(op) {
                     break;
                 }
                 first.source = graph.input(node, 0).ok_or(Reason::Malformed)?;

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeSet;
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::views::Conv;
 use bcosc_ir::{DataType, Graph, Model, Op, Patch, Use, Value};
 
@@ -80,30 +81,10 @@ fn restore(graph: &Graph, conv: &Conv, out: Value) -> Patch {
     patch
 }
 
-/// Norms of any kind.
-pub(crate) const NORMS: &[&str] = &[
-    "BatchNormalization",
-    "GroupNormalization",
-    "InstanceNormalization",
-    "LayerNormalization",
-    "MeanVarianceNormalization",
-    "RMSNormalization",
-];
-
-/// Operators that move or average values without deciding anything.
-const TRANSPARENT: &[&str] = &[
-    "AveragePool",
-    "Concat",
-    "DepthToSpace",
-    "GlobalAveragePool",
-    "Identity",
-    "Pad",
-    "Reshape",
-    "Slice",
-    "SpaceToDepth",
-    "Split",
-    "Transpose",
-];
+/// Whether an operator moves or averages values without deciding anything.
+fn is_transparent(op: &Op) -> bool {
+    op.has(Trait::Structural) || op.is("AveragePool") || op.is("GlobalAveragePool")
+}
 
 /// Whether every path from a value meets a norm before anything else happens to it.
 fn reaches_norm(graph: &Graph, value: Value) -> bool {
@@ -116,13 +97,13 @@ fn reaches_norm(graph: &Graph, value: Value) -> bool {
             return false;
         }
         for node in consumers {
-            let Some(op) = graph.op(node).filter(|op| op.domain().is_empty()) else {
+            let Some(op) = graph.op(node) else {
                 return false;
             };
-            if NORMS.contains(&op.op_type()) {
+            if op.has(Trait::Norm) {
                 continue;
             }
-            if !TRANSPARENT.contains(&op.op_type()) {
+            if !is_transparent(op) {
                 return false;
             }
             let outputs = (0..graph.output_count(node)).map(|slot| graph.output(node, slot));

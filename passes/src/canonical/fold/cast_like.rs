@@ -7,11 +7,11 @@
 
 use bcosc_ir::{Model, Op, Patch};
 
-use crate::canonical::worklist::{Rule, Site, apply_rules};
+use crate::canonical::worklist::{Ops, Rule, Site, apply_rules};
 use crate::{Outcome, PassError, Reason};
 
 static RULES: &[Rule] = &[Rule {
-    ops: &["CastLike"],
+    ops: Ops::Named(&["CastLike"]),
     what: "Cast to the type it is to be like",
     rewrite: cast,
 }];

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::{
     Facts, Graph, Model, Node, NodeId, Op, ParameterData, Tensor, TensorType, Use, Value,
 };
@@ -18,16 +19,6 @@ pub(super) enum Source {
     Known(Tensor),
     Evaluate,
 }
-
-/// Operators that give another result each time.
-const RANDOM: &[&str] = &[
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-    "Multinomial",
-    "Bernoulli",
-];
 
 pub(super) fn make(
     model: &Model,
@@ -73,7 +64,7 @@ pub(super) fn constant_ops(graph: &Graph, facts: &Facts, order: &[NodeId]) -> BT
         // `Dropout` in training mode is random, and so is a function that nobody knows.
         let fixed = op.domain().is_empty()
             && op.subgraphs().next().is_none()
-            && !RANDOM.contains(&op.op_type())
+            && !op.has(Trait::Random)
             && !op.is("Dropout");
         if fixed && graph.inputs_of(node).into_iter().flatten().all(is_constant) {
             found.insert(node);

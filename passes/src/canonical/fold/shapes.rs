@@ -68,7 +68,7 @@ fn reshape(site: &Site<'_>, facts: &Facts) -> Result<Patch, Reason> {
     let (from, to) = (shape_of(graph, x)?, shape_of(graph, site.output())?);
     let spec = reshape_spec(&from, &to).ok_or_else(|| Reason::ShapeArithmetic(text(&to)))?;
     let mut patch = set_operand(node, 1, "shape", &spec);
-    if op.int("allowzero", 0) != 0 {
+    if op.get("allowzero") != Some(false) {
         patch.unset_attribute(node, "allowzero");
     }
     Ok(patch)

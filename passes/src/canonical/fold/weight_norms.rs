@@ -61,7 +61,7 @@ fn arithmetic(model: &Model, node: NodeId, opset: i64) -> Result<Patch, Reason> 
         false => unsqueeze(patch, opset, value.into(), &behind),
     };
     let x = Operand::Old(x);
-    let (mean, var) = if op.int("training_mode", 0) == 1 {
+    let (mean, var) = if op.get("training_mode") == Some(true) {
         let mean = reduce(&mut patch, opset, AxesOp::ReduceMean, x, &others);
         let centred = patch.op(Op::new("", "Sub"), &[x, mean]);
         let squares = patch.op(Op::new("", "Mul"), &[centred, centred]);
@@ -75,7 +75,8 @@ fn arithmetic(model: &Model, node: NodeId, opset: i64) -> Result<Patch, Reason> 
     };
     let scale = channels(&mut patch, operand(1)?);
     let bias = channels(&mut patch, operand(2)?);
-    let epsilon = weights::tensor(found.dtype, &[], &[f64::from(op.float("epsilon", 1e-5))]);
+    let epsilon: f32 = op.get("epsilon").ok_or(Reason::Malformed)?;
+    let epsilon = weights::tensor(found.dtype, &[], &[epsilon.into()]);
     let epsilon = patch.parameter("epsilon", epsilon);
     let centred = patch.op(Op::new("", "Sub"), &[x, mean]);
     let power = patch.op(Op::new("", "Add"), &[var, epsilon]);

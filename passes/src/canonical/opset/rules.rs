@@ -6,27 +6,57 @@ use super::softmax;
 use crate::Reason;
 use crate::analysis::weights;
 
-/// A rewrite of one operator to the form it has from an opset on.
-pub(super) struct Rule {
+/// What takes one operator to the form that it has from an opset on.
+#[derive(Clone, Copy)]
+pub struct Rule {
     /// First opset of the new form.
     pub since: i64,
     /// The operator.
     pub op: &'static str,
-    /// The rewrite; `None` where the node has the new form already.
-    pub rewrite: fn(&Graph, NodeId) -> Result<Option<Patch>, Reason>,
+    /// How it gets there.
+    pub(super) change: Change,
 }
 
-const fn rule(
-    since: i64,
-    op: &'static str,
-    rewrite: fn(&Graph, NodeId) -> Result<Option<Patch>, Reason>,
-) -> Rule {
-    Rule { since, op, rewrite }
+/// How an operator gets to a new form.
+#[derive(Clone, Copy)]
+pub(super) enum Change {
+    /// By a rewrite, which is `None` where the node has the new form already.
+    Rewrite(Rewrite),
+    /// Not at all, for this reason.
+    Refused(&'static str),
 }
 
-/// Every change that needs a rewrite, oldest first. Opsets that only widened types are not here.
+type Rewrite = fn(&Graph, NodeId) -> Result<Option<Patch>, Reason>;
+
+const fn rule(since: i64, op: &'static str, rewrite: Rewrite) -> Rule {
+    let change = Change::Rewrite(rewrite);
+    Rule { since, op, change }
+}
+
+const fn refused(since: i64, op: &'static str, why: &'static str) -> Rule {
+    let change = Change::Refused(why);
+    Rule { since, op, change }
+}
+
+impl Rule {
+    /// Why the operator cannot get to its new form, if it cannot.
+    pub fn obstacle(&self) -> Option<&'static str> {
+        match self.change {
+            Change::Rewrite(_) => None,
+            Change::Refused(why) => Some(why),
+        }
+    }
+}
+
+/// Every change that needs a rewrite, oldest first. Opsets that only widened types, or only added what may be left out,
+/// are not here.
 pub(super) static RULES: &[Rule] = &[
     rule(9, "BatchNormalization", drop_spatial),
+    refused(
+        9,
+        "Scan",
+        "it went over a batch of sequences before opset 9",
+    ),
     rule(9, "Upsample", |g, n| {
         to_inputs(g, n, &[Field::Floats("scales", 1)])
     }),
@@ -74,12 +104,13 @@ pub(super) static RULES: &[Rule] = &[
     rule(18, "ReduceProd", axes_to_input),
     rule(18, "ReduceSumSquare", axes_to_input),
     rule(18, "Split", count_outputs),
+    refused(20, "DFT", "its axis was an attribute before opset 20"),
     rule(20, "GridSample", grid_sample_mode),
-    rule(21, "GroupNormalization", |_, _| {
-        Err(Reason::NoRewrite(
-            "its scale and bias were per group before opset 21",
-        ))
-    }),
+    refused(
+        21,
+        "GroupNormalization",
+        "its scale and bias were per group before opset 21",
+    ),
 ];
 
 /// An attribute that became an input, with the input's slot.
@@ -175,7 +206,7 @@ fn drop_spatial(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
     if op.attribute("spatial").is_none() {
         return Ok(None);
     }
-    if op.int("spatial", 1) != 1 {
+    if op.get("spatial") != Some(true) {
         return Err(Reason::NoRewrite("spatial = 0 has no form from opset 9 on"));
     }
     let mut patch = Patch::at(node);
@@ -235,10 +266,10 @@ fn count_outputs(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
 }
 
 fn grid_sample_mode(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
-    let mode = match graph.op(node).and_then(|op| op.string("mode")) {
-        None | Some("bilinear") => "linear",
+    let mode = match graph.op(node).and_then(|op| op.get_at("mode", 19)) {
+        Some("bilinear") => "linear",
         Some("bicubic") => "cubic",
-        Some(_) => return Ok(None),
+        _ => return Ok(None),
     };
     let mut patch = Patch::at(node);
     patch.set_attribute(node, Attribute::string("mode", mode));

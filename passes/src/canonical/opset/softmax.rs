@@ -9,13 +9,16 @@ use bcosc_ir::{Attribute, Graph, NodeId, Op, Patch, Value};
 
 use crate::Reason;
 
+/// The newest opset of the form that is rewritten.
+const BEFORE: i64 = 12;
+
 /// Writes the operator along a single axis.
 pub(super) fn along_axis(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
     let op = graph.op(node).ok_or(Reason::Malformed)?;
     let x = graph.input(node, 0).ok_or(Reason::Malformed)?;
     let rank = graph.value_type(x).and_then(|t| t.rank());
     let rank = rank.ok_or_else(|| Reason::UnknownShape(graph.value_name(x).to_owned()))? as i64;
-    let axis = op.int("axis", 1);
+    let axis: i64 = op.get_at("axis", BEFORE).ok_or(Reason::Malformed)?;
     let first = if axis < 0 { axis + rank } else { axis };
     let mut patch = Patch::at(node);
     if first == rank - 1 {

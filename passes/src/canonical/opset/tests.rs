@@ -3,7 +3,7 @@
 use bcosc_engine::Tract;
 use bcosc_ir::{Attribute, DataType, Model, ModelBuilder, Tensor};
 
-use super::{NEWEST, RAISE_OPSET};
+use super::RAISE_OPSET;
 use crate::testing::{assert_same_function, model, text, weight};
 use crate::{Context, Outcome, PassError, Reason, Settings};
 

@@ -8,14 +8,12 @@
 //! The sign of a zero may change: `-0 + 0` is `+0`.
 
 use bcosc_ir::Patch;
+use bcosc_ir::ops::Trait;
 
 use super::trivial::{keeps_shape, shape_of};
 use crate::Reason;
 use crate::canonical::constants;
 use crate::canonical::worklist::Site;
-
-/// `Gemm` can do without its third operand from here.
-const OPTIONAL_GEMM_BIAS: i64 = 11;
 
 pub(super) fn neutral(site: &Site<'_>) -> Result<Patch, Reason> {
     let number = if matches!(site.op.op_type(), "Add" | "Sub") {
@@ -23,7 +21,7 @@ pub(super) fn neutral(site: &Site<'_>) -> Result<Patch, Reason> {
     } else {
         1
     };
-    let commutes = matches!(site.op.op_type(), "Add" | "Mul");
+    let commutes = site.op.has(Trait::Commutative);
     let (a, b) = (site.input(0)?, site.input(1)?);
     let is_neutral = |value| {
         constants::constant(site.graph, value)
@@ -47,8 +45,8 @@ pub(super) fn zero_bias(site: &Site<'_>) -> Result<Patch, Reason> {
         .graph
         .input(site.node, 2)
         .ok_or(Reason::Needed("it has no bias"))?;
-    if site.op.is("Gemm") && site.opset < OPTIONAL_GEMM_BIAS {
-        return Err(Reason::Needed("Gemm has to have a bias in this opset"));
+    if !site.op.can_omit(2, site.opset) {
+        return Err(Reason::Needed("it has to have a bias in this opset"));
     }
     let is_zero =
         constants::constant(site.graph, bias).is_some_and(|t| constants::is_filled_with(&t, 0));

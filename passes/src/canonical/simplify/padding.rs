@@ -53,14 +53,14 @@ fn spatial_pads(site: &Site<'_>) -> Result<Vec<i64>, Reason> {
     let Site {
         graph, node, op, ..
     } = *site;
-    if !matches!(op.string("mode"), None | Some("constant")) {
+    if op.get("mode") != Some("constant") {
         return Err(Reason::Padding("it does not pad with a constant"));
     }
     let is_zero = match graph.input(node, 2) {
         Some(value) => {
             constants::constant(graph, value).is_some_and(|t| constants::is_filled_with(&t, 0))
         }
-        None => op.float("value", 0.0) == 0.0,
+        None => op.get("value") == Some(0.0_f32),
     };
     if !is_zero {
         return Err(Reason::Padding("it does not pad with zeros"));

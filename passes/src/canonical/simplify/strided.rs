@@ -6,6 +6,7 @@
 //!
 //! for x of n times c elements, and y of the shape of x.
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::{Graph, Patch, Value};
 
 use super::trivial::keeps_shape;
@@ -14,9 +15,6 @@ use crate::analysis::scalars::scalar;
 use crate::canonical::worklist::Site;
 
 const NO_VIEW: Reason = Reason::Needed("it gathers in another order");
-
-/// Operators that only change the shape of indices.
-const SHAPES: &[&str] = &["Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"];
 
 pub(super) fn in_order(site: &Site<'_>) -> Result<Patch, Reason> {
     let graph = site.graph;
@@ -27,7 +25,7 @@ pub(super) fn in_order(site: &Site<'_>) -> Result<Patch, Reason> {
         .ok_or(NO_VIEW)?;
     let x = graph.input(reshape, 0).ok_or(Reason::Malformed)?;
     let is_flat = graph.value_type(flat).and_then(|t| t.rank()) == Some(1);
-    if site.op.int("axis", 0) != 0 || !is_flat {
+    if site.op.get("axis") != Some(0_i64) || !is_flat {
         return Err(NO_VIEW);
     }
     keeps_shape(graph, x, site.output())?;
@@ -75,7 +73,7 @@ fn stride(graph: &Graph, mut value: Value) -> Option<f64> {
             };
             step *= factor;
             value = rest;
-        } else if op.domain().is_empty() && SHAPES.contains(&op.op_type()) {
+        } else if op.has_any(&[Trait::View, Trait::Copy, Trait::Cast]) {
             value = graph.input(node, 0)?;
         } else {
             return None;

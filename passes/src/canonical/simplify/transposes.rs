@@ -55,7 +55,7 @@ fn is_in_order(perm: &[usize]) -> bool {
 
 /// The permutation; without one the axes are turned round.
 fn perm_of(graph: &Graph, node: NodeId, op: &Op) -> Result<Vec<usize>, Reason> {
-    let Some(perm) = op.ints("perm") else {
+    let Some(perm) = op.get::<&[i64]>("perm") else {
         let x = graph.input(node, 0).ok_or(Reason::Malformed)?;
         return Ok((0..shape_of(graph, x)?.len()).rev().collect());
     };

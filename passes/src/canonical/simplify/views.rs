@@ -8,15 +8,13 @@
 //! Reshape (view (x), t)           = Reshape (x, t)
 //! ```
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::{Dim, Patch, Tensor};
 
 use super::trivial::{keeps_shape, shape_of};
 use crate::Reason;
 use crate::canonical::constants;
 use crate::canonical::worklist::Site;
-
-/// The operators.
-pub(super) const OPS: &[&str] = &["Reshape", "Flatten", "Squeeze", "Unsqueeze"];
 
 pub(super) fn same_shape(site: &Site<'_>) -> Result<Patch, Reason> {
     let x = site.input(0)?;
@@ -38,7 +36,7 @@ fn copies_shape(site: &Site<'_>) -> bool {
     let (Some(spec), Some(from)) = (spec, from) else {
         return false;
     };
-    let zero_copies = site.op.int("allowzero", 0) == 0;
+    let zero_copies = site.op.get("allowzero") == Some(false);
     let named = |(size, dim): (&i64, &Dim)| match *size {
         0 => zero_copies,
         // One open size is what the others leave.
@@ -51,7 +49,7 @@ fn copies_shape(site: &Site<'_>) -> bool {
 pub(super) fn back_again(site: &Site<'_>) -> Result<Patch, Reason> {
     let before = site.graph.producer(site.input(0)?);
     let (view, _) = before
-        .filter(|(_, op)| op.domain().is_empty() && OPS.contains(&op.op_type()))
+        .filter(|(_, op)| op.has(Trait::View))
         .ok_or(Reason::Needed("its input is not a view"))?;
     let x = site.graph.input(view, 0).ok_or(Reason::Malformed)?;
     keeps_shape(site.graph, x, site.output())?;
@@ -63,7 +61,7 @@ pub(super) fn reshape_of_view(site: &Site<'_>) -> Result<Patch, Reason> {
     let middle = site.input(0)?;
     let (view, _) = graph
         .producer(middle)
-        .filter(|(_, op)| op.domain().is_empty() && OPS.contains(&op.op_type()))
+        .filter(|(_, op)| op.has(Trait::View))
         .ok_or(Reason::Needed("its input is not a view"))?;
     let x = graph.input(view, 0).ok_or(Reason::Malformed)?;
     let operand = site.input(1)?;
@@ -71,7 +69,7 @@ pub(super) fn reshape_of_view(site: &Site<'_>) -> Result<Patch, Reason> {
     let spec = spec.ok_or_else(|| Reason::NotConstant(graph.value_name(operand).to_owned()))?;
     let mut patch = Patch::at(node);
     patch.set_input(node, 0, Some(x.into()));
-    if site.op.int("allowzero", 0) != 0 || !spec.contains(&0) {
+    if site.op.get("allowzero") != Some(false) || !spec.contains(&0) {
         return Ok(patch);
     }
     // A 0 copies a size of the middle shape: it has to mean the same of x.

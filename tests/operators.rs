@@ -1,0 +1,264 @@
+//! What the stages know of operators, held against the register and against one another; `docs/operators.md` says it to
+//! users.
+//!
+//! `BCOSC_UPDATE_DOCS=1 cargo test --test operators` writes that page anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use bcosc_autodiff::detached;
+use bcosc_ir::ops::{self, Arity, Operator, Schema, Trait};
+use bcosc_passes::analysis::layers;
+use bcosc_passes::analysis::linearity::{self, Rule};
+use bcosc_passes::canonical::opset;
+
+/// Linear operators that cannot be gone back through, and why.
+const WITHOUT_BACKWARD_RULE: &[(&str, &str)] = &[
+    ("Compress", "no backward rule yet"),
+    ("GridSample", "no backward rule yet"),
+    ("ReverseSequence", "no backward rule yet"),
+];
+
+fn linearity() -> BTreeMap<&'static str, Rule> {
+    linearity::operators().collect()
+}
+
+/// Whether an operator with this rule can put out something linear.
+fn is_linear(rule: Rule) -> bool {
+    !matches!(rule, Rule::Factor | Rule::ShapeOnly | Rule::Unknown)
+}
+
+#[test]
+fn every_table_speaks_of_standard_operators() {
+    let linearity = linearity::operators().map(|(name, _)| name);
+    let opset = opset::changes().iter().map(|change| change.op);
+    for name in linearity.chain(detached::operators()).chain(opset) {
+        assert!(ops::find(name).is_some(), "{name} is no standard operator");
+    }
+}
+
+#[test]
+fn linear_operators_have_backward_rules_and_no_others_do() {
+    let backward: BTreeSet<&str> = detached::operators().collect();
+    let linear: BTreeSet<&str> = linearity::operators()
+        .filter(|(_, rule)| is_linear(*rule))
+        .map(|(name, _)| name)
+        .collect();
+    let missing: Vec<&str> = linear.difference(&backward).copied().collect();
+    let exempt: Vec<&str> = WITHOUT_BACKWARD_RULE
+        .iter()
+        .map(|(name, _)| *name)
+        .collect();
+    assert_eq!(missing, exempt, "linear, without a backward rule");
+    let idle: Vec<&str> = backward.difference(&linear).copied().collect();
+    assert!(
+        idle.is_empty(),
+        "backward rules that nothing asks for: {idle:?}"
+    );
+}
+
+#[test]
+fn linearity_agrees_with_the_traits() {
+    let rules = linearity();
+    for operator in ops::all() {
+        let name = operator.name;
+        let has = |wanted: Trait| ops::having(wanted).any(|n| n == name);
+        let Some(rule) = rules.get(name).copied() else {
+            continue;
+        };
+        let fits = |wanted: Trait, holds: bool| assert!(!has(wanted) || holds, "{name}: {rule:?}");
+        fits(Trait::Structural, matches!(rule, Rule::Moves | Rule::Sum));
+        fits(Trait::Cast, rule == Rule::Moves);
+        fits(Trait::ShapeOnly, rule == Rule::ShapeOnly);
+        fits(Trait::Norm, matches!(rule, Rule::Norm { .. }));
+        fits(Trait::Weights, rule == Rule::Product);
+        fits(Trait::Random, false);
+        fits(Trait::Quantised, false);
+        let gate = matches!(rule, Rule::Gate { .. });
+        assert!(!gate || has(Trait::Elementwise), "{name} is a gate");
+    }
+}
+
+#[test]
+fn layers_are_operators_with_weights() {
+    for name in layers::OPERATORS {
+        assert!(ops::having(Trait::Weights).any(|n| n == *name), "{name}");
+    }
+}
+
+/// Whether a node of an old form may mean something else, or nothing, in the next one.
+fn is_broken_by(old: &Schema, new: &Schema) -> bool {
+    let lost = old.attributes.iter().any(|before| {
+        let after = new.attribute(before.name);
+        after.is_none_or(|after| after.default != before.default)
+    });
+    let needed = new.attributes.iter().any(|after| {
+        let before = old.attribute(after.name);
+        after.required && !before.is_some_and(|before| before.required)
+    });
+    let single = |form: &Schema| form.inputs().filter(|i| i.arity == Arity::Single).count();
+    let fewer_outputs = new.outputs().count() < old.outputs().count();
+    let replaced = new.deprecated != old.deprecated;
+    lost || needed || fewer_outputs || replaced || single(new) > single(old)
+}
+
+#[test]
+fn every_change_that_breaks_nodes_has_an_opset_rule() {
+    let ruled: BTreeSet<(&str, i64)> = opset::changes().iter().map(|c| (c.op, c.since)).collect();
+    for operator in ops::all() {
+        for forms in operator.schemas().windows(2) {
+            let change = (operator.name, forms[1].since);
+            let broken = is_broken_by(&forms[0], &forms[1]);
+            assert!(!broken || ruled.contains(&change), "no rule for {change:?}");
+        }
+    }
+    for (name, since) in ruled {
+        let known = ops::find(name).is_some_and(|o| o.since_versions.contains(&since));
+        assert!(known, "{name} did not change at opset {since}");
+    }
+}
+
+const HEAD: &str = "\
+# Operators
+
+What bcosc does with each standard ONNX operator. This page is made from bcosc's own tables:
+`BCOSC_UPDATE_DOCS=1 cargo test --test operators` writes it anew.
+
+**Opsets**: the versions of the operator. Models of opset OLDEST to NEWEST can be converted.
+
+**Convert**:
+
+| | |
+|---|---|
+| B-cos layer | becomes a B-cos layer where its weights are constant, except queries, keys and values of attention |
+| stays linear | has weights, and no B-cos form |
+| unbiased | its bias is removed, unless `--keep-biases` is given |
+| averaged | becomes an average pool, unless `--keep-max-pool` is given |
+| removed | does nothing when not training |
+| kept | stays as it is |
+| refused | works on quantised numbers: convert the floating-point model, and quantise afterwards |
+
+**Raise opset** (`--opset`): *yes* if nodes of any older version can be rewritten, else the newest opset that such nodes can
+be raised to.
+
+**Explain**:
+
+| | |
+|---|---|
+| linear | is followed back to the input |
+| product | is followed through one operand, the other is held fixed; through weights of a layer |
+| gate | is a factor times its input; the factor is held fixed |
+| norm | the statistic that it divides by is held fixed |
+| attention | the weights are held fixed, values are followed |
+| factor | may scale something else; what it puts out is not followed |
+| shape | reads shapes only |
+| not yet | is linear, and has no backward rule |
+| no | is not known: an output that depends on it in any way has no explanation |
+
+**Deploy** (`--deploy`): *fast form* if B-cos layers of this operator are written in the form that runs fastest, *folded* if it
+becomes part of such a layer, else as without `--deploy`.
+
+| operator | opsets | convert | raise opset | explain | deploy |
+|---|---|---|---|---|---|
+";
+
+fn convert(operator: &Operator) -> &'static str {
+    let has = |wanted: Trait| ops::having(wanted).any(|name| name == operator.name);
+    let biased = |slot| {
+        matches!(
+            slot,
+            ops::Formal {
+                name: "B" | "bias",
+                ..
+            }
+        )
+    };
+    match operator.name {
+        name if layers::OPERATORS.contains(&name) => "B-cos layer",
+        _ if has(Trait::Quantised) => "refused",
+        _ if has(Trait::Weights) => "stays linear",
+        _ if has(Trait::Norm) && operator.newest().inputs().any(biased) => "unbiased",
+        "GlobalMaxPool" | "MaxPool" => "averaged",
+        _ if has(Trait::Copy) => "removed",
+        _ => "kept",
+    }
+}
+
+fn raise_opset(operator: &Operator) -> String {
+    let changes = opset::changes().iter();
+    let mut refused = changes.filter(|c| c.op == operator.name && c.obstacle().is_some());
+    match refused.next() {
+        Some(change) => format!("to {}", change.since - 1),
+        None => "yes".to_owned(),
+    }
+}
+
+fn explain(rule: Option<Rule>, name: &str) -> &'static str {
+    let exempt = WITHOUT_BACKWARD_RULE.iter().any(|(n, _)| *n == name);
+    match rule {
+        _ if exempt => "not yet",
+        None | Some(Rule::Unknown) => "no",
+        Some(Rule::ShapeOnly) => "shape",
+        Some(Rule::Factor) => "factor",
+        Some(Rule::Attention) => "attention",
+        Some(Rule::Norm { .. }) => "norm",
+        Some(Rule::Gate { .. }) => "gate",
+        Some(Rule::Scaling | Rule::Product | Rule::Quotient) => "product",
+        Some(
+            Rule::Moves
+            | Rule::Sum
+            | Rule::Choice
+            | Rule::Winner
+            | Rule::WinnerOfAll
+            | Rule::Written,
+        ) => "linear",
+    }
+}
+
+fn deploy(name: &str) -> &'static str {
+    match name {
+        "Conv" => "fast form",
+        "BatchNormalization" => "folded",
+        _ => "",
+    }
+}
+
+fn page() -> String {
+    let rules = linearity();
+    let head = HEAD.replace("OLDEST", &ops::OLDEST.to_string());
+    let mut page = head.replace("NEWEST", &ops::NEWEST.to_string());
+    for operator in ops::all() {
+        let name = operator.name;
+        let opsets: Vec<String> = operator.since_versions.iter().map(i64::to_string).collect();
+        let (opsets, convert) = (opsets.join(", "), convert(operator));
+        let (raise, explain) = (
+            raise_opset(operator),
+            explain(rules.get(name).copied(), name),
+        );
+        let deploy = deploy(name);
+        // Writing to a text cannot fail.
+        let _ = writeln!(
+            page,
+            "| {name} | {opsets} | {convert} | {raise} | {explain} | {deploy} |"
+        );
+    }
+    page
+}
+
+#[test]
+fn the_page_for_users_says_what_the_tables_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operators.md");
+    let page = page();
+    if std::env::var_os("BCOSC_UPDATE_DOCS").is_some() {
+        if let Err(error) = std::fs::write(&path, &page) {
+            panic!("{}: {error}", path.display());
+        }
+        return;
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written.replace('\r', "") == page,
+        "docs/operators.md is not what the tables say: run BCOSC_UPDATE_DOCS=1 cargo test --test operators"
+    );
+}
