@@ -5,7 +5,7 @@ use bcosc_ir::{InterpreterError, Model, Tensor};
 use bcosc_passes::{InputContract, Normalization};
 use serde::Serialize;
 
-use crate::convert::{Read, read};
+use crate::load::{Read, read};
 use crate::{Error, InputShape, Metadata, Source, Verification, contract, prove};
 
 /// How one model compares with another.

@@ -5,19 +5,23 @@ use std::path::{Path, PathBuf};
 use bcosc_engine::Tract;
 use bcosc_ir::Model;
 use bcosc_onnx::{ModelFile, WriteOptions, Written};
-use bcosc_passes::image::image_input;
-use bcosc_passes::linearity::{Linearity, Verdict};
+use bcosc_passes::analysis::image::image_input;
+use bcosc_passes::analysis::linearity::{Linearity, Verdict};
+use bcosc_passes::bcos::biases::REMOVE_BIASES;
+use bcosc_passes::bcos::layers::BCOS;
 use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, InputContract, Settings, pipeline};
 use bytes::Bytes;
 
-use crate::explain::{explain_model, write_model};
+use crate::explanation::{explain_model, write_model};
+use crate::load::{Read, read};
 use crate::metadata::LOGIT_BIAS;
 use crate::plan::Passes;
 use crate::progress::{Event, Stage};
 use crate::report::{Size, describe_unknown};
+use crate::vision::calibrate;
 use crate::{Error, Metadata, Options, Recipe, Report, Source, Verify};
-use crate::{calibrate, plan, prepare, prove, reshape, support};
+use crate::{plan, prepare, prove, reshape, support};
 
 /// A converted model and the record of how it came to be.
 #[derive(Clone, Debug)]
@@ -224,49 +228,6 @@ fn verdicts(model: &Model, context: &Context<'_>, label: &str) -> Result<Vec<Ver
     Ok(Linearity::of(&typed.graph).verdicts())
 }
 
-/// A model as it was read.
-pub(crate) struct Read {
-    pub model: Model,
-    /// What messages call it.
-    pub label: String,
-    pub path: Option<PathBuf>,
-    pub bytes: u64,
-    pub warnings: Vec<String>,
-}
-
-/// Reads a model and builds its graph.
-pub(crate) fn read(source: Source, shapes: &[crate::InputShape]) -> Result<Read, Error> {
-    let ModelFile {
-        model: mut proto,
-        path,
-        bytes,
-        unknown_fields,
-    } = match source {
-        Source::Path(path) => bcosc_onnx::read(&path)?,
-        Source::Bytes(bytes) => bcosc_onnx::decode(bytes)?,
-    };
-    let label = path
-        .as_ref()
-        .map_or_else(|| "model in memory".to_owned(), |p| p.display().to_string());
-    if let Some(graph) = proto.graph.as_deref_mut()
-        && !shapes.is_empty()
-    {
-        reshape::apply(graph, shapes, &label)?;
-    }
-    let warnings = describe_unknown(&unknown_fields).into_iter().collect();
-    let model = Model::from_proto(proto).map_err(|source| Error::Import {
-        model: label.clone(),
-        source: Box::new(source),
-    })?;
-    Ok(Read {
-        model,
-        label,
-        path,
-        bytes,
-        warnings,
-    })
-}
-
 /// The settings with a mean and a standard deviation for every channel of this model.
 fn settings_for(model: &Model, settings: &Settings) -> Settings {
     let mut settings = settings.clone();
@@ -295,11 +256,10 @@ fn channels(model: &Model) -> Option<usize> {
 /// What the model says about itself afterwards.
 fn describe(model: &Model, settings: &Settings, recipe: Recipe, passes: &Passes) -> Metadata {
     let normalization = settings.normalization.clone();
-    let ran = |name: &str| passes.iter().any(|p| p.name() == name);
     Metadata {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         recipe: recipe.name().to_owned(),
-        b: if ran("bcos") { settings.b } else { 1.0 },
+        b: if BCOS.is_in(passes) { settings.b } else { 1.0 },
         input: plan::contract(passes, settings.input),
         mean: normalization
             .as_ref()
@@ -312,7 +272,7 @@ fn describe(model: &Model, settings: &Settings, recipe: Recipe, passes: &Passes)
             .metadata(LOGIT_BIAS)
             .and_then(|bias| bias.parse().ok())
             .unwrap_or(0.0),
-        biases_kept: settings.keep_biases || !ran("remove-biases"),
+        biases_kept: settings.keep_biases || !REMOVE_BIASES.is_in(passes),
         deploy: settings.deploy,
     }
 }

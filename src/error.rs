@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use bcosc_ir::{ImportError, InterpreterError};
 use bcosc_onnx::{ReadError, WriteError};
 use bcosc_passes::pipeline::PipelineError;
-use bcosc_passes::raise::FormulaError;
 
 use crate::proof::Failure;
 
@@ -59,9 +58,6 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
-    /// The pattern library cannot be read: a defect of bcosc.
-    #[error("internal error: {0}")]
-    Formula(#[from] FormulaError),
     /// No pass has this name.
     #[error("there is no pass `{name}` in {place}{}", did_you_mean(.similar))]
     UnknownPass {

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use bcosc_ir::views::BatchNorm;
 use bcosc_ir::{Graph, Model, Op, Use};
-use bcosc_passes::linearity::{Linearity, Verdict};
-use bcosc_passes::raise::{Kind, Raised};
+use bcosc_passes::analysis::linearity::{Linearity, Verdict};
+use bcosc_passes::analysis::raise::{Kind, Raised};
 use serde::Serialize;
 
-use crate::convert::{Read, read};
+use crate::load::{Read, read};
 use crate::{Error, Metadata, Options, Recipe, Size, Source, Verify, convert, prepare, support};
 
 /// What a model consists of.
@@ -151,7 +151,7 @@ pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> 
         *ops.entry(op.kind()).or_insert(0) += 1
     });
     let canonical = prepare::canonical(&model);
-    let raised = Raised::of(&canonical.graph)?;
+    let raised = Raised::of(&canonical.graph);
     let inspection = Inspection {
         producer: format!("{producer} {version}").trim().to_owned(),
         ir_version: model.ir_version(),

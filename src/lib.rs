@@ -20,28 +20,27 @@
 
 #![warn(missing_docs)]
 
-mod calibrate;
 mod compare;
 mod contract;
 mod convert;
 mod error;
-mod evaluate;
-mod explain;
-mod images;
+mod explanation;
 mod inspect;
-mod labels;
+mod load;
 mod metadata;
 mod options;
 mod plan;
-mod predict;
 mod prepare;
+mod probability;
 mod progress;
 mod proof;
 mod prove;
 mod report;
 mod reshape;
 mod support;
+mod vision;
 
+pub use bcosc_autodiff as autodiff;
 pub use bcosc_engine as engine;
 pub use bcosc_ir as ir;
 pub use bcosc_onnx as onnx;
@@ -51,25 +50,26 @@ pub use compare::{Comparison, compare_models};
 pub use contract::Images;
 pub use convert::{Converted, convert, convert_with};
 pub use error::{Error, UnsupportedOp};
-pub use evaluate::{
-    Bin, Completeness, Curve, EvaluateOptions, Evaluation, Figures, Perturbation,
-    PerturbationOptions, Pointing, PointingOptions, Progressed, Reliability, Task, evaluate,
-};
-pub use explain::{
-    Choice, ExplainOptions, Explained, Explainer, Explanation, SizedExplainer, encoded_png,
-    explanation_graph, explanation_path, raw, sheet, write_model,
-};
-pub use images::pictures;
+pub use explanation::{ExplainOptions, explanation_graph, explanation_path, write_model};
 pub use inspect::{
     Composites, Inspection, Norms, PassSummary, Port, Prospect, Unrecognised, inspect,
 };
-pub use labels::Labels;
 pub use metadata::Metadata;
 pub use options::{
     Calibration, InputShape, Options, Preset, Recipe, Selection, Source, Verification, Verify,
 };
 pub use plan::all_passes;
-pub use predict::{Intake, PredictOptions, Predictor, Probability, SizedPredictor};
+pub use probability::Probability;
 pub use progress::{Event, Stage};
 pub use proof::{Failure, Proof};
 pub use report::{Report, Size};
+pub use vision::evaluate::{
+    Bin, Completeness, Curve, EvaluateOptions, Evaluation, Figures, Perturbation,
+    PerturbationOptions, Pointing, PointingOptions, Progressed, Reliability, Task, evaluate,
+};
+pub use vision::explain::{
+    Choice, Explained, Explainer, Explanation, SizedExplainer, encoded_png, raw, sheet,
+};
+pub use vision::images::pictures;
+pub use vision::labels::Labels;
+pub use vision::predict::{Intake, PredictOptions, Predictor, SizedPredictor};

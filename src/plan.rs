@@ -1,26 +1,22 @@
 //! Which passes run, and in which order.
 
 use bcosc_ir::{Graph, Model};
-use bcosc_passes::raise::{Composite, Kind, Raised, attention_pool};
+use bcosc_passes::analysis::raise::{Composite, Kind, Raised, attention_pool};
+use bcosc_passes::bcos::input::double::DOUBLE_INPUT;
+use bcosc_passes::canonical::opset::RAISE_OPSET;
 use bcosc_passes::{InputContract, Pass, pipeline, recipe};
 
 use crate::{Error, Recipe, Selection, prepare};
 
 /// An ordered list of passes.
-pub(crate) type Passes = Vec<&'static dyn Pass>;
-
-/// The pass that raises the opset.
-const RAISE: &str = "raise-opset";
-
-/// The pass that makes the input contract true.
-const DOUBLE: &str = "double-input";
+pub(crate) type Passes = Vec<&'static Pass>;
 
 /// Every pass of every recipe, in order of first use.
-pub fn all_passes() -> Vec<&'static dyn Pass> {
+pub fn all_passes() -> Vec<&'static Pass> {
     let mut all: Passes = Vec::new();
-    let recipes = [recipe::CANONICAL, recipe::CNN, recipe::VIT, recipe::CLIP];
-    for pass in recipes.into_iter().flatten() {
-        if all.iter().all(|known| known.name() != pass.name()) {
+    let recipes = [recipe::CNN, recipe::VIT, recipe::CLIP];
+    for pass in recipes.into_iter().flatten().copied().flatten() {
+        if !pass.is_in(&all) {
             all.push(*pass);
         }
     }
@@ -38,7 +34,7 @@ pub(crate) fn choose(model: &Model, wanted: Recipe) -> Result<Recipe, Error> {
     // Functions hide what they are made of, and constants that are computed are none yet.
     let canonical = prepare::canonical(model);
     let graph = &canonical.graph;
-    let raised = Raised::of(graph)?;
+    let raised = Raised::of(graph);
     let tokens =
         |c: &Composite| matches!(c.kind, Kind::Attention | Kind::LayerNorm | Kind::RmsNorm);
     Ok(
@@ -59,26 +55,15 @@ pub(crate) fn is_embedding(graph: &Graph) -> bool {
     name.is_some_and(|name| name.contains("embed"))
 }
 
-/// The passes of a recipe after the canonical form.
-fn of_recipe(recipe: Recipe) -> &'static [&'static dyn Pass] {
-    match recipe {
-        Recipe::Cnn => recipe::CNN,
-        Recipe::Vit => recipe::VIT,
-        Recipe::Clip => recipe::CLIP,
-        Recipe::Auto | Recipe::None => &[],
-    }
-}
-
 /// The passes that run. `raises` tells whether the opset is to be raised, which is all that recipe
 /// `none` does, if anything.
 pub(crate) fn list(recipe: Recipe, selection: &Selection, raises: bool) -> Result<Passes, Error> {
-    let of_recipe: Passes = match of_recipe(recipe) {
-        [] => recipe::CANONICAL
-            .iter()
-            .copied()
-            .filter(|pass| raises && pass.name() == RAISE)
-            .collect(),
-        passes => recipe::CANONICAL.iter().chain(passes).copied().collect(),
+    let of_recipe: Passes = match recipe {
+        Recipe::Cnn => recipe::CNN.concat(),
+        Recipe::Vit => recipe::VIT.concat(),
+        Recipe::Clip => recipe::CLIP.concat(),
+        Recipe::Auto | Recipe::None if raises => vec![&RAISE_OPSET],
+        Recipe::Auto | Recipe::None => Vec::new(),
     };
     let place = format!("recipe `{}`", recipe.name());
     let mut passes = match &selection.only {
@@ -105,21 +90,24 @@ pub(crate) fn list(recipe: Recipe, selection: &Selection, raises: bool) -> Resul
         passes.remove(index);
     }
     match pipeline::missing_requirement(&passes) {
-        Some((pass, requires)) => Err(Error::MissingPass { pass, requires }),
+        Some((pass, required)) => Err(Error::MissingPass {
+            pass: pass.name,
+            requires: required.name,
+        }),
         None => Ok(passes),
     }
 }
 
 /// What a model takes after these passes.
-pub(crate) fn contract(passes: &[&'static dyn Pass], wanted: InputContract) -> InputContract {
-    match passes.iter().any(|pass| pass.name() == DOUBLE) {
+pub(crate) fn contract(passes: &[&'static Pass], wanted: InputContract) -> InputContract {
+    match DOUBLE_INPUT.is_in(passes) {
         true => wanted,
         false => InputContract::Same,
     }
 }
 
-fn find(passes: &[&'static dyn Pass], name: &str, place: &str) -> Result<usize, Error> {
-    let found = passes.iter().rposition(|pass| pass.name() == name);
+fn find(passes: &[&'static Pass], name: &str, place: &str) -> Result<usize, Error> {
+    let found = passes.iter().rposition(|pass| pass.name == name);
     found.ok_or_else(|| Error::UnknownPass {
         name: name.to_owned(),
         place: place.to_owned(),
@@ -128,7 +116,7 @@ fn find(passes: &[&'static dyn Pass], name: &str, place: &str) -> Result<usize, 
 }
 
 /// The pass whose name shares most letter pairs with a misspelt one.
-fn similar(passes: &[&'static dyn Pass], name: &str) -> Option<&'static str> {
+fn similar(passes: &[&'static Pass], name: &str) -> Option<&'static str> {
     let pairs = |text: &str| -> Vec<(u8, u8)> { text.bytes().zip(text.bytes().skip(1)).collect() };
     let wanted = pairs(name);
     let score = |known: &str| {
@@ -139,7 +127,7 @@ fn similar(passes: &[&'static dyn Pass], name: &str) -> Option<&'static str> {
     };
     let best = passes
         .iter()
-        .map(|pass| pass.name())
+        .map(|pass| pass.name)
         .max_by_key(|known| score(known))?;
     (2 * score(best) >= wanted.len().max(1)).then_some(best)
 }

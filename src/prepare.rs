@@ -2,9 +2,10 @@
 
 use bcosc_engine::Tract;
 use bcosc_ir::{Model, Value};
-use bcosc_passes::image::image_input;
+use bcosc_passes::analysis::image::image_input;
+use bcosc_passes::analysis::preprocessing::Preprocessing;
+use bcosc_passes::bcos::input::double::DOUBLE_INPUT;
 use bcosc_passes::pipeline::PipelineError;
-use bcosc_passes::preprocessing::Preprocessing;
 use bcosc_passes::{Context, Normalization, Settings, pipeline, recipe};
 
 use crate::options::contract_name;
@@ -31,7 +32,7 @@ pub(crate) fn peel(
     found.peel(model).map_err(|error| Error::Pass {
         model: label.to_owned(),
         source: Box::new(PipelineError {
-            pass: "double-input",
+            pass: DOUBLE_INPUT.name,
             source: Box::new(error),
         }),
     })?;

@@ -8,8 +8,8 @@ use serde::Serialize;
 pub struct Proof {
     /// The exact passes at B = 1 against the original.
     pub exact: ProofFigures,
-    /// All passes at B = 1 against the departed original; `null` where that is the same comparison.
-    pub departed: Option<ProofFigures>,
+    /// All passes at B = 1 against the altered original; `null` where that is the same comparison.
+    pub altered: Option<ProofFigures>,
     /// The deploy form against the plain one, at the model's own B; `null` without `--deploy`, and where the
     /// model is dead.
     pub deployed: Option<ProofFigures>,

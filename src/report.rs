@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bcosc_ir::{Graph, Model};
 use bcosc_onnx::UnknownField;
-use bcosc_passes::linearity::Verdict;
+use bcosc_passes::analysis::linearity::Verdict;
 use bcosc_passes::pipeline::Step;
 use serde::Serialize;
 

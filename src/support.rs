@@ -1,7 +1,7 @@
 //! Models that no recipe can convert are turned away before any work is done.
 
 use bcosc_ir::{Graph, Model, NodeId, Op};
-use bcosc_passes::opset::NEWEST;
+use bcosc_passes::canonical::opset::NEWEST;
 
 use crate::error::UnsupportedOp;
 use crate::{Error, Metadata};

@@ -394,7 +394,7 @@ fn the_report_says_what_the_table_says() {
             < 1e-4
     );
     assert!(
-        report["proof"]["departed"]["overall"]["max_relative"]
+        report["proof"]["altered"]["overall"]["max_relative"]
             .as_f64()
             .unwrap()
             < 1e-4

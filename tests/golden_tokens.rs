@@ -87,7 +87,7 @@ fn assert_embeds(converted: &Converted, name: &str) {
 }
 
 #[test]
-fn a_tower_departs_as_published() {
+fn a_tower_alters_as_published() {
     assert_embeds(&tower(1.0, |_| {}), "b1_departed.embedding");
 }
 

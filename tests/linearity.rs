@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bcosc::passes::linearity::{Class, Linearity};
+use bcosc::passes::analysis::linearity::{Class, Linearity};
 use bcosc::passes::{Context, Settings};
 use bcosc::{Converted, Options, convert};
 use bcosc_engine::Tract;

@@ -25,6 +25,20 @@ pub trait Interpreter {
     /// Constants larger than `largest_constant` bytes are left out.
     fn facts(&self, model: &Model, largest_constant: u64) -> Result<Facts, InterpreterError>;
 
+    /// Infers the types of all values, records them in the graph, and returns what is known.
+    fn infer(&self, model: &mut Model, largest_constant: u64) -> Result<Facts, InterpreterError> {
+        let facts = self.facts(model, largest_constant)?;
+        for id in model.graph.unordered().collect::<Vec<_>>() {
+            for slot in 0..model.graph.output_count(id) {
+                let value = model.graph.output(id, slot);
+                if let Some(found) = facts.types.get(model.graph.value_name(value)) {
+                    model.graph.set_value_type(value, found.clone());
+                }
+            }
+        }
+        Ok(facts)
+    }
+
     /// Computes the graph's outputs (by name) from its inputs (by name).
     fn run(&self, model: &Model, inputs: &Tensors) -> Result<Tensors, InterpreterError>;
 }

@@ -1,31 +1,20 @@
 //! Rewrites that turn a network into a B-cos network.
 //!
-//! A [`Pass`] is one rewrite; a recipe ([`recipe::CNN`]) is an ordered list of them.
+//! A [`Pass`] is one rewrite; a [`recipe`] is an ordered list of them. Folders are stages: [`analysis`]
+//! looks and rewrites nothing, [`canonical`] knows no B-cos, [`bcos`] knows no deploy form, [`deploy`] knows all.
 
-pub mod autodiff;
+pub mod analysis;
+pub mod bcos;
 pub mod canonical;
-mod channels;
-pub mod clip;
-pub mod cnn;
-mod dense;
-pub mod explain;
-pub mod image;
-pub mod layer;
-pub mod linearity;
-pub mod marker;
-pub mod opset;
+pub mod deploy;
+pub mod dialect;
 mod pass;
 pub mod pipeline;
-pub mod preprocessing;
-pub mod raise;
 mod reason;
 pub mod recipe;
 mod settings;
-mod sharing;
 #[cfg(test)]
 mod testing;
-pub mod vit;
-pub mod weights;
 
 pub use pass::{Change, Context, Effect, Outcome, Pass, PassError, Skip};
 pub use reason::Reason;

@@ -5,7 +5,6 @@ use bcosc_ir::{
 };
 use serde::Serialize;
 
-use crate::raise::FormulaError;
 use crate::{Reason, Settings};
 
 /// Whether a pass keeps the function that the network computes.
@@ -15,31 +14,39 @@ pub enum Effect {
     /// At B = 1 the function stays the same, to rounding.
     Exact,
     /// The function changes on purpose.
-    Departing,
+    Altering,
 }
 
 /// One rewrite of a model.
-pub trait Pass: Sync {
+#[derive(Debug)]
+pub struct Pass {
     /// Name on the command line, such as `restore-norms`.
-    fn name(&self) -> &'static str;
-
+    pub name: &'static str,
     /// What it does, in one line.
-    fn summary(&self) -> &'static str;
-
+    pub summary: &'static str,
     /// Whether it keeps the function.
-    fn effect(&self) -> Effect;
-
-    /// Names of passes that must have run before.
-    fn requires(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    /// What holds afterwards, in a few words.
-    fn ensures(&self) -> &'static str;
-
+    pub effect: Effect,
+    /// Passes that must have run before.
+    pub requires: &'static [&'static Pass],
     /// Rewrites the model.
-    fn run(&self, model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError>;
+    pub run: fn(&mut Model, &Context<'_>) -> Result<Outcome, PassError>,
 }
+
+impl Pass {
+    /// Whether a list has this pass.
+    pub fn is_in(&self, passes: &[&Pass]) -> bool {
+        passes.iter().any(|pass| *pass == self)
+    }
+}
+
+impl PartialEq for Pass {
+    /// Names are unique.
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Pass {}
 
 /// What passes share: the user's settings and a way to run graphs.
 pub struct Context<'a> {
@@ -54,18 +61,8 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Infers the types of all values, records them in the graph, and returns what is known.
     pub fn infer(&self, model: &mut Model) -> Result<Facts, PassError> {
-        let facts = self
-            .interpreter
-            .facts(model, self.settings.largest_constant)?;
-        for id in model.graph.unordered().collect::<Vec<_>>() {
-            for slot in 0..model.graph.output_count(id) {
-                let value = model.graph.output(id, slot);
-                if let Some(found) = facts.types.get(model.graph.value_name(value)) {
-                    model.graph.set_value_type(value, found.clone());
-                }
-            }
-        }
-        Ok(facts)
+        let limit = self.settings.largest_constant;
+        Ok(self.interpreter.infer(model, limit)?)
     }
 }
 
@@ -144,9 +141,6 @@ pub enum PassError {
     /// A rule made a patch that does not fit: a defect of bcosc.
     #[error("internal error: {0}")]
     Patch(#[from] PatchError),
-    /// The pattern library cannot be read: a defect of bcosc.
-    #[error("internal error: {0}")]
-    Formula(#[from] FormulaError),
     /// Running or analysing the graph failed.
     #[error(transparent)]
     Interpreter(#[from] InterpreterError),

@@ -38,7 +38,7 @@ pub struct PipelineError {
 /// Runs passes in order; `after` sees the model after each of them.
 pub fn run(
     model: &mut Model,
-    passes: &[&'static dyn Pass],
+    passes: &[&'static Pass],
     cx: &Context<'_>,
     mut after: impl FnMut(&Step, &Model),
 ) -> Result<Vec<Step>, PipelineError> {
@@ -47,17 +47,17 @@ pub fn run(
         let nodes_before = model.graph.op_count();
         let start = Instant::now();
         let failed = |source| PipelineError {
-            pass: pass.name(),
+            pass: pass.name,
             source: Box::new(source),
         };
-        let outcome = pass.run(model, cx).map_err(failed)?;
+        let outcome = (pass.run)(model, cx).map_err(failed)?;
         if !model.graph.is_acyclic() {
-            let anchor = pass.name().to_owned();
+            let anchor = pass.name.to_owned();
             return Err(failed(PatchError::Cycle { anchor }.into()));
         }
         let step = Step {
-            pass: pass.name(),
-            effect: pass.effect(),
+            pass: pass.name,
+            effect: pass.effect,
             outcome,
             nodes_before,
             nodes_after: model.graph.op_count(),
@@ -76,21 +76,21 @@ pub fn run(
 }
 
 /// The passes of a list that keep the function at B = 1.
-pub fn exact(passes: &[&'static dyn Pass]) -> Vec<&'static dyn Pass> {
+pub fn exact(passes: &[&'static Pass]) -> Vec<&'static Pass> {
     passes
         .iter()
         .copied()
-        .filter(|p| p.effect() == Effect::Exact)
+        .filter(|p| p.effect == Effect::Exact)
         .collect()
 }
 
-/// The departing passes of a list with what they require: what makes the departed original.
-pub fn departing(passes: &[&'static dyn Pass]) -> Vec<&'static dyn Pass> {
-    let mut needed: Vec<&str> = Vec::new();
-    let mut kept: Vec<&'static dyn Pass> = Vec::new();
+/// The altering passes of a list with what they require: what makes the altered original.
+pub fn altering(passes: &[&'static Pass]) -> Vec<&'static Pass> {
+    let mut needed: Vec<&Pass> = Vec::new();
+    let mut kept: Vec<&'static Pass> = Vec::new();
     for pass in passes.iter().rev() {
-        if pass.effect() == Effect::Departing || needed.contains(&pass.name()) {
-            needed.extend(pass.requires());
+        if pass.effect == Effect::Altering || pass.is_in(&needed) {
+            needed.extend(pass.requires);
             kept.push(*pass);
         }
     }
@@ -98,12 +98,14 @@ pub fn departing(passes: &[&'static dyn Pass]) -> Vec<&'static dyn Pass> {
     kept
 }
 
-/// The first pass of a list that requires one which does not come before it, with the name of what is missing.
-pub fn missing_requirement(passes: &[&'static dyn Pass]) -> Option<(&'static str, &'static str)> {
+/// The first pass of a list that requires one which does not come before it, with what is missing.
+pub fn missing_requirement(passes: &[&'static Pass]) -> Option<(&'static Pass, &'static Pass)> {
     passes.iter().enumerate().find_map(|(i, pass)| {
-        let earlier = |name: &&&str| passes[..i].iter().any(|p| p.name() == **name);
-        let missing = pass.requires().iter().find(|name| !earlier(name))?;
-        Some((pass.name(), *missing))
+        let missing = pass
+            .requires
+            .iter()
+            .find(|required| !required.is_in(&passes[..i]))?;
+        Some((*pass, *missing))
     })
 }
 
@@ -113,75 +115,53 @@ mod tests {
 
     use super::*;
     use crate::Settings;
-    use crate::recipe::{CANONICAL, CNN};
+    use crate::recipe::{CLIP, CNN, VIT};
 
-    struct Stub {
-        name: &'static str,
-        effect: Effect,
-        requires: &'static [&'static str],
+    fn nothing(_: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
+        Ok(Outcome::default())
     }
 
-    impl Pass for Stub {
-        fn name(&self) -> &'static str {
-            self.name
-        }
-
-        fn summary(&self) -> &'static str {
-            "a stub"
-        }
-
-        fn effect(&self) -> Effect {
-            self.effect
-        }
-
-        fn requires(&self) -> &'static [&'static str] {
-            self.requires
-        }
-
-        fn ensures(&self) -> &'static str {
-            "nothing"
-        }
-
-        fn run(&self, _: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
-            match self.name {
-                "fails" => Err(PassError::Model(crate::Reason::NoLinearLayer)),
-                _ => Ok(Outcome::default()),
-            }
-        }
+    fn fails(_: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
+        Err(PassError::Model(crate::Reason::NoLinearLayer))
     }
 
-    const fn stub(name: &'static str, effect: Effect, requires: &'static [&'static str]) -> Stub {
-        Stub {
+    const fn stub(name: &'static str, effect: Effect, requires: &'static [&'static Pass]) -> Pass {
+        Pass {
             name,
+            summary: "a stub",
             effect,
             requires,
+            run: nothing,
         }
     }
 
-    static BASE: Stub = stub("base", Effect::Exact, &[]);
-    static NEEDED: Stub = stub("needed", Effect::Exact, &["base"]);
-    static OTHER: Stub = stub("other", Effect::Exact, &[]);
-    static DEPARTS: Stub = stub("departs", Effect::Departing, &["needed"]);
-    static FAILS: Stub = stub("fails", Effect::Exact, &[]);
-    static ALL: [&dyn Pass; 4] = [&BASE, &NEEDED, &OTHER, &DEPARTS];
+    static BASE: Pass = stub("base", Effect::Exact, &[]);
+    static NEEDED: Pass = stub("needed", Effect::Exact, &[&BASE]);
+    static OTHER: Pass = stub("other", Effect::Exact, &[]);
+    static ALTERS: Pass = stub("alters", Effect::Altering, &[&NEEDED]);
+    static FAILS: Pass = Pass {
+        run: fails,
+        ..stub("fails", Effect::Exact, &[])
+    };
+    static ALL: [&Pass; 4] = [&BASE, &NEEDED, &OTHER, &ALTERS];
 
-    fn names(passes: &[&'static dyn Pass]) -> Vec<&'static str> {
-        passes.iter().map(|pass| pass.name()).collect()
+    fn names(passes: &[&'static Pass]) -> Vec<&'static str> {
+        passes.iter().map(|pass| pass.name).collect()
     }
 
     #[test]
-    fn departing_passes_bring_what_they_require() {
-        assert_eq!(names(&departing(&ALL)), ["base", "needed", "departs"]);
+    fn altering_passes_bring_what_they_require() {
+        assert_eq!(names(&altering(&ALL)), ["base", "needed", "alters"]);
         assert_eq!(names(&exact(&ALL)), ["base", "needed", "other"]);
-        assert_eq!(names(&departing(&ALL[..3])), [""; 0]);
+        assert_eq!(names(&altering(&ALL[..3])), [""; 0]);
     }
 
     #[test]
     fn a_missing_requirement_is_named() {
         assert_eq!(missing_requirement(&ALL), None);
-        assert_eq!(missing_requirement(&ALL[1..]), Some(("needed", "base")));
-        let swapped: [&dyn Pass; 2] = [&NEEDED, &BASE];
-        assert_eq!(missing_requirement(&swapped), Some(("needed", "base")));
+        assert_eq!(missing_requirement(&ALL[1..]), Some((&NEEDED, &BASE)));
+        let swapped: [&Pass; 2] = [&NEEDED, &BASE];
+        assert_eq!(missing_requirement(&swapped), Some((&NEEDED, &BASE)));
     }
 
     #[test]
@@ -193,7 +173,7 @@ mod tests {
             calibration: None,
         };
         let mut model = crate::testing::model(bcosc_ir::ModelBuilder::new(17));
-        let passes: [&'static dyn Pass; 3] = [&BASE, &FAILS, &OTHER];
+        let passes: [&'static Pass; 3] = [&BASE, &FAILS, &OTHER];
         let mut seen = Vec::new();
         let result = run(&mut model, &passes, &cx, |step, _| seen.push(step.pass));
         let error = result.map(|_| ()).map_err(|error| error.to_string());
@@ -204,26 +184,28 @@ mod tests {
 
     #[test]
     fn the_recipe_is_in_order_under_names_of_its_own() {
-        let whole = [CANONICAL, CNN].concat();
-        assert_eq!(missing_requirement(&whole), None);
+        for recipe in [CNN, VIT, CLIP] {
+            assert_eq!(missing_requirement(&recipe.concat()), None);
+        }
+        let whole = VIT.concat();
         let names = names(&whole);
         let unique: BTreeSet<&str> = names.iter().copied().collect();
         assert_eq!(unique.len(), names.len());
         for (pass, name) in whole.iter().zip(&names) {
-            assert!(!pass.summary().is_empty() && !pass.ensures().is_empty());
+            assert!(!pass.summary.is_empty());
             let plain = |c: char| c.is_ascii_lowercase() || c == '-' || c.is_ascii_digit();
             assert!(name.chars().all(plain), "{name}");
         }
     }
 
     #[test]
-    fn the_departed_original_is_made_by_few_passes() {
-        let departed = [
+    fn the_altered_original_is_made_by_few_passes() {
+        let altered = [
             "uncentre-norms",
             "max-to-average-pools",
             "remove-biases",
             "logit-bias",
         ];
-        assert_eq!(names(&departing(CNN)), departed);
+        assert_eq!(names(&altering(&CNN.concat())), altered);
     }
 }

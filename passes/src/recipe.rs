@@ -1,110 +1,110 @@
 //! The recipes: which passes run, in which order.
+//!
+//! A recipe is a list of stages, and a stage a list of passes; recipes share stages.
 
 use crate::Pass;
-use crate::canonical;
-use crate::clip;
-use crate::cnn::*;
-use crate::opset::RaiseOpset;
-use crate::vit;
+use crate::bcos::attention_pool::{positions::DROP_POOL_POSITIONS, unpool::UNPOOL_ATTENTION};
+use crate::bcos::biases::REMOVE_BIASES;
+use crate::bcos::head::reorder::REORDER_HEAD;
+use crate::bcos::head::reorder_tokens::{REORDER_HEAD_AND_NORM, REORDER_TOKEN_HEAD};
+use crate::bcos::input::double::DOUBLE_INPUT;
+use crate::bcos::layers::BCOS;
+use crate::bcos::logit_bias::ADD_LOGIT_BIAS;
+use crate::bcos::lower::LOWER;
+use crate::bcos::norms::calibrate::CALIBRATE_NORMS;
+use crate::bcos::norms::remeasure::REMEASURE_NORMS;
+use crate::bcos::norms::restore::RESTORE_NORMS;
+use crate::bcos::norms::uncentre::UNCENTRE_NORMS;
+use crate::bcos::pools::AVERAGE_POOLS;
+use crate::canonical::opset::RAISE_OPSET;
+use crate::canonical::{
+    DROP_DEFAULT_INPUTS, FOLD_CONSTANTS, INLINE_FUNCTIONS, REMOVE_DEAD, RESOLVE_SEQUENCES, SIMPLIFY,
+};
+use crate::deploy::accumulate::ACCUMULATE_ENERGIES;
+use crate::deploy::chunks::CHUNK_CHANNELS;
+use crate::deploy::fold_doubling::FOLD_DOUBLING;
+use crate::deploy::fold_norms::FOLD_NORM_SCALES;
+use crate::deploy::lower::LOWER_DEPLOY;
+use crate::deploy::merge::MERGE_WEIGHTS;
+use crate::deploy::narrow::NARROW_SCALES;
+use crate::deploy::signed_square::SIGNED_SQUARES;
+use crate::deploy::square_relu::SQUARE_AFTER_RELU;
+use crate::deploy::stay_in_blocks::STAY_IN_BLOCKS;
+
+/// Passes in the order they run.
+pub type Passes = [&'static Pass];
 
 /// What every recipe starts with: the canonical form.
-pub static CANONICAL: &[&dyn Pass] = &[
+pub static CANONICAL: &Passes = &[
     // Everything is an operator, a constant or a tensor, in the opset that is asked for.
-    &canonical::InlineFunctions,
-    &canonical::DropDefaultInputs,
-    &RaiseOpset,
-    &canonical::ResolveSequences,
+    &INLINE_FUNCTIONS,
+    &DROP_DEFAULT_INPUTS,
+    &RAISE_OPSET,
+    &RESOLVE_SEQUENCES,
     // What can be computed now is, and what then does nothing goes.
-    &canonical::FoldConstants,
-    &canonical::Simplify,
-    &canonical::RemoveDead,
+    &FOLD_CONSTANTS,
+    &SIMPLIFY,
+    &REMOVE_DEAD,
 ];
 
-/// Convolutional networks, after the canonical form.
-pub static CNN: &[&dyn Pass] = &[
-    // Norms: statistics into biases, folded ones restored while every convolution still has its bias.
-    &uncentre_norms::UncentreNorms,
-    &restore_norms::RestoreNorms,
-    // Structure at both ends.
-    &reorder_head::ReorderHead,
-    &vit::reorder_head::ReorderTokenHead,
-    &double_input::DoubleInput,
-    // Departures from the original.
-    &average_pool::AveragePools,
-    &remove_biases::RemoveBiases,
-    // What B-cos is, with norms that fit before and after.
-    &calibrate_norms::CalibrateNorms,
-    &bcos::Bcos,
-    &remeasure_norms::RemeasureNorms,
-    &logit_bias::AddLogitBias,
-    // With --deploy: fast forms of what stands between here and the runtime.
-    &deploy::fold_norms::FoldNormScales,
-    &deploy::fold_doubling::FoldDoubling,
-    &deploy::square_relu::SquareAfterRelu,
-    &deploy::narrow::NarrowScales,
-    &deploy::merge::MergeWeights,
-    &deploy::signed_square::SignedSquares,
-    &deploy::accumulate::AccumulateEnergies,
-    &deploy::lower::LowerDeploy,
-    &deploy::stay_in_blocks::StayInBlocks,
-    &deploy::chunks::ChunkChannels,
-    // Plain operators for all that is left.
-    &lower::Lower,
+/// Statistics go into biases; folded norms are restored while every convolution still has its bias.
+static NORMS: &Passes = &[&UNCENTRE_NORMS, &RESTORE_NORMS];
+/// The linear head moves before the pooling.
+static HEAD: &Passes = &[&REORDER_HEAD, &REORDER_TOKEN_HEAD];
+/// A head that a norm separates from the mean: this alters the function.
+static HEAD_AND_NORM: &Passes = &[&REORDER_HEAD_AND_NORM];
+static INPUT: &Passes = &[&DOUBLE_INPUT];
+/// Alterations of the original.
+static POOLS: &Passes = &[&AVERAGE_POOLS];
+/// The attention pool at the end loses what it adds, or gives every position as an output.
+static ATTENTION_POOL: &Passes = &[&DROP_POOL_POSITIONS, &UNPOOL_ATTENTION];
+static BIASES: &Passes = &[&REMOVE_BIASES];
+/// What B-cos is, with norms that fit before and after.
+static LAYERS: &Passes = &[&CALIBRATE_NORMS, &BCOS, &REMEASURE_NORMS];
+static LOGIT_BIAS: &Passes = &[&ADD_LOGIT_BIAS];
+/// With --deploy fast forms first, then standard operators for all that is left.
+pub static LOWERING: &Passes = &[
+    &FOLD_NORM_SCALES,
+    &FOLD_DOUBLING,
+    &SQUARE_AFTER_RELU,
+    &NARROW_SCALES,
+    &MERGE_WEIGHTS,
+    &SIGNED_SQUARES,
+    &ACCUMULATE_ENERGIES,
+    &LOWER_DEPLOY,
+    &STAY_IN_BLOCKS,
+    &CHUNK_CHANNELS,
+    &LOWER,
 ];
 
-/// Networks with attention, mixers and modern convolutional networks, after the canonical form: as
-/// [`CNN`], and every token gets its own say.
-pub static VIT: &[&dyn Pass] = &[
-    &uncentre_norms::UncentreNorms,
-    &restore_norms::RestoreNorms,
-    // Structure at both ends; a head that a norm separates from the mean departs.
-    &reorder_head::ReorderHead,
-    &vit::reorder_head::ReorderTokenHead,
-    &vit::reorder_head::ReorderHeadAndNorm,
-    &double_input::DoubleInput,
-    &average_pool::AveragePools,
-    &remove_biases::RemoveBiases,
-    // Projections of attention stay linear.
-    &calibrate_norms::CalibrateNorms,
-    &bcos::Bcos,
-    &remeasure_norms::RemeasureNorms,
-    &logit_bias::AddLogitBias,
-    &deploy::fold_norms::FoldNormScales,
-    &deploy::fold_doubling::FoldDoubling,
-    &deploy::square_relu::SquareAfterRelu,
-    &deploy::narrow::NarrowScales,
-    &deploy::merge::MergeWeights,
-    &deploy::signed_square::SignedSquares,
-    &deploy::accumulate::AccumulateEnergies,
-    &deploy::lower::LowerDeploy,
-    &deploy::stay_in_blocks::StayInBlocks,
-    &deploy::chunks::ChunkChannels,
-    &lower::Lower,
+/// Convolutional networks.
+pub static CNN: &[&Passes] = &[
+    CANONICAL, NORMS, HEAD, INPUT, POOLS, BIASES, LAYERS, LOGIT_BIAS, LOWERING,
 ];
 
-/// Image towers of CLIP, after the canonical form: as [`VIT`], with attention pools, and without a logit
-/// bias, since embeddings are no logits.
-pub static CLIP: &[&dyn Pass] = &[
-    &uncentre_norms::UncentreNorms,
-    &restore_norms::RestoreNorms,
-    &double_input::DoubleInput,
-    &average_pool::AveragePools,
-    // The pool at the end loses what it adds, or lets every position through.
-    &clip::drop_positions::DropPoolPositions,
-    &clip::unpool::UnpoolAttention,
-    &remove_biases::RemoveBiases,
-    &calibrate_norms::CalibrateNorms,
-    &bcos::Bcos,
-    &remeasure_norms::RemeasureNorms,
-    &deploy::fold_norms::FoldNormScales,
-    &deploy::fold_doubling::FoldDoubling,
-    &deploy::square_relu::SquareAfterRelu,
-    &deploy::narrow::NarrowScales,
-    &deploy::merge::MergeWeights,
-    &deploy::signed_square::SignedSquares,
-    &deploy::accumulate::AccumulateEnergies,
-    &deploy::lower::LowerDeploy,
-    &deploy::stay_in_blocks::StayInBlocks,
-    &deploy::chunks::ChunkChannels,
-    &lower::Lower,
+/// Networks with attention, mixers and modern convolutional networks: as [`CNN`], and every token gets
+/// its own logits.
+pub static VIT: &[&Passes] = &[
+    CANONICAL,
+    NORMS,
+    HEAD,
+    HEAD_AND_NORM,
+    INPUT,
+    POOLS,
+    BIASES,
+    LAYERS,
+    LOGIT_BIAS,
+    LOWERING,
+];
+
+/// Image towers of CLIP: without a logit bias, since embeddings are no logits.
+pub static CLIP: &[&Passes] = &[
+    CANONICAL,
+    NORMS,
+    INPUT,
+    POOLS,
+    ATTENTION_POOL,
+    BIASES,
+    LAYERS,
+    LOWERING,
 ];

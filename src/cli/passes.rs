@@ -11,17 +11,17 @@ pub fn run() -> anyhow::Result<()> {
     let mut table = tables::plain();
     table.set_header(["pass", "effect", "what it does"]);
     for pass in bcosc::all_passes() {
-        let effect = match pass.effect() {
+        let effect = match pass.effect {
             Effect::Exact => "exact",
-            Effect::Departing => "departing",
+            Effect::Altering => "altering",
         };
-        table.add_row([pass.name(), effect, pass.summary()]);
+        table.add_row([pass.name, effect, pass.summary]);
     }
     let mut out = io::stdout().lock();
     writeln!(out, "{}", tables::text(table))?;
     writeln!(
         out,
-        "\nExact passes keep the function at B = 1; departing ones change it on purpose."
+        "\nExact passes keep the function at B = 1; altering ones change it on purpose."
     )?;
     Ok(())
 }

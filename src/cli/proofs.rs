@@ -10,8 +10,8 @@ use super::tables;
 pub fn table(proof: &Proof) -> String {
     let mut table = header("proof");
     row(&mut table, "exact passes at B = 1", &proof.exact);
-    if let Some(departed) = &proof.departed {
-        row(&mut table, "all passes at B = 1", departed);
+    if let Some(altered) = &proof.altered {
+        row(&mut table, "all passes at B = 1", altered);
     }
     if let Some(deployed) = &proof.deployed {
         row(&mut table, "deploy form at its B", deployed);

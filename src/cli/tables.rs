@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use bcosc::passes::linearity::Verdict;
+use bcosc::passes::analysis::linearity::Verdict;
 use bcosc::passes::pipeline::Step;
 use bcosc::{Report, Size};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};

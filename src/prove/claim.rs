@@ -122,10 +122,10 @@ impl Task<'_> {
         model: &Model,
         expected: &mut Vec<Outputs>,
     ) -> Result<(), Error> {
-        let pass = prefix.last().map(|pass| pass.name());
-        if effect == Effect::Departing {
+        let pass = prefix.last().copied();
+        if effect == Effect::Altering {
             let reference = Rewrite {
-                passes: departed(prefix),
+                passes: altered(prefix),
                 ..claim.reference.clone()
             };
             *expected = self.reference(&reference)?.0;
@@ -136,24 +136,28 @@ impl Task<'_> {
         ) {
             Ok(found) => found,
             // Before the canonical form is reached there may be operators that tract does not know.
-            Err(_) if recipe::CANONICAL.iter().any(|p| Some(p.name()) == pass) => return Ok(()),
+            Err(_) if pass.is_some_and(|pass| pass.is_in(recipe::CANONICAL)) => return Ok(()),
             Err(error) => {
-                return Err(self.failure(claim.what, pass, format!("it does not run: {error}")));
+                return Err(self.failure(
+                    claim.what,
+                    pass.map(|pass| pass.name),
+                    format!("it does not run: {error}"),
+                ));
             }
         };
         match compare(expected, &found, self.verification.rtol) {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.failure(claim.what, pass, error.to_string())),
+            Err(error) => {
+                Err(self.failure(claim.what, pass.map(|pass| pass.name), error.to_string()))
+            }
         }
     }
 }
 
-/// The passes that make the departed original: those that depart, what they require, and the
+/// The passes that make the altered original: those that alter the function, what they require, and the
 /// canonical form that they look for their places in, which the first claim answers for.
-pub(super) fn departed(passes: &Passes) -> Passes {
-    let named = |list: &[&'static dyn Pass], name: &str| list.iter().any(|p| p.name() == name);
-    let departing = pipeline::departing(passes);
-    let wanted =
-        |p: &&'static dyn Pass| named(&departing, p.name()) || named(recipe::CANONICAL, p.name());
+pub(super) fn altered(passes: &Passes) -> Passes {
+    let altering = pipeline::altering(passes);
+    let wanted = |pass: &&'static Pass| pass.is_in(&altering) || pass.is_in(recipe::CANONICAL);
     passes.iter().copied().filter(wanted).collect()
 }

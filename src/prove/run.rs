@@ -4,15 +4,13 @@ use std::borrow::Cow;
 
 use bcosc_engine::{Outputs, Samples, Tract, run_all};
 use bcosc_ir::{InterpreterError, Model, Tensors};
-use bcosc_passes::{Context, InputContract, Settings, marker, pipeline};
+use bcosc_passes::bcos::lower::LOWER;
+use bcosc_passes::deploy::lower::LOWER_DEPLOY;
+use bcosc_passes::{Context, InputContract, Settings, dialect, pipeline};
 
 use super::Task;
 use super::claim::Rewrite;
-use crate::plan::{self, Passes};
 use crate::{Error, Verification, contract};
-
-/// The passes that write B-cos operators in standard ONNX.
-const LOWERING: [&str; 2] = ["lower-deploy", "lower"];
 
 impl Task<'_> {
     pub(super) fn rewrite(&self, rewrite: &Rewrite) -> Result<Model, Error> {
@@ -59,19 +57,15 @@ impl Task<'_> {
             model
                 .graph
                 .op(id)
-                .is_some_and(|op| op.domain() == marker::DOMAIN)
+                .is_some_and(|op| op.domain() == dialect::DOMAIN)
         };
         if !model.graph.unordered().any(is_marker) {
             return Ok(Cow::Borrowed(model));
         }
-        let lowering: Passes = plan::all_passes()
-            .into_iter()
-            .filter(|p| LOWERING.contains(&p.name()))
-            .collect();
         let mut model = model.clone();
         let lowered = pipeline::run(
             &mut model,
-            &lowering,
+            &[&LOWER_DEPLOY, &LOWER],
             &self.context(self.settings),
             |_, _| {},
         );

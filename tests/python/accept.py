@@ -3,7 +3,7 @@
     accept.py --bcosc target/release/bcosc --models DIR [--only NAME ...] [--log FILE] [--images DIR]
 
 For each DIR/*.onnx (see export_models.py), whatever recipe `auto` chooses:
-  exact   converted with B=1 and no departing pass: every output agrees with the original's to 1e-4, relative to
+  exact   converted with B=1 and no altering pass: every output agrees with the original's to 1e-4, relative to
           its largest magnitude, at batch sizes 1 and 2;
   B=2     converted with --calibrate and ImageNet normalisation, default flags otherwise: the first output is
           finite and differs from exact's, and between images. Towers (output `image_embeds`) have no logit bias;

@@ -8,7 +8,7 @@ import onnxruntime as ort
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
 STD = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
-# For comparisons with the original: nothing departs from it.
+# For comparisons with the original: nothing alters from it.
 EXACT = ["--b", "1", "--keep-biases", "--keep-max-pool", "--logit-bias", "none"]
 
 

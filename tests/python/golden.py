@@ -3,7 +3,7 @@
     golden.py --bcosc target/release/bcosc --golden DIR
 
 DIR holds resnet_tiny, resnet_tiny_grouped and densenet_tiny in three export forms each. Columns:
-  exact        B=1, no departing pass, against the original's logits, relative to the largest: 1e-5;
+  exact        B=1, no altering pass, against the original's logits, relative to the largest: 1e-5;
   B=2, B=1.5   `--input add-inverse --normalization imagenet`, against the reference's logits, relative to
                their spread (untrained B-cos logits are nearly constant): 1e-3. Demanded of model.onnx; in
                the other forms norms are folded away, which is another B-cos network: reported in brackets.

@@ -10,42 +10,30 @@ use bcosc_ir::Model;
 use crate::{Context, Effect, Outcome, Pass, PassError};
 
 /// Removes what nothing uses.
-pub struct RemoveDead;
+pub static REMOVE_DEAD: Pass = Pass {
+    name: "remove-dead",
+    summary: "remove operators and parameters that nothing uses",
+    effect: Effect::Exact,
+    requires: &[],
+    run: run,
+};
 
-impl Pass for RemoveDead {
-    fn name(&self) -> &'static str {
-        "remove-dead"
-    }
-
-    fn summary(&self) -> &'static str {
-        "remove operators and parameters that nothing uses"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Exact
-    }
-
-    fn ensures(&self) -> &'static str {
-        "every operator and parameter leads to an output"
-    }
-
-    fn run(&self, model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
-        let mut outcome = Outcome::default();
-        let before: Vec<_> = model
-            .graph
-            .nodes()
-            .into_iter()
-            .map(|id| (id, model.graph.label(id)))
-            .collect();
-        if model.graph.remove_dead() > 0 {
-            for (id, label) in before {
-                if !model.graph.contains(id) {
-                    outcome.changed(label, "removed: nothing uses it");
-                }
+fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
+    let mut outcome = Outcome::default();
+    let before: Vec<_> = model
+        .graph
+        .nodes()
+        .into_iter()
+        .map(|id| (id, model.graph.label(id)))
+        .collect();
+    if model.graph.remove_dead() > 0 {
+        for (id, label) in before {
+            if !model.graph.contains(id) {
+                outcome.changed(label, "removed: nothing uses it");
             }
         }
-        Ok(outcome)
     }
+    Ok(outcome)
 }
 
 #[cfg(test)]
@@ -68,7 +56,7 @@ mod tests {
     #[test]
     fn chains_that_lead_nowhere_go() {
         let before = model(with_dead_branch().output_as("y", DataType::Float, "batch,3"));
-        insta::assert_snapshot!(text(&rewritten(&RemoveDead, &before)), @r#"
+        insta::assert_snapshot!(text(&rewritten(&REMOVE_DEAD, &before)), @r#"
         <
            ir_version: 10,
            opset_import: ["" : 20]
@@ -86,7 +74,7 @@ mod tests {
     #[test]
     fn what_leads_to_an_output_stays() {
         let mut model = model(with_dead_branch().output_as("c", DataType::Float, "batch,3"));
-        let outcome = apply(&RemoveDead, &mut model);
+        let outcome = apply(&REMOVE_DEAD, &mut model);
         let gone: Vec<&str> = outcome.changes.iter().map(|c| c.node.as_str()).collect();
         assert_eq!(gone, ["unused"]);
         assert_eq!(model.graph.ops().len(), 3);

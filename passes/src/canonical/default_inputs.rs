@@ -18,47 +18,35 @@ use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 const FREE_INITIALIZERS: i64 = 4;
 
 /// Takes the inputs away that are initializers too.
-pub struct DropDefaultInputs;
+pub static DROP_DEFAULT_INPUTS: Pass = Pass {
+    name: "drop-default-inputs",
+    summary: "make constants of initializers that are also inputs",
+    effect: Effect::Exact,
+    requires: &[],
+    run: run,
+};
 
-impl Pass for DropDefaultInputs {
-    fn name(&self) -> &'static str {
-        "drop-default-inputs"
+fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
+    let mut outcome = Outcome::default();
+    let parameters = model.graph.parameters().into_iter();
+    let names: BTreeSet<String> = parameters
+        .filter(|(_, parameter)| parameter.as_input.is_some())
+        .map(|(id, _)| model.graph.label(id))
+        .collect();
+    if names.is_empty() {
+        return Ok(outcome);
     }
-
-    fn summary(&self) -> &'static str {
-        "make constants of initializers that are also inputs"
+    let mut proto = model.to_proto();
+    if let Some(graph) = &mut proto.graph {
+        graph.input.retain(|input| !names.contains(input.name()));
     }
-
-    fn effect(&self) -> Effect {
-        Effect::Exact
+    proto.ir_version = Some(proto.ir_version().max(FREE_INITIALIZERS));
+    *model =
+        Model::from_proto(proto).map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
+    for name in names {
+        outcome.changed(name, "a constant now, and no input with a default value");
     }
-
-    fn ensures(&self) -> &'static str {
-        "no parameter can be set from outside"
-    }
-
-    fn run(&self, model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
-        let mut outcome = Outcome::default();
-        let parameters = model.graph.parameters().into_iter();
-        let names: BTreeSet<String> = parameters
-            .filter(|(_, parameter)| parameter.as_input.is_some())
-            .map(|(id, _)| model.graph.label(id))
-            .collect();
-        if names.is_empty() {
-            return Ok(outcome);
-        }
-        let mut proto = model.to_proto();
-        if let Some(graph) = &mut proto.graph {
-            graph.input.retain(|input| !names.contains(input.name()));
-        }
-        proto.ir_version = Some(proto.ir_version().max(FREE_INITIALIZERS));
-        *model = Model::from_proto(proto)
-            .map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
-        for name in names {
-            outcome.changed(name, "a constant now, and no input with a default value");
-        }
-        Ok(outcome)
-    }
+    Ok(outcome)
 }
 
 #[cfg(test)]
@@ -79,7 +67,7 @@ mod tests {
     #[test]
     fn an_initializer_that_is_an_input_becomes_a_constant() {
         let before = model(scaled().input("w", DataType::Float, "3"));
-        insta::assert_snapshot!(text(&rewritten(&DropDefaultInputs, &before)), @r#"
+        insta::assert_snapshot!(text(&rewritten(&DROP_DEFAULT_INPUTS, &before)), @r#"
         <
            ir_version: 10,
            opset_import: ["" : 9]
@@ -98,14 +86,14 @@ mod tests {
     fn files_that_need_the_inputs_are_raised_to_a_format_that_does_not() {
         let mut old = model(scaled().input("w", DataType::Float, "3"));
         old.set_ir_version(3);
-        apply(&DropDefaultInputs, &mut old);
+        apply(&DROP_DEFAULT_INPUTS, &mut old);
         assert_eq!(old.ir_version(), FREE_INITIALIZERS);
     }
 
     #[test]
     fn inputs_without_a_default_stay() {
         let mut model = model(scaled());
-        assert_eq!(apply(&DropDefaultInputs, &mut model), Outcome::default());
+        assert_eq!(apply(&DROP_DEFAULT_INPUTS, &mut model), Outcome::default());
         assert_eq!(model.graph.inputs().len(), 1);
     }
 }

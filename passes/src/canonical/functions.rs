@@ -30,36 +30,24 @@ const MOST_OPERATORS: u64 = 1_000_000;
 const DEEPEST: usize = 200;
 
 /// Replaces calls of local functions by their bodies.
-pub struct InlineFunctions;
+pub static INLINE_FUNCTIONS: Pass = Pass {
+    name: "inline-functions",
+    summary: "replace calls of the model's own functions by their bodies",
+    effect: Effect::Exact,
+    requires: &[],
+    run: run,
+};
 
-impl Pass for InlineFunctions {
-    fn name(&self) -> &'static str {
-        "inline-functions"
+fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
+    let mut outcome = Outcome::default();
+    if model.functions().is_empty() {
+        return Ok(outcome);
     }
-
-    fn summary(&self) -> &'static str {
-        "replace calls of the model's own functions by their bodies"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Exact
-    }
-
-    fn ensures(&self) -> &'static str {
-        "the model has no local functions"
-    }
-
-    fn run(&self, model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
-        let mut outcome = Outcome::default();
-        if model.functions().is_empty() {
-            return Ok(outcome);
-        }
-        let mut proto = model.to_proto();
-        inline(&mut proto, &mut outcome).map_err(PassError::Model)?;
-        *model = Model::from_proto(proto)
-            .map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
-        Ok(outcome)
-    }
+    let mut proto = model.to_proto();
+    inline(&mut proto, &mut outcome).map_err(PassError::Model)?;
+    *model =
+        Model::from_proto(proto).map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
+    Ok(outcome)
 }
 
 /// Domain, name and overload.

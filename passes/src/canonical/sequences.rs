@@ -16,34 +16,18 @@ use super::worklist::{Rule, Site, apply_rules};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// Replaces sequences by their elements.
-pub struct ResolveSequences;
+pub static RESOLVE_SEQUENCES: Pass = Pass {
+    name: "resolve-sequences",
+    summary: "replace lists of tensors by the tensors",
+    effect: Effect::Exact,
+    requires: &[&crate::canonical::functions::INLINE_FUNCTIONS],
+    run: run,
+};
 
-impl Pass for ResolveSequences {
-    fn name(&self) -> &'static str {
-        "resolve-sequences"
-    }
-
-    fn summary(&self) -> &'static str {
-        "replace lists of tensors by the tensors"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Exact
-    }
-
-    fn requires(&self) -> &'static [&'static str] {
-        &["inline-functions"]
-    }
-
-    fn ensures(&self) -> &'static str {
-        "no sequences where their length and places are constants"
-    }
-
-    fn run(&self, model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
-        let mut outcome = Outcome::default();
-        apply_rules(model, RULES, &mut outcome)?;
-        Ok(outcome)
-    }
+fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
+    let mut outcome = Outcome::default();
+    apply_rules(model, RULES, &mut outcome)?;
+    Ok(outcome)
 }
 
 static RULES: &[Rule] = &[

@@ -142,7 +142,7 @@ fn b(text: &str) -> Result<f64, String> {
 }
 
 fn pass_names() -> PossibleValuesParser {
-    PossibleValuesParser::new(bcosc::all_passes().iter().map(|pass| pass.name()))
+    PossibleValuesParser::new(bcosc::all_passes().iter().map(|pass| pass.name))
 }
 
 impl ConvertArgs {

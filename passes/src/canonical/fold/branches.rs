@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use bcosc_ir::{Graph, Model, Node, NodeId, Op, Operand, ParameterData, Patch, Value};
 
-use super::super::constants;
-use super::super::worklist::{Site, can_stand_for};
+use crate::canonical::constants;
+use crate::canonical::worklist::{Site, can_stand_for};
 use crate::{Outcome, PassError, Reason};
 
 /// Inlines branches and returns how many.
@@ -134,7 +134,7 @@ mod tests {
     use bcosc_ir::onnx::proto::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
     use bcosc_ir::{DataType, ModelBuilder, Tensor};
 
-    use super::super::FoldConstants;
+    use super::super::FOLD_CONSTANTS;
     use super::*;
     use crate::testing::{apply, assert_same_function, model, reasons, text};
 
@@ -199,7 +199,7 @@ mod tests {
     /// tract wants both branches to give one shape, so the expected graph is written out.
     fn folded(dims: &str, expected: ModelBuilder) -> String {
         let mut after = model(squeeze(dims));
-        apply(&FoldConstants, &mut after);
+        apply(&FOLD_CONSTANTS, &mut after);
         assert_same_function(&model(expected.output("y")), &after, 0.0);
         text(&after)
     }
@@ -242,7 +242,7 @@ mod tests {
     fn a_condition_that_depends_on_the_input_stays() {
         let builder = start("batch,2,3").input("c", DataType::Bool, "");
         let mut model = model(choice(builder, "c"));
-        let outcome = apply(&FoldConstants, &mut model);
+        let outcome = apply(&FOLD_CONSTANTS, &mut model);
         assert_eq!(outcome.changes, []);
         assert_eq!(reasons(outcome), [Reason::NotConstant("c".to_owned())]);
     }

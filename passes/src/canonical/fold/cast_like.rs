@@ -7,7 +7,7 @@
 
 use bcosc_ir::{Model, Op, Patch};
 
-use super::super::worklist::{Rule, Site, apply_rules};
+use crate::canonical::worklist::{Rule, Site, apply_rules};
 use crate::{Outcome, PassError, Reason};
 
 static RULES: &[Rule] = &[Rule {

@@ -10,7 +10,7 @@ use bcosc_ir::{
     Facts, Graph, Model, Node, NodeId, Op, ParameterData, Tensor, TensorType, Use, Value,
 };
 
-use super::super::constants;
+use crate::canonical::constants;
 use crate::{Outcome, Reason};
 
 /// Where a parameter's value comes from.

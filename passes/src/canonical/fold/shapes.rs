@@ -6,8 +6,8 @@
 
 use bcosc_ir::{Dim, Facts, Graph, Model, NodeId, Patch, Shape, Tensor, Value};
 
-use super::super::constants;
-use super::super::worklist::Site;
+use crate::canonical::constants;
+use crate::canonical::worklist::Site;
 use crate::{Outcome, PassError, Reason};
 
 pub(super) fn resolve(

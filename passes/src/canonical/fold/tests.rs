@@ -34,7 +34,7 @@ fn a_bias_that_is_computed_from_shapes_is_a_constant() {
         .op("Expand", &["c", "n"], "b", [])
         .op("Conv", &["x", "w", "b"], "y", [])
         .output_as("y", DataType::Float, "batch,4,8,8");
-    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @r#"
+    insta::assert_snapshot!(text(&rewritten(&FOLD_CONSTANTS, &model(before))), @r#"
     <
        ir_version: 10,
        opset_import: ["" : 20]
@@ -63,7 +63,7 @@ fn a_dynamic_batch_becomes_the_open_size() {
             [Attribute::int("allowzero", 1)],
         )
         .output_as("y", DataType::Float, "batch,24");
-    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @r#"
+    insta::assert_snapshot!(text(&rewritten(&FOLD_CONSTANTS, &model(before))), @r#"
     <
        ir_version: 10,
        opset_import: ["" : 20]
@@ -118,7 +118,7 @@ fn a_channel_shuffle_has_constant_shapes() {
         )
         .op("Reshape", &["t", "together"], "y", [])
         .output_as("y", DataType::Float, "batch,4,height,6");
-    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @r#"
+    insta::assert_snapshot!(text(&rewritten(&FOLD_CONSTANTS, &model(before))), @r#"
     <
        ir_version: 10,
        opset_import: ["" : 20]
@@ -146,7 +146,7 @@ fn expand_and_slice_to_sizes_of_the_input() {
         .op("Constant", &[], "zero", ints(&[0]))
         .op("Slice", &["e", "zero", "n", "zero"], "y", [])
         .output_as("y", DataType::Float, "batch,4,5");
-    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @r#"
+    insta::assert_snapshot!(text(&rewritten(&FOLD_CONSTANTS, &model(before))), @r#"
     <
        ir_version: 10,
        opset_import: ["" : 20]
@@ -171,7 +171,7 @@ fn a_weight_used_once_is_transposed_now() {
         .op("Transpose", &["w"], "t", [Attribute::ints("perm", &[1, 0])])
         .op("MatMul", &["x", "t"], "y", [])
         .output_as("y", DataType::Float, "batch,150");
-    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @r#"
+    insta::assert_snapshot!(text(&rewritten(&FOLD_CONSTANTS, &model(before))), @r#"
     <
        ir_version: 10,
        opset_import: ["" : 20]
@@ -196,7 +196,7 @@ fn a_weight_used_twice_stays() {
             .op("MatMul", &["y", "w"], "z", [])
             .output_as("z", DataType::Float, "batch,200"),
     );
-    let outcome = apply(&FoldConstants, &mut model);
+    let outcome = apply(&FOLD_CONSTANTS, &mut model);
     assert_eq!(outcome.changes, []);
     assert_eq!(
         reasons(outcome),
@@ -220,7 +220,7 @@ fn a_large_constant_of_one_number_stays() {
         .op("Mul", &["x", "c"], "y", [])
         .output_as("y", DataType::Float, "batch,300,300");
     let mut after = model(before);
-    let outcome = apply(&FoldConstants, &mut after);
+    let outcome = apply(&FOLD_CONSTANTS, &mut after);
     assert_eq!(
         reasons(outcome),
         [Reason::TooLarge {
@@ -243,7 +243,7 @@ fn every_kind_of_constant_node_becomes_a_parameter() {
         .op("Add", &["x", "f"], "a", [])
         .op("Gather", &["a", "i"], "y", [Attribute::int("axis", 1)])
         .output_as("y", DataType::Float, "batch");
-    insta::assert_snapshot!(text(&rewritten(&FoldConstants, &model(before))), @r#"
+    insta::assert_snapshot!(text(&rewritten(&FOLD_CONSTANTS, &model(before))), @r#"
     <
        ir_version: 10,
        opset_import: ["" : 20]
@@ -268,7 +268,7 @@ fn an_output_that_is_a_constant_keeps_its_node() {
         .output_as("y", DataType::Float, "batch,2")
         .output_as("c", DataType::Int64, "1");
     let mut after = model(before);
-    let outcome = apply(&FoldConstants, &mut after);
+    let outcome = apply(&FOLD_CONSTANTS, &mut after);
     assert_eq!(outcome.changes, []);
     assert_eq!(reasons(outcome), [Reason::OutputName("c".to_owned())]);
 }
@@ -282,7 +282,7 @@ fn two_computed_sizes_that_move_stay() {
         .op("Reshape", &["x", "turned"], "y", [])
         .output_as("y", DataType::Float, "w,h,4");
     let mut after = model(before);
-    let outcome = apply(&FoldConstants, &mut after);
+    let outcome = apply(&FOLD_CONSTANTS, &mut after);
     assert_eq!(
         reasons(outcome),
         [Reason::ShapeArithmetic("[w,h,4]".to_owned())]

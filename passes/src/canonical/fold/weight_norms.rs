@@ -12,7 +12,8 @@ use bcosc_ir::views::{AxesOp, reduce, unsqueeze};
 use bcosc_ir::{Facts, Model, NodeId, Op, Operand, Patch, Value};
 
 use super::plan::constant_ops;
-use crate::{Outcome, PassError, Reason, weights};
+use crate::analysis::weights;
+use crate::{Outcome, PassError, Reason};
 
 /// Rewrites every norm of weights; returns how many there were.
 pub(super) fn resolve(
@@ -90,9 +91,8 @@ fn arithmetic(model: &Model, node: NodeId, opset: i64) -> Result<Patch, Reason> 
 mod tests {
     use bcosc_ir::{Attribute, ModelBuilder};
 
-    use crate::canonical::FoldConstants;
-    use crate::cnn::testing::{Layers, image};
-    use crate::testing::{apply, model, weight};
+    use crate::canonical::FOLD_CONSTANTS;
+    use crate::testing::{Layers, apply, image, model, weight};
 
     fn standardised(attributes: Vec<Attribute>) -> ModelBuilder {
         image("batch,3,4,4")
@@ -116,7 +116,7 @@ mod tests {
     /// The elements of the convolution's weight once it is a constant.
     fn folded(builder: ModelBuilder) -> Vec<f64> {
         let mut model = model(builder);
-        apply(&FoldConstants, &mut model);
+        apply(&FOLD_CONSTANTS, &mut model);
         let graph = &model.graph;
         let conv = graph
             .ops()
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_norm_of_data_stays() {
         let mut model = model(image("batch,2,4").norm("x", "y", 2).output("y"));
-        let outcome = apply(&FoldConstants, &mut model);
+        let outcome = apply(&FOLD_CONSTANTS, &mut model);
         assert!(outcome.changes.is_empty());
     }
 }

@@ -83,7 +83,7 @@ fn leaks() -> Vec<FunctionProto> {
 #[test]
 fn calls_in_calls_become_operators() {
     let mut after = calling(vec![node(LOCAL, "Twice", &["x"], &["y"])], leaks());
-    apply(&InlineFunctions, &mut after);
+    apply(&INLINE_FUNCTIONS, &mut after);
     let slope = |alpha| [bcosc_ir::Attribute::float("alpha", alpha)];
     let expected = ModelBuilder::new(20)
         .input("x", DataType::Float, "batch,3")
@@ -145,7 +145,7 @@ fn graphs_in_a_body_see_the_names_of_the_call() {
         ],
         vec![function("Choose", &["a"], &["b"], body)],
     );
-    apply(&InlineFunctions, &mut after);
+    apply(&INLINE_FUNCTIONS, &mut after);
     insta::assert_snapshot!(text(&after), @r#"
     <
        ir_version: 10,
@@ -183,7 +183,7 @@ fn outputs_that_are_inputs_get_an_operator() {
         vec![call, node("", "Add", &["same", "r"], &["y"])],
         vec![both],
     );
-    apply(&InlineFunctions, &mut after);
+    apply(&INLINE_FUNCTIONS, &mut after);
     let expected = ModelBuilder::new(20)
         .input("x", DataType::Float, "batch,3")
         .op("Relu", &["x"], "r", [])
@@ -195,7 +195,7 @@ fn outputs_that_are_inputs_get_an_operator() {
 
 fn refused(functions: Vec<FunctionProto>) -> Reason {
     let mut model = calling(vec![node(LOCAL, "F", &["x"], &["y"])], functions);
-    match try_pass(&InlineFunctions, &mut model) {
+    match try_pass(&INLINE_FUNCTIONS, &mut model) {
         Err(PassError::Model(reason)) => reason,
         other => panic!("{other:?}"),
     }

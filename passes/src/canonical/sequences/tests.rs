@@ -28,7 +28,7 @@ fn take(builder: ModelBuilder, at: &str, name: &str) -> ModelBuilder {
 /// tract has no sequences, so the expected graph is written out.
 fn expect(before: ModelBuilder, expected: ModelBuilder) -> String {
     let mut after = model(before);
-    let outcome = apply(&ResolveSequences, &mut after);
+    let outcome = apply(&RESOLVE_SEQUENCES, &mut after);
     assert_eq!(outcome.skips, []);
     assert_same_function(&model(expected), &after, 0.0);
     text(&after)
@@ -206,7 +206,7 @@ fn elements_of_a_list_are_read_themselves() {
 fn a_place_that_is_computed_stays() {
     let at = start("batch,3,2").input("i", DataType::Int64, "");
     let mut model = model(take(cut(at, &["x"], 1), "i", "a"));
-    let outcome = apply(&ResolveSequences, &mut model);
+    let outcome = apply(&RESOLVE_SEQUENCES, &mut model);
     assert_eq!(outcome.changes, []);
     assert_eq!(
         reasons(outcome),

@@ -9,10 +9,10 @@
 
 use bcosc_ir::Patch;
 
-use super::super::constants;
-use super::super::worklist::Site;
 use super::trivial::{keeps_shape, shape_of};
 use crate::Reason;
+use crate::canonical::constants;
+use crate::canonical::worklist::Site;
 
 /// `Gemm` can do without its third operand from here.
 const OPTIONAL_GEMM_BIAS: i64 = 11;
@@ -64,7 +64,7 @@ pub(super) fn zero_bias(site: &Site<'_>) -> Result<Patch, Reason> {
 mod tests {
     use bcosc_ir::{DataType, ModelBuilder, Tensor};
 
-    use super::super::{RULES, Simplify};
+    use super::super::{RULES, SIMPLIFY};
     use super::*;
     use crate::testing::{apply, model, refusal, rewritten, text, weight};
 
@@ -85,7 +85,7 @@ mod tests {
             .op("Sub", &["a", "zeros"], "b", [])
             .op("Mul", &["b", "ones"], "c", [])
             .op("Div", &["c", "ones"], "d", []);
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "d"))), @r#"
+        insta::assert_snapshot!(text(&rewritten(&SIMPLIFY, &end(builder, "d"))), @r#"
         <
            ir_version: 10,
            opset_import: ["" : 17]
@@ -103,7 +103,7 @@ mod tests {
             .param("one", Tensor::f32s(&[], vec![1.0]))
             .op("Div", &["x", "one"], "d", []);
         let mut found = end(builder, "d");
-        apply(&Simplify, &mut found);
+        apply(&SIMPLIFY, &mut found);
         assert_eq!(found.graph.ops().len(), 1);
     }
 
@@ -113,7 +113,7 @@ mod tests {
             start()
                 .param("w", weight(1, &[4, 4]))
                 .op("Gemm", &["x", "w", "zeros"], "g", []);
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "g"))), @r#"
+        insta::assert_snapshot!(text(&rewritten(&SIMPLIFY, &end(builder, "g"))), @r#"
         <
            ir_version: 10,
            opset_import: ["" : 17]

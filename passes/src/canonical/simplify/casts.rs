@@ -6,8 +6,8 @@
 
 use bcosc_ir::Patch;
 
-use super::super::worklist::Site;
 use crate::Reason;
+use crate::canonical::worklist::Site;
 
 pub(super) fn same_type(site: &Site<'_>) -> Result<Patch, Reason> {
     let x = site.input(0)?;
@@ -28,7 +28,7 @@ pub(super) fn same_type(site: &Site<'_>) -> Result<Patch, Reason> {
 mod tests {
     use bcosc_ir::{DataType, ModelBuilder};
 
-    use super::super::{RULES, Simplify};
+    use super::super::{RULES, SIMPLIFY};
     use super::*;
     use crate::testing::{model, refusal, rewritten, text};
 
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_cast_to_the_same_type_goes() {
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &cast(DataType::Float))), @r#"
+        insta::assert_snapshot!(text(&rewritten(&SIMPLIFY, &cast(DataType::Float))), @r#"
         <
            ir_version: 10,
            opset_import: ["" : 17]

@@ -13,10 +13,10 @@
 use bcosc_ir::views::{Conv, Padding, Pool, PoolKind};
 use bcosc_ir::{Attribute, Graph, NodeId, Patch, Use};
 
-use super::super::constants;
-use super::super::worklist::Site;
 use super::trivial::shape_of;
 use crate::Reason;
+use crate::canonical::constants;
+use crate::canonical::worklist::Site;
 
 pub(super) fn nothing(site: &Site<'_>) -> Result<Patch, Reason> {
     let pads = constants::list(site.graph, site.node, "pads", 1)?.ok_or(Reason::Malformed)?;
@@ -137,7 +137,7 @@ fn absorb(patch: &mut Patch, graph: &Graph, node: NodeId, more: &[i64]) -> Resul
 mod tests {
     use bcosc_ir::{DataType, Model, ModelBuilder, Tensor};
 
-    use super::super::{RULES, Simplify};
+    use super::super::{RULES, SIMPLIFY};
     use super::*;
     use crate::testing::{model, refusal, rewritten, text, weight};
 
@@ -173,7 +173,7 @@ mod tests {
 
     fn merged(builder: ModelBuilder) -> String {
         let before: Model = model(builder);
-        text(&rewritten(&Simplify, &before))
+        text(&rewritten(&SIMPLIFY, &before))
     }
 
     #[test]

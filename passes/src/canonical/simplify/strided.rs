@@ -8,10 +8,10 @@
 
 use bcosc_ir::{Graph, Patch, Value};
 
-use super::super::worklist::Site;
 use super::trivial::keeps_shape;
 use crate::Reason;
-use crate::linearity::scalar;
+use crate::analysis::scalars::scalar;
+use crate::canonical::worklist::Site;
 
 const NO_VIEW: Reason = Reason::Needed("it gathers in another order");
 
@@ -87,7 +87,7 @@ fn stride(graph: &Graph, mut value: Value) -> Option<f64> {
 mod tests {
     use bcosc_ir::{Attribute, DataType, Model, ModelBuilder, Tensor};
 
-    use super::super::Simplify;
+    use super::super::SIMPLIFY;
     use super::*;
     use crate::testing::{infer, model, rewritten};
 
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_view_of_everything_in_order_goes() {
-        let after = rewritten(&Simplify, &view(3, [0, 1, 2]));
+        let after = rewritten(&SIMPLIFY, &view(3, [0, 1, 2]));
         let graph = &after.graph;
         let relu = graph
             .ops()

@@ -10,9 +10,9 @@
 
 use bcosc_ir::{Graph, NodeId, Op, Patch};
 
-use super::super::worklist::Site;
 use super::trivial::shape_of;
 use crate::Reason;
+use crate::canonical::worklist::Site;
 
 pub(super) fn in_order(site: &Site<'_>) -> Result<Patch, Reason> {
     let perm = perm_of(site.graph, site.node, site.op)?;
@@ -74,7 +74,7 @@ fn perm_of(graph: &Graph, node: NodeId, op: &Op) -> Result<Vec<usize>, Reason> {
 mod tests {
     use bcosc_ir::{Attribute, DataType, ModelBuilder};
 
-    use super::super::{RULES, Simplify};
+    use super::super::{RULES, SIMPLIFY};
     use super::*;
     use crate::testing::{model, refusal, rewritten, text};
 
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn two_become_one() {
         let before = transposed(&[&[1, 2, 0], &[0, 2, 1]]);
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &before)), @r#"
+        insta::assert_snapshot!(text(&rewritten(&SIMPLIFY, &before)), @r#"
         <
            ir_version: 10,
            opset_import: ["" : 17]
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn two_that_undo_each_other_go() {
         let before = transposed(&[&[1, 2, 0], &[2, 0, 1], &[0, 1, 2]]);
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &before)), @r#"
+        insta::assert_snapshot!(text(&rewritten(&SIMPLIFY, &before)), @r#"
         <
            ir_version: 10,
            opset_import: ["" : 17]

@@ -10,9 +10,9 @@
 
 use bcosc_ir::{Dim, Graph, Patch, Shape, Value};
 
-use super::super::constants;
-use super::super::worklist::Site;
 use crate::Reason;
+use crate::canonical::constants;
+use crate::canonical::worklist::Site;
 
 pub(super) fn identity(site: &Site<'_>) -> Result<Patch, Reason> {
     site.bypass(site.input(0)?)
@@ -81,7 +81,7 @@ pub(super) fn shape_of(graph: &Graph, value: Value) -> Result<Shape, Reason> {
 mod tests {
     use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
 
-    use super::super::{RULES, Simplify};
+    use super::super::{RULES, SIMPLIFY};
     use super::*;
     use crate::testing::{apply, model, reasons, refusal, rewritten, text};
 
@@ -113,7 +113,7 @@ mod tests {
             .op("Slice", &["c", "zero", "end"], "d", [])
             .op("Expand", &["d", "ones"], "e", [])
             .op("Max", &["e"], "f", []);
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(before, "f"))), @r#"
+        insta::assert_snapshot!(text(&rewritten(&SIMPLIFY, &end(before, "f"))), @r#"
         <
            ir_version: 10,
            opset_import: ["" : 17]
@@ -130,7 +130,7 @@ mod tests {
             .op("Relu", &["x"], "a", [])
             .op("Identity", &["a"], "y", []);
         let before = model(before.output_as("y", DataType::Float, "batch,4"));
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &before)), @r#"
+        insta::assert_snapshot!(text(&rewritten(&SIMPLIFY, &before)), @r#"
         <
            ir_version: 10,
            opset_import: ["" : 17]
@@ -154,7 +154,7 @@ mod tests {
             }))
         };
         let mut model = model_of(start());
-        let outcome = apply(&Simplify, &mut model);
+        let outcome = apply(&SIMPLIFY, &mut model);
         assert_eq!(outcome.changes, []);
         let names = ["y", "s"].map(|name| Reason::OutputName(name.to_owned()));
         assert_eq!(reasons(outcome), names);

@@ -10,10 +10,10 @@
 
 use bcosc_ir::{Dim, Patch, Tensor};
 
-use super::super::constants;
-use super::super::worklist::Site;
 use super::trivial::{keeps_shape, shape_of};
 use crate::Reason;
+use crate::canonical::constants;
+use crate::canonical::worklist::Site;
 
 /// The operators.
 pub(super) const OPS: &[&str] = &["Reshape", "Flatten", "Squeeze", "Unsqueeze"];
@@ -108,7 +108,7 @@ pub(super) fn reshape_of_view(site: &Site<'_>) -> Result<Patch, Reason> {
 mod tests {
     use bcosc_ir::{Attribute, DataType, ModelBuilder};
 
-    use super::super::{RULES, Simplify};
+    use super::super::{RULES, SIMPLIFY};
     use super::*;
     use crate::testing::{model, refusal, rewritten, text};
 
@@ -131,7 +131,7 @@ mod tests {
     fn views_that_keep_the_shape_go() {
         let builder = reshape(start("batch,4"), "x", &[0, -1], "a");
         let builder = builder.op("Flatten", &["a"], "b", [Attribute::int("axis", 1)]);
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "b"))), @r#"
+        insta::assert_snapshot!(text(&rewritten(&SIMPLIFY, &end(builder, "b"))), @r#"
         <
            ir_version: 10,
            opset_import: ["" : 17]
@@ -148,7 +148,7 @@ mod tests {
             .param("axes", Tensor::i64_vec(&[1]))
             .op("Unsqueeze", &["x", "axes"], "u", [])
             .op("Squeeze", &["u", "axes"], "s", []);
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "s"))), @r#"
+        insta::assert_snapshot!(text(&rewritten(&SIMPLIFY, &end(builder, "s"))), @r#"
         <
            ir_version: 10,
            opset_import: ["" : 17]
@@ -165,7 +165,7 @@ mod tests {
         let builder = reshape(builder, "a", &[0, 2, 12], "b");
         let builder = builder.op("Flatten", &["b"], "c", [Attribute::int("axis", 2)]);
         let builder = reshape(builder, "c", &[-1, 0, 2], "d");
-        insta::assert_snapshot!(text(&rewritten(&Simplify, &end(builder, "d"))), @r#"
+        insta::assert_snapshot!(text(&rewritten(&SIMPLIFY, &end(builder, "d"))), @r#"
         <
            ir_version: 10,
            opset_import: ["" : 17]

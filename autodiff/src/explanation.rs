@@ -1,0 +1,285 @@
+//! The explanation graph: logits, the class, W(x) and contributions, in one graph.
+//!
+//! ```text
+//! class         = target, or where that is negative ArgMax (logits)    ArgMax (|logits|) of an embedding
+//! seed          = 1 at class, else 0
+//! weights       = W(x)^T seed        see [`crate::detached`]
+//! contributions = sum over channels of weights * x
+//! ```
+//!
+//! x is what the first layer's doubled channels are: where the graph itself builds `[x, -x]` or
+//! `[x, 1-x]` from its input, that value, and else the input. Constants that add to a logit, its bias
+//! among them, are no part of W(x)x.
+
+use bcosc_ir::views::{AxesOp, reduce_to, unsqueeze};
+use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, TensorType};
+use bcosc_ir::{Use, Value};
+
+use bcosc_passes::analysis::image::{image_input, is_image};
+use bcosc_passes::analysis::linearity::Linearity;
+use bcosc_passes::analysis::scalars::scalar;
+use bcosc_passes::canonical::{FOLD_CONSTANTS, REMOVE_DEAD, SIMPLIFY, cse};
+use bcosc_passes::{Context, PassError, Reason, recipe};
+
+use crate::detached::cotangent;
+
+/// What the outputs of an explanation graph are called, in order.
+pub const OUTPUTS: [&str; 4] = ["logits", "class", "weights", "contributions"];
+/// The input that chooses the class of each image; a negative number leaves it to the model.
+pub const TARGET: &str = "target";
+
+/// What is explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The logit of a class: by default the largest.
+    Logits,
+    /// An entry of an embedding: by default the one of the largest magnitude.
+    Embedding,
+}
+
+/// Turns a model whose first floating-point output is one vector an image into its explanation graph.
+///
+/// # Errors
+/// Where the output is not dynamic linear, or an operator on the way cannot be gone back through.
+pub fn explanation(model: &mut Model, kind: Kind, cx: &Context<'_>) -> Result<(), PassError> {
+    for pass in recipe::CANONICAL {
+        (pass.run)(model, cx)?;
+    }
+    cx.infer(model)?;
+    let image = image(&model.graph)?;
+    let x = doubled(&model.graph, image).unwrap_or(image);
+    let (logits, classes) = vectors(&model.graph)?;
+    let verdict = Linearity::of(&model.graph).verdict(logits);
+    if !verdict.dynamic_linear {
+        return Err(PassError::Model(Reason::NotLinear {
+            output: verdict.output,
+            broken_by: verdict.broken_by.join(", "),
+        }));
+    }
+    let forward = model.graph.nodes().into_iter().collect();
+    let (class, seed) = seed(model, kind, image, logits, classes)?;
+    let weights = cotangent(model, logits, seed, x)?;
+    let contributions = contributions(model, x, weights)?;
+    declare(&mut model.graph, x, class, weights, contributions);
+    let values = [logits, class, weights, contributions];
+    let named = OUTPUTS.iter().zip(values);
+    let outputs: Vec<_> = named.map(|(name, v)| (v, (*name).to_owned())).collect();
+    model.graph.set_outputs(&outputs);
+    model.graph.remove_dead();
+    for pass in [&FOLD_CONSTANTS, &SIMPLIFY, &REMOVE_DEAD] {
+        (pass.run)(model, cx)?;
+    }
+    cse::share(model, &forward, x.node)
+}
+
+/// States the types of the results, which follow from that of x.
+fn declare(graph: &mut Graph, x: Value, class: Value, weights: Value, contributions: Value) {
+    let Some(TensorType {
+        dtype,
+        shape: Some(dims),
+    }) = graph.value_type(x)
+    else {
+        return;
+    };
+    let batch = dims.first().cloned();
+    let map: Vec<Dim> = batch.iter().chain(dims.iter().skip(2)).cloned().collect();
+    let mut state = |value, dtype, dims: Vec<Dim>| {
+        let shape = Some(dims);
+        graph.set_value_type(value, TensorType { dtype, shape });
+    };
+    state(class, DataType::Int64, batch.into_iter().collect());
+    state(contributions, dtype, map);
+    state(weights, dtype, dims);
+}
+
+/// The input that is an image: the only one that is floating point and of rank 3 or more.
+fn image(graph: &Graph) -> Result<Value, PassError> {
+    let found = image_input(graph).filter(|image| is_image(graph, *image));
+    found.ok_or_else(|| {
+        let inputs = graph.inputs().len();
+        PassError::Model(Reason::NoImageInput { inputs })
+    })
+}
+
+/// The doubled channels that the graph builds of its input, where everything goes through them.
+fn doubled(graph: &Graph, image: Value) -> Option<Value> {
+    let inverse_of_image = |value: Value| {
+        let (node, op) = graph.producer(value)?;
+        let operands = graph.inputs_of(node);
+        let inverse = match operands[..] {
+            [Some(of)] => op.is("Neg") && of == image,
+            [Some(one), Some(of)] => op.is("Sub") && of == image && scalar(graph, one) == Some(1.0),
+            _ => false,
+        };
+        inverse.then_some(node)
+    };
+    let concat = |node: NodeId| {
+        let op = graph.op(node).filter(|op| op.is("Concat"))?;
+        let &[Some(a), Some(b)] = &graph.inputs_of(node)[..] else {
+            return None;
+        };
+        let inverse = inverse_of_image(b).filter(|_| a == image && op.int("axis", 0) == 1)?;
+        let goes_through = |used: &Use| match used {
+            Use::Input { node: user, .. } => {
+                let sizes = graph.op(*user).is_some_and(|op| op.is("Shape"));
+                sizes || *user == node || *user == inverse
+            }
+            _ => false,
+        };
+        let alone = graph.uses(image).iter().all(goes_through) && graph.uses(b).len() == 1;
+        alone.then(|| graph.output(node, 0))
+    };
+    graph.ops().into_iter().find_map(concat)
+}
+
+/// Whether a graph is one that [`explanation`] makes.
+pub fn is_explanation(graph: &Graph) -> bool {
+    let outputs = graph.outputs().iter();
+    outputs
+        .map(|output| output.info.name.as_deref().unwrap_or_default())
+        .eq(OUTPUTS)
+        && graph.value_named(TARGET).is_some()
+}
+
+/// The output to explain, which is one vector an image, and the length of its vectors: the first that is
+/// floating point. The types of values must be known.
+///
+/// # Errors
+/// Where the output is anything else.
+pub fn vectors(graph: &Graph) -> Result<(Value, u64), PassError> {
+    let floating = |value: &Value| {
+        let found = graph.value_type(*value);
+        found.is_some_and(|t| t.dtype.is_float())
+    };
+    let outputs = graph.outputs().iter().map(|output| output.value);
+    let found = outputs.clone().find(floating).or(outputs.clone().next());
+    let fail = |value: Option<Value>| {
+        let name = value.map_or_else(String::new, |v| graph.value_name(v).to_owned());
+        PassError::Model(Reason::NotVectors(name))
+    };
+    let value = found.ok_or_else(|| fail(None))?;
+    // What inference does not know, the model may say.
+    let mut outputs = graph.outputs().iter();
+    let declared = outputs
+        .find(|output| output.value == value)
+        .and_then(|output| TensorType::from_proto(output.info.r#type.as_deref()?));
+    let types = [graph.value_type(value), declared].into_iter().flatten();
+    let mut classes = types.filter_map(|t| match t.shape.as_deref() {
+        Some([_, Dim::Known(classes)]) => Some(*classes),
+        _ => None,
+    });
+    match classes.next() {
+        Some(classes) => Ok((value, classes)),
+        None => Err(fail(Some(value))),
+    }
+}
+
+/// The number that the last operator adds to every logit, where it does that.
+pub fn logit_bias(graph: &Graph) -> Option<f64> {
+    let output = graph.outputs().first()?.value;
+    let (node, op) = graph.producer(output)?;
+    let &[Some(a), Some(b)] = &graph.inputs_of(node)[..] else {
+        return None;
+    };
+    match op.op_type() {
+        "Add" => uniform(graph, b).or_else(|| uniform(graph, a)),
+        "Sub" => uniform(graph, b).map(|bias| -bias),
+        _ => None,
+    }
+}
+
+/// What all elements of a constant are.
+fn uniform(graph: &Graph, value: Value) -> Option<f64> {
+    let elements = graph.constant(value)?.to_f64s().ok()?;
+    let first = *elements.first()?;
+    elements.iter().all(|x| *x == first).then_some(first)
+}
+
+/// The class of each image, and one at its place in the output.
+fn seed(
+    model: &mut Model,
+    kind: Kind,
+    image: Value,
+    logits: Value,
+    classes: u64,
+) -> Result<(Value, Value), PassError> {
+    let opset = model.opset("").unwrap_or(0);
+    let found = model.graph.value_type(image).and_then(|t| t.shape);
+    let batch = found.and_then(|dims| dims.first().cloned());
+    let shape = Some(vec![batch.unwrap_or(Dim::Unknown)]);
+    let dtype = DataType::Int64;
+    let target = model.graph.add_input(TARGET, TensorType { dtype, shape });
+    let floating = model.graph.value_type(logits).map(|t| t.dtype);
+    let floating = floating.unwrap_or(DataType::Float);
+
+    let mut patch = Patch::at(logits.node);
+    let sizes = match kind {
+        Kind::Logits => Operand::Old(logits),
+        Kind::Embedding => patch.op(Op::new("", "Abs"), &[logits.into()]),
+    };
+    let largest = Op::new("", "ArgMax")
+        .named("predicted")
+        .with_int("axis", 1)
+        .with_int("keepdims", 0);
+    let predicted = patch.op(largest, &[sizes]);
+    let zero = patch.parameter("zero", Tensor::i64s(&[], vec![0]));
+    let open = patch.op(Op::new("", "Less"), &[target.into(), zero]);
+    let class = patch.op(
+        Op::new("", "Where").named("class"),
+        &[open, predicted, target.into()],
+    );
+    let column = unsqueeze(&mut patch, opset, class, &[1]);
+    let numbers = Tensor::i64s(&[1, classes], (0..classes as i64).collect());
+    let numbers = patch.parameter("classes", numbers);
+    let chosen = patch.op(Op::new("", "Equal"), &[column, numbers]);
+    let cast = Op::new("", "Cast").named("seed");
+    let seed = patch.op(cast.with_int("to", floating.to_i32().into()), &[chosen]);
+    patch.keep(class);
+    patch.keep(seed);
+    let added = model.graph.apply(patch)?;
+    let placed = class.applied(&added).zip(seed.applied(&added));
+    placed.ok_or(PassError::Model(Reason::Malformed))
+}
+
+/// The sum over channels of weights times what they apply to.
+fn contributions(model: &mut Model, x: Value, weights: Value) -> Result<Value, PassError> {
+    let opset = model.opset("").unwrap_or(0);
+    let mut patch = Patch::at(weights.node);
+    let parts = patch.op(
+        Op::new("", "Mul").named("parts"),
+        &[weights.into(), x.into()],
+    );
+    let sum = reduce_to(&mut patch, opset, AxesOp::ReduceSum, parts, &[1]);
+    patch.keep(sum);
+    let added = model.graph.apply(patch)?;
+    sum.applied(&added)
+        .ok_or(PassError::Model(Reason::Malformed))
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{DataType, ModelBuilder};
+
+    use super::vectors;
+    use bcosc_passes::{PassError, Reason};
+    use bcosc_testing::{infer, model};
+
+    /// How long the vectors of an output are whose size nothing but its declaration says.
+    fn length(dims: &str) -> Result<u64, PassError> {
+        let builder = ModelBuilder::new(17)
+            .input("x", DataType::Float, "batch,6")
+            .input("shape", DataType::Int64, "2")
+            .op("Reshape", &["x", "shape"], "y", []);
+        let mut found = model(builder.output_as("y", DataType::Float, dims));
+        infer(&mut found);
+        vectors(&found.graph).map(|(_, length)| length)
+    }
+
+    #[test]
+    fn declared_sizes_stand_in_for_unknown_ones() {
+        assert_eq!(length("batch,4").ok(), Some(4));
+        let refused = length("batch,classes");
+        let expected = Reason::NotVectors("y".to_owned());
+        assert!(matches!(refused, Err(PassError::Model(reason)) if reason == expected));
+    }
+}

@@ -1,0 +1,11 @@
+//! Views of a graph: what passes look at. Nothing here rewrites.
+
+pub mod channels;
+pub(crate) mod dense;
+pub mod image;
+pub mod layers;
+pub mod linearity;
+pub mod preprocessing;
+pub mod raise;
+pub mod scalars;
+pub mod weights;

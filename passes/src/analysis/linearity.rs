@@ -1,0 +1,369 @@
+//! Dynamic linearity: is an output provably a matrix that depends on x, times x, plus constants?
+//!
+//! Every value has one of three standings. What is *linear* is W(x)x plus constants, where W(x) is a
+//! product of weights and of detached factors; what is *free* depends on x in any other way, and is good
+//! for a factor. Products decide:
+//!
+//! ```text
+//! linear * constant = linear      linear * free = linear, the free operand detached
+//!                                 linear * linear = linear, where one is the other's gate: the smaller, a map
+//!                                 of the other, or what went through more gates
+//! linear + constant = linear      linear + free = free
+//! f(linear) = gate(x) * x, or free
+//! softmax(q k^T) v: q k^T is free, v is linear
+//! ```
+//!
+//! The detached operands are what an explanation holds fixed. Nothing here asks for an architecture's
+//! name: a squeeze-excite gate is a product with a sigmoid, a decomposed GELU a product with an error
+//! function, a B-cos layer a product with |y| / ||x||.
+
+mod rules;
+mod verdict;
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use bcosc_ir::{Graph, NodeId, Value};
+
+pub use rules::Rule;
+pub use verdict::{Class, Verdict};
+
+use crate::analysis::layers::Layer;
+
+/// How a value depends on the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Not at all.
+    Constant,
+    /// As W(x)x plus constants.
+    Linear,
+    /// In any way.
+    Free,
+}
+
+/// What is known of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    standing: Standing,
+    /// How many gates it went through since the last layer.
+    gates: u32,
+}
+
+const CONSTANT: Known = Known {
+    standing: Standing::Constant,
+    gates: 0,
+};
+const LINEAR: Known = Known {
+    standing: Standing::Linear,
+    gates: 0,
+};
+const FREE: Known = Known {
+    standing: Standing::Free,
+    gates: 0,
+};
+
+/// The standing of every value of a graph, and the operands that an explanation holds fixed.
+#[derive(Clone, Debug)]
+pub struct Linearity<'g> {
+    graph: &'g Graph,
+    /// Operators by their place in the order of the graph.
+    places: BTreeMap<NodeId, usize>,
+    known: BTreeMap<Value, Known>,
+    detached: BTreeSet<(NodeId, u32)>,
+}
+
+impl Known {
+    /// The same behind another gate.
+    fn gated(self) -> Self {
+        Known {
+            gates: self.gates.saturating_add(1),
+            ..self
+        }
+    }
+}
+
+impl<'g> Linearity<'g> {
+    /// Analyses a graph whose types are known. Its floating-point inputs together are x; where there
+    /// is none, all its inputs are.
+    pub fn of(graph: &'g Graph) -> Self {
+        let inputs = graph.inputs();
+        let floats = |v: &&Value| {
+            let found = graph.value_type(**v);
+            found.is_none_or(|t| t.dtype.is_float())
+        };
+        let mut data: Vec<Value> = inputs.iter().filter(floats).copied().collect();
+        if data.is_empty() {
+            data = inputs;
+        }
+        let ops = graph.ops();
+        let mut analysis = Linearity {
+            graph,
+            places: ops.iter().copied().zip(0..).collect(),
+            known: data.into_iter().map(|x| (x, LINEAR)).collect(),
+            detached: BTreeSet::new(),
+        };
+        for node in ops {
+            analysis.visit(node);
+        }
+        analysis
+    }
+
+    /// How a value depends on the input.
+    pub fn standing(&self, value: Value) -> Standing {
+        self.get(Some(value)).standing
+    }
+
+    /// Whether an operand is held fixed when explaining.
+    pub fn is_detached(&self, node: NodeId, slot: u32) -> bool {
+        self.detached.contains(&(node, slot))
+    }
+
+    fn get(&self, value: Option<Value>) -> Known {
+        let known = value.and_then(|v| self.known.get(&v));
+        known.copied().unwrap_or(CONSTANT)
+    }
+
+    fn visit(&mut self, node: NodeId) {
+        let graph = self.graph;
+        let operands = graph.inputs_of(node);
+        let captured = graph.captured_by(node);
+        let mut read = operands.iter().flatten().chain(&captured);
+        if read.all(|&v| self.standing(v) == Standing::Constant) {
+            return;
+        }
+        let found = match rules::of(graph, node) {
+            Rule::ShapeOnly => return,
+            Rule::Factor | Rule::Unknown => FREE,
+            Rule::Moves | Rule::Winner => self.first(node, &operands),
+            Rule::Gate { smooth } => self.gate(&operands, smooth),
+            Rule::Norm { added } => self.norm(node, &operands, added),
+            Rule::Sum | Rule::WinnerOfAll => self.sum(&operands),
+            Rule::Choice => self.choice(node, &operands),
+            Rule::Scaling => self.scaling(node, &operands),
+            Rule::Product => self.product(node, &operands),
+            Rule::Quotient => self.quotient(node, &operands),
+            Rule::Written => self.written(node, &operands),
+            Rule::Attention => self.attention(node, &operands),
+        };
+        for slot in 0..graph.output_count(node) {
+            // Further outputs are indices, masks and statistics; those of a split are parts alike.
+            let known = match (slot, rules::of(graph, node)) {
+                (0, _) | (_, Rule::Moves) => found,
+                _ => FREE,
+            };
+            self.known.insert(graph.output(node, slot), known);
+        }
+    }
+
+    /// Operand 0 as it is; the others are indices and sizes, and held fixed where they depend on x.
+    fn first(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        let found = self.get(operands.first().copied().flatten());
+        if found.standing != Standing::Linear {
+            // A constant that is moved as x says.
+            return FREE;
+        }
+        for (slot, operand) in operands.iter().enumerate().skip(1) {
+            if self.get(*operand).standing != Standing::Constant {
+                self.detached.insert((node, slot as u32));
+            }
+        }
+        found
+    }
+
+    fn gate(&self, operands: &[Option<Value>], smooth: bool) -> Known {
+        let x = self.get(operands.first().copied().flatten());
+        match x.standing {
+            Standing::Linear if smooth => x.gated(),
+            Standing::Linear => x,
+            _ => FREE,
+        }
+    }
+
+    fn norm(&mut self, node: NodeId, operands: &[Option<Value>], added: &[u32]) -> Known {
+        if self.get(operands.first().copied().flatten()).standing != Standing::Linear {
+            return FREE;
+        }
+        for slot in 1..operands.len() as u32 {
+            if self.get(operands[slot as usize]).standing == Standing::Constant {
+                continue;
+            }
+            if added.contains(&slot) {
+                return FREE;
+            }
+            self.detached.insert((node, slot));
+        }
+        LINEAR
+    }
+
+    fn sum(&self, operands: &[Option<Value>]) -> Known {
+        let found = || operands.iter().map(|v| self.get(*v));
+        if found().any(|known| known.standing == Standing::Free) {
+            return FREE;
+        }
+        Known {
+            gates: found().map(|known| known.gates).max().unwrap_or(0),
+            ..LINEAR
+        }
+    }
+
+    fn choice(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        let branches = operands.get(1..).unwrap_or_default();
+        let constant = |v: &Option<Value>| self.get(*v).standing == Standing::Constant;
+        if branches.iter().all(constant) {
+            return FREE;
+        }
+        let found = self.sum(branches);
+        let condition = self.get(operands.first().copied().flatten());
+        if found.standing == Standing::Linear && condition.standing != Standing::Constant {
+            self.detached.insert((node, 0));
+        }
+        found
+    }
+
+    fn written(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        let &[data, places, updates] = operands else {
+            return FREE;
+        };
+        let found = self.sum(&[data, updates]);
+        let linear = [data, updates].map(|v| self.get(v).standing == Standing::Linear);
+        if !linear.contains(&true) {
+            return FREE;
+        }
+        if self.get(places).standing != Standing::Constant {
+            self.detached.insert((node, 1));
+        }
+        found
+    }
+
+    fn scaling(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        let &[Some(a), Some(b)] = operands else {
+            return FREE;
+        };
+        let (left, right) = (self.get(Some(a)), self.get(Some(b)));
+        let (slot, kept) = match (left.standing, right.standing) {
+            (Standing::Linear, Standing::Constant) => return left,
+            (Standing::Constant, Standing::Linear) => return right,
+            (Standing::Linear, Standing::Free) => (1, left),
+            (Standing::Free, Standing::Linear) => (0, right),
+            // A square is x times |x|, whatever the side.
+            (Standing::Linear, Standing::Linear) if a == b => (1, left),
+            (Standing::Linear, Standing::Linear) => match self.gate_of_two((a, left), (b, right)) {
+                Some(0) => (0, right),
+                Some(slot) => (slot, left),
+                None => return FREE,
+            },
+            _ => return FREE,
+        };
+        self.detached.insert((node, slot));
+        kept.gated()
+    }
+
+    /// Which of two linear factors is the gate: the one that is the same for many elements of the other, or
+    /// else the one that is a map of the other, or else the one that went through more gates.
+    fn gate_of_two(&self, (a, left): (Value, Known), (b, right): (Value, Known)) -> Option<u32> {
+        let by_axes = match (self.axes(a), self.axes(b)) {
+            (Some(a), Some(b)) => b.cmp(&a),
+            _ => Ordering::Equal,
+        };
+        let by_origin = || self.maps(b, a).cmp(&self.maps(a, b));
+        let by_gates = || left.gates.cmp(&right.gates);
+        match by_axes.then_with(by_origin).then_with(by_gates) {
+            Ordering::Greater => Some(0),
+            Ordering::Less => Some(1),
+            Ordering::Equal => None,
+        }
+    }
+
+    /// Whether a linear value is linear in another.
+    fn maps(&self, x: Value, y: Value) -> bool {
+        let after = |value: &Value| self.place(*value) > self.place(x);
+        let mut seen = BTreeSet::new();
+        let mut open = vec![y];
+        while let Some(value) = open.pop() {
+            if value == x {
+                return true;
+            }
+            if after(&value) && seen.insert(value.node) {
+                open.extend(self.linear_operands(value.node));
+            }
+        }
+        false
+    }
+
+    /// The operands that the result of a node is linear in.
+    fn linear_operands(&self, node: NodeId) -> impl Iterator<Item = Value> {
+        let operands = self.graph.inputs_of(node).into_iter().enumerate();
+        operands.filter_map(move |(slot, value)| {
+            let value = value.filter(|v| self.standing(*v) == Standing::Linear)?;
+            (!self.is_detached(node, slot as u32)).then_some(value)
+        })
+    }
+
+    /// Where in the order of the graph a value is computed; what is given comes first.
+    fn place(&self, value: Value) -> Option<usize> {
+        self.places.get(&value.node).copied()
+    }
+
+    /// How many axes a value may vary along.
+    fn axes(&self, value: Value) -> Option<usize> {
+        let dims = self.graph.value_type(value)?.shape?;
+        Some(dims.iter().filter(|d| d.known() != Some(1)).count())
+    }
+
+    fn product(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        let einsum = self.graph.op(node).is_some_and(|op| op.is("Einsum"));
+        let (factors, added) = match einsum {
+            true => (operands, &[][..]),
+            false => operands.split_at(operands.len().min(2)),
+        };
+        let standings: Vec<Standing> = factors.iter().map(|v| self.get(*v).standing).collect();
+        let linear = standings.iter().filter(|s| **s == Standing::Linear).count();
+        let fixed = |v: &Option<Value>| self.get(*v).standing == Standing::Free;
+        if linear != 1 || added.iter().any(fixed) {
+            return FREE;
+        }
+        for (slot, standing) in standings.iter().enumerate() {
+            if *standing == Standing::Free {
+                self.detached.insert((node, slot as u32));
+            }
+        }
+        LINEAR
+    }
+
+    fn quotient(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        let &[Some(a), Some(b)] = operands else {
+            return FREE;
+        };
+        match (self.standing(a), self.standing(b)) {
+            (Standing::Linear, Standing::Constant) => self.get(Some(a)),
+            (Standing::Linear, _) => {
+                self.detached.insert((node, 1));
+                self.get(Some(a)).gated()
+            }
+            _ => FREE,
+        }
+    }
+
+    fn attention(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
+        if self.get(operands.get(2).copied().flatten()).standing != Standing::Linear {
+            return FREE;
+        }
+        for (slot, operand) in operands.iter().enumerate() {
+            if slot != 2 && self.get(*operand).standing != Standing::Constant {
+                self.detached.insert((node, slot as u32));
+            }
+        }
+        LINEAR
+    }
+}
+
+/// Linear layers whose input does not depend on the graph's: those that make position embeddings.
+pub fn layers_on_constants(graph: &Graph) -> BTreeSet<NodeId> {
+    let analysis = Linearity::of(graph);
+    let layers = Layer::all(graph).into_iter();
+    let unseeing = layers.filter(|layer| analysis.standing(layer.x) == Standing::Constant);
+    unseeing.map(|layer| layer.node).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! What each operator does to values that depend linearly on the input: a table.
+
+use bcosc_ir::views::Conv;
+use bcosc_ir::{DataType, Graph, NodeId, Op};
+
+use crate::analysis::scalars::{bounds, scalar};
+use crate::dialect;
+
+/// How an operator treats its operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Linear in operand 0; the others say how (shapes, indices, sizes).
+    Moves,
+    /// Linear in all operands together: sums and concatenations.
+    Sum,
+    /// Operand 0 decides which of the others counts.
+    Choice,
+    /// Each output element is one of the elements of operand 0.
+    Winner,
+    /// Each output element is one of the operands' elements.
+    WinnerOfAll,
+    /// Bilinear in operands 0 and 1, elementwise.
+    Scaling,
+    /// Bilinear in operands 0 and 1; operand 2, where there is one, is added.
+    Product,
+    /// Operand 0 divided by operand 1.
+    Quotient,
+    /// `f(x) = gate(x) * x`, elementwise in operand 0.
+    Gate {
+        /// Whether the gate is smooth, so that what it lets through can itself scale something else.
+        smooth: bool,
+    },
+    /// A centred or scaled operand 0; `added` are the slots of what is added or subtracted.
+    Norm {
+        /// Slots of operands that shift the result.
+        added: &'static [u32],
+    },
+    /// `softmax(q k^T) v` of operands 0, 1 and 2.
+    Attention,
+    /// Operand 0 with operand 2 written into it, at places that operand 1 tells.
+    Written,
+    /// Looks at shapes and types only.
+    ShapeOnly,
+    /// Anything else: good for a factor, not for a summand.
+    Factor,
+    /// An operator that is not known.
+    Unknown,
+}
+
+use Rule::*;
+
+const GATE: Rule = Gate { smooth: false };
+const SMOOTH_GATE: Rule = Gate { smooth: true };
+const SCALED: Rule = Norm { added: &[] };
+const SHIFTED: Rule = Norm { added: &[2] };
+
+/// Standard operators by name, sorted.
+const RULES: &[(&str, Rule)] = &[
+    ("Abs", Factor),
+    ("Add", Sum),
+    ("And", Factor),
+    ("ArgMax", Factor),
+    ("ArgMin", Factor),
+    ("Attention", Attention),
+    ("AveragePool", Moves),
+    ("BatchNormalization", Norm { added: &[2, 3] }),
+    ("Celu", GATE),
+    ("Compress", Moves),
+    ("Concat", Sum),
+    ("ConstantOfShape", ShapeOnly),
+    ("Conv", Product),
+    ("ConvTranspose", Product),
+    ("Cos", Factor),
+    ("CumSum", Moves),
+    ("DepthToSpace", Moves),
+    ("Div", Quotient),
+    ("Dropout", Moves),
+    ("Einsum", Product),
+    ("Elu", GATE),
+    ("Equal", Factor),
+    ("Erf", Factor),
+    ("Exp", Factor),
+    ("Expand", Moves),
+    ("Flatten", Moves),
+    ("Floor", Factor),
+    ("Gather", Moves),
+    ("GatherElements", Moves),
+    ("GatherND", Moves),
+    ("Gelu", SMOOTH_GATE),
+    ("Gemm", Product),
+    ("GlobalAveragePool", Moves),
+    ("GlobalLpPool", Factor),
+    ("GlobalMaxPool", Winner),
+    ("Greater", Factor),
+    ("GreaterOrEqual", Factor),
+    ("GridSample", Moves),
+    ("GroupNormalization", SHIFTED),
+    ("HardSigmoid", Factor),
+    ("HardSwish", SMOOTH_GATE),
+    ("Identity", Moves),
+    ("InstanceNormalization", SHIFTED),
+    ("IsInf", Factor),
+    ("IsNaN", Factor),
+    ("LRN", SCALED),
+    ("LayerNormalization", SHIFTED),
+    ("LeakyRelu", GATE),
+    ("Less", Factor),
+    ("LessOrEqual", Factor),
+    ("Log", Factor),
+    ("LogSoftmax", Factor),
+    ("LpNormalization", SCALED),
+    ("LpPool", Factor),
+    ("MatMul", Product),
+    ("Max", WinnerOfAll),
+    ("MaxPool", Winner),
+    ("Mean", Sum),
+    ("MeanVarianceNormalization", SCALED),
+    ("Min", WinnerOfAll),
+    ("Mish", SMOOTH_GATE),
+    ("Mul", Scaling),
+    ("Neg", Moves),
+    ("Not", Factor),
+    ("Or", Factor),
+    ("PRelu", GATE),
+    ("Pad", Moves),
+    ("RMSNormalization", SCALED),
+    ("Reciprocal", Factor),
+    ("ReduceL1", Factor),
+    ("ReduceL2", Factor),
+    ("ReduceLogSum", Factor),
+    ("ReduceLogSumExp", Factor),
+    ("ReduceMax", Winner),
+    ("ReduceMean", Moves),
+    ("ReduceMin", Winner),
+    ("ReduceProd", Factor),
+    ("ReduceSum", Moves),
+    ("ReduceSumSquare", Factor),
+    ("Relu", GATE),
+    ("Reshape", Moves),
+    ("Resize", Moves),
+    ("ReverseSequence", Moves),
+    ("Round", Factor),
+    ("ScatterElements", Written),
+    ("ScatterND", Written),
+    ("Selu", GATE),
+    ("Shape", ShapeOnly),
+    ("Shrink", GATE),
+    ("Sigmoid", Factor),
+    ("Sign", Factor),
+    ("Sin", Factor),
+    ("Size", ShapeOnly),
+    ("Slice", Moves),
+    ("Softmax", Factor),
+    ("Softplus", Factor),
+    ("Softsign", GATE),
+    ("SpaceToDepth", Moves),
+    ("Split", Moves),
+    ("Sqrt", Factor),
+    ("Squeeze", Moves),
+    ("Sub", Sum),
+    ("Sum", Sum),
+    ("Swish", SMOOTH_GATE),
+    ("Tanh", SMOOTH_GATE),
+    ("ThresholdedRelu", GATE),
+    ("Tile", Moves),
+    ("TopK", Winner),
+    ("Transpose", Moves),
+    ("Trilu", Moves),
+    ("Unsqueeze", Moves),
+    ("Upsample", Moves),
+    ("Where", Choice),
+];
+
+/// The rule of a node.
+pub fn of(graph: &Graph, node: NodeId) -> Rule {
+    let Some(op) = graph.op(node) else {
+        return Unknown;
+    };
+    if op.domain() == dialect::DOMAIN {
+        return match op.op_type() {
+            "Scale" => SCALED,
+            _ => Factor,
+        };
+    }
+    if !op.domain().is_empty() {
+        return Unknown;
+    }
+    match op.op_type() {
+        "Cast" | "CastLike" if !yields_floats(graph, node, op) => Factor,
+        "Cast" | "CastLike" => Moves,
+        // A scale for each channel is no layer.
+        "Conv" if scales_channels(graph, node) => Moves,
+        "Clip" if keeps_zero(graph, node) => SMOOTH_GATE,
+        "Clip" => Factor,
+        // The absolute value, which scales.
+        "LeakyRelu" if op.float("alpha", 0.01) == -1.0 => Factor,
+        "ScatterElements" | "ScatterND" if !overwrites_or_adds(op) => Factor,
+        "Pow" if is_power(graph, node) => GATE,
+        "Pow" => Factor,
+        name => match RULES.binary_search_by_key(&name, |(name, _)| name) {
+            Ok(index) => RULES[index].1,
+            Err(_) => Unknown,
+        },
+    }
+}
+
+fn yields_floats(graph: &Graph, node: NodeId, op: &Op) -> bool {
+    let found = match op.op_type() {
+        "Cast" => i32::try_from(op.int("to", 0))
+            .ok()
+            .and_then(DataType::from_i32),
+        _ => graph
+            .input(node, 1)
+            .and_then(|like| graph.value_type(like))
+            .map(|t| t.dtype),
+    };
+    found.is_some_and(DataType::is_float)
+}
+
+/// Whether a `Clip` keeps 0, so that it is a gate: the bounds are attributes up to opset 10.
+fn keeps_zero(graph: &Graph, node: NodeId) -> bool {
+    matches!(bounds(graph, node), Some((low, high)) if low <= 0.0 && high >= 0.0)
+}
+
+/// Whether a convolution has one weight a channel, and nothing to add.
+fn scales_channels(graph: &Graph, node: NodeId) -> bool {
+    Conv::of(graph, node).is_some_and(|conv| {
+        let one_to_one = conv.group == conv.in_channels() && conv.group == conv.out_channels();
+        let fixed = graph.constant(conv.w).is_some() && conv.bias.is_none();
+        one_to_one && fixed && conv.window.is_pointwise()
+    })
+}
+
+/// Whether a `Pow` is x times a power of x.
+fn is_power(graph: &Graph, node: NodeId) -> bool {
+    let exponent = graph.input(node, 1).and_then(|v| scalar(graph, v));
+    exponent.is_some_and(|e| e >= 1.0 && e.fract() == 0.0)
+}
+
+/// Whether a `Scatter` does no more with what it meets than to add to it.
+fn overwrites_or_adds(op: &Op) -> bool {
+    matches!(op.string("reduction"), None | Some("none" | "add"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_can_be_searched() {
+        assert!(RULES.is_sorted_by_key(|(name, _)| name));
+        let mut names: Vec<&str> = RULES.iter().map(|(name, _)| *name).collect();
+        names.dedup();
+        assert_eq!(names.len(), RULES.len());
+    }
+}

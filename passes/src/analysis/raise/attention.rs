@@ -1,0 +1,337 @@
+//! Attention, in any form: a softmax over scores q k^T whose result weighs values v.
+//!
+//! ```text
+//! weights = Softmax (q @ k^T, scaled before or after, plus masks and position biases)
+//! y       = weights @ v                      also with Einsum, or the Attention operator
+//! ```
+//!
+//! Windows, grids, heads, cross-covariance (channels for positions), cosine similarity and rotary
+//! positions only change what lies between the projections and the two products. A projection is the
+//! last linear layer before that: of one packed layer, or of three.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bcosc_ir::{Graph, NodeId, Value};
+
+use crate::analysis::layers::{Layer, data_consumers};
+
+/// One attention.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attention {
+    /// The node that weighs the values.
+    pub node: NodeId,
+    /// The softmax; the node itself where one operator is the whole attention.
+    pub softmax: NodeId,
+    /// The values, as they are weighed.
+    pub values: Value,
+    /// The linear layers that make queries and keys, in order.
+    pub queries_and_keys: BTreeSet<NodeId>,
+    /// The linear layers that make values, in order.
+    pub value_layers: BTreeSet<NodeId>,
+}
+
+/// Every attention of a graph, in its order.
+pub fn all(graph: &Graph) -> Vec<Attention> {
+    let mut sources = Projections {
+        scores: Sources::new(graph, true),
+        values: Sources::new(graph, false),
+    };
+    let ops = graph.ops().into_iter();
+    ops.filter_map(|node| {
+        let op = graph.op(node)?;
+        match op.op_type() {
+            _ if !op.domain().is_empty() => None,
+            "Attention" => of_operator(graph, node, &mut sources),
+            "Softmax" => of_softmax(graph, node, &mut sources),
+            _ => None,
+        }
+    })
+    .collect()
+}
+
+/// The layers that make queries, keys and values, which stay linear.
+pub fn projections(attentions: &[Attention]) -> BTreeSet<NodeId> {
+    let layers = attentions.iter();
+    layers
+        .flat_map(|a| a.queries_and_keys.iter().chain(&a.value_layers))
+        .copied()
+        .collect()
+}
+
+fn of_operator(graph: &Graph, node: NodeId, sources: &mut Projections<'_>) -> Option<Attention> {
+    let values = graph.input(node, 2)?;
+    let scores = [graph.input(node, 0)?, graph.input(node, 1)?];
+    Some(Attention {
+        node,
+        softmax: node,
+        values,
+        queries_and_keys: scores
+            .iter()
+            .flat_map(|v| sources.scores.layers(*v))
+            .collect(),
+        value_layers: sources.values.layers(values),
+    })
+}
+
+fn of_softmax(graph: &Graph, softmax: NodeId, sources: &mut Projections<'_>) -> Option<Attention> {
+    let (node, slot) = application(graph, graph.output(softmax, 0))?;
+    let values = graph.input(node, 1 - slot)?;
+    let scores = graph.input(softmax, 0)?;
+    let value_layers = sources.values.layers(values);
+    let queries_and_keys = match score_product(graph, scores, &mut sources.scores) {
+        Some(product) => {
+            let operands = graph.inputs_of(product).into_iter().flatten();
+            operands.flat_map(|v| sources.scores.layers(v)).collect()
+        }
+        // Separable attention has one query for all positions, from the layer that makes the values.
+        // Without a common layer, this is a choice between branches.
+        None => {
+            let scored_by = sources.scores.layers(scores);
+            (scored_by == value_layers).then_some(scored_by)?
+        }
+    };
+    Some(Attention {
+        node,
+        softmax,
+        values,
+        queries_and_keys,
+        value_layers,
+    })
+}
+
+/// Operators that attention weights pass on their way to the values: shapes, dropout, masks that were
+/// computed, heads that talk to each other.
+const AFTER_SOFTMAX: &[&str] = &[
+    "Add",
+    "BatchNormalization",
+    "Cast",
+    "Conv",
+    "Dropout",
+    "Expand",
+    "Flatten",
+    "Identity",
+    "Mul",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+];
+
+/// How many operators are looked at on the way: attention comes soon after its softmax, or not at all.
+const FARTHEST: usize = 64;
+
+/// The product that weighs values, and the slot of the weights.
+fn application(graph: &Graph, weights: Value) -> Option<(NodeId, u32)> {
+    let mut open = vec![weights];
+    let mut seen = BTreeSet::new();
+    while let Some(value) = open.pop() {
+        for node in data_consumers(graph, value) {
+            let op = graph.op(node).filter(|op| op.domain().is_empty())?;
+            let slot = (0..2).find(|&slot| graph.input(node, slot) == Some(value));
+            let other = slot.and_then(|slot| graph.input(node, 1 - slot));
+            let is_data = other.is_some_and(|v| graph.constant(v).is_none());
+            let weighs = is_product(graph, node) || op.is("Mul") && sums_positions(graph, node);
+            if weighs && is_data {
+                return slot.map(|slot| (node, slot));
+            }
+            let talks = op.is("MatMul") && !is_data;
+            let near = seen.len() < FARTHEST;
+            if near && (talks || AFTER_SOFTMAX.contains(&op.op_type())) && seen.insert(node) {
+                open.extend((0..graph.output_count(node)).map(|slot| graph.output(node, slot)));
+            }
+        }
+    }
+    None
+}
+
+fn is_product(graph: &Graph, node: NodeId) -> bool {
+    let is = |name| graph.op(node).is_some_and(|op| op.is(name));
+    is("MatMul") || is("Einsum") && graph.inputs_of(node).len() == 2
+}
+
+/// Whether an elementwise product is summed: attention with one query.
+fn sums_positions(graph: &Graph, node: NodeId) -> bool {
+    let consumers = data_consumers(graph, graph.output(node, 0));
+    consumers
+        .iter()
+        .any(|&id| graph.op(id).is_some_and(|op| op.is("ReduceSum")))
+}
+
+/// Operators between the product of queries and keys and the softmax: scales, masks, biases, heads that
+/// talk to each other.
+const BEFORE_SOFTMAX: &[&str] = &[
+    "Add",
+    "BatchNormalization",
+    "Cast",
+    "Clip",
+    "Conv",
+    "Div",
+    "Expand",
+    "Flatten",
+    "Identity",
+    "MatMul",
+    "Mul",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Sub",
+    "Tanh",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+];
+
+/// The product of queries and keys that scores come from: where there are several, one of two projections.
+fn score_product(graph: &Graph, scores: Value, sources: &mut Sources<'_>) -> Option<NodeId> {
+    let mut open = vec![scores];
+    let mut seen = BTreeSet::new();
+    let mut found = None;
+    while let Some(value) = open.pop() {
+        let Some((node, op)) = graph.producer(value) else {
+            continue;
+        };
+        if !op.domain().is_empty() || !seen.insert(node) {
+            continue;
+        }
+        let operands: Vec<Value> = graph.inputs_of(node).into_iter().flatten().collect();
+        let both_data = operands.iter().all(|v| graph.constant(*v).is_none());
+        if is_product(graph, node) && both_data {
+            if operands.iter().all(|v| !sources.layers(*v).is_empty()) {
+                return Some(node);
+            }
+            found = found.or(Some(node));
+        } else if BEFORE_SOFTMAX.contains(&op.op_type()) {
+            open.extend(operands);
+        }
+    }
+    found
+}
+
+/// Operators between a projection and the products that work on each vector, or move vectors: what
+/// heads, windows, cosine similarity and rotary positions are written with.
+const AFTER_PROJECTION: &[&str] = &[
+    "Abs",
+    "Add",
+    "BatchNormalization",
+    "Cast",
+    "Clip",
+    "Concat",
+    "Cos",
+    "DepthToSpace",
+    "Div",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "LayerNormalization",
+    "LpNormalization",
+    "Max",
+    "Mul",
+    "Neg",
+    "Pad",
+    "Pow",
+    "RMSNormalization",
+    "Reciprocal",
+    "ReduceL2",
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "Relu",
+    "Reshape",
+    "RotaryEmbedding",
+    "Slice",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+];
+
+/// Norms, which queries and keys may go through and values do not.
+const NORMS: &[&str] = &["LayerNormalization", "LpNormalization", "RMSNormalization"];
+
+/// Where queries, keys and values come from.
+struct Projections<'g> {
+    scores: Sources<'g>,
+    values: Sources<'g>,
+}
+
+/// Finds the layers that a value was projected by.
+struct Sources<'g> {
+    graph: &'g Graph,
+    /// Whether norms may follow a projection.
+    normed: bool,
+    found: BTreeMap<Value, BTreeSet<NodeId>>,
+}
+
+impl<'g> Sources<'g> {
+    fn new(graph: &'g Graph, normed: bool) -> Self {
+        Sources {
+            graph,
+            normed,
+            found: BTreeMap::new(),
+        }
+    }
+
+    /// The layers that a value comes from, with nothing in between that mixes them. Empty where it comes
+    /// from anything else too: a residual sum is no projection.
+    fn layers(&mut self, value: Value) -> BTreeSet<NodeId> {
+        let mut order = vec![(value, false)];
+        while let Some((value, ready)) = order.pop() {
+            if self.found.contains_key(&value) {
+                continue;
+            }
+            let before = self.operands(value);
+            if ready {
+                let layers = self.combine(value, &before);
+                self.found.insert(value, layers);
+            } else {
+                order.push((value, true));
+                order.extend(before.into_iter().map(|v| (v, false)));
+            }
+        }
+        self.found.get(&value).cloned().unwrap_or_default()
+    }
+
+    /// The data that a value is made of, if it is made of it by what may follow a projection.
+    fn operands(&self, value: Value) -> Vec<Value> {
+        let Some((node, op)) = self.graph.producer(value) else {
+            return Vec::new();
+        };
+        let name = op.op_type();
+        let follows = op.domain().is_empty() && AFTER_PROJECTION.contains(&name);
+        let follows = follows && (self.normed || !NORMS.contains(&name));
+        if !follows || matches!(Layer::of(self.graph, node), Some(Ok(_))) {
+            return Vec::new();
+        }
+        let operands = self.graph.inputs_of(node).into_iter().flatten();
+        operands
+            .filter(|v| self.graph.producer(*v).is_some())
+            .collect()
+    }
+
+    fn combine(&self, value: Value, before: &[Value]) -> BTreeSet<NodeId> {
+        if self.graph.producer(value).is_some()
+            && matches!(Layer::of(self.graph, value.node), Some(Ok(_)))
+        {
+            return BTreeSet::from([value.node]);
+        }
+        let sets = before.iter().filter_map(|v| self.found.get(v));
+        // Sizes, scales and angles come from no layer; data must all come from the same.
+        let mut sets = sets.filter(|set| !set.is_empty());
+        let Some(first) = sets.next() else {
+            return BTreeSet::new();
+        };
+        match sets.all(|set| set == first) {
+            true => first.clone(),
+            false => BTreeSet::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

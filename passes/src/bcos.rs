@@ -1,0 +1,13 @@
+//! The passes that turn a canonical network into a B-cos network.
+
+pub mod attention_pool;
+pub mod biases;
+pub mod head;
+pub mod input;
+pub mod layers;
+pub mod logit_bias;
+pub mod lower;
+pub mod norms;
+pub mod pools;
+#[cfg(test)]
+mod robustness;

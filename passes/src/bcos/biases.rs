@@ -1,0 +1,205 @@
+//! Biases go: what is added to W(x)x without depending on x cannot be explained.
+//!
+//! ```text
+//! y = Conv (x, w, b)                              y = Conv (x, w)
+//! y = Gemm (x, w, c)                              y = Gemm (x, w)
+//! y = Add (MatMul (x, w), b)                      y = MatMul (x, w)
+//! y = BatchNormalization (x, gamma, beta, 0, var) y = BatchNormalization (x, gamma, 0, 0, var)
+//! ```
+//!
+//! So does any other constant that has one number a channel, as decomposed norms add it.
+//!
+//! Altering. Batch norms must be uncentred first, since their mean is a bias too.
+
+use bcosc_ir::{Graph, Model, NodeId, Patch, Value};
+
+use super::norms::restore::NORMS;
+use crate::analysis::channels::Channels;
+use crate::analysis::layers::{Form, Layer, Units, added_bias};
+use crate::analysis::linearity::{Linearity, Standing, layers_on_constants};
+use crate::analysis::weights::{self, WeightError};
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+
+/// The pass.
+pub static REMOVE_BIASES: Pass = Pass {
+    name: "remove-biases",
+    summary: "remove the biases of convolutions, linear layers and norms",
+    effect: Effect::Altering,
+    requires: &[&crate::bcos::norms::uncentre::UNCENTRE_NORMS],
+    run: run,
+};
+
+fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
+    let mut outcome = Outcome::default();
+    let opset = model.opset("").unwrap_or(0);
+    let unseeing = layers_on_constants(&model.graph);
+    for node in model.graph.ops() {
+        if !model.graph.contains(node) || unseeing.contains(&node) {
+            continue;
+        }
+        match unbias(&model.graph, node, opset) {
+            Ok(None) => {}
+            Ok(Some(_)) if cx.settings.keep_biases => {
+                outcome.skipped(model.graph.label(node), Reason::Kept("--keep-biases"));
+            }
+            Ok(Some(patch)) => {
+                outcome.changed(model.graph.label(node), "bias removed");
+                model.graph.apply(patch)?;
+            }
+            Err(error) => error.settle(&model.graph, node, &mut outcome)?,
+        }
+    }
+    // From the end, so that the data of a sum is still there when it takes the sum's place.
+    for (node, data) in shifts(&model.graph)?.into_iter().rev() {
+        let label = model.graph.label(node);
+        if cx.settings.keep_biases {
+            outcome.skipped(label, Reason::Kept("--keep-biases"));
+            continue;
+        }
+        let mut patch = Patch::at(node);
+        patch.replace(Value { node, slot: 0 }, data);
+        model.graph.apply(patch)?;
+        outcome.changed(label, "shift of channels removed");
+    }
+    Ok(outcome)
+}
+
+/// The sums that add one constant a channel to what layers computed, and their data: biases of
+/// decomposed norms and of affine layers. Not what stands before the first layer, which is how
+/// images are normalised, and not position embeddings, which differ between positions.
+fn shifts(graph: &Graph) -> Result<Vec<(NodeId, Value)>, PassError> {
+    let linearity = Linearity::of(graph);
+    let channels = Channels::of(graph);
+    let ops = graph.ops().into_iter();
+    let shifted = ops.filter_map(|node| Some((node, shifted(graph, node, &channels)?)));
+    let linear = shifted.filter(|(_, data)| linearity.standing(*data) == Standing::Linear);
+    Ok(linear.collect())
+}
+
+/// The data of a sum with one constant a channel.
+fn shifted(graph: &Graph, node: NodeId, channels: &Channels<'_>) -> Option<Value> {
+    let op = graph.op(node).filter(|op| op.domain().is_empty())?;
+    let (data, constant) = match (op.op_type(), &graph.inputs_of(node)[..]) {
+        ("Add", &[Some(a), Some(b)]) if graph.constant(a).is_some() => (b, a),
+        ("Add" | "Sub", &[Some(a), Some(b)]) if graph.constant(b).is_some() => (a, b),
+        _ => return None,
+    };
+    let shape = graph.value_type(data)?.shape?;
+    let dims = weights::constant_type(graph, constant)?.known_shape()?;
+    let mut wide = dims.iter().rev().enumerate().filter(|(_, d)| **d > 1);
+    let (behind, count) = wide.next()?;
+    let one_axis = wide.next().is_none() && dims.len() <= shape.len();
+    let fits = one_axis && shape[shape.len() - 1 - behind].known() == Some(*count);
+    (fits && channels.has(data, behind)).then_some(data)
+}
+
+/// `None` where the node has no bias.
+fn unbias(graph: &Graph, node: NodeId, opset: i64) -> Result<Option<Patch>, WeightError> {
+    let Some(op) = graph.op(node).filter(|op| op.domain().is_empty()) else {
+        return Ok(None);
+    };
+    let mut patch = Patch::at(node);
+    let (own, added) = if let Some(layer) = Layer::of(graph, node) {
+        let layer = layer?;
+        let own = drop_operand(graph, &layer, opset, &mut patch)?;
+        if layer.out != layer.product() {
+            patch.replace(layer.out, layer.product());
+        }
+        (own, layer.out != layer.product())
+    } else if NORMS.contains(&op.op_type()) {
+        let own = clear_norm(graph, node, &mut patch)?;
+        let y = Value { node, slot: 0 };
+        let added = norm_units(graph, node).and_then(|units| added_bias(graph, y, units));
+        if let Some((add, _)) = added {
+            patch.replace(Value { node: add, slot: 0 }, y);
+        }
+        (own, added.is_some())
+    } else {
+        return Ok(None);
+    };
+    Ok((own || added).then_some(patch))
+}
+
+/// The bias operand of `Conv` and `Gemm`.
+fn drop_operand(
+    graph: &Graph,
+    layer: &Layer,
+    opset: i64,
+    patch: &mut Patch,
+) -> Result<bool, WeightError> {
+    let Some(bias) = graph.input(layer.node, 2) else {
+        return Ok(false);
+    };
+    let dims = constant_dims(graph, bias)?;
+    if let (Form::Gemm(_), Some((_, outer))) = (&layer.form, dims.split_last())
+        && outer.iter().any(|&d| d != 1)
+    {
+        // One vector for each row of the batch: data, not a bias.
+        return Err(Reason::BiasShape.into());
+    }
+    if matches!(layer.form, Form::Gemm(_)) && opset < 11 {
+        return zero_operand(graph, layer.node, bias, patch);
+    }
+    patch.set_input(layer.node, 2, None);
+    Ok(true)
+}
+
+/// The bias operand of a norm, which only layer norms can do without.
+fn clear_norm(graph: &Graph, node: NodeId, patch: &mut Patch) -> Result<bool, WeightError> {
+    let (Some(op), Some(bias)) = (graph.op(node), graph.input(node, 2)) else {
+        return Ok(false);
+    };
+    constant_dims(graph, bias)?;
+    if op.is("LayerNormalization") {
+        patch.set_input(node, 2, None);
+        return Ok(true);
+    }
+    if op.is("BatchNormalization") {
+        let mean = graph.input(node, 3).ok_or(Reason::Malformed)?;
+        if weights::floats(graph, mean)?
+            .elements
+            .iter()
+            .any(|&m| m != 0.0)
+        {
+            return Err(Reason::Centred.into());
+        }
+    }
+    zero_operand(graph, node, bias, patch)
+}
+
+/// Puts zeros in the place of the bias operand; false where it is zero already.
+fn zero_operand(
+    graph: &Graph,
+    node: NodeId,
+    bias: Value,
+    patch: &mut Patch,
+) -> Result<bool, WeightError> {
+    let bias = weights::floats(graph, bias)?;
+    if bias.elements.iter().all(|&b| b == 0.0) {
+        return Ok(false);
+    }
+    let zeros = patch.parameter("bias", bias.with(&vec![0.0; bias.elements.len()]));
+    patch.set_input(node, 2, Some(zeros));
+    Ok(true)
+}
+
+fn constant_dims(graph: &Graph, bias: Value) -> Result<Vec<u64>, Reason> {
+    let found = weights::constant_type(graph, bias).ok_or(Reason::DynamicBias)?;
+    found.known_shape().ok_or(Reason::DynamicBias)
+}
+
+/// The axis that a norm has one factor an element for.
+fn norm_units(graph: &Graph, node: NodeId) -> Option<Units> {
+    let op = graph.op(node)?;
+    let scale = weights::constant_type(graph, graph.input(node, 1)?)?;
+    let count = *scale.known_shape()?.last()?;
+    let rank = graph.value_type(graph.input(node, 0)?)?.rank()?;
+    let behind = match op.op_type() {
+        "LayerNormalization" | "RMSNormalization" => 0,
+        _ => rank.checked_sub(2)?,
+    };
+    Some(Units { behind, count })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! The head moves before the pooling, so that every position has its own logits.
+
+mod pooled;
+pub mod reorder;
+pub mod reorder_tokens;

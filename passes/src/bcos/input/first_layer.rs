@@ -1,0 +1,319 @@
+//! The layers that see the input first, and how their weights take twice the channels.
+
+use std::collections::BTreeSet;
+use std::iter;
+
+use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Tensors, Value};
+
+use super::double::Halves;
+use crate::analysis::layers::{Form, Layer, MOVES, data_consumers};
+use crate::analysis::weights::{self, WeightError};
+use crate::{Context, PassError, Reason};
+
+/// A linear layer that the input reaches without passing another one.
+#[derive(Clone, Debug)]
+pub(crate) struct FirstLayer {
+    layer: Layer,
+    /// What is doubled: channels on axis 1, or vectors along the last axis where nothing is moved.
+    source: Value,
+    /// The operators that move the source's elements about, up to the layer.
+    moves: Vec<NodeId>,
+    /// Number of inputs of one output unit, in its group.
+    inputs: u64,
+}
+
+/// What the input reaches before anything linear does.
+pub(crate) struct Entrance {
+    /// The first layers, in file order.
+    pub layers: Vec<FirstLayer>,
+    /// Everything that lies between the input and them, or beside them.
+    pub passed: Vec<NodeId>,
+}
+
+/// Where channels end up is found by moving an image of at most this many elements.
+const LARGEST_IMAGE: u64 = 1 << 26;
+
+impl Entrance {
+    /// Looks behind an input. An error names the node that stands in the way.
+    pub(crate) fn of(graph: &Graph, input: Value) -> Result<Self, (NodeId, Reason)> {
+        let mut open = vec![input];
+        let mut seen = BTreeSet::new();
+        let (mut layers, mut passed) = (Vec::new(), Vec::new());
+        while let Some(value) = open.pop() {
+            for node in data_consumers(graph, value) {
+                if !seen.insert((node, value)) {
+                    continue;
+                }
+                match Layer::of(graph, node) {
+                    Some(Ok(layer)) if layer.x == value => {
+                        layers.push(FirstLayer::at(graph, layer).map_err(|reason| (node, reason))?);
+                    }
+                    Some(Err(reason)) => return Err((node, reason)),
+                    _ => {
+                        passed.push(node);
+                        open.extend(
+                            (0..graph.output_count(node)).map(|slot| graph.output(node, slot)),
+                        );
+                    }
+                }
+            }
+        }
+        if layers.is_empty() {
+            return Err((input.node, Reason::NoLinearLayer));
+        }
+        layers.sort_by_key(|first| first.layer.node);
+        Ok(Entrance { layers, passed })
+    }
+}
+
+impl FirstLayer {
+    fn at(graph: &Graph, layer: Layer) -> Result<Self, Reason> {
+        let dims = weights::constant_type(graph, layer.w).and_then(|t| t.known_shape());
+        let inputs = match (&layer.form, dims.as_deref()) {
+            (Form::Conv(conv), _) => conv.weight_dims[1],
+            (Form::Gemm(gemm), Some(&[_, inputs])) if gemm.trans_b && !gemm.trans_a => inputs,
+            (Form::Gemm(gemm), Some(&[inputs, _])) if !gemm.trans_b && !gemm.trans_a => inputs,
+            (Form::RightMatMul, Some(&[inputs, _])) => inputs,
+            _ => return Err(Reason::FirstLayerForm),
+        };
+        let mut first = FirstLayer {
+            source: layer.x,
+            moves: Vec::new(),
+            inputs,
+            layer,
+        };
+        if !first.is_conv() {
+            while let Some((node, op)) = graph.producer(first.source) {
+                if !op.domain().is_empty() || !MOVES.contains(&op.op_type()) {
+                    break;
+                }
+                first.source = graph.input(node, 0).ok_or(Reason::Malformed)?;
+                first.moves.push(node);
+            }
+            first.moves.reverse();
+        }
+        Ok(first)
+    }
+
+    /// The node that multiplies.
+    pub(crate) fn node(&self) -> NodeId {
+        self.layer.node
+    }
+
+    /// What is doubled for this layer.
+    pub(crate) fn source(&self) -> Value {
+        self.source
+    }
+
+    /// Whether the node moves the source's elements to this layer.
+    pub(crate) fn moves(&self, node: NodeId) -> bool {
+        self.moves.contains(&node)
+    }
+
+    /// Number of inputs of one output unit, in its group.
+    pub(crate) fn inputs(&self) -> u64 {
+        self.inputs
+    }
+
+    /// Element type of the weights.
+    pub(crate) fn dtype(&self, graph: &Graph) -> DataType {
+        let weight = weights::constant_type(graph, self.layer.w);
+        weight.map_or(DataType::Float, |weight| weight.dtype)
+    }
+
+    /// Number of the source's axes.
+    pub(crate) fn rank(&self, graph: &Graph) -> Option<usize> {
+        match &self.layer.form {
+            Form::Conv(conv) => Some(conv.window.rank() + 2),
+            _ => graph.value_type(self.source)?.rank(),
+        }
+    }
+
+    fn is_conv(&self) -> bool {
+        matches!(self.layer.form, Form::Conv(_))
+    }
+
+    /// The source's axis that is doubled, and its size.
+    pub(crate) fn channels(&self, graph: &Graph) -> Result<(usize, u64), Reason> {
+        if let Form::Conv(conv) = &self.layer.form {
+            return Ok((1, conv.in_channels()));
+        }
+        let unknown = || Reason::UnknownShape(graph.value_name(self.source).to_owned());
+        let shape = graph.value_type(self.source).and_then(|t| t.shape);
+        let shape = shape.ok_or_else(unknown)?;
+        if self.moves.is_empty() {
+            let axis = shape.len().checked_sub(1).ok_or(Reason::FirstLayerForm)?;
+            return Ok((axis, self.inputs));
+        }
+        let channels = shape.get(1).ok_or(Reason::FirstLayerForm)?;
+        Ok((1, channels.known().ok_or_else(unknown)?))
+    }
+
+    /// For each input of an output unit, in its group, the channel of the source that it comes from.
+    pub(crate) fn input_channels(
+        &self,
+        model: &Model,
+        channels: u64,
+        cx: &Context<'_>,
+    ) -> Result<Vec<usize>, PassError> {
+        if self.is_conv() || self.moves.is_empty() {
+            return Ok((0..self.inputs as usize).collect());
+        }
+        if self.flattens(&model.graph) {
+            let cells = self.inputs / channels.max(1);
+            return Ok((0..self.inputs).map(|i| (i / cells) as usize).collect());
+        }
+        let fail = |reason| PassError::unsupported(model, self.node(), reason);
+        let labels = self.labels(&model.graph, channels).map_err(fail)?;
+        let mut probe = model.clone();
+        let seen = probe.graph.value_name(self.layer.x).to_owned();
+        probe.graph.set_outputs(&[(self.layer.x, seen.clone())]);
+        probe.graph.remove_dead();
+        let moved = cx.interpreter.run(&probe, &labels)?;
+        let moved = moved.get(&seen).and_then(|t| t.to_f64s().ok());
+        let moved = moved.unwrap_or_default();
+        let mut rows = moved.chunks_exact(self.inputs.max(1) as usize);
+        match rows.next() {
+            Some(first) if rows.all(|row| row == first) => {
+                Ok(first.iter().map(|&channel| channel as usize).collect())
+            }
+            _ => Err(fail(Reason::FirstLayerForm)),
+        }
+    }
+
+    /// A source whose every element is the number of its channel.
+    fn labels(&self, graph: &Graph, channels: u64) -> Result<Tensors, Reason> {
+        let name = graph.value_name(self.source).to_owned();
+        let found = graph.value_type(self.source);
+        let sizes = found.as_ref().and_then(|found| {
+            let [batch, others @ ..] = found.shape.as_deref()? else {
+                return None;
+            };
+            let others = others.iter().map(Dim::known);
+            iter::once(Some(batch.known().unwrap_or(1)))
+                .chain(others)
+                .collect()
+        });
+        let (Some(found), Some(dims)) = (found, sizes) else {
+            return Err(Reason::UnknownShape(name));
+        };
+        let dims: Vec<u64> = dims;
+        let count = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+        let count = count
+            .filter(|&n| n <= LARGEST_IMAGE)
+            .ok_or(Reason::FirstLayerForm)?;
+        let cells = dims[2..].iter().product::<u64>().max(1);
+        let labels: Vec<f64> = (0..count).map(|i| (i / cells % channels) as f64).collect();
+        let labels = Tensor::floats(found.dtype, &dims, &labels).ok_or(Reason::NotFloating)?;
+        Ok(Tensors::from([(name, labels)]))
+    }
+
+    /// Whether the moves lay all of an image side by side, in order.
+    fn flattens(&self, graph: &Graph) -> bool {
+        let in_order = |&node: &NodeId| graph.op(node).is_some_and(|op| !op.is("Transpose"));
+        let shape = |value| graph.value_type(value).and_then(|t| t.shape);
+        let (Some(from), Some(to)) = (shape(self.source), shape(self.layer.x)) else {
+            return false;
+        };
+        let sizes: Option<Vec<u64>> = from.iter().skip(1).map(Dim::known).collect();
+        let whole = sizes.is_some_and(|sizes| {
+            sizes.iter().try_fold(1u64, |n, &d| n.checked_mul(d)) == Some(self.inputs)
+        });
+        to.len() == 2 && whole && self.moves.iter().all(in_order)
+    }
+
+    /// Leads a doubled source, of channels first all as they were and then all inverted, to the layer.
+    pub(crate) fn feed(
+        &self,
+        graph: &Graph,
+        patch: &mut Patch,
+        doubled: Value,
+        channels: u64,
+    ) -> Operand {
+        let seen = Operand::Old(doubled);
+        let gather = |patch: &mut Patch, order: Vec<i64>| {
+            let order = patch.parameter("channels", Tensor::i64_vec(&order));
+            patch.op(Op::new("", "Gather").with_int("axis", 1), &[seen, order])
+        };
+        let fed = match &self.layer.form {
+            Form::Conv(conv) if conv.group > 1 => {
+                // Each group takes its own channels and their inverses.
+                let order = (0..conv.group)
+                    .flat_map(|g| [g * self.inputs, g * self.inputs + channels])
+                    .flat_map(|start| start..start + self.inputs);
+                gather(patch, order.map(|c| c as i64).collect())
+            }
+            Form::Conv(_) => seen,
+            _ if self.moves.is_empty() => seen,
+            _ if self.flattens(graph) => {
+                patch.op(Op::new("", "Flatten").with_int("axis", 1), &[seen])
+            }
+            _ => {
+                let halves = [0..channels, channels..2 * channels].map(|half| {
+                    let half = gather(patch, half.map(|c| c as i64).collect());
+                    let again = |x, &node: &NodeId| moved(graph, patch, node, x);
+                    self.moves.iter().fold(half, again)
+                });
+                let rank = graph.value_type(self.layer.x).and_then(|t| t.rank());
+                let axis = rank.map_or(-1, |rank| rank as i64 - 1);
+                patch.op(Op::new("", "Concat").with_int("axis", axis), &halves)
+            }
+        };
+        let axis = |rank: usize| if self.is_conv() { 1 } else { rank - 1 };
+        if let Some(mut found) = graph.value_type(self.layer.x) {
+            if let Some(shape) = found.shape.as_mut().filter(|s| s.len() > 1) {
+                let axis = axis(shape.len());
+                shape[axis] = shape[axis]
+                    .known()
+                    .map_or(Dim::Unknown, |d| Dim::Known(2 * d));
+            }
+            patch.typed(fed, found);
+        }
+        fed
+    }
+
+    /// Weights for twice the channels: `[w * direct, w * inverse]` for every output unit.
+    pub(crate) fn doubled_weight(
+        &self,
+        graph: &Graph,
+        halves: &Halves,
+        input_channels: &[usize],
+    ) -> Result<Tensor, WeightError> {
+        let stored = weights::floats(graph, self.layer.w)?;
+        let (axis, group) = match &self.layer.form {
+            Form::Conv(conv) => (1, conv.group),
+            Form::Gemm(gemm) if gemm.trans_b => (1, 1),
+            _ => (0, 1),
+        };
+        let outer: u64 = stored.dims[..axis].iter().product();
+        let inner: u64 = stored.dims[axis + 1..].iter().product();
+        let block = (self.inputs * inner) as usize;
+        if block == 0 || input_channels.len() as u64 != self.inputs {
+            return Err(Reason::FirstLayerForm.into());
+        }
+        let mut elements = Vec::with_capacity(stored.elements.len() * 2);
+        for (unit, weights) in stored.elements.chunks_exact(block).enumerate() {
+            let first = (unit as u64 / (outer / group).max(1) * self.inputs) as usize;
+            for half in 0..2 {
+                let by_input = weights.chunks_exact(inner as usize).zip(input_channels);
+                for (weights, channel) in by_input {
+                    let factor = halves.factors(first + channel)[half];
+                    elements.extend(weights.iter().map(|w| w * factor));
+                }
+            }
+        }
+        let mut dims = stored.dims.clone();
+        dims[axis] *= 2;
+        Ok(stored.shaped(&dims, &elements))
+    }
+}
+
+/// An operator that moves elements, on another first operand.
+fn moved(graph: &Graph, patch: &mut Patch, node: NodeId, x: Operand) -> Operand {
+    let Some(op) = graph.op(node) else { return x };
+    let others = graph.inputs_of(node).into_iter().skip(1);
+    let inputs: Vec<Option<Operand>> = iter::once(Some(x))
+        .chain(others.map(|operand| operand.map(Operand::Old)))
+        .collect();
+    patch.multi_op(op.clone().named("moved"), &inputs, 1)
+}

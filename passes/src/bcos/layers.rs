@@ -1,0 +1,173 @@
+//! Linear layers become B-cos layers.
+//!
+//! With y = w.x (plus the bias, if kept), the layer puts out `(|y| / ||x||)^(B-1) * y`: what is aligned
+//! with its weights passes, the rest fades. w is not normalised. ||x|| is over what one output sees:
+//! the patch and the group's channels of a convolution, the vector of a linear layer.
+//!
+//! ```text
+//! y = Conv (x, w)
+//! y = bcosc.Scale <b = 2> (Conv (x, w), bcosc.PatchNorm (x))
+//! ```
+//!
+//! Layers that make the queries, keys and values of attention stay linear. At B = 1 the factor is exactly 1, and nothing is emitted. Layers that see the same patches share a norm.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bcosc_ir::{Graph, Model, NodeId, Operand, Patch, Value};
+
+use crate::analysis::layers::{Form, Layer};
+use crate::analysis::linearity::layers_on_constants;
+use crate::analysis::raise::{attention, attention_pool};
+use crate::dialect::{PatchNorm, Scale, VectorNorm};
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+
+/// Key of the node metadata that marks a layer as one that stays linear.
+pub const LINEAR: &str = "bcosc.linear";
+
+/// The pass.
+pub static BCOS: Pass = Pass {
+    name: "bcos",
+    summary: "make linear layers B-cos layers",
+    effect: Effect::Exact,
+    requires: &[],
+    run: run,
+};
+
+fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
+    let mut outcome = Outcome::default();
+    let b = cx.settings.b;
+    // The norm of a layer that nothing uses would go while another is about to share it.
+    model.graph.remove_dead();
+    let attentions = attention::all(&model.graph);
+    let linear = attention::projections(&attentions);
+    let unseeing = layers_on_constants(&model.graph);
+    let pools = attention_pool::among(&model.graph, attentions);
+    let behind_pools: BTreeSet<NodeId> = pools.iter().map(|p| p.projection.node).collect();
+    let mut norms = BTreeMap::new();
+    for node in model.graph.ops() {
+        let graph = &model.graph;
+        let layer = match Layer::of(graph, node) {
+            None => {
+                if graph
+                    .op(node)
+                    .is_some_and(|op| UNCONVERTED.contains(&op.op_type()))
+                {
+                    outcome.skipped(graph.label(node), Reason::NoBcosForm);
+                }
+                continue;
+            }
+            Some(Err(reason)) => {
+                outcome.skipped(graph.label(node), reason);
+                continue;
+            }
+            Some(Ok(layer)) => layer,
+        };
+        if unseeing.contains(&node) {
+            outcome.skipped(graph.label(node), Reason::NotOfInput);
+            continue;
+        }
+        if behind_pools.contains(&node) && !cx.settings.bcos_projection {
+            outcome.skipped(graph.label(node), Reason::OutputProjection);
+            continue;
+        }
+        let marked = graph
+            .op(node)
+            .is_some_and(|op| op.metadata(LINEAR).is_some());
+        if marked || linear.contains(&node) {
+            outcome.skipped(graph.label(node), Reason::Projection);
+            continue;
+        }
+        if b == 1.0 {
+            continue;
+        }
+        let norm = Norm::of(&layer);
+        let shared = norms.get(&norm).copied();
+        let patch = scale(&layer, &norm, shared, b);
+        outcome.changed(graph.label(node), format!("B-cos, B = {b}"));
+        let added = model.graph.apply(patch)?;
+        if shared.is_none() {
+            norms.insert(
+                norm,
+                Value {
+                    node: added[0],
+                    slot: 0,
+                },
+            );
+        }
+    }
+    Ok(outcome)
+}
+
+/// Operators with weights that stay linear, or whatever they are.
+const UNCONVERTED: &[&str] = &[
+    "ConvInteger",
+    "ConvTranspose",
+    "DeformConv",
+    "Einsum",
+    "GRU",
+    "LSTM",
+    "MatMulInteger",
+    "QLinearConv",
+    "QLinearMatMul",
+    "RNN",
+];
+
+/// The norm that a layer divides by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Norm {
+    Patch(PatchNorm),
+    Vector(VectorNorm),
+}
+
+impl Norm {
+    fn of(layer: &Layer) -> Self {
+        let x = layer.x;
+        match &layer.form {
+            Form::Conv(conv) => Norm::Patch(PatchNorm {
+                x,
+                channels: conv.in_channels(),
+                window: conv.window.clone(),
+                group: conv.group,
+            }),
+            Form::Gemm(gemm) if gemm.trans_a => Norm::Vector(VectorNorm {
+                x,
+                axis: 0,
+                transposed: true,
+            }),
+            Form::Gemm(_) | Form::RightMatMul => Norm::Vector(VectorNorm {
+                x,
+                axis: -1,
+                transposed: false,
+            }),
+            Form::LeftMatMul => Norm::Vector(VectorNorm {
+                x,
+                axis: -2,
+                transposed: false,
+            }),
+        }
+    }
+}
+
+fn scale(layer: &Layer, norm: &Norm, shared: Option<Value>, b: f64) -> Patch {
+    let mut patch = Patch::at(layer.node);
+    let norm = match (shared, norm) {
+        (Some(value), _) => Operand::Old(value),
+        (None, Norm::Patch(norm)) => patch.op(norm.op(), &[norm.x.into()]),
+        (None, Norm::Vector(norm)) => patch.op(norm.op(), &[norm.x.into()]),
+    };
+    let op = match &layer.form {
+        Form::Conv(conv) => Scale::op(b, conv.group, conv.out_channels(), conv.window.rank()),
+        Form::Gemm(_) | Form::RightMatMul | Form::LeftMatMul => Scale::op(b, 1, 1, 0),
+    };
+    let scaled = patch.op(op, &[layer.out.into(), norm]);
+    patch.replace(layer.out, scaled);
+    patch
+}
+
+/// Whether any B-cos layer is in a graph.
+pub fn has_bcos_layers(graph: &Graph) -> bool {
+    graph.unordered().any(|id| Scale::of(graph, id).is_some())
+}
+
+#[cfg(test)]
+mod tests;

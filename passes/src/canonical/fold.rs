@@ -1,0 +1,106 @@
+//! `fold-constants`: what does not depend on the input is computed now.
+//!
+//! The interpreter infers all types and evaluates what is constant; this pass decides what to make
+//! of it. A constant takes the place of the operators that compute it unless the file would grow
+//! by more than [`Settings::largest_constant`](crate::Settings::largest_constant) beyond the
+//! parameters that go. Shape arithmetic on a dynamic batch ends in a `Reshape` with one -1, or 0
+//! where a dimension stays. An `If` with a constant condition becomes its branch, and a norm of weights
+//! arithmetic that can be computed.
+//!
+//! ```text
+//! n = Shape <start = 0, end = 1> (x)   s = Concat <axis = 0> (n, {512})   y = Reshape (x, s)
+//! y = Reshape (x, {-1, 512})
+//! ```
+//!
+//! One round does all that one inference shows. Another follows only where a branch came in, so the
+//! rounds end with the last such `If`.
+
+mod branches;
+mod cast_like;
+mod evaluate;
+mod plan;
+mod shapes;
+mod weight_norms;
+
+use bcosc_ir::{Facts, Model, Patch, Tensor, Value};
+
+use crate::{Context, Effect, Outcome, Pass, PassError};
+use plan::Source;
+
+/// Folds constants and shape arithmetic.
+pub static FOLD_CONSTANTS: Pass = Pass {
+    name: "fold-constants",
+    summary: "compute constants and shape arithmetic, take the branch of a constant condition",
+    effect: Effect::Exact,
+    requires: &[
+        &crate::canonical::functions::INLINE_FUNCTIONS,
+        &crate::canonical::default_inputs::DROP_DEFAULT_INPUTS,
+        &crate::canonical::sequences::RESOLVE_SEQUENCES,
+    ],
+    run: run,
+};
+
+fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
+    let mut outcome = Outcome::default();
+    loop {
+        outcome.skips.clear();
+        let facts = cx.infer(model)?;
+        if weight_norms::resolve(model, &facts, &mut outcome)? > 0 {
+            continue;
+        }
+        round(model, cx, &facts, &mut outcome)?;
+        if branches::inline(model, &mut outcome)? == 0 {
+            return Ok(outcome);
+        }
+    }
+}
+
+fn round(
+    model: &mut Model,
+    cx: &Context<'_>,
+    facts: &Facts,
+    outcome: &mut Outcome,
+) -> Result<(), PassError> {
+    cast_like::resolve(model, outcome)?;
+    shapes::resolve(model, facts, outcome)?;
+    let folds = plan::make(model, facts, cx.settings.largest_constant, outcome);
+    let wanted = folds
+        .iter()
+        .filter(|(_, source)| matches!(source, Source::Evaluate));
+    let wanted: Vec<Value> = wanted.map(|(value, _)| *value).collect();
+    let mut computed = evaluate::values(model, cx, facts, &wanted, outcome)?;
+    for (value, source) in folds {
+        let tensor = match source {
+            Source::Known(tensor) => Some(tensor),
+            Source::Evaluate => computed.remove(&value),
+        };
+        if let Some(tensor) = tensor {
+            replace(model, value, tensor, outcome)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a parameter in the place of a value.
+fn replace(
+    model: &mut Model,
+    value: Value,
+    tensor: Tensor,
+    outcome: &mut Outcome,
+) -> Result<(), PassError> {
+    if !model.graph.contains(value.node) {
+        return Ok(());
+    }
+    outcome.changed(
+        model.graph.label(value.node),
+        format!("a constant {}", tensor.tensor_type()),
+    );
+    let mut patch = Patch::at(value.node);
+    let parameter = patch.parameter("value", tensor);
+    patch.replace(value, parameter);
+    model.graph.apply(patch)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

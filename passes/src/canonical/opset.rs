@@ -1,0 +1,102 @@
+//! Raising the model's opset.
+//!
+//! Between opsets, operators move attributes to inputs, change defaults, or give way to others. Each
+//! change is one row of `rules::RULES`; a node is rewritten by every row that lies between the
+//! model's opset and the wanted one, oldest first. Lowering an opset is not possible.
+
+mod rules;
+mod softmax;
+#[cfg(test)]
+mod tests;
+
+use bcosc_ir::{Graph, Model, Op};
+
+use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+
+/// The newest opset that the rules know.
+pub const NEWEST: i64 = 28;
+
+/// The pass.
+pub static RAISE_OPSET: Pass = Pass {
+    name: "raise-opset",
+    summary: "with --opset: rewrite operators that changed since the model's opset",
+    effect: Effect::Exact,
+    requires: &[],
+    run: run,
+};
+
+fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
+    let mut outcome = Outcome::default();
+    let (from, to) = match (model.opset(""), cx.settings.opset) {
+        (Some(from), Some(to)) => (from, to),
+        _ => return Ok(outcome),
+    };
+    if to == from {
+        return Ok(outcome);
+    }
+    if to < from || to > NEWEST {
+        return Err(PassError::Model(Reason::OpsetOutOfRange {
+            from,
+            to,
+            newest: NEWEST,
+        }));
+    }
+    cx.infer(model)?;
+    for rule in rules::RULES
+        .iter()
+        .filter(|rule| from < rule.since && rule.since <= to)
+    {
+        for node in model.graph.ops() {
+            let graph = &model.graph;
+            let Some(op) = graph.op(node) else { continue };
+            if op.subgraphs().any(|body| contains(body, rule.op)) {
+                return Err(PassError::unsupported(
+                    model,
+                    node,
+                    Reason::OldSubgraph(rule.op),
+                ));
+            }
+            if !op.is(rule.op) {
+                continue;
+            }
+            match (rule.rewrite)(graph, node) {
+                Ok(None) => {}
+                Ok(Some(patch)) => {
+                    outcome.changed(
+                        graph.label(node),
+                        format!("{} as of opset {}", rule.op, rule.since),
+                    );
+                    model.graph.apply(patch)?;
+                }
+                Err(reason) => return Err(PassError::unsupported(model, node, reason)),
+            }
+        }
+    }
+    model.set_opset("", to);
+    model.set_ir_version(model.ir_version().max(ir_version(to)));
+    outcome.changed(model.graph.name(), format!("opset {from} raised to {to}"));
+    Ok(outcome)
+}
+
+fn contains(graph: &Graph, op_type: &str) -> bool {
+    let mut ops = graph.unordered().filter_map(|id| graph.op(id));
+    ops.any(|op: &Op| op.is(op_type) || op.subgraphs().any(|body| contains(body, op_type)))
+}
+
+/// The file format version that came with an opset, from the ONNX release table.
+fn ir_version(opset: i64) -> i64 {
+    match opset {
+        ..=8 => 3,
+        9 => 4,
+        10 => 5,
+        11 => 6,
+        12..=14 => 7,
+        15..=18 => 8,
+        19 | 20 => 9,
+        21 | 22 => 10,
+        23 => 11,
+        24 => 12,
+        25..=27 => 13,
+        _ => 14,
+    }
+}

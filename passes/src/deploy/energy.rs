@@ -1,0 +1,35 @@
+//! The energies that rules of the deploy form put in the place of a scale.
+
+use bcosc_ir::{DataType, Graph, Op, Operand, Patch};
+
+use crate::Reason;
+use crate::dialect::{Energy, Scale, Weigh};
+
+/// The energy behind the scale of a layer that rules for B = 2 may rewrite.
+pub(crate) fn energy_of(graph: &Graph, scale: &Scale) -> Result<Energy, Reason> {
+    if scale.b != 2.0 {
+        return Err(Reason::OnlyForB2);
+    }
+    let dtype = graph.value_type(scale.y).map(|t| t.dtype);
+    if dtype.is_some_and(|dtype| dtype != DataType::Float) {
+        return Err(Reason::NotSingle);
+    }
+    Energy::of(graph, scale.norm.node).ok_or(Reason::NoConvolution)
+}
+
+/// Adds `squared / sqrt(energy)` to a patch, where a scale stood. The reciprocal is taken of the norm, which is
+/// small; that of a depthwise layer is as large as its output, which is divided by it.
+pub(crate) fn over_norm(
+    patch: &mut Patch,
+    scale: &Scale,
+    squared: Operand,
+    energy: Energy,
+) -> Operand {
+    if scale.group > 1 && scale.group == scale.channels {
+        let norm = energy.to_the(0.5).add(patch);
+        return patch.op(Op::new("", "Div").named("quotient"), &[squared, norm]);
+    }
+    let weight = energy.to_the(-0.5).add(patch);
+    let op = Weigh::op(scale.group, scale.channels, scale.spatial);
+    patch.op(op, &[squared, weight])
+}

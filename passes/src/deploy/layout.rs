@@ -1,0 +1,180 @@
+//! Where values lie while a network runs.
+//!
+//! Runtimes keep what flows between convolutions in blocks of channels. Convolutions, pools, concatenation,
+//! sums, rectifiers and products of equal shapes work on blocks; everything else makes the runtime
+//! rearrange the value first and back afterwards. [`Blocks`] tells which values are in blocks, so that rules
+//! can choose the form that leaves them there.
+
+use std::collections::BTreeMap;
+
+use bcosc_ir::views::Conv;
+use bcosc_ir::{DataType, Dim, Graph, NodeId, Op, Value};
+
+use crate::dialect::Weigh;
+
+/// Channels of the largest blocks that runtimes use.
+pub(crate) const BLOCK: u64 = 16;
+
+/// The images that a runtime keeps in blocks of channels.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks(BTreeMap<Value, Image>);
+
+/// An image in blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Image {
+    channels: u64,
+    /// A value with the same positions.
+    grid: Value,
+}
+
+impl Blocks {
+    /// Follows the images of a graph from its convolutions on.
+    pub fn of(graph: &Graph) -> Self {
+        let mut blocks = Blocks::default();
+        for node in graph.ops() {
+            let y = Value { node, slot: 0 };
+            if let Some(image) = blocks.behind(graph, node) {
+                blocks.0.insert(y, image);
+            }
+        }
+        blocks
+    }
+
+    /// Whether a value is in blocks.
+    pub fn has(&self, value: Value) -> bool {
+        self.0.contains_key(&value)
+    }
+
+    /// Channels of a value in blocks, where they fill theirs: a depthwise convolution takes it as it is.
+    pub fn filled(&self, value: Value) -> Option<u64> {
+        let channels = self.0.get(&value)?.channels;
+        Some(channels).filter(|channels| channels.is_multiple_of(BLOCK))
+    }
+
+    /// Says that one value has taken the place of another.
+    pub fn moved(&mut self, old: Value, new: Value) {
+        if let Some(image) = self.0.get(&old).copied() {
+            self.0.insert(new, image);
+        }
+    }
+
+    fn behind(&self, graph: &Graph, node: NodeId) -> Option<Image> {
+        if let Some(weigh) = Weigh::of(graph, node) {
+            let plain = weigh.group == 1 && weigh.spatial == 2;
+            return self.0.get(&weigh.x).copied().filter(|_| plain);
+        }
+        let op = graph.op(node)?;
+        let y = Value { node, slot: 0 };
+        let x = graph.input(node, 0)?;
+        let of_x = self.0.get(&x).copied();
+        let on_a_new_grid = |channels| Image { channels, grid: y };
+        match op.op_type() {
+            _ if !op.domain().is_empty() => None,
+            "Conv" => convolved(graph, node).map(on_a_new_grid),
+            "AveragePool" | "MaxPool" | "GlobalAveragePool" => {
+                of_x.map(|image| on_a_new_grid(image.channels))
+            }
+            "Relu" | "Sigmoid" | "Tanh" | "HardSigmoid" => of_x,
+            // These stay in blocks behind a depthwise convolution, as does a norm, which becomes one.
+            "Abs" | "Clip" | "LeakyRelu" | "BatchNormalization" => {
+                self.filled(x)?;
+                of_x
+            }
+            "Add" | "Mul" => {
+                let other = self.0.get(&graph.input(node, 1)?)?;
+                of_x.filter(|image| same_shape(graph, image, other))
+            }
+            "Concat" if op.int("axis", 0) == 1 => {
+                let parts = graph.inputs_of(node).into_iter();
+                let channels = parts.map(|part| self.filled(part?)).sum::<Option<u64>>()?;
+                Some(on_a_new_grid(channels))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Channels of what an image's convolution puts out, where the runtime's kernel works on blocks.
+fn convolved(graph: &Graph, node: NodeId) -> Option<u64> {
+    let conv = Conv::of(graph, node)?;
+    let weights = graph.constant(conv.w)?;
+    let (each_in, each_out) = (conv.weight_dims[1], conv.out_channels() / conv.group);
+    let fills = |channels: u64| channels.is_multiple_of(BLOCK);
+    let depthwise = each_in == 1 && each_out == 1 && fills(conv.group);
+    let fits = conv.group == 1 || depthwise || fills(each_in) && fills(each_out);
+    let image = conv.window.rank() == 2 && weights.dtype() == DataType::Float;
+    (image && fits).then(|| conv.out_channels())
+}
+
+fn same_shape(graph: &Graph, a: &Image, b: &Image) -> bool {
+    let shape = |image: &Image| graph.value_type(image.grid)?.shape;
+    let equal = || {
+        let (Some(a), Some(b)) = (shape(a), shape(b)) else {
+            return false;
+        };
+        !a.contains(&Dim::Unknown) && a.get(2..) == b.get(2..)
+    };
+    a.channels == b.channels && (a.grid == b.grid || equal())
+}
+
+/// Whether a value comes from a convolution that nothing else reads, so that runtimes let it do what follows.
+pub(crate) fn is_own_convolution(graph: &Graph, value: Value) -> bool {
+    let conv = |(_, op): (NodeId, &Op)| op.is("Conv");
+    graph.producer(value).is_some_and(conv) && graph.uses(value).len() == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, ModelBuilder};
+
+    use super::Blocks;
+    use crate::deploy::testing::{conv, image, typed};
+
+    /// Which of the values named lie in blocks.
+    fn in_blocks<'n>(builder: ModelBuilder, names: &[&'n str]) -> Vec<&'n str> {
+        let model = typed(builder);
+        let blocks = Blocks::of(&model.graph);
+        let lies = |name: &&str| {
+            let value = model.graph.value_named(name);
+            value.is_some_and(|value| blocks.has(value))
+        };
+        names.iter().copied().filter(lies).collect()
+    }
+
+    #[test]
+    fn products_of_equal_shapes_stay_in_blocks() {
+        let two = conv(image(), "x", "a", &[16, 3, 1, 1], []);
+        let two = conv(two, "x", "b", &[16, 3, 1, 1], []).op("Mul", &["a", "b"], "ab", []);
+        // As a squeeze-excite gate is: one position for all.
+        let pooled = two.op("GlobalAveragePool", &["a"], "p", []);
+        let gated = conv(pooled, "p", "g", &[16, 16, 1, 1], []).op("Mul", &["a", "g"], "ag", []);
+        let names = ["x", "a", "ab", "p", "g", "ag"];
+        let found = in_blocks(gated.output("ab").output("ag"), &names);
+        assert_eq!(found, ["a", "ab", "p", "g"]);
+    }
+
+    #[test]
+    fn concatenation_needs_filled_blocks() {
+        let parts = conv(image(), "x", "a", &[16, 3, 1, 1], []);
+        let parts = conv(parts, "x", "b", &[24, 3, 1, 1], []);
+        let axis = || [Attribute::int("axis", 1)];
+        let joined =
+            parts
+                .op("Concat", &["a", "a"], "aa", axis())
+                .op("Concat", &["a", "b"], "ab", axis());
+        let found = in_blocks(joined.output("aa").output("ab"), &["b", "aa", "ab"]);
+        assert_eq!(found, ["b", "aa"]);
+    }
+
+    #[test]
+    fn groups_of_few_channels_leave_blocks() {
+        let grouped = |group| [Attribute::int("group", group)];
+        let layers = conv(image(), "x", "a", &[32, 3, 1, 1], []);
+        let layers = conv(layers, "a", "each", &[32, 1, 3, 3], grouped(32));
+        let layers = conv(layers, "a", "halves", &[32, 16, 1, 1], grouped(2));
+        let layers = conv(layers, "a", "quarters", &[32, 8, 1, 1], grouped(4));
+        let outputs = layers.output("each").output("halves").output("quarters");
+        let found = in_blocks(outputs, &["each", "halves", "quarters"]);
+        assert_eq!(found, ["each", "halves"]);
+    }
+}

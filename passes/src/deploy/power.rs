@@ -1,0 +1,34 @@
+//! Powers of values on few channels.
+
+use bcosc_ir::{DataType, Op, Operand, Patch};
+
+use crate::analysis::weights;
+
+/// Up to this many elements, one `Pow` costs less than two operators or three.
+const FEW: u64 = 28 * 28;
+
+/// A root, or the reciprocal of one: `x^exponent` by the operators that take least time for so many elements.
+pub(crate) fn power(
+    patch: &mut Patch,
+    x: Operand,
+    exponent: f64,
+    dtype: DataType,
+    count: Option<u64>,
+) -> Operand {
+    let small = count.is_some_and(|n| n <= FEW);
+    let roots = match exponent {
+        1.0 => return x,
+        0.5 => 1,
+        -0.5 if !small => 1,
+        -0.25 if !small => 2,
+        _ => {
+            let exponent = patch.parameter("exponent", weights::tensor(dtype, &[], &[exponent]));
+            return patch.op(Op::new("", "Pow"), &[x, exponent]);
+        }
+    };
+    let root = (0..roots).fold(x, |x, _| patch.op(Op::new("", "Sqrt"), &[x]));
+    match exponent > 0.0 {
+        true => root,
+        false => patch.op(Op::new("", "Reciprocal"), &[root]),
+    }
+}

@@ -1,0 +1,48 @@
+//! Rectifiers behind B = 2 layers.
+//!
+//! The factor r = 1/n of a layer is positive, so a rectifier may act before the signed square:
+//! `relu(y|y|r) = relu(y) relu(y) r`. Runtimes fuse it with the convolution there, and no absolute value is
+//! taken. An upper bound, such as that of `Relu6`, stays behind the square.
+
+use bcosc_ir::{Graph, NodeId, Op, Operand, Patch, Value};
+
+use crate::analysis::scalars::bounds;
+
+/// A `Relu`, or a `Clip` from 0 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rectifier {
+    node: NodeId,
+    bounded: bool,
+}
+
+impl Rectifier {
+    /// Views a node.
+    pub fn of(graph: &Graph, node: NodeId) -> Option<Self> {
+        let op = graph.op(node)?;
+        let bounded = op.is("Clip") && bounds(graph, node).is_some_and(|(low, _)| low == 0.0);
+        (op.is("Relu") || bounded).then_some(Rectifier { node, bounded })
+    }
+
+    /// The rectifier that a value goes to, and nowhere else.
+    pub fn behind(graph: &Graph, value: Value) -> Option<Self> {
+        let (node, slot) = graph.sole_consumer(value)?;
+        Self::of(graph, node).filter(|_| slot == 0)
+    }
+
+    /// The value that the square takes the place of, where the rectifier reads `x`.
+    pub fn replaced(&self, x: Value) -> Value {
+        match self.bounded {
+            true => x,
+            false => Value {
+                node: self.node,
+                slot: 0,
+            },
+        }
+    }
+}
+
+/// Adds `relu(y) relu(y)` to a patch.
+pub(crate) fn rectified_square(patch: &mut Patch, y: Operand) -> Operand {
+    let rectified = patch.op(Op::new("", "Relu"), &[y]);
+    patch.op(Op::new("", "Mul").named("square"), &[rectified, rectified])
+}

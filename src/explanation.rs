@@ -1,0 +1,91 @@
+//! Explanation graphs.
+
+use std::path::{Path, PathBuf};
+
+use bcosc_autodiff::explanation::{self, Kind};
+use bcosc_engine::Tract;
+use bcosc_ir::Model;
+use bcosc_onnx::{WriteOptions, Written};
+use bcosc_passes::pipeline::PipelineError;
+use bcosc_passes::{Context, Settings};
+
+use crate::load::{Read, read};
+use crate::prepare::{before_probabilities, keep_outputs};
+use crate::{Error, InputShape, Metadata, Source, plan, support};
+
+/// The oldest opset that an explanation graph is written in.
+const OLDEST: i64 = 13;
+
+/// Which explanation graph is made.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExplainOptions {
+    /// New shapes of inputs.
+    pub input_shapes: Vec<InputShape>,
+    /// The output to explain, by name; the first that is floating point where it is not said.
+    pub output: Option<String>,
+}
+
+/// The explanation graph of a model: one that bcosc converted, a B-cos model from elsewhere, or any other
+/// model whose output is dynamic linear.
+///
+/// Its inputs are the model's and `target` `[N]`, the class to explain of each image; -1 is the class that
+/// the model predicts, and of an embedding the entry of the largest magnitude. Its outputs are `logits`,
+/// `class` `[N]`, `weights` W(x) `[N, 2C, H, W]` and `contributions` `[N, H, W]`. A target that is no class
+/// is explained by zeros. A model that ends in a softmax or a sigmoid is explained by its logits.
+///
+/// # Errors
+/// [`Error::Explain`] where the output is not dynamic linear, or an operator cannot be gone back through.
+pub fn explanation_graph(
+    source: impl Into<Source>,
+    options: &ExplainOptions,
+) -> Result<Model, Error> {
+    let Read {
+        mut model, label, ..
+    } = read(source.into(), &options.input_shapes)?;
+    let wanted: Vec<String> = options.output.iter().cloned().collect();
+    keep_outputs(&mut model, &wanted, &label)?;
+    support::check_operators(&model, &label)?;
+    before_probabilities(&mut model);
+    explain_model(model, &label)
+}
+
+/// The explanation graph of a model that is read already.
+pub(crate) fn explain_model(mut model: Model, label: &str) -> Result<Model, Error> {
+    let metadata = Metadata::read(&model, label)?;
+    let embeds = metadata.is_some_and(|m| m.recipe == "clip") || plan::is_embedding(&model.graph);
+    let kind = match embeds {
+        true => Kind::Embedding,
+        false => Kind::Logits,
+    };
+    let settings = Settings {
+        // Rules are written for operators whose sizes are operands.
+        opset: model.opset("").filter(|&o| o < OLDEST).map(|_| OLDEST),
+        ..Settings::default()
+    };
+    let context = Context {
+        settings: &settings,
+        interpreter: &Tract,
+        calibration: None,
+    };
+    explanation::explanation(&mut model, kind, &context).map_err(|source| Error::Explain {
+        model: label.to_owned(),
+        source: Box::new(PipelineError {
+            pass: "explanation",
+            source: Box::new(source),
+        }),
+    })?;
+    Ok(model)
+}
+
+/// Where the explanation graph of a model lies: `net.onnx` has `net.explain.onnx`.
+pub fn explanation_path(model: &Path) -> PathBuf {
+    model.with_extension("explain.onnx")
+}
+
+/// Writes a model; the file gets its name when it is whole.
+///
+/// # Errors
+/// [`Error::Write`] if the output cannot be written.
+pub fn write_model(model: &Model, path: &Path, options: &WriteOptions) -> Result<Written, Error> {
+    Ok(bcosc_onnx::write(&model.to_proto(), path, options)?)
+}

@@ -1,0 +1,8 @@
+//! Pictures in and out: predicting, explaining, evaluating and calibrating on images from disk.
+
+pub(crate) mod calibrate;
+pub(crate) mod evaluate;
+pub(crate) mod explain;
+pub(crate) mod images;
+pub(crate) mod labels;
+pub(crate) mod predict;

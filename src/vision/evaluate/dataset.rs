@@ -1,0 +1,185 @@
+//! Pictures that are sorted into one folder a class.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::vision::images::pictures;
+use crate::{Error, Labels, images};
+
+/// Class folders that a message names before it only counts.
+const NAMED: usize = 5;
+
+/// A folder with one folder a class, sorted by name as torchvision's `ImageFolder` sorts them.
+#[derive(Clone, Debug)]
+pub(super) struct Dataset {
+    path: PathBuf,
+    /// Names of the class folders.
+    pub folders: Vec<String>,
+    /// All pictures, folder after folder, sorted.
+    pub items: Vec<Item>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// A picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    pub path: PathBuf,
+    /// Which of the folders it is in.
+    pub folder: usize,
+}
+
+impl Dataset {
+    /// Lists a data set, at most `limit` pictures of it, spread evenly.
+    pub fn list(path: &Path, limit: Option<usize>) -> Result<Self, Error> {
+        let fail = |problem: String| Error::Images {
+            path: path.to_owned(),
+            problem,
+        };
+        let cannot = |e| fail(format!("cannot list the folder: {e}"));
+        let mut folders = Vec::new();
+        for entry in fs::read_dir(path).map_err(cannot)? {
+            let entry = entry.map_err(cannot)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.path().is_dir() && !name.starts_with('.') {
+                folders.push((name, entry.path()));
+            }
+        }
+        folders.sort();
+        let mut items = Vec::new();
+        let mut empty = Vec::new();
+        for (folder, (name, path)) in folders.iter().enumerate() {
+            let found = pictures(path)?;
+            if found.is_empty() {
+                empty.push(name.as_str());
+            }
+            items.extend(found.into_iter().map(|path| Item { path, folder }));
+        }
+        if items.is_empty() {
+            return Err(fail(
+                "no picture is found; one folder a class is needed, with jpg, png or webp in it"
+                    .to_owned(),
+            ));
+        }
+        if let Some(limit) = limit {
+            items = images::spread(&items, limit);
+        }
+        let notes = match empty.is_empty() {
+            true => Vec::new(),
+            false => vec![format!("there are no pictures in {}", listed(&empty))],
+        };
+        Ok(Dataset {
+            path: path.to_owned(),
+            folders: folders.into_iter().map(|(name, _)| name).collect(),
+            items,
+            notes,
+        })
+    }
+
+    /// Which class of a model each folder is: the one of that name among `labels`, or else its place in the
+    /// sorted list, where there are as many folders as classes.
+    pub fn classes(
+        &self,
+        model: &str,
+        classes: usize,
+        labels: Option<&Labels>,
+    ) -> Result<Vec<usize>, Error> {
+        let count = self.folders.len();
+        match labels {
+            Some(labels) => self.folders.iter().map(|name| labels.class(name)).collect(),
+            None if count == classes => Ok((0..classes).collect()),
+            None => Err(Error::Images {
+                path: self.path.clone(),
+                problem: format!(
+                    "there are {count} class folders, and {model} has {classes} classes; say which is which with \
+                     --labels FILE: the names of all classes, one a line, in the order of the model's logits"
+                ),
+            }),
+        }
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    let shown = names[..names.len().min(NAMED)].join(", ");
+    let more = match names.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match names.len() {
+        1 => format!("folder {shown}"),
+        _ => format!("folders {shown}{more}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Listing looks at names alone.
+    fn dataset(files: &[&str]) -> (tempfile::TempDir, Dataset) {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, []).unwrap();
+        }
+        let found = Dataset::list(folder.path(), None).unwrap();
+        (folder, found)
+    }
+
+    #[test]
+    fn folders_are_classes_in_sorted_order() {
+        let (folder, found) = dataset(&[
+            "dog/1.jpg",
+            "cat/b.jpg",
+            "cat/a.jpg",
+            ".git/x.png",
+            "top.jpg",
+        ]);
+        assert_eq!(found.folders, ["cat", "dog"]);
+        let items: Vec<_> = found
+            .items
+            .iter()
+            .map(|i| (i.path.strip_prefix(folder.path()).unwrap(), i.folder))
+            .collect();
+        let expected = [("cat/a.jpg", 0), ("cat/b.jpg", 0), ("dog/1.jpg", 1)];
+        assert_eq!(
+            items,
+            expected.map(|(path, class)| (Path::new(path), class))
+        );
+        assert_eq!(found.classes("net", 2, None).unwrap(), [0, 1]);
+        assert!(found.notes.is_empty());
+    }
+
+    #[test]
+    fn fewer_folders_than_classes_need_labels() {
+        let (folder, found) = dataset(&["dog/1.jpg", "cat/1.jpg"]);
+        let error = found.classes("net", 3, None).unwrap_err().to_string();
+        assert!(error.contains("2 class folders, and net has 3"), "{error}");
+        let path = folder.path().join("labels.txt");
+        fs::write(&path, "dog\nbird\ncat\n").unwrap();
+        let labels = Labels::read(&path, 3).unwrap();
+        assert_eq!(found.classes("net", 3, Some(&labels)).unwrap(), [2, 0]);
+        fs::write(&path, "dog\nbird\nCat\n").unwrap();
+        let labels = Labels::read(&path, 3).unwrap();
+        let error = found.classes("net", 3, Some(&labels)).unwrap_err();
+        assert!(error.to_string().contains("`cat`"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_class_is_noted_and_an_empty_folder_refused() {
+        let (folder, found) = dataset(&["cat/1.jpg", "dog/readme.txt"]);
+        assert_eq!(found.notes, ["there are no pictures in folder dog"]);
+        assert_eq!(found.classes("net", 2, None).unwrap(), [0, 1]);
+        let error = Dataset::list(&folder.path().join("dog"), None).unwrap_err();
+        assert!(error.to_string().contains("one folder a class"), "{error}");
+    }
+
+    #[test]
+    fn a_limit_takes_of_every_class() {
+        let (folder, _) = dataset(&["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"]);
+        let found = Dataset::list(folder.path(), Some(2)).unwrap();
+        let folders: Vec<usize> = found.items.iter().map(|i| i.folder).collect();
+        assert_eq!(folders, [0, 1]);
+    }
+}

@@ -1,0 +1,231 @@
+//! One model that is evaluated.
+
+use std::path::PathBuf;
+
+use bcosc_ir::InterpreterError;
+
+use super::dataset::{Dataset, Item};
+use super::perturbation::{Perturbation, curves};
+use super::pointing::Board;
+use super::reliability::{Prediction, Reliability, top};
+use super::watch::{Task, Watch};
+use super::{Completeness, EvaluateOptions, Figures};
+use crate::vision::images::{self, Frame, free_side};
+use crate::vision::predict::run_error;
+use crate::{
+    Error, Explainer, Explanation, Labels, PredictOptions, Predictor, Probability, Source,
+};
+
+/// A model, and how the data set enters it.
+pub(super) struct Subject {
+    source: Source,
+    options: PredictOptions,
+    predictor: Predictor,
+    /// Where pictures are explained.
+    explainer: Option<Explainer>,
+    probability: Probability,
+    /// What is taken of every picture.
+    frame: Frame,
+    /// The class of each folder.
+    classes: Vec<usize>,
+}
+
+impl Subject {
+    /// Reads a model and holds it against the data set.
+    pub fn open(
+        source: &Source,
+        predict: PredictOptions,
+        dataset: &Dataset,
+        options: &EvaluateOptions,
+    ) -> Result<Self, Error> {
+        let explains = options.completeness || options.perturbation.is_some();
+        let explainer = match explains {
+            true => Some(Explainer::open(source.clone(), &predict)?),
+            false => None,
+        };
+        let predictor = match &explainer {
+            Some(explainer) => explainer.predictor.clone(),
+            None => Predictor::open(source.clone(), &predict)?,
+        };
+        let label = &predictor.label;
+        let Some(probability) = predictor.probability else {
+            return Err(Error::Input {
+                model: label.clone(),
+                problem: "puts out embeddings, and evaluation needs classes".to_owned(),
+            });
+        };
+        if predictor.classes < 2 {
+            return Err(Error::Input {
+                model: label.clone(),
+                problem:
+                    "puts out one number a picture, and evaluation needs a logit for each class"
+                        .to_owned(),
+            });
+        }
+        let labels = options.labels.as_ref();
+        let labels = labels.map(|path| Labels::read(path, predictor.classes));
+        let labels = labels.transpose()?;
+        let classes = dataset.classes(label, predictor.classes, labels.as_ref())?;
+        let intake = &predictor.intake;
+        let (height, width) = match (intake.height, intake.width) {
+            (Some(height), Some(width)) => (height, width),
+            (height, width) => {
+                let paths: Vec<PathBuf> = dataset.items.iter().map(|i| i.path.clone()).collect();
+                let side = free_side(&paths)?;
+                (height.unwrap_or(side), width.unwrap_or(side))
+            }
+        };
+        Ok(Subject {
+            source: source.clone(),
+            options: predict,
+            frame: intake.framed(height, width),
+            predictor,
+            explainer,
+            probability,
+            classes,
+        })
+    }
+
+    /// What messages call the model.
+    pub fn label(&self) -> &str {
+        &self.predictor.label
+    }
+
+    /// The model on grids of pictures.
+    pub fn board(&self, cells: usize) -> Result<Board, Error> {
+        let Subject {
+            source,
+            options,
+            predictor,
+            frame,
+            ..
+        } = self;
+        Board::set_up(source, options, predictor, *frame, cells)
+    }
+
+    /// Measures all that is asked for.
+    pub fn evaluate(
+        &self,
+        dataset: &Dataset,
+        options: &EvaluateOptions,
+        cells: &[usize],
+        watch: &Watch<'_>,
+    ) -> Result<Figures, Error> {
+        let items = &dataset.items;
+        let (predictions, completeness) = self.predict(items, options.completeness, watch)?;
+        let mut pointing = Vec::new();
+        if let Some(game) = &options.pointing {
+            for &cells in cells {
+                let board = self.board(cells)?;
+                let rules = (game.smooth, options.seed);
+                pointing.push(board.play(items, &predictions, game.grids, rules, watch)?);
+            }
+        }
+        let perturbation = match (&options.perturbation, &self.explainer) {
+            (Some(chosen), Some(explainer)) => {
+                let indices: Vec<usize> = (0..items.len()).collect();
+                let indices = images::spread(&indices, chosen.images);
+                let pictures = (&items[..], &predictions[..], &indices[..]);
+                Some(self.perturb(explainer, pictures, options, watch)?)
+            }
+            _ => None,
+        };
+        let Predictor {
+            intake,
+            classes,
+            logit_bias,
+            label,
+            ..
+        } = &self.predictor;
+        Ok(Figures {
+            name: watch.model.to_owned(),
+            model: label.clone(),
+            intake: intake.clone(),
+            size: [self.frame.height, self.frame.width],
+            classes: *classes,
+            logit_bias: *logit_bias,
+            probability: self.probability,
+            top1: top(1, &predictions),
+            top5: (*classes > 5).then(|| top(5, &predictions)),
+            reliability: Reliability::of(&predictions),
+            pointing,
+            perturbation,
+            completeness,
+        })
+    }
+
+    /// Classifies every picture, and explains it where `explain` asks for that.
+    fn predict(
+        &self,
+        items: &[Item],
+        explain: bool,
+        watch: &Watch<'_>,
+    ) -> Result<(Vec<Prediction>, Option<Completeness>), Error> {
+        let Frame { height, width, .. } = self.frame;
+        let predictor = self.predictor.at(height, width)?;
+        let explainer = self.explainer.as_ref().filter(|_| explain);
+        let explainer = explainer.map(|e| e.at(height, width)).transpose()?;
+        let seen = watch.each(Task::Predict, items, |_, item| {
+            let picture = images::read(&item.path, self.frame)?;
+            let logits = predictor.logits(&picture)?;
+            let truth = self.classes[item.folder];
+            let finite = logits.iter().all(|z| z.is_finite());
+            let prediction = Prediction::of(&logits, truth, self.probability);
+            let prediction = prediction.filter(|_| finite).ok_or_else(|| {
+                let picture = item.path.display();
+                let problem = format!("there are logits of {picture} that are not finite");
+                run_error(self.label(), InterpreterError(problem))
+            })?;
+            let explained = explainer
+                .as_ref()
+                .map(|e| e.explain(&picture, Some(prediction.class)));
+            Ok((
+                prediction,
+                explained.transpose()?.and_then(|e| unexplained(&e)),
+            ))
+        })?;
+        let shares: Vec<f64> = seen.iter().filter_map(|(_, share)| *share).collect();
+        let completeness = Completeness {
+            images: shares.len(),
+            max: shares.iter().copied().fold(0.0, f64::max),
+            mean: shares.iter().sum::<f64>() / shares.len().max(1) as f64,
+        };
+        let predictions = seen.into_iter().map(|(prediction, _)| prediction).collect();
+        Ok((predictions, explain.then_some(completeness)))
+    }
+
+    fn perturb(
+        &self,
+        explainer: &Explainer,
+        (items, predictions, indices): (&[Item], &[Prediction], &[usize]),
+        options: &EvaluateOptions,
+        watch: &Watch<'_>,
+    ) -> Result<Perturbation, Error> {
+        let Frame { height, width, .. } = self.frame;
+        let predictor = self.predictor.at(height, width)?;
+        let explainer = explainer.at(height, width)?;
+        let Predictor {
+            intake, original, ..
+        } = &self.predictor;
+        let noted = original.as_ref().or(intake.normalization.as_ref());
+        let colour = noted.or(options.predict.normalization.as_ref());
+        let all = watch.each(Task::Perturb, indices, |_, &index| {
+            let picture = images::read(&items[index].path, self.frame)?;
+            let class = predictions[index].class;
+            let explanation = explainer.explain(&picture, Some(class))?;
+            let probability = |image: &_| {
+                let logits = predictor.logits(image)?;
+                Ok(self.probability.of_logits(&logits)[class])
+            };
+            let seeds = [options.seed, index as u64];
+            curves(&picture, &explanation, colour, seeds, probability)
+        })?;
+        Ok(Perturbation::mean(&all))
+    }
+}
+
+/// The share of the logit that contributions leave unexplained; `None` where there is nothing to explain.
+fn unexplained(explanation: &Explanation) -> Option<f64> {
+    let logit = explanation.logit - explanation.logit_bias;
+    (logit != 0.0).then(|| (explanation.residual / logit).abs())
+}
