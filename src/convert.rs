@@ -57,10 +57,13 @@ impl Converted {
     pub fn explanation_graph(&self) -> Result<Model, Error> {
         const LABEL: &str = "the converted model";
         // As it would be read again, so that the file is explained by the same bytes.
-        let read = Model::from_proto(self.model.to_proto()).map_err(|source| Error::Import {
-            model: LABEL.to_owned(),
-            source: Box::new(source),
-        })?;
+        let read = self
+            .model
+            .read_anew(self.model.to_proto())
+            .map_err(|source| Error::Import {
+                model: LABEL.to_owned(),
+                source: Box::new(source),
+            })?;
         explain_model(read, LABEL)
     }
 

@@ -57,27 +57,29 @@ pub(crate) fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) ->
         return Ok(());
     }
     let graph = &model.graph;
-    let all: Vec<(Value, String)> = graph
-        .outputs()
-        .iter()
-        .map(|output| (output.value, output.info.name.clone().unwrap_or_default()))
-        .collect();
-    let mut kept = Vec::with_capacity(wanted.len());
+    let problem = |problem| Error::Input {
+        model: label.to_owned(),
+        problem,
+    };
+    let mut kept: Vec<Value> = Vec::with_capacity(wanted.len());
     for (i, name) in wanted.iter().enumerate() {
         if wanted[..i].contains(name) {
             continue;
         }
-        let found = all.iter().find(|(_, known)| known == name);
-        kept.push(found.cloned().ok_or_else(|| Error::Input {
-            model: label.to_owned(),
-            problem: format!(
-                "there is no output `{name}`; the outputs are {}",
-                all.iter().map(|(_, name)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-            ),
-        })?);
+        let mut outputs = graph.outputs().iter();
+        let found = outputs.find(|output| output.info.name() == name);
+        let found = found.ok_or_else(|| {
+            let outputs = graph.outputs().iter();
+            let names: Vec<String> = outputs.map(|o| format!("`{}`", o.info.name())).collect();
+            let names = names.join(", ");
+            problem(format!(
+                "there is no output `{name}`; the outputs are {names}"
+            ))
+        })?;
+        kept.push(found.value);
     }
-    model.graph.set_outputs(&kept);
-    model.graph.remove_dead();
+    let part = model.extract(&graph.inputs(), &kept);
+    *model = part.map_err(|error| problem(error.to_string()))?;
     Ok(())
 }
 

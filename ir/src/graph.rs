@@ -4,6 +4,7 @@
 //! removed node never comes to mean another one.
 
 mod edit;
+mod provenance;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -254,13 +255,6 @@ impl Graph {
     /// Name of a value in the model; empty where an optional output is left out.
     pub fn value_name(&self, value: Value) -> &str {
         &self.vertex(value.node).outputs[value.slot as usize].name
-    }
-
-    /// Name of the original model's value that this value stands for.
-    pub fn stands_for(&self, value: Value) -> Option<&str> {
-        self.vertex(value.node).outputs[value.slot as usize]
-            .stands_for
-            .as_deref()
     }
 
     /// Type of a value: inferred, or else as declared by the model.

@@ -25,7 +25,16 @@ impl Model {
         }
         reserve_nested_names(&mut graph);
         graph.pinned = pinned(&graph, &header);
+        graph.mark_original();
         Ok(Model { graph, header })
+    }
+
+    /// Reads a changed message of this model. Values that keep their name keep what they stand for, and
+    /// others stand for nothing; see [`Graph::stands_for`].
+    pub fn read_anew(&self, proto: ModelProto) -> Result<Self, ImportError> {
+        let mut model = Model::from_proto(proto)?;
+        model.graph.take_provenance(&self.graph);
+        Ok(model)
     }
 }
 
@@ -329,7 +338,7 @@ fn import_attribute(
 }
 
 /// Keeps names of nested graphs from being given to new values of the graph around them.
-fn reserve_nested_names(graph: &mut Graph) {
+pub(crate) fn reserve_nested_names(graph: &mut Graph) {
     let nested: Vec<String> = graph
         .unordered()
         .filter_map(|id| graph.op(id))

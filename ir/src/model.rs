@@ -99,7 +99,7 @@ impl Model {
     }
 }
 
-fn canonical_domain(domain: Option<&str>) -> &str {
+pub(crate) fn canonical_domain(domain: Option<&str>) -> &str {
     match domain {
         None | Some("ai.onnx") => "",
         Some(domain) => domain,

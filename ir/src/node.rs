@@ -1,5 +1,7 @@
 //! What a vertex of the graph is: an operator, an input, a parameter or a captured value.
 
+use std::sync::Arc;
+
 use bcosc_onnx::proto::{AttributeProto, NodeProto, SparseTensorProto, ValueInfoProto};
 
 use crate::{Graph, Tensor, TensorType};
@@ -324,6 +326,6 @@ pub(crate) struct Output {
     pub declared: Option<(u32, ValueInfoProto)>,
     /// What inference found.
     pub inferred: Option<TensorType>,
-    /// Name of the value of the original model that this one stands for.
-    pub stands_for: Option<String>,
+    /// Names of the values of the original model that this one stands for.
+    pub stands_for: Vec<Arc<str>>,
 }

@@ -120,6 +120,7 @@ enum Edit {
         new: Operand,
         retype: bool,
     },
+    Forget(Value),
     SetInput {
         node: NodeId,
         slot: u32,
@@ -211,7 +212,10 @@ impl Patch {
         }
     }
 
-    /// Moves every use of a value, graph outputs included, to another of the same type.
+    /// Moves every use of a value, graph outputs included, to another of the same type, which from now
+    /// on stands for what the old one stood for (see [`Graph::stands_for`]).
+    ///
+    /// [`Graph::stands_for`]: crate::Graph::stands_for
     pub fn replace(&mut self, old: Value, new: impl Into<Operand>) {
         self.edits.push(Edit::Replace {
             old,
@@ -228,6 +232,13 @@ impl Patch {
             new: new.into(),
             retype: true,
         });
+    }
+
+    /// States that an old value becomes another quantity, one that the original does not have: it stands for
+    /// nothing from here on. Edits count in order, so a value can forget what it was and then replace
+    /// another one.
+    pub fn forget(&mut self, value: Value) {
+        self.edits.push(Edit::Forget(value));
     }
 
     /// Changes one operand of an operator; `None` leaves it out.

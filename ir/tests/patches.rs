@@ -36,9 +36,6 @@ fn insert_after_reads_what_it_replaces() {
             "y = Exp (b)"
         ]
     );
-    let new = value(&model, "a.abs");
-    assert_eq!(model.graph.stands_for(new), Some("a"));
-    assert_eq!(model.graph.stands_for(value(&model, "a")), None);
 }
 
 #[test]
@@ -222,7 +219,7 @@ fn a_replacement_has_the_type_of_what_it_replaces() {
     let model = attempt(fixed(DataType::Int64, &[2]), true).unwrap();
     let y = value(&model, "y");
     assert_eq!(model.graph.value_type(y).unwrap().to_string(), "int64[2]");
-    assert_eq!(model.graph.stands_for(y), None);
+    assert!(model.graph.stands_for(y).is_empty());
     let declared = &model.to_proto().graph.unwrap().output[0];
     let declared = TensorType::from_proto(declared.r#type.as_deref().unwrap());
     assert_eq!(declared, Some(fixed(DataType::Int64, &[2])));

@@ -1,7 +1,8 @@
 //! What a pass is: a named rewrite of a model that says what it did and what it left alone.
 
 use bcosc_ir::{
-    Facts, Interpreter, InterpreterError, Model, NodeId, PatchError, TensorError, Tensors,
+    Facts, Interpreter, InterpreterError, Model, NodeId, PatchError, SurgeryError, TensorError,
+    Tensors,
 };
 use serde::Serialize;
 
@@ -141,6 +142,9 @@ pub enum PassError {
     /// A rule made a patch that does not fit: a defect of bcosc.
     #[error("internal error: {0}")]
     Patch(#[from] PatchError),
+    /// A part of the graph could not be taken out.
+    #[error("internal error: {0}")]
+    Surgery(#[from] SurgeryError),
     /// Running or analysing the graph failed.
     #[error(transparent)]
     Interpreter(#[from] InterpreterError),

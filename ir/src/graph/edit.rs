@@ -14,7 +14,8 @@ impl Graph {
         self.vertex_mut(value.node).outputs[value.slot as usize].inferred = Some(inferred);
     }
 
-    /// Declares an input of the graph anew. Without effect on values that are no inputs.
+    /// Declares an input of the graph anew; it is then another quantity than the original's (see
+    /// [`Graph::stands_for`]). Without effect on values that are no inputs.
     pub fn retype_input(&mut self, input: Value, tensor_type: TensorType) {
         let vertex = self.vertex_mut(input.node);
         let output = &mut vertex.outputs[0];
@@ -22,6 +23,7 @@ impl Graph {
             info.r#type = Some(Box::new(tensor_type.to_proto()));
             output.declared = None;
             output.inferred = Some(tensor_type);
+            output.stands_for.clear();
         }
     }
 

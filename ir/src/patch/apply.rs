@@ -55,6 +55,7 @@ impl Graph {
                     self.move_uses(old, new, retype, &site)?;
                     idle.insert(old.node);
                 }
+                Edit::Forget(value) => self.forget(value),
                 Edit::SetInput { node, slot, new } => {
                     idle.extend(self.input(node, slot).map(|old| old.node));
                     self.set_input(node, slot, new.map(resolve));
@@ -111,6 +112,10 @@ impl Graph {
             let operator = match edit {
                 Edit::Replace { old, new, .. } => {
                     good &= there(Operand::Old(*old)) && there(*new);
+                    continue;
+                }
+                Edit::Forget(value) => {
+                    good &= there(Operand::Old(*value));
                     continue;
                 }
                 Edit::SetInput { node, new, .. } => {
@@ -211,9 +216,6 @@ impl Graph {
         if old == new {
             return Ok(());
         }
-        let own_name = || self.value_name(old).to_owned();
-        let stands_for = self.stands_for(old).map(str::to_owned);
-        let stands_for = stands_for.or_else(|| self.is_original(old.node).then(own_name));
         let known = self.value_type(new).or_else(|| self.value_type(old));
         let mut outputs = Vec::new();
         for usage in self.uses(old) {
@@ -232,7 +234,7 @@ impl Graph {
         if !retype {
             let target = &mut self.vertex_mut(new.node).outputs[new.slot as usize];
             target.inferred = target.inferred.take().or(known);
-            target.stands_for = target.stands_for.take().or(stands_for);
+            self.hand_over(old, new);
         }
         Ok(())
     }

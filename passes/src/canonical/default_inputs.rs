@@ -41,8 +41,9 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
         graph.input.retain(|input| !names.contains(input.name()));
     }
     proto.ir_version = Some(proto.ir_version().max(FREE_INITIALIZERS));
-    *model =
-        Model::from_proto(proto).map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
+    *model = model
+        .read_anew(proto)
+        .map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
     for name in names {
         outcome.changed(name, "a constant now, and no input with a default value");
     }

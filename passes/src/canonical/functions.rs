@@ -45,8 +45,9 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
     }
     let mut proto = model.to_proto();
     inline(&mut proto, &mut outcome).map_err(PassError::Model)?;
-    *model =
-        Model::from_proto(proto).map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
+    *model = model
+        .read_anew(proto)
+        .map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
     Ok(outcome)
 }
 

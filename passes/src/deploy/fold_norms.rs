@@ -83,6 +83,9 @@ fn fold(graph: &Graph, norm: &BatchNorm, scale: &Scale) -> Result<Patch, WeightE
         let bias = patch.parameter("bias", bias.with(&folded));
         patch.set_input(conv.node, 2, Some(bias));
     }
+    // The layer puts out what the norm did, no longer what it read.
+    patch.forget(scale.y);
+    patch.forget(norm.x);
     patch.replace(norm.y(), norm.x);
     Ok(patch)
 }

@@ -95,7 +95,7 @@ fn narrow(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
     let scaled = output(scale.node);
     if let Some(rectifier) = Rectifier::behind(graph, scaled) {
         let square = rectified_square(&mut patch, u);
-        patch.replace(rectifier.replaced(scaled), square);
+        rectifier.replace(&mut patch, scaled, square);
         return Ok(patch);
     }
     let size = patch.op(Op::new("", "Abs"), &[u]);

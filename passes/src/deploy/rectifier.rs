@@ -29,14 +29,18 @@ impl Rectifier {
         Self::of(graph, node).filter(|_| slot == 0)
     }
 
-    /// The value that the square takes the place of, where the rectifier reads `x`.
-    pub fn replaced(&self, x: Value) -> Value {
-        match self.bounded {
-            true => x,
-            false => Value {
-                node: self.node,
-                slot: 0,
-            },
+    /// Puts a rectified square in its place, where the rectifier reads `x`. An upper bound then reads
+    /// what is rectified already.
+    pub fn replace(&self, patch: &mut Patch, x: Value, square: Operand) {
+        let rectified = Value {
+            node: self.node,
+            slot: 0,
+        };
+        if self.bounded {
+            patch.forget(x);
+            patch.replace(x, square);
+        } else {
+            patch.replace(rectified, square);
         }
     }
 }

@@ -48,7 +48,7 @@ fn square(graph: &Graph, rectifier: &Rectifier, scale: &Scale) -> Result<Patch, 
     let mut patch = Patch::at(scale.node);
     let square = rectified_square(&mut patch, scale.y.into());
     let scaled_square = over_norm(&mut patch, scale, square, energy);
-    patch.replace(rectifier.replaced(scaled), scaled_square);
+    rectifier.replace(&mut patch, scaled, scaled_square);
     Ok(patch)
 }
 

@@ -78,6 +78,9 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         outcome.changed(model.graph.label(node), halves.describe());
         model.graph.apply(patch)?;
     }
+    if raw.is_some() {
+        forget_normalised(&mut model.graph, image, &entrance);
+    }
     if let Some(raw) = raw.filter(|raw| !raw.inverted_here) {
         widen(&mut model.graph, image, 2 * raw.channels);
         outcome.changed(
@@ -249,6 +252,20 @@ fn double(
     patch.keep(seen);
     let node = model.graph.apply(patch)?[node];
     Ok(Value { node, slot })
+}
+
+/// What held normalised pixels on their way to the first layer holds raw ones now.
+fn forget_normalised(graph: &mut Graph, image: Value, entrance: &Entrance) {
+    graph.forget(image);
+    let passed = entrance.passed.iter().copied();
+    for node in passed
+        .filter(|&node| graph.contains(node))
+        .collect::<Vec<_>>()
+    {
+        for slot in 0..graph.output_count(node) {
+            graph.forget(graph.output(node, slot));
+        }
+    }
 }
 
 fn widen(graph: &mut Graph, image: Value, channels: u64) {

@@ -165,12 +165,10 @@ impl FirstLayer {
         }
         let fail = |reason| PassError::unsupported(model, self.node(), reason);
         let labels = self.labels(&model.graph, channels).map_err(fail)?;
-        let mut probe = model.clone();
-        let seen = probe.graph.value_name(self.layer.x).to_owned();
-        probe.graph.set_outputs(&[(self.layer.x, seen.clone())]);
-        probe.graph.remove_dead();
-        let moved = cx.interpreter.run(&probe, &labels)?;
-        let moved = moved.get(&seen).and_then(|t| t.to_f64s().ok());
+        let moves = model.extract(&[self.source], &[self.layer.x])?;
+        let moved = cx.interpreter.run(&moves, &labels)?;
+        let moved = moved.get(model.graph.value_name(self.layer.x));
+        let moved = moved.and_then(|t| t.to_f64s().ok());
         let moved = moved.unwrap_or_default();
         let mut rows = moved.chunks_exact(self.inputs.max(1) as usize);
         match rows.next() {

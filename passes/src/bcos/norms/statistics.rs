@@ -49,15 +49,16 @@ pub(crate) fn variances(
         let tap = tap(&mut probe.graph, node, statistics, opset)?;
         taps.push((node, tap));
     }
-    let outputs: Vec<(Value, String)> = taps
+    let outputs: Vec<Value> = taps.iter().map(|&(_, tap)| tap).collect();
+    let names: Vec<String> = outputs
         .iter()
-        .map(|&(_, tap)| (tap, probe.graph.value_name(tap).to_owned()))
+        .map(|&tap| probe.graph.value_name(tap).to_owned())
         .collect();
-    probe.graph.set_outputs(&outputs);
+    let mut probe = probe.extract(&probe.graph.inputs(), &outputs)?;
     (LOWER.run)(&mut probe, cx)?;
     let measured = cx.interpreter.run(&probe, images)?;
     let mut found = BTreeMap::new();
-    for ((node, _), (_, name)) in taps.into_iter().zip(outputs) {
+    for ((node, _), (_, name)) in taps.into_iter().zip(names) {
         let label = model.graph.label(node);
         let tensor = measured
             .get(&name)

@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bcosc_ir::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
-use bcosc_ir::{Facts, Model, Node, NodeId, Tensor, Tensors, Value};
+use bcosc_ir::{Facts, Model, SurgeryError, Tensor, Tensors, Value};
 
 use crate::{Context, Outcome, PassError, Reason};
 
@@ -28,11 +27,8 @@ pub(super) fn values(
     if wanted.is_empty() {
         return Ok(found);
     }
-    let source = Source::of(model);
     for batch in batches(model, &wanted) {
-        let part = source.part(model, facts, &batch);
-        let part = Model::from_proto(part)
-            .map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
+        let part = part(model, facts, &batch)?;
         let mut results = match cx.interpreter.run(&part, &Tensors::new()) {
             Ok(results) => results,
             Err(error) => {
@@ -92,92 +88,22 @@ fn batches(model: &Model, wanted: &[Value]) -> Vec<Vec<Value>> {
     batches
 }
 
-/// The parts of a model's message by name.
-struct Source {
-    header: ModelProto,
-    nodes: BTreeMap<String, NodeProto>,
-    parameters: BTreeMap<String, TensorProto>,
-}
-
-impl Source {
-    fn of(model: &Model) -> Self {
-        let mut header = model.to_proto();
-        let graph = header.graph.take().map(|g| *g).unwrap_or_default();
-        let nodes = graph.node.into_iter().filter_map(|node| {
-            let name = node.output.iter().find(|name| !name.is_empty())?;
-            Some((name.clone(), node))
-        });
-        let parameters = graph
-            .initializer
-            .into_iter()
-            .map(|t| (t.name().to_owned(), t));
-        Source {
-            nodes: nodes.collect(),
-            parameters: parameters.collect(),
-            header,
+/// The model that computes some values and nothing else. What is known already comes in as it is, so
+/// that a weight of which only the shape counts stays out.
+fn part(model: &Model, facts: &Facts, wanted: &[Value]) -> Result<Model, SurgeryError> {
+    let graph = &model.graph;
+    let name = |value| graph.value_name(value);
+    let asked: BTreeSet<Value> = wanted.iter().copied().collect();
+    let cone = graph.cone(wanted, |value| {
+        let known = facts.constants.contains_key(name(value));
+        known && !asked.contains(&value) && graph.value_type(value).is_some()
+    });
+    let known: Vec<Value> = cone.frontier.into_iter().collect();
+    let mut part = model.extract(&known, wanted)?;
+    for (input, value) in part.graph.inputs().into_iter().zip(known) {
+        if let Some(tensor) = facts.constants.get(name(value)) {
+            part.graph.bind(input, tensor.clone())?;
         }
     }
-
-    /// The model that computes some values and nothing else. What is known already comes in as it
-    /// is, so that a weight of which only the shape counts stays out.
-    fn part(&self, model: &Model, facts: &Facts, wanted: &[Value]) -> ModelProto {
-        let graph = &model.graph;
-        let mut cone: BTreeSet<NodeId> = wanted.iter().map(|v| v.node).collect();
-        let mut queue: Vec<NodeId> = cone.iter().copied().collect();
-        let mut known = BTreeMap::new();
-        while let Some(node) = queue.pop() {
-            for operand in graph.inputs_of(node).into_iter().flatten() {
-                let name = graph.value_name(operand);
-                if let Some(tensor) = facts.constants.get(name) {
-                    known.insert(name, tensor);
-                } else if cone.insert(operand.node) {
-                    queue.push(operand.node);
-                }
-            }
-        }
-        let mut part = GraphProto {
-            name: Some("constants".to_owned()),
-            ..GraphProto::default()
-        };
-        for id in graph.nodes().into_iter().filter(|id| cone.contains(id)) {
-            let outputs = (0..graph.output_count(id)).map(|slot| graph.output(id, slot));
-            let mut names = outputs
-                .map(|value| graph.value_name(value))
-                .filter(|name| !name.is_empty());
-            let Some(name) = names.next() else { continue };
-            for also in names.chain([name]) {
-                // The operator makes it anew for its other outputs.
-                known.remove(also);
-            }
-            match graph.node(id) {
-                Node::Op(_) => part.node.extend(self.nodes.get(name).cloned()),
-                _ => part.initializer.extend(self.parameters.get(name).cloned()),
-            }
-        }
-        part.initializer
-            .extend(known.into_iter().map(|(name, tensor)| {
-                let name = Some(name.to_owned());
-                TensorProto {
-                    name,
-                    ..tensor.proto().clone()
-                }
-            }));
-        part.output = wanted
-            .iter()
-            .map(|&value| {
-                let name = graph.value_name(value);
-                let untyped = || ValueInfoProto {
-                    name: Some(name.to_owned()),
-                    ..ValueInfoProto::default()
-                };
-                graph
-                    .value_type(value)
-                    .map_or_else(untyped, |t| t.to_value_info(name))
-            })
-            .collect();
-        ModelProto {
-            graph: Some(Box::new(part)),
-            ..self.header.clone()
-        }
-    }
+    Ok(part)
 }
