@@ -1,10 +1,10 @@
 //! A conversion from bytes to a model that is proved.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bcosc_engine::{EngineInterpreter, default_engine};
 use bcosc_ir::Model;
-use bcosc_onnx::{ModelFile, WriteOptions, Written};
+use bcosc_onnx::{WriteOptions, Written};
 use bcosc_passes::analysis::image::image_input;
 use bcosc_passes::analysis::linearity::{Linearity, Verdict};
 use bcosc_passes::bcos::biases::REMOVE_BIASES;
@@ -18,10 +18,9 @@ use crate::load::{Read, read};
 use crate::metadata::LOGIT_BIAS;
 use crate::plan::Passes;
 use crate::progress::{Event, Stage};
-use crate::report::{Size, describe_unknown};
-use crate::vision::calibrate;
+use crate::report::Size;
 use crate::{Error, Metadata, Options, Recipe, Report, Source, Verify};
-use crate::{plan, prepare, prove, reshape, support};
+use crate::{calibration, plan, prepare, prove, support};
 
 /// A converted model and the record of how it came to be.
 #[derive(Clone, Debug)]
@@ -158,7 +157,12 @@ pub fn convert_with(
     let calibration = match &options.calibration {
         Some(calibration) => {
             watch(Event::Stage(Stage::Images));
-            Some(calibrate::batch(&original, &label, &settings, calibration)?)
+            Some(calibration::batch(
+                &original,
+                &label,
+                &settings,
+                calibration,
+            )?)
         }
         None => None,
     };
@@ -193,7 +197,7 @@ pub fn convert_with(
     report.linearity = verdicts(&model, &context, &label)?;
     if options.verification.when != Verify::Off {
         watch(Event::Stage(Stage::Proof));
-        let few = calibration.as_ref().map(calibrate::few);
+        let few = calibration.as_ref().map(calibration::few);
         let task = prove::Task {
             engine,
             interpreter: &interpreter,

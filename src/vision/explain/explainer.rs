@@ -6,8 +6,8 @@ use bcosc_autodiff::explanation::{OUTPUTS, is_explanation};
 use bcosc_engine::{Network, Session, SessionOptions, default_engine};
 use serde::Serialize;
 
-use super::explain_model;
 use crate::contract::Images;
+use crate::explanation::explain_model;
 use crate::vision::predict::{first_row, read_for, run_error};
 use crate::{Error, PredictOptions, Predictor, RunError, Source};
 
