@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-
 use super::dataset::{Dataset, Item};
 use super::perturbation::{Perturbation, curves};
 use super::pointing::Board;
@@ -12,7 +11,7 @@ use super::{Completeness, EvaluateOptions, Figures};
 use crate::vision::images::{self, Frame, free_side};
 use crate::vision::predict::run_error;
 use crate::{
-    Error, Explainer, Explanation, Labels, PredictOptions, Predictor, Probability, Source,
+    Error, Explainer, Explanation, Labels, PredictOptions, Predictor, Probability, RunError, Source,
 };
 
 /// A model, and how the data set enters it.
