@@ -49,10 +49,7 @@ impl Task<'_> {
     }
 
     /// The model with B-cos operators in standard ONNX; between passes there are others.
-    pub(super) fn runnable<'m>(
-        &self,
-        model: &'m Model,
-    ) -> Result<Cow<'m, Model>, RunError> {
+    pub(super) fn runnable<'m>(&self, model: &'m Model) -> Result<Cow<'m, Model>, RunError> {
         let is_marker = |id| {
             model
                 .graph

@@ -218,10 +218,7 @@ pub(crate) fn run_error(label: &str, source: impl Into<RunError>) -> Error {
 
 /// Dimensions without the batch and elements of what belongs to the first of a batch. A graph that reshapes to
 /// sizes of its own takes a picture of another size for several: that is an error.
-pub(crate) fn first_row(
-    tensor: &Tensor,
-    batch: u64,
-) -> Result<(Vec<usize>, Vec<f32>), RunError> {
+pub(crate) fn first_row(tensor: &Tensor, batch: u64) -> Result<(Vec<usize>, Vec<f32>), RunError> {
     let fail = RunError::Values;
     let rows = tensor.dims().first().copied().unwrap_or_default();
     if rows != batch {

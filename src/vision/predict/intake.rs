@@ -199,11 +199,7 @@ impl Intake {
     }
 
     /// All inputs for one picture, which fills the whole batch where the model fixes its size.
-    pub(crate) fn tensors(
-        &self,
-        image: &Images,
-        target: Option<i64>,
-    ) -> Result<Tensors, RunError> {
+    pub(crate) fn tensors(&self, image: &Images, target: Option<i64>) -> Result<Tensors, RunError> {
         let batch = self.batch();
         let mut dims = image.dims.clone();
         if let Some(count) = dims.first_mut() {
