@@ -66,11 +66,11 @@ pub enum Recipe {
     Auto,
     /// Classic convolutional networks.
     Cnn,
-    /// Vision transformers.
+    /// Transformers, mixers and networks with layer norms.
     Vit,
     /// CLIP image towers.
     Clip,
-    /// No passes: the model leaves as it came.
+    /// No passes: the model is copied.
     None,
 }
 

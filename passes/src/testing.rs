@@ -1,7 +1,7 @@
 //! What the tests of passes share: running a pass, comparing what two models compute.
 
 use bcosc_engine::default_interpreter;
-use bcosc_ir::{DataType, Model, TensorType, Tensors};
+use bcosc_ir::{Model, TensorType, Tensors};
 
 pub(crate) use bcosc_testing::{
     Array, Layers, assert_same_function, batch, image, infer, inputs_for, model, noise, outputs,

@@ -59,7 +59,8 @@ impl Array {
     /// The same numbers in a tensor.
     pub fn tensor(&self, dtype: DataType) -> Tensor {
         let dims: Vec<u64> = self.dims.iter().map(|&d| d as u64).collect();
-        crate::analysis::weights::tensor(dtype, &dims, &self.data)
+        Tensor::floats(dtype, &dims, &self.data)
+            .unwrap_or_else(|| panic!("{dtype} is not a floating-point type"))
     }
 
     /// Holds the array to another one, relative to the largest element of that.

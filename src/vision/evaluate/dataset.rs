@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::vision::images::pictures;
 use crate::vision::images;
+use crate::vision::images::pictures;
 use crate::{Error, Labels};
 
 /// Class folders that a message names before it only counts.

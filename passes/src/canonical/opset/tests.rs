@@ -5,7 +5,7 @@ use bcosc_ir::{Attribute, DataType, Model, ModelBuilder, Tensor};
 
 use super::{NEWEST, RAISE_OPSET};
 use crate::testing::{assert_same_function, model, text, weight};
-use crate::{Context, Outcome, Pass, PassError, Reason, Settings};
+use crate::{Context, Outcome, PassError, Reason, Settings};
 
 fn raise(model: &mut Model, opset: i64) -> Result<Outcome, PassError> {
     let settings = Settings {
