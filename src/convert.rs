@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bcosc_engine::Tract;
+use bcosc_engine::{EngineInterpreter, default_engine};
 use bcosc_ir::Model;
 use bcosc_onnx::{WriteOptions, Written};
 use bcosc_passes::analysis::image::image_input;
@@ -171,9 +171,11 @@ pub fn convert_with(
     };
     watch(Event::Stage(Stage::Passes));
     let mut model = original.clone();
+    let engine = default_engine();
+    let interpreter = EngineInterpreter::new(engine);
     let context = Context {
         settings: &settings,
-        interpreter: &Tract,
+        interpreter: &interpreter,
         calibration: calibration.as_ref(),
     };
     let mut index = 0;
@@ -200,6 +202,8 @@ pub fn convert_with(
         watch(Event::Stage(Stage::Proof));
         let few = calibration.as_ref().map(calibration::few);
         let task = prove::Task {
+            engine,
+            interpreter: &interpreter,
             original: &original,
             converted: &model,
             passes: &passes,

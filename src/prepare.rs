@@ -1,6 +1,6 @@
 //! What is asked of the original before it is converted and held against the result.
 
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::{Model, Value};
 use bcosc_passes::analysis::image::image_input;
 use bcosc_passes::analysis::preprocessing::Preprocessing;
@@ -108,7 +108,7 @@ pub(crate) fn canonical(model: &Model) -> Model {
     let settings = Settings::default();
     let context = Context {
         settings: &settings,
-        interpreter: &Tract,
+        interpreter: default_interpreter(),
         calibration: None,
     };
     let mut canonical = model.clone();

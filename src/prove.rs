@@ -2,14 +2,14 @@
 //!
 //! 1. The exact passes at B = 1, biases and max pooling kept, against the original.
 //! 2. All passes at B = 1 against the altered original: its canonical form with the altering passes only.
-//! 3. At the final B there is nothing to compare with; outputs must be finite, and should tell
-//!    images apart. With `--deploy`, the fast form is held against the plain one.
+//! 3. At the final B there is nothing to compare with; outputs must be finite, and should depend on
+//!    the input. With `--deploy`, the fast form is held against the plain one.
 
 mod claim;
 mod deployed;
 mod run;
 
-use bcosc_engine::{Liveness, liveness};
+use bcosc_engine::{Engine, EngineInterpreter, Sensitivity};
 use bcosc_ir::{DataType, Model, Tensors};
 use bcosc_passes::bcos::logit_bias::ADD_LOGIT_BIAS;
 use bcosc_passes::pipeline::Step;
@@ -23,18 +23,20 @@ use run::several;
 
 const EXACT: &str = "the exact passes at B = 1, against the original";
 const ALTERED: &str = "all passes at B = 1, against the original with only the altering passes";
-const LIVE: &str = "the converted model at its own B";
+const SENSITIVE: &str = "the converted model at its own B";
 
-const NOT_DEPLOYED: &str = "the deploy form was not compared with the plain one, since a dead model shows no difference; \
-    --calibrate brings it to life";
+const NOT_DEPLOYED: &str = "the deploy form was not compared with the plain one, since outputs that do not depend on the input \
+    show no difference; --calibrate the norms first";
 
 const HALF: &str =
     "; the weights are in half precision, whose rounding --rtol 0.02 would allow for";
-const DEAD: &str = "the converted model's outputs hardly depend on its input, so it is dead as it stands; --calibrate with \
-    a folder of images gives its norms the statistics that bring it to life";
 
 /// What is to be proved.
 pub(crate) struct Task<'a> {
+    /// What runs the models.
+    pub engine: &'a dyn Engine,
+    /// What passes ask, answered by the engine.
+    pub interpreter: &'a EngineInterpreter<'a>,
     pub original: &'a Model,
     pub converted: &'a Model,
     pub passes: &'a Passes,
@@ -56,19 +58,26 @@ pub(crate) fn prove(task: &Task<'_>) -> Result<(Proof, Vec<String>), Error> {
         changed && step.effect == Effect::Altering
     };
     let second = task.steps.iter().any(alters).then_some(&full);
-    let ((exact, altered), alive) = rayon::join(
+    let ((exact, altered), sensitivity) = rayon::join(
         || {
             rayon::join(
                 || task.settle(&exact),
                 || second.map(|claim| task.settle(claim)).transpose(),
             )
         },
-        || task.alive(),
+        || task.sensitivity(),
     );
-    let ((exact, mut doubts), altered, (liveness, dead)) = (exact?, altered?, alive?);
+    let ((exact, mut doubts), altered, sensitivity) = (exact?, altered?, sensitivity?);
     let altered = altered.map(|(figures, _)| figures);
-    doubts.extend(dead);
-    let deployed = match (task.settings.deploy, liveness.is_alive()) {
+    let depends = sensitivity.depends_on_input();
+    if !depends {
+        doubts.push(format!(
+            "outputs do not depend on the input at B = {} (norms not calibrated); --calibrate with a folder of images \
+             measures the norms' statistics",
+            task.settings.b
+        ));
+    }
+    let deployed = match (task.settings.deploy, depends) {
         (false, _) => None,
         (true, true) => Some(task.deployed()?),
         (true, false) => {
@@ -81,7 +90,7 @@ pub(crate) fn prove(task: &Task<'_>) -> Result<(Proof, Vec<String>), Error> {
             exact,
             altered,
             deployed,
-            liveness,
+            sensitivity,
             seed: task.verification.seed,
         },
         doubts,
@@ -136,24 +145,21 @@ impl Task<'_> {
         }
     }
 
-    fn alive(&self) -> Result<(Liveness, Option<String>), Error> {
+    fn sensitivity(&self) -> Result<Sensitivity, Error> {
         let contract = plan::contract(self.passes, self.settings.input);
-        let fail = |problem: String| self.failure(LIVE, None, problem);
+        let fail = |problem: String| self.failure(SENSITIVE, None, problem);
         let samples = self
             .samples(self.converted, contract)
             .map_err(|e| fail(e.to_string()))?;
-        let samples = several(samples);
-        let model = self
-            .runnable(self.converted)
-            .map_err(|e| fail(e.to_string()))?;
-        let liveness =
-            liveness(&model, &samples).map_err(|e| fail(format!("it does not run: {e}")))?;
-        if !liveness.finite {
+        let outputs = self.run_on(self.converted, &several(samples));
+        let outputs = outputs.map_err(|e| fail(format!("it does not run: {e}")))?;
+        let sensitivity = Sensitivity::of(&outputs).map_err(|e| fail(e.to_string()))?;
+        if !sensitivity.finite {
             return Err(fail(
                 "there are outputs that are infinite or not a number".to_owned(),
             ));
         }
-        Ok((liveness, (!liveness.is_alive()).then(|| DEAD.to_owned())))
+        Ok(sensitivity)
     }
 
     fn failure(&self, what: &'static str, pass: Option<&'static str>, problem: String) -> Error {

@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use bcosc_engine::{Outputs, Samples, Tract, run_all};
-use bcosc_ir::{InterpreterError, Model, Tensors};
+use bcosc_engine::{Outputs, Samples, run_all};
+use bcosc_ir::{Model, Tensors};
 use bcosc_passes::bcos::lower::LOWER;
 use bcosc_passes::deploy::lower::LOWER_DEPLOY;
 use bcosc_passes::{Context, InputContract, Settings, dialect, pipeline};
 
 use super::Task;
 use super::claim::Rewrite;
-use crate::{Error, Verification, contract};
+use crate::{Error, RunError, Verification, contract};
 
 impl Task<'_> {
     pub(super) fn rewrite(&self, rewrite: &Rewrite) -> Result<Model, Error> {
@@ -27,7 +27,7 @@ impl Task<'_> {
     pub(super) fn context<'a>(&'a self, settings: &'a Settings) -> Context<'a> {
         Context {
             settings,
-            interpreter: &Tract,
+            interpreter: self.interpreter,
             calibration: self.calibration,
         }
     }
@@ -36,7 +36,7 @@ impl Task<'_> {
         &self,
         model: &Model,
         contract: InputContract,
-    ) -> Result<Vec<Outputs>, InterpreterError> {
+    ) -> Result<Vec<Outputs>, RunError> {
         self.run_on(model, &self.samples(model, contract)?)
     }
 
@@ -44,15 +44,12 @@ impl Task<'_> {
         &self,
         model: &Model,
         samples: &[Tensors],
-    ) -> Result<Vec<Outputs>, InterpreterError> {
-        run_all(&*self.runnable(model)?, samples)
+    ) -> Result<Vec<Outputs>, RunError> {
+        Ok(run_all(self.engine, &*self.runnable(model)?, samples)?)
     }
 
     /// The model with B-cos operators in standard ONNX; between passes there are others.
-    pub(super) fn runnable<'m>(
-        &self,
-        model: &'m Model,
-    ) -> Result<Cow<'m, Model>, InterpreterError> {
+    pub(super) fn runnable<'m>(&self, model: &'m Model) -> Result<Cow<'m, Model>, RunError> {
         let is_marker = |id| {
             model
                 .graph
@@ -69,7 +66,7 @@ impl Task<'_> {
             &self.context(self.settings),
             |_, _| {},
         );
-        lowered.map_err(|error| InterpreterError(error.to_string()))?;
+        lowered.map_err(Box::new)?;
         Ok(Cow::Owned(model))
     }
 
@@ -77,10 +74,9 @@ impl Task<'_> {
         &self,
         model: &Model,
         contract: InputContract,
-    ) -> Result<Vec<Tensors>, InterpreterError> {
+    ) -> Result<Vec<Tensors>, RunError> {
         let encoding = contract::encoding(contract, self.settings.normalization.as_ref());
-        let drawn = samples(self.verification).draw(model, &encoding);
-        drawn.map_err(|error| InterpreterError(error.to_string()))
+        Ok(samples(self.verification).draw(model, &encoding)?)
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use bcosc_ir::InterpreterError;
-
 use super::dataset::{Dataset, Item};
 use super::perturbation::{Perturbation, curves};
 use super::pointing::Board;
@@ -13,7 +11,7 @@ use super::{Completeness, EvaluateOptions, Figures};
 use crate::vision::images::{self, Frame, free_side};
 use crate::vision::predict::run_error;
 use crate::{
-    Error, Explainer, Explanation, Labels, PredictOptions, Predictor, Probability, Source,
+    Error, Explainer, Explanation, Labels, PredictOptions, Predictor, Probability, RunError, Source,
 };
 
 /// A model, and how the data set enters it.
@@ -174,7 +172,7 @@ impl Subject {
             let prediction = prediction.filter(|_| finite).ok_or_else(|| {
                 let picture = item.path.display();
                 let problem = format!("there are logits of {picture} that are not finite");
-                run_error(self.label(), InterpreterError(problem))
+                run_error(self.label(), RunError::Values(problem))
             })?;
             let explained = explainer
                 .as_ref()
