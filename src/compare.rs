@@ -6,7 +6,7 @@ use bcosc_passes::{InputContract, Normalization};
 use serde::Serialize;
 
 use crate::load::{Read, read};
-use crate::{Error, InputShape, Metadata, Source, Verification, contract, prove};
+use crate::{Error, InputShape, Metadata, Source, Verification, samples};
 
 /// How one model compares with another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -86,12 +86,8 @@ fn run(
     verification: &Verification,
 ) -> Result<Vec<Outputs>, InterpreterError> {
     let taken = made.map_or(InputContract::Same, |made| made.input);
-    let encoding = contract::encoding(taken, normalization);
-    let samples = prove::samples(verification).draw(model, &encoding);
-    let mut runs = run_all(
-        model,
-        &samples.map_err(|e| InterpreterError(e.to_string()))?,
-    )?;
+    let samples = samples::draw(model, taken, normalization, verification)?;
+    let mut runs = run_all(model, &samples)?;
     let bias = made.map_or(0.0, |made| made.logit_bias);
     if bias != 0.0 {
         for (_, output) in runs.iter_mut().flatten() {

@@ -20,6 +20,7 @@
 
 #![warn(missing_docs)]
 
+mod canonical;
 mod compare;
 mod contract;
 mod convert;
@@ -28,15 +29,16 @@ mod explanation;
 mod inspect;
 mod load;
 mod metadata;
+mod normalization;
 mod options;
+mod outputs;
 mod plan;
-mod prepare;
 mod probability;
 mod progress;
 mod proof;
 mod prove;
 mod report;
-mod reshape;
+mod samples;
 mod support;
 mod vision;
 

@@ -12,7 +12,7 @@ use bcosc_passes::{Context, InputContract, Normalization, Settings, explain};
 
 use crate::contract::Images;
 use crate::load::{Read, read};
-use crate::prepare::{before_probabilities, keep_outputs};
+use crate::outputs::{before_probabilities, keep_outputs};
 use crate::{Error, InputShape, Metadata, Source, plan, support};
 
 pub use intake::Intake;
