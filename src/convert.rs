@@ -22,9 +22,9 @@ use crate::plan::{self, Passes};
 use crate::progress::{Event, Stage};
 use crate::prove::{Task, prove};
 use crate::report::Size;
-use crate::vision::calibrate;
 use crate::{
-    Error, Metadata, Options, Recipe, Report, Selection, Source, Verify, outputs, support,
+    Error, Metadata, Options, Recipe, Report, Selection, Source, Verify, calibration, outputs,
+    support,
 };
 
 /// A converted model and the record of how it came to be.
@@ -182,7 +182,12 @@ pub fn convert_with(
     let calibration = match &options.calibration {
         Some(calibration) => {
             watch(Event::Stage(Stage::Images));
-            Some(calibrate::batch(&original, &label, &settings, calibration)?)
+            Some(calibration::batch(
+                &original,
+                &label,
+                &settings,
+                calibration,
+            )?)
         }
         None => None,
     };
@@ -206,7 +211,7 @@ pub fn convert_with(
     report.linearity = verdicts(&model, &label)?;
     if options.verification.when != Verify::Off {
         watch(Event::Stage(Stage::Proof));
-        let few = calibration.as_ref().map(calibrate::few);
+        let few = calibration.as_ref().map(calibration::few);
         let task = Task {
             original: &original,
             canonical: &canonical,

@@ -20,6 +20,7 @@
 
 #![warn(missing_docs)]
 
+mod calibration;
 mod canonical;
 mod compare;
 mod contract;
@@ -40,6 +41,7 @@ mod prove;
 mod report;
 mod samples;
 mod support;
+#[cfg(feature = "vision")]
 mod vision;
 
 pub use bcosc_autodiff as autodiff;
@@ -57,6 +59,8 @@ pub use inspect::{
     Composites, Inspection, Norms, PassSummary, Port, Prospect, Unrecognised, inspect,
 };
 pub use metadata::Metadata;
+#[cfg(feature = "vision")]
+pub use options::CalibrationFiles;
 pub use options::{
     Calibration, InputShape, Options, Preset, Recipe, Selection, Source, Verification, Verify,
 };
@@ -65,13 +69,18 @@ pub use probability::Probability;
 pub use progress::{Event, Stage};
 pub use proof::{Failure, Proof};
 pub use report::{Report, Size};
+#[cfg(feature = "vision")]
 pub use vision::evaluate::{
     Bin, Completeness, Curve, EvaluateOptions, Evaluation, Figures, Perturbation,
     PerturbationOptions, Pointing, PointingOptions, Progressed, Reliability, Task, evaluate,
 };
+#[cfg(feature = "vision")]
 pub use vision::explain::{
     Choice, Explained, Explainer, Explanation, SizedExplainer, encoded_png, raw, sheet,
 };
+#[cfg(feature = "vision")]
 pub use vision::images::pictures;
+#[cfg(feature = "vision")]
 pub use vision::labels::Labels;
+#[cfg(feature = "vision")]
 pub use vision::predict::{Intake, PredictOptions, Predictor, SizedPredictor};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bcosc_ir::Dim;
+use bcosc_ir::{Dim, Tensor};
 use bcosc_passes::{InputContract, Normalization, Settings};
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
@@ -57,6 +57,7 @@ impl From<Vec<u8>> for Source {
 }
 
 /// Which list of passes runs.
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Recipe {
@@ -98,6 +99,7 @@ pub struct Selection {
 }
 
 /// When the model is compared with the original.
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
@@ -136,7 +138,24 @@ impl Default for Verification {
 
 /// Images to measure norm statistics on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Calibration {
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Calibration {
+    /// A batch `[N, C, ...]` in the form that the converted model takes.
+    Batch(#[serde(serialize_with = "dims_of")] Tensor),
+    /// Images on disk.
+    #[cfg(feature = "vision")]
+    Files(CalibrationFiles),
+}
+
+fn dims_of<S: Serializer>(batch: &Tensor, serializer: S) -> Result<S::Ok, S::Error> {
+    batch.dims().serialize(serializer)
+}
+
+/// Images on disk to measure norm statistics on.
+#[cfg(feature = "vision")]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CalibrationFiles {
     /// A folder of images (searched recursively), or a `.npy` array `[N,C,H,W]` of float32 in the
     /// form that the converted model takes.
     pub source: PathBuf,
@@ -144,13 +163,14 @@ pub struct Calibration {
     pub images: usize,
 }
 
-impl Calibration {
+#[cfg(feature = "vision")]
+impl CalibrationFiles {
     /// Number of images unless said otherwise.
     pub const IMAGES: usize = 64;
 
-    /// Calibration on at most [`Calibration::IMAGES`] images.
+    /// Calibration on at most [`CalibrationFiles::IMAGES`] images.
     pub fn new(source: impl Into<PathBuf>) -> Self {
-        Calibration {
+        CalibrationFiles {
             source: source.into(),
             images: Self::IMAGES,
         }
@@ -207,6 +227,7 @@ fn dimension(text: &str) -> Result<Dim, String> {
 }
 
 /// Mean and standard deviation that well-known networks were trained with, on images in [0, 1].
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
@@ -296,11 +317,15 @@ impl Options {
         if verification.samples < 2 {
             return fail("at least 2 samples are needed: one alone cannot show that outputs depend on the input".to_owned());
         }
-        match &self.calibration {
-            Some(calibration) if calibration.images < 2 => {
-                fail("at least 2 images are needed to measure statistics".to_owned())
-            }
-            _ => Ok(()),
+        let images = match &self.calibration {
+            Some(Calibration::Batch(batch)) => batch.dims().first().copied(),
+            #[cfg(feature = "vision")]
+            Some(Calibration::Files(files)) => Some(files.images as u64),
+            None => return Ok(()),
+        };
+        match images {
+            Some(2..) => Ok(()),
+            _ => fail("at least 2 images are needed to measure statistics".to_owned()),
         }
     }
 }

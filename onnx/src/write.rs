@@ -19,6 +19,7 @@ use crate::walk::{exclusive, shared};
 pub(crate) const LIMIT: u64 = i32::MAX as u64;
 
 /// Where large tensors are written.
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExternalData {
     /// Beside the model if any tensor came from outside or the model would pass 2 GB, else inside.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 /// Form of the converted model's input.
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InputContract {

@@ -19,7 +19,6 @@ pub use explain::{ExplainArgs, RawArg};
 pub use explain_graph::ExplainGraphArgs;
 pub use inspect::InspectArgs;
 pub use proof::VerifyArgs;
-pub use values::ExternalArg;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())

@@ -7,9 +7,9 @@ use std::sync::Mutex;
 use anyhow::bail;
 use bcosc::{Converted, Event, Options, Report, convert_with, explanation_path};
 use bcosc_ir::{Model, TextOptions};
-use bcosc_onnx::WriteOptions;
+use bcosc_onnx::{ExternalData, WriteOptions};
 
-use super::args::{ConvertArgs, EmitArg, ExternalArg};
+use super::args::{ConvertArgs, EmitArg};
 use super::files::{
     self, check_kept, check_model_output, check_outputs, for_tables, make_folder, write_json,
 };
@@ -26,7 +26,7 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
     let explains = args.emit.contains(&EmitArg::Explain);
     let output = args.output.as_deref().filter(|_| !args.dry_run);
     if let Some(output) = output {
-        let is_alone = !explains && !matches!(args.external_data, ExternalArg::Always);
+        let is_alone = !explains && !matches!(args.external_data, ExternalData::Always);
         check_model_output(output, is_alone)?;
     }
     let beside = output.filter(|_| explains).map(explanation_path);
@@ -41,7 +41,7 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
     if let Some(output) = output {
         let _writing = interrupt::writing();
         let options = WriteOptions {
-            external_data: args.external_data.into(),
+            external_data: args.external_data,
         };
         if let (Some(graph), Some(path)) = (explanation, &beside) {
             converted.write_explanation(&graph, path, &options)?;

@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 
 use bcosc::{ExplainOptions, explanation_graph, write_model};
-use bcosc_onnx::WriteOptions;
+use bcosc_onnx::{ExternalData, WriteOptions};
 
-use super::args::{ExplainGraphArgs, ExternalArg};
+use super::args::ExplainGraphArgs;
 use super::files::{check_model_output, check_outputs};
 use super::messages::Messages;
 use super::progress::Progress;
@@ -15,7 +15,7 @@ use super::{interrupt, tables};
 pub fn run(args: &ExplainGraphArgs, messages: Messages) -> anyhow::Result<()> {
     check_model_output(
         &args.out,
-        !matches!(args.external_data, ExternalArg::Always),
+        !matches!(args.external_data, ExternalData::Always),
     )?;
     check_outputs([args.out.as_path()])?;
     let progress = Progress::new(messages.animated());
@@ -29,7 +29,7 @@ pub fn run(args: &ExplainGraphArgs, messages: Messages) -> anyhow::Result<()> {
     let model = model?;
     let writing = interrupt::writing();
     let options = WriteOptions {
-        external_data: args.external_data.into(),
+        external_data: args.external_data,
     };
     let written = write_model(&model, &args.out, &options)?;
     drop(writing);

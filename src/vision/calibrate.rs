@@ -1,32 +1,24 @@
-//! The batch that norm statistics are measured on.
+//! The batch that norm statistics are measured on, from a folder of images or an array.
 
 mod source;
 
-use bcosc_ir::{Dim, Model, Tensor, Tensors};
-use bcosc_passes::analysis::image::image_input;
+use bcosc_ir::{Dim, Model, Tensor, Value};
 use bcosc_passes::{InputContract, Settings};
 
-use crate::{Calibration, Error};
+use crate::{CalibrationFiles, Error};
 
-/// Images of a calibration batch that a proof takes. What it shows does not depend on the
-/// statistics: a restored norm is the identity with any.
-const FEW: usize = 4;
-
-/// One batch of images in the form that the converted model takes, by input name.
+/// One batch of images in the form that the converted model takes at `input`.
 pub(crate) fn batch(
     model: &Model,
     label: &str,
+    input: Value,
     settings: &Settings,
-    calibration: &Calibration,
-) -> Result<Tensors, Error> {
+    calibration: &CalibrationFiles,
+) -> Result<Tensor, Error> {
     let fail = |problem: &str| Error::Input {
         model: label.to_owned(),
         problem: problem.to_owned(),
     };
-    let input = image_input(&model.graph).ok_or_else(|| {
-        fail("there is not exactly one input that takes images, so it cannot be calibrated")
-    })?;
-    let name = model.graph.value_name(input).to_owned();
     let declared = model.graph.value_type(input);
     let shape = declared.as_ref().and_then(|t| t.shape.clone());
     let (Some(declared), Some(shape)) = (declared, shape) else {
@@ -47,11 +39,7 @@ pub(crate) fn batch(
         let (dims, data) = source::read_array(calibration)?;
         let elements: Vec<f64> = data.into_iter().map(f64::from).collect();
         let tensor = Tensor::floats(declared.dtype, &dims, &elements);
-        return Ok([(
-            name,
-            tensor.ok_or_else(|| fail("the image input is not floating point"))?,
-        )]
-        .into());
+        return tensor.ok_or_else(|| fail("the image input is not floating point"));
     }
     if settings.input == InputContract::Same && settings.normalization.is_none() {
         return Err(Error::Options(
@@ -82,32 +70,5 @@ pub(crate) fn batch(
         settings.normalization.as_ref(),
         declared.dtype,
     );
-    Ok([(
-        name,
-        tensor.ok_or_else(|| fail("the image input is not floating point"))?,
-    )]
-    .into())
-}
-
-/// The first few images of a batch.
-pub(crate) fn few(batch: &Tensors) -> Tensors {
-    let shorter = |tensor: &Tensor| {
-        let mut dims = tensor.dims();
-        let (images, bytes) = (*dims.first()?, tensor.bytes().ok()?);
-        let kept = images.min(FEW as u64);
-        let length = (bytes.len() as u64).checked_div(images)? * kept;
-        dims[0] = kept;
-        Some(Tensor::from_bytes(
-            tensor.dtype(),
-            &dims,
-            bytes.slice(..length as usize),
-        ))
-    };
-    let entries = batch.iter().map(|(name, tensor)| {
-        (
-            name.clone(),
-            shorter(tensor).unwrap_or_else(|| tensor.clone()),
-        )
-    });
-    entries.collect()
+    tensor.ok_or_else(|| fail("the image input is not floating point"))
 }

@@ -4,16 +4,17 @@ mod intake;
 
 use std::sync::Arc;
 
+use bcosc_autodiff::explanation;
 use bcosc_engine::{Network, Session, Tract};
 use bcosc_ir::{Graph, InterpreterError, Model, Tensor, Value};
 use bcosc_passes::analysis::image::image_input;
 use bcosc_passes::analysis::preprocessing::Preprocessing;
-use bcosc_passes::{Context, InputContract, Normalization, Settings, explain};
+use bcosc_passes::{Context, InputContract, Normalization, Settings};
 
 use crate::contract::Images;
 use crate::load::{Read, read};
 use crate::outputs::{before_probabilities, keep_outputs};
-use crate::{Error, InputShape, Metadata, Source, plan, support};
+use crate::{Error, InputShape, Metadata, Probability, Source, plan, support};
 
 pub use intake::Intake;
 
@@ -108,7 +109,7 @@ impl Predictor {
         let logit_bias = options
             .logit_bias
             .or(metadata.as_ref().map(|m| m.logit_bias))
-            .or_else(|| explain::logit_bias(&forward.graph))
+            .or_else(|| explanation::logit_bias(&forward.graph))
             .unwrap_or(0.0);
         let network = Network::load(&forward).map_err(|source| run_error(&label, source))?;
         Ok(Predictor {
@@ -119,7 +120,7 @@ impl Predictor {
                 .filter(|_| !embeds),
             original: metadata.and_then(|m| m.normalization()),
             network,
-            takes_target: explain::is_explanation(&model.graph),
+            takes_target: explanation::is_explanation(&model.graph),
             label,
         })
     }
@@ -187,7 +188,7 @@ pub(crate) fn read_for(
     let Read {
         mut model, label, ..
     } = read(source, &options.input_shapes)?;
-    if !explain::is_explanation(&model.graph) {
+    if !explanation::is_explanation(&model.graph) {
         let wanted: Vec<String> = options.output.iter().cloned().collect();
         keep_outputs(&mut model, &wanted, &label)?;
     }
@@ -242,6 +243,6 @@ fn vectors(model: &mut Model) -> Result<(Value, usize), String> {
         calibration: None,
     };
     context.infer(model).map_err(|e| e.to_string())?;
-    let (value, length) = explain::vectors(&model.graph).map_err(|e| e.to_string())?;
+    let (value, length) = explanation::vectors(&model.graph).map_err(|e| e.to_string())?;
     Ok((value, length as usize))
 }

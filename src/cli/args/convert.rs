@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 
-use bcosc::passes::Settings;
-use bcosc::{Calibration, InputShape, Options, Selection, Verification};
+use bcosc::onnx::ExternalData;
+use bcosc::passes::{InputContract, Settings};
+use bcosc::{
+    Calibration, CalibrationFiles, InputShape, Options, Recipe, Selection, Verification, Verify,
+};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
 use super::normalization::NormalizationArgs;
 use super::proof::ProofArgs;
-use super::values::{
-    Bias, ExternalArg, InputArg, RecipeArg, VerifyArg, at_least_two, logit_bias, result_file,
-};
+use super::values::{Bias, at_least_two, logit_bias, result_file};
 
 #[derive(Args, Debug)]
 pub struct ConvertArgs {
@@ -26,8 +27,8 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "B", default_value_t = 2.0, value_parser = b, help_heading = "Conversion")]
     pub b: f64,
     /// Which passes run: those for a kind of network
-    #[arg(long, value_enum, default_value_t = RecipeArg::Auto, help_heading = "Conversion")]
-    pub recipe: RecipeArg,
+    #[arg(long, value_enum, default_value_t = Recipe::Auto, help_heading = "Conversion")]
+    pub recipe: Recipe,
     /// Leave biases in
     #[arg(long, help_heading = "Conversion")]
     pub keep_biases: bool,
@@ -52,8 +53,8 @@ pub struct ConvertArgs {
     pub deploy: bool,
 
     /// What the converted model takes
-    #[arg(long, value_enum, default_value_t = InputArg::Same, help_heading = "Input")]
-    pub input: InputArg,
+    #[arg(long, value_enum, default_value_t = InputContract::Same, help_heading = "Input")]
+    pub input: InputContract,
     #[command(flatten)]
     pub normalized: NormalizationArgs,
     /// Fold the normalisation into the first layer (with --input add-inverse or rgb)
@@ -76,13 +77,13 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "DIR|FILE.npy", help_heading = "Calibration")]
     pub calibrate: Option<PathBuf>,
     /// How many of them to use at most, spread evenly
-    #[arg(long, value_name = "N", default_value_t = Calibration::IMAGES, requires = "calibrate", value_parser = at_least_two,
+    #[arg(long, value_name = "N", default_value_t = CalibrationFiles::IMAGES, requires = "calibrate", value_parser = at_least_two,
         help_heading = "Calibration")]
     pub calibrate_images: usize,
 
     /// When to compare with the original
-    #[arg(long, value_enum, default_value_t = VerifyArg::Final, help_heading = "Proof")]
-    pub verify: VerifyArg,
+    #[arg(long, value_enum, default_value_t = Verify::Final, help_heading = "Proof")]
+    pub verify: Verify,
     #[command(flatten)]
     pub inputs: ProofArgs,
 
@@ -108,8 +109,8 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "VERSION", help_heading = "Output")]
     pub opset: Option<i64>,
     /// Where large weights go: `auto` puts them beside the model if they came so, or pass 2 GB
-    #[arg(long, value_enum, default_value_t = ExternalArg::Auto, help_heading = "Output")]
-    pub external_data: ExternalArg,
+    #[arg(long, value_enum, default_value_t = ExternalData::Auto, help_heading = "Output")]
+    pub external_data: ExternalData,
     /// Write other graphs of the result beside it: `out.onnx` gets `out.explain.onnx`
     #[arg(
         long,
@@ -149,7 +150,7 @@ impl ConvertArgs {
     /// What the library is asked for.
     pub fn options(&self) -> Options {
         Options {
-            recipe: self.recipe.into(),
+            recipe: self.recipe,
             passes: Selection {
                 only: self.passes.clone(),
                 skip: self.skip_pass.clone(),
@@ -157,7 +158,7 @@ impl ConvertArgs {
             },
             settings: Settings {
                 b: self.b,
-                input: self.input.into(),
+                input: self.input,
                 normalization: self.normalized.given(),
                 absorb_normalization: self.absorb_normalization,
                 keep_biases: self.keep_biases,
@@ -173,12 +174,14 @@ impl ConvertArgs {
             input_shapes: self.input_shapes.clone(),
             outputs: self.outputs.clone(),
             verification: Verification {
-                when: self.verify.into(),
+                when: self.verify,
                 ..self.inputs.into()
             },
-            calibration: self.calibrate.as_ref().map(|source| Calibration {
-                images: self.calibrate_images,
-                ..Calibration::new(source)
+            calibration: self.calibrate.as_ref().map(|source| {
+                Calibration::Files(CalibrationFiles {
+                    images: self.calibrate_images,
+                    ..CalibrationFiles::new(source)
+                })
             }),
         }
     }

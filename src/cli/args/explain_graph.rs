@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use bcosc::InputShape;
+use bcosc::onnx::ExternalData;
 use clap::Args;
 
-use super::values::{ExternalArg, result_file};
+use super::values::result_file;
 
 #[derive(Args, Debug)]
 pub struct ExplainGraphArgs {
@@ -23,6 +24,6 @@ pub struct ExplainGraphArgs {
     #[arg(long, value_name = "NAME:D,D,...")]
     pub input_shapes: Vec<InputShape>,
     /// Where large weights go
-    #[arg(long, value_enum, default_value_t = ExternalArg::Auto)]
-    pub external_data: ExternalArg,
+    #[arg(long, value_enum, default_value_t = ExternalData::Auto)]
+    pub external_data: ExternalData,
 }

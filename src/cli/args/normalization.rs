@@ -4,14 +4,14 @@ use bcosc::Preset;
 use bcosc::passes::Normalization;
 use clap::Args;
 
-use super::values::{PresetArg, finite};
+use super::values::finite;
 
 /// A preset, or numbers.
 #[derive(Args, Clone, Debug)]
 pub struct NormalizationArgs {
     /// How images are normalised for the model as it is given
     #[arg(long, value_enum, conflicts_with_all = ["mean", "std"], help_heading = "Input")]
-    pub normalization: Option<PresetArg>,
+    pub normalization: Option<Preset>,
     /// The same as numbers: the mean of each channel on images in [0,1]
     #[arg(
         long,
@@ -40,7 +40,7 @@ impl NormalizationArgs {
     /// What the flags say.
     pub fn given(&self) -> Option<Normalization> {
         match (&self.normalization, &self.mean, &self.std) {
-            (Some(preset), ..) => Some(Preset::from(*preset).normalization()),
+            (Some(preset), ..) => Some(preset.normalization()),
             (None, Some(mean), Some(std)) => Some(Normalization {
                 mean: mean.clone(),
                 std: std.clone(),

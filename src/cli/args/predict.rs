@@ -7,7 +7,7 @@ use bcosc::{InputShape, PredictOptions, Probability};
 use clap::{Args, ValueEnum};
 
 use super::normalization::NormalizationArgs;
-use super::values::{InputArg, finite};
+use super::values::finite;
 
 /// What a model does not say of itself.
 #[derive(Args, Clone, Debug)]
@@ -15,7 +15,7 @@ pub struct PredictArgs {
     /// What the model takes [default: what its metadata says; else `add-inverse` if its number of channels
     /// is even, and `same` if not]
     #[arg(long, value_enum, help_heading = "Input")]
-    pub input: Option<InputArg>,
+    pub input: Option<InputContract>,
     #[command(flatten)]
     pub normalized: NormalizationArgs,
     /// Give an input another shape: sizes, or names of those that stay open; for each input once
@@ -64,7 +64,7 @@ impl PredictArgs {
         PredictOptions {
             input_shapes: self.input_shapes.clone(),
             output: self.predicted.clone(),
-            input: self.input.map(InputContract::from),
+            input: self.input,
             normalization: self.normalized.given(),
             size: self.size,
             crop: self.crop,

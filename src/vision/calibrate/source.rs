@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::contract::Images;
 use crate::vision::images::{self, Frame, free_side, pictures, spread};
-use crate::{Calibration, Error};
+use crate::{CalibrationFiles, Error};
 
 /// What the model takes of a picture, as far as it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub fn is_array(source: &Path) -> bool {
 }
 
 /// Reads pictures, all in the same size.
-pub fn read_folder(calibration: &Calibration, taken: Taken) -> Result<Images, Error> {
+pub fn read_folder(calibration: &CalibrationFiles, taken: Taken) -> Result<Images, Error> {
     let folder = &calibration.source;
     let fail = |problem: String| Error::Calibration {
         path: folder.clone(),
@@ -79,7 +79,7 @@ pub fn read_folder(calibration: &Calibration, taken: Taken) -> Result<Images, Er
 }
 
 /// Reads a `.npy` array of float32 as it is; returns its dimensions and elements.
-pub fn read_array(calibration: &Calibration) -> Result<(Vec<u64>, Vec<f32>), Error> {
+pub fn read_array(calibration: &CalibrationFiles) -> Result<(Vec<u64>, Vec<f32>), Error> {
     let path = &calibration.source;
     let fail = |problem: String| Error::Calibration {
         path: path.clone(),
@@ -116,8 +116,8 @@ pub fn read_array(calibration: &Calibration) -> Result<(Vec<u64>, Vec<f32>), Err
 mod tests {
     use super::*;
 
-    fn calibration(source: &Path, images: usize) -> Calibration {
-        Calibration {
+    fn calibration(source: &Path, images: usize) -> CalibrationFiles {
+        CalibrationFiles {
             source: source.to_owned(),
             images,
         }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::vision::images;
 use crate::vision::images::pictures;
-use crate::{Error, Labels, images};
+use crate::{Error, Labels};
 
 /// Class folders that a message names before it only counts.
 const NAMED: usize = 5;

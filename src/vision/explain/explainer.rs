@@ -7,8 +7,8 @@ use bcosc_engine::{Network, Session};
 use bcosc_ir::InterpreterError;
 use serde::Serialize;
 
-use super::explain_model;
 use crate::contract::Images;
+use crate::explanation::explain_model;
 use crate::vision::predict::{first_row, read_for, run_error};
 use crate::{Error, PredictOptions, Predictor, Source};
 
