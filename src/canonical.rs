@@ -1,6 +1,6 @@
 //! The canonical form of a model, which everything made of it continues from.
 
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::Model;
 use bcosc_passes::pipeline::{PipelineError, Step};
 use bcosc_passes::recipe::CANONICAL;
@@ -63,7 +63,7 @@ pub(crate) fn typed(model: &Model, label: &str) -> Result<Model, Error> {
 fn context(settings: &Settings) -> Context<'_> {
     Context {
         settings,
-        interpreter: &Tract,
+        interpreter: default_interpreter(),
         calibration: None,
     }
 }

@@ -1,12 +1,12 @@
 //! Two models side by side: what they compute on the same seeded images.
 
-use bcosc_engine::{Outputs, ProofError, ProofFigures, compare, run_all};
-use bcosc_ir::{InterpreterError, Model, Tensor};
+use bcosc_engine::{Outputs, ProofError, ProofFigures, compare, default_engine, run_all};
+use bcosc_ir::{Model, Tensor};
 use bcosc_passes::{InputContract, Normalization};
 use serde::Serialize;
 
 use crate::load::{Read, read};
-use crate::{Error, InputShape, Metadata, Source, Verification, samples};
+use crate::{Error, InputShape, Metadata, RunError, Source, Verification, samples};
 
 /// How one model compares with another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -84,10 +84,10 @@ fn run(
     made: Option<&Metadata>,
     normalization: Option<&Normalization>,
     verification: &Verification,
-) -> Result<Vec<Outputs>, InterpreterError> {
+) -> Result<Vec<Outputs>, RunError> {
     let taken = made.map_or(InputContract::Same, |made| made.input);
     let samples = samples::draw(model, taken, normalization, verification)?;
-    let mut runs = run_all(model, &samples)?;
+    let mut runs = run_all(default_engine(), model, &samples)?;
     let bias = made.map_or(0.0, |made| made.logit_bias);
     if bias != 0.0 {
         for (_, output) in runs.iter_mut().flatten() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bcosc_engine::Tract;
+use bcosc_engine::{EngineInterpreter, default_engine};
 use bcosc_ir::Model;
 use bcosc_onnx::{WriteOptions, Written};
 use bcosc_passes::analysis::linearity::{Linearity, Verdict};
@@ -191,9 +191,11 @@ pub fn convert_with(
         }
         None => None,
     };
+    let engine = default_engine();
+    let interpreter = EngineInterpreter::new(engine);
     let context = Context {
         settings: &settings,
-        interpreter: &Tract,
+        interpreter: &interpreter,
         calibration: calibration.as_ref(),
     };
     let mut model = canonical.model.clone();
@@ -213,6 +215,8 @@ pub fn convert_with(
         watch(Event::Stage(Stage::Proof));
         let few = calibration.as_ref().map(calibration::few);
         let task = Task {
+            engine,
+            interpreter: &interpreter,
             original: &original,
             canonical: &canonical,
             converted: &model,

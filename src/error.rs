@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use bcosc_ir::{ImportError, InterpreterError};
+use bcosc_engine::{EngineError, SampleError};
+use bcosc_ir::ImportError;
 use bcosc_onnx::{ReadError, WriteError};
 use bcosc_passes::pipeline::PipelineError;
 
@@ -148,7 +149,7 @@ pub enum Error {
         /// Which model.
         what: String,
         /// Why.
-        source: InterpreterError,
+        source: RunError,
     },
     /// The converted model does not compute what it must.
     #[error(transparent)]
@@ -202,6 +203,24 @@ impl Error {
             problem: problem.to_string(),
         }
     }
+}
+
+/// Why a model cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The engine cannot run it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// No inputs can be made up for it.
+    #[error(transparent)]
+    Samples(#[from] SampleError),
+    /// Its B-cos operators cannot be written as standard ONNX.
+    #[error(transparent)]
+    Lower(#[from] Box<PipelineError>),
+    /// An input or output is not what it has to be.
+    #[error("{0}")]
+    Values(String),
 }
 
 /// An operator that cannot be converted.

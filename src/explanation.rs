@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bcosc_autodiff::explanation::{self, Kind};
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::Model;
 use bcosc_onnx::{WriteOptions, Written};
 use bcosc_passes::pipeline::PipelineError;
@@ -64,7 +64,7 @@ pub(crate) fn explain_model(mut model: Model, label: &str) -> Result<Model, Erro
     };
     let context = Context {
         settings: &settings,
-        interpreter: &Tract,
+        interpreter: default_interpreter(),
         calibration: None,
     };
     explanation::explanation(&mut model, kind, &context).map_err(|source| Error::Explain {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::views::BatchNorm;
 use bcosc_ir::{Graph, Model, Op, Use};
 use bcosc_passes::analysis::linearity::{Linearity, Verdict};
@@ -278,7 +278,7 @@ fn rewrite(
     let passes = plan::list(recipe, &Selection::default(), false).map_err(|e| explain(&e))?;
     let context = Context {
         settings,
-        interpreter: &Tract,
+        interpreter: default_interpreter(),
         calibration: None,
     };
     let mut model = canonical.model.clone();

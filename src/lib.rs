@@ -53,7 +53,7 @@ pub use bcosc_passes as passes;
 pub use compare::{Comparison, compare_models};
 pub use contract::Images;
 pub use convert::{Converted, convert, convert_with};
-pub use error::{Error, UnsupportedOp};
+pub use error::{Error, RunError, UnsupportedOp};
 pub use explanation::{ExplainOptions, explanation_graph, explanation_path, write_model};
 pub use inspect::{
     Composites, Inspection, Norms, PassSummary, Port, Prospect, Unrecognised, inspect,

@@ -1,6 +1,6 @@
 //! The figures of a proof, or how it failed.
 
-use bcosc_engine::{Liveness, ProofFigures};
+use bcosc_engine::{ProofFigures, Sensitivity};
 use serde::Serialize;
 
 /// How a converted model compares with its original.
@@ -10,11 +10,11 @@ pub struct Proof {
     pub exact: ProofFigures,
     /// All passes at B = 1 against the altered original; `null` where that is the same comparison.
     pub altered: Option<ProofFigures>,
-    /// The deploy form against the plain one, at the model's own B; `null` without `--deploy`, and where the
-    /// model is dead.
+    /// The deploy form against the plain one, at the model's own B; `null` without `--deploy`, and where
+    /// outputs do not depend on the input.
     pub deployed: Option<ProofFigures>,
-    /// The converted model's signs of life at its own B.
-    pub liveness: Liveness,
+    /// Whether the converted model's outputs depend on its input, at its own B.
+    pub sensitivity: Sensitivity,
     /// Seed of the inputs.
     pub seed: u64,
 }

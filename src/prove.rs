@@ -5,14 +5,14 @@
 //!
 //! All rewrites continue from one canonical form, which the first claim answers for.
 //!
-//! 3. At the final B there is nothing to compare with; outputs must be finite, and should tell
-//!    images apart. With `--deploy`, the fast form is held against the plain one.
+//! 3. At the final B there is nothing to compare with; outputs must be finite, and should depend on
+//!    the input. With `--deploy`, the fast form is held against the plain one.
 
 mod claim;
 mod deployed;
 mod task;
 
-use bcosc_engine::Liveness;
+use bcosc_engine::Sensitivity;
 use bcosc_passes::bcos::logit_bias::ADD_LOGIT_BIAS;
 use bcosc_passes::pipeline::Step;
 use bcosc_passes::{Effect, InputContract, LogitBias, Settings, pipeline};
@@ -24,12 +24,10 @@ pub(crate) use task::Task;
 
 const EXACT: &str = "the exact passes at B = 1, against the original";
 const ALTERED: &str = "all passes at B = 1, against the original with only the altering passes";
-const LIVE: &str = "the converted model at its own B";
+const SENSITIVE: &str = "the converted model at its own B";
 
-const NOT_DEPLOYED: &str = "the deploy form was not compared with the plain one, since a dead model shows no difference; \
-    --calibrate brings it to life";
-const DEAD: &str = "the converted model's outputs hardly depend on its input, so it is dead as it stands; --calibrate with \
-    a folder of images gives its norms the statistics that bring it to life";
+const NOT_DEPLOYED: &str = "the deploy form was not compared with the plain one, since outputs that do not depend on the input \
+    show no difference; --calibrate the norms first";
 
 /// Proves the conversion, or says where it fails; returns the figures, and what the user should know. `steps` is
 /// what the passes did on the way to the converted model.
@@ -41,21 +39,26 @@ pub(crate) fn prove(task: &Task<'_>, steps: &[Step]) -> Result<(Proof, Vec<Strin
         changed && step.effect == Effect::Altering
     };
     let second = steps.iter().any(alters).then_some(&full);
-    let ((exact, altered), alive) = rayon::join(
+    let ((exact, altered), sensitivity) = rayon::join(
         || {
             rayon::join(
                 || exact.check(task),
                 || second.map(|claim| claim.check(task)).transpose(),
             )
         },
-        || alive(task),
+        || sensitivity(task),
     );
-    let ((exact, warning), altered, liveness) = (exact?, altered?, alive?);
+    let ((exact, warning), altered, sensitivity) = (exact?, altered?, sensitivity?);
     let mut warnings: Vec<String> = warning.into_iter().collect();
-    if !liveness.is_alive() {
-        warnings.push(DEAD.to_owned());
+    let depends = sensitivity.depends_on_input();
+    if !depends {
+        warnings.push(format!(
+            "outputs do not depend on the input at B = {} (norms not calibrated); --calibrate with a folder of images \
+             measures the norms' statistics",
+            task.settings.b
+        ));
     }
-    let deployed = match (task.settings.deploy, liveness.is_alive()) {
+    let deployed = match (task.settings.deploy, depends) {
         (false, _) => None,
         (true, true) => Some(deployed::check(task)?),
         (true, false) => {
@@ -67,7 +70,7 @@ pub(crate) fn prove(task: &Task<'_>, steps: &[Step]) -> Result<(Proof, Vec<Strin
         exact,
         altered: altered.map(|(figures, _)| figures),
         deployed,
-        liveness,
+        sensitivity,
         seed: task.verification.seed,
     };
     Ok((proof, warnings))
@@ -118,16 +121,16 @@ fn full(task: &Task<'_>) -> Claim {
     }
 }
 
-fn alive(task: &Task<'_>) -> Result<Liveness, Error> {
-    let fail = |problem: String| task.failure(LIVE, None, problem);
+fn sensitivity(task: &Task<'_>) -> Result<Sensitivity, Error> {
+    let fail = |problem: String| task.failure(SENSITIVE, None, problem);
     let contract = plan::contract(task.passes, task.settings.input);
     let drawn = task.samples(task.converted, contract);
     let drawn = samples::several(drawn.map_err(|e| fail(e.to_string()))?);
-    let runs = task.run_on(task.converted, &drawn);
-    let runs = runs.map_err(|e| fail(format!("it does not run: {e}")))?;
-    let found = Liveness::of(&runs).map_err(|e| fail(e.to_string()))?;
-    match found.finite {
-        true => Ok(found),
+    let outputs = task.run_on(task.converted, &drawn);
+    let outputs = outputs.map_err(|e| fail(format!("it does not run: {e}")))?;
+    let sensitivity = Sensitivity::of(&outputs).map_err(|e| fail(e.to_string()))?;
+    match sensitivity.finite {
+        true => Ok(sensitivity),
         false => Err(fail(
             "there are outputs that are infinite or not a number".to_owned(),
         )),

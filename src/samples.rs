@@ -1,10 +1,10 @@
 //! The seeded inputs that models are compared on.
 
 use bcosc_engine::Samples;
-use bcosc_ir::{InterpreterError, Model, Tensors};
+use bcosc_ir::{Model, Tensors};
 use bcosc_passes::{InputContract, Normalization};
 
-use crate::{Verification, contract};
+use crate::{RunError, Verification, contract};
 
 /// Draws the inputs that are asked for, in the form that a model takes.
 pub(crate) fn draw(
@@ -12,14 +12,13 @@ pub(crate) fn draw(
     taken: InputContract,
     normalization: Option<&Normalization>,
     verification: &Verification,
-) -> Result<Vec<Tensors>, InterpreterError> {
+) -> Result<Vec<Tensors>, RunError> {
     let samples = Samples {
         seed: verification.seed,
         count: verification.samples,
         ..Samples::default()
     };
-    let drawn = samples.draw(model, &contract::encoding(taken, normalization));
-    drawn.map_err(|error| InterpreterError(error.to_string()))
+    Ok(samples.draw(model, &contract::encoding(taken, normalization))?)
 }
 
 /// The samples that hold several images, if any: they tell as much as others, for one preparation of the model.

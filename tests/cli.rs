@@ -399,7 +399,7 @@ fn the_report_says_what_the_table_says() {
             .unwrap()
             < 1e-4
     );
-    assert_eq!(report["proof"]["liveness"]["finite"], true);
+    assert_eq!(report["proof"]["sensitivity"]["finite"], true);
 }
 
 #[test]

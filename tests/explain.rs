@@ -9,7 +9,7 @@ use bcosc::{
     Error, ExplainOptions, Explainer, Images, Options, PredictOptions, Preset, Probability, Source,
     convert, explanation_graph,
 };
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::{Attribute, DataType, Interpreter, Model, ModelBuilder, Tensor, Tensors};
 use common::{densenet_as_published, fixture, golden, golden_classes, with_inverse};
 
@@ -62,7 +62,7 @@ fn matches_published(network: &str, source: impl Into<Source>, options: &Options
     let model = explained(source, options);
     let images = with_inverse(&golden(network, "image"));
     let run = |targets| {
-        Tract
+        default_interpreter()
             .run(&model, &inputs(&model, &images, targets))
             .unwrap()
     };
@@ -169,7 +169,7 @@ fn deployed_models_are_explained_as_they_were() {
         let images = with_inverse(&golden(network, "image"));
         let [plain, fast] = [plain, fast].map(|options| {
             let model = explained(source(), &options);
-            Tract
+            default_interpreter()
                 .run(&model, &inputs(&model, &images, vec![1, 7]))
                 .unwrap()
         });
@@ -214,7 +214,7 @@ fn deployed_gates_stay_gates() {
         options.settings.deploy = deploy;
         let model = explained(bytes.clone(), &options);
         let inputs = inputs(&model, &images, vec![1, 3]);
-        Tract.run(&model, &inputs).unwrap()
+        default_interpreter().run(&model, &inputs).unwrap()
     });
     assert_map(
         "contributions",
@@ -296,7 +296,7 @@ fn adds_up(file: &Path, options: &Options) {
         .into_iter()
         .map(|x| 4.0 * (x - 0.5));
     let images = Tensor::f32s(&images.dims(), values.collect());
-    let found = Tract
+    let found = default_interpreter()
         .run(&model, &inputs(&model, &images, vec![-1, 3]))
         .unwrap();
     let (logits, classes) = (
@@ -360,7 +360,7 @@ fn sizes_stay_open_and_old_opsets_are_raised() {
         let model = explanation_graph(bytes, &ExplainOptions::default()).unwrap();
         for (height, width) in [(23, 24), (30, 25)] {
             let images = noise(&[2, 3, height, width]);
-            let found = Tract
+            let found = default_interpreter()
                 .run(&model, &inputs(&model, &images, vec![-1, 2]))
                 .unwrap();
             assert_eq!(found["weights"].dims(), [2, 3, height, width]);

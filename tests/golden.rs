@@ -84,7 +84,7 @@ fn the_deployed_form_is_proved_where_it_can_be() {
             options.settings.b = b;
             let converted = convert(fixture(network, "model.onnx"), &options).unwrap();
             let proof = converted.report.proof.unwrap();
-            assert_eq!(proof.deployed.is_some(), proof.liveness.is_alive());
+            assert_eq!(proof.deployed.is_some(), proof.sensitivity.depends_on_input());
             if let Some(figures) = proof.deployed {
                 assert!(figures.overall.max_relative < 1e-4);
                 proved += 1;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bcosc::passes::analysis::linearity::{Class, Linearity};
 use bcosc::passes::{Context, Settings};
 use bcosc::{Converted, Options, convert};
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::onnx::proto::{AttributeProto, ModelProto, NodeProto, ValueInfoProto};
 use bcosc_ir::{Graph, Interpreter, Model, Op, Patch, Tensor, Tensors};
 use common::{fixture, golden};
@@ -22,7 +22,7 @@ fn typed(model: &Model) -> Model {
     let settings = Settings::default();
     let cx = Context {
         settings: &settings,
-        interpreter: &Tract,
+        interpreter: default_interpreter(),
         calibration: None,
     };
     let mut model = model.clone();
@@ -189,7 +189,7 @@ fn frozen(model: &Model, zeroed: &BTreeSet<String>) -> Model {
 }
 
 fn run(model: &Model, inputs: &Tensors) -> Vec<f32> {
-    let outputs = Tract.run(model, inputs).unwrap();
+    let outputs = default_interpreter().run(model, inputs).unwrap();
     outputs.into_values().next().unwrap().to_f32s().unwrap()
 }
 
@@ -225,7 +225,7 @@ fn contributed(converted: &Converted, input: &str, x: &Tensor) -> Vec<f32> {
             Tensor::i64s(&[count], vec![0; count as usize]),
         ),
     ]);
-    let found = Tract.run(&graph, &inputs).unwrap()["contributions"]
+    let found = default_interpreter().run(&graph, &inputs).unwrap()["contributions"]
         .to_f64s()
         .unwrap();
     let maps = found.chunks(found.len() / count as usize);

@@ -2,7 +2,7 @@
 
 use bcosc::passes::{InputContract, LogitBias};
 use bcosc::{Metadata, Options, convert};
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::{Attribute, DataType, Interpreter, Model, ModelBuilder, Tensor};
 
 fn weight(dims: &[u64], seed: u64) -> Tensor {
@@ -83,7 +83,7 @@ fn bytes_and_what_takes_their_place_say_the_same() {
     let doubled: Vec<f32> = plain.clone().chain(plain.map(|x| 1.0 - x)).collect();
     let doubled = Tensor::f32s(&[1, 6, 8, 8], doubled);
     let run = |model: &Model, input: &Tensor| {
-        let outputs = Tract.run(model, &[("pixels".to_owned(), input.clone())].into());
+        let outputs = default_interpreter().run(model, &[("pixels".to_owned(), input.clone())].into());
         outputs.unwrap()["logits"].to_f32s().unwrap()
     };
     let file = bcosc_ir::onnx::decode(on_bytes().into()).unwrap();

@@ -1,18 +1,18 @@
-//! Running graphs: what is known of them before they run, their outputs, and proofs that two
-//! graphs compute the same.
+//! Running models, and comparing what they compute.
 //!
-//! [`Tract`] infers shapes and constants for passes. A [`Session`] runs a model many times. A proof
-//! draws [`Samples`] for two models and compares what they compute:
+//! An [`Engine`] runs models; [`default_engine`] is the one that is always there. [`EngineInterpreter`] answers
+//! what passes ask about graphs. Nothing else here depends on which engine runs: a proof draws [`Samples`] for
+//! two models and compares what they compute, [`Sensitivity`] looks at outputs alone.
 //!
 //! ```
-//! use bcosc_engine::{Encoding, ProofError, Samples, prove};
+//! use bcosc_engine::{Encoding, ProofError, Samples, default_engine, prove};
 //! use bcosc_ir::Model;
 //!
 //! fn same(original: &Model, converted: &Model) -> Result<bool, Box<dyn std::error::Error>> {
 //!     let samples = Samples::default();
 //!     let taken = samples.draw(original, &Encoding::Raw)?;
 //!     let doubled = samples.draw(converted, &Encoding::WithInverse)?;
-//!     match prove(original, converted, &taken, &doubled, 1e-4) {
+//!     match prove(default_engine(), original, converted, &taken, &doubled, 1e-4) {
 //!         Ok(figures) => Ok(figures.overall.top1 == 1.0),
 //!         Err(ProofError::Differs(_)) => Ok(false),
 //!         Err(error) => Err(error.into()),
@@ -23,14 +23,38 @@
 #![warn(missing_docs)]
 
 mod compare;
-mod inputs;
-mod liveness;
-mod pictures;
+mod engine;
+mod error;
+mod feedback;
+mod interpreter;
 mod proof;
+mod runs;
+mod samples;
+mod sensitivity;
 mod tract;
+mod value;
 
 pub use compare::{Agreement, CompareError};
-pub use inputs::{Encoding, SampleError, Samples, nudged};
-pub use liveness::{Liveness, LivenessError, liveness};
-pub use proof::{Outputs, ProofError, ProofFigures, compare, prove, run_all};
-pub use tract::{InputShapes, Network, Session, Tract};
+pub use engine::{Engine, InputShapes, Network, Port, Session, SessionOptions};
+pub use error::{EngineError, Unsupported};
+pub use feedback::Feedback;
+pub use interpreter::EngineInterpreter;
+pub use proof::{ProofError, ProofFigures, compare, prove};
+pub use runs::{Outputs, run_all};
+pub use samples::{Encoding, SampleError, Samples, nudged};
+pub use sensitivity::Sensitivity;
+pub use value::{Stored, Value};
+
+// The one place that says which engine is the default, and what infers types.
+use tract::{Tract, facts};
+
+/// The engine that needs nothing but bcosc: one that runs on the CPU.
+pub fn default_engine() -> &'static dyn Engine {
+    &Tract
+}
+
+/// An interpreter for passes that computes with the default engine.
+pub fn default_interpreter() -> &'static EngineInterpreter<'static> {
+    static INTERPRETER: EngineInterpreter<'static> = EngineInterpreter::new(&Tract);
+    &INTERPRETER
+}

@@ -1,14 +1,11 @@
-//! Proof that two models compute the same, and signs of life.
+//! Proof that two models compute the same.
 
-use bcosc_ir::{InterpreterError, Model, Tensor, Tensors};
-use rayon::prelude::*;
+use bcosc_ir::{Model, Tensors};
 use serde::Serialize;
 
 use crate::compare::{Agreement, CompareError};
-use crate::{InputShapes, Network, Session};
-
-/// The outputs of one run, in the order of the graph.
-pub type Outputs = Vec<(String, Tensor)>;
+use crate::runs::{Outputs, run_all};
+use crate::{Engine, EngineError};
 
 /// What a proof found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -56,10 +53,10 @@ pub enum ProofError {
     },
     /// The reference cannot be run.
     #[error("the reference does not run: {0}")]
-    Reference(InterpreterError),
+    Reference(EngineError),
     /// The candidate cannot be run.
     #[error("the candidate does not run: {0}")]
-    Candidate(InterpreterError),
+    Candidate(EngineError),
 }
 
 impl ProofFigures {
@@ -99,6 +96,7 @@ impl ProofFigures {
 ///
 /// Samples are paired by position too: they hold the same data, as each model takes it.
 pub fn prove(
+    engine: &dyn Engine,
     reference: &Model,
     candidate: &Model,
     reference_inputs: &[Tensors],
@@ -106,54 +104,11 @@ pub fn prove(
     rtol: f64,
 ) -> Result<ProofFigures, ProofError> {
     let (expected, found) = rayon::join(
-        || run_all(reference, reference_inputs),
-        || run_all(candidate, candidate_inputs),
+        || run_all(engine, reference, reference_inputs),
+        || run_all(engine, candidate, candidate_inputs),
     );
     let expected = expected.map_err(ProofError::Reference)?;
     compare(&expected, &found.map_err(ProofError::Candidate)?, rtol)
-}
-
-/// Runs a model on each sample. Samples of the same shapes share a session; sessions run side by side.
-pub fn run_all(model: &Model, samples: &[Tensors]) -> Result<Vec<Outputs>, InterpreterError> {
-    let network = Network::load(model)?;
-    let mut groups: Vec<(InputShapes, Vec<usize>)> = Vec::new();
-    for (index, sample) in samples.iter().enumerate() {
-        let shapes = shapes_of(sample);
-        match groups.iter_mut().find(|(known, _)| *known == shapes) {
-            Some((_, members)) => members.push(index),
-            None => groups.push((shapes, vec![index])),
-        }
-    }
-    let run = |(shapes, members): &(InputShapes, Vec<usize>)| {
-        let session = network.session(shapes)?;
-        let run = |&index: &usize| ordered(&session, &samples[index]);
-        Ok(members.par_iter().map(run).collect::<Vec<_>>())
-    };
-    let ran: Vec<Result<Vec<Result<Outputs, _>>, _>> = groups.par_iter().map(run).collect();
-    // In order, so that of several errors the same one is told each time.
-    let mut results: Vec<Option<Outputs>> = vec![None; samples.len()];
-    for ((_, members), outputs) in groups.iter().zip(ran) {
-        for (&index, outputs) in members.iter().zip(outputs?) {
-            results[index] = Some(outputs?);
-        }
-    }
-    Ok(results.into_iter().flatten().collect())
-}
-
-fn shapes_of(sample: &Tensors) -> InputShapes {
-    sample
-        .iter()
-        .map(|(name, tensor)| (name.clone(), tensor.dims()))
-        .collect()
-}
-
-fn ordered(session: &Session, sample: &Tensors) -> Result<Outputs, InterpreterError> {
-    let mut values = session.run_wide(sample)?;
-    let named = session
-        .outputs()
-        .iter()
-        .filter_map(|name| values.remove_entry(name));
-    Ok(named.collect())
 }
 
 /// Compares what two models computed, output by output and sample by sample.

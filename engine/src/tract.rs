@@ -1,44 +1,42 @@
-//! Running graphs on the CPU with tract.
+//! The default engine: tract, which runs on the CPU.
 
-mod activations;
-mod attention;
-mod branches;
+mod attention_shape;
+mod conditions;
 mod constants;
 mod facts;
-mod guard;
+mod fault;
 mod infer;
 mod load;
-mod misread;
-mod nodes;
-mod resize;
-mod sequences;
+mod network;
+mod node;
+mod operators;
+mod refused;
+mod rewrite;
 mod session;
 mod symbols;
 mod tensor;
+mod value;
 
-use bcosc_ir::{Facts, Interpreter, InterpreterError, Model, Tensors};
+use bcosc_ir::{Model, Tensor};
 
-pub use session::{InputShapes, Network, Session};
+use crate::{Engine, EngineError, Network, Value};
 
-/// Infers and evaluates ONNX graphs with tract.
-///
-/// Results depend on the model and the inputs alone, not on the number of threads.
+pub(crate) use facts::facts;
+
+/// Runs models with tract, in half precision or bfloat16 by way of single precision.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tract;
+pub(crate) struct Tract;
 
-impl Interpreter for Tract {
-    /// Infers what can be inferred: a node that tract does not know or cannot analyse leaves its
-    /// outputs open. Initializers are not among the facts, since the model knows them, and a
-    /// symbolic element that is no size (the -1 of a reshape) is [`bcosc_ir::Dim::Unknown`].
-    fn facts(&self, model: &Model, largest_constant: u64) -> Result<Facts, InterpreterError> {
-        facts::facts(model, largest_constant)
+impl Engine for Tract {
+    fn name(&self) -> &'static str {
+        "tract"
     }
 
-    fn run(&self, model: &Model, inputs: &Tensors) -> Result<Tensors, InterpreterError> {
-        let shapes = inputs
-            .iter()
-            .map(|(name, tensor)| (name.clone(), tensor.dims()))
-            .collect();
-        Session::new(model, &shapes)?.run(inputs)
+    fn load(&self, model: &Model) -> Result<Box<dyn Network>, EngineError> {
+        Ok(Box::new(network::TractNetwork::load(model)?))
+    }
+
+    fn upload(&self, tensor: &Tensor) -> Result<Value, EngineError> {
+        Ok(Value::stored(value::TractValue::of(tensor)?))
     }
 }

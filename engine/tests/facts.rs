@@ -2,14 +2,14 @@
 
 mod common;
 
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::{DataType, Dim, Facts, Interpreter, Model, ModelBuilder, Tensor};
 use common::{Net, held, int, ints, shape, spread};
 
 const LIMIT: u64 = 1 << 12;
 
 fn facts(model: &Model) -> Facts {
-    Tract.facts(model, LIMIT).unwrap()
+    default_interpreter().facts(model, LIMIT).unwrap()
 }
 
 fn shape_of(facts: &Facts, value: &str) -> Vec<String> {
@@ -188,7 +188,7 @@ fn large_constants_have_a_type_only() {
     );
     assert!(!facts.constants.contains_key("bomb"));
     assert_eq!(shape_of(&facts, "y"), ["N", "64"]);
-    let told_all = Tract.facts(&model, 1 << 20).unwrap();
+    let told_all = default_interpreter().facts(&model, 1 << 20).unwrap();
     let transposed = told_all.constants["wt"].to_f32s().unwrap();
     assert_eq!(transposed[1], spread(&[64, 64], 1).to_f32s().unwrap()[64]);
 }

@@ -2,11 +2,31 @@
 
 mod common;
 
-use bcosc_engine::{Encoding, ProofError, Samples, liveness, nudged, prove, run_all};
+use bcosc_engine::{
+    Encoding, ProofError, ProofFigures, Samples, Sensitivity, default_engine, nudged, run_all,
+};
 use bcosc_ir::{DataType, Model, Tensor, Tensors};
 use common::{Net, int, ints, spread};
 
 const RTOL: f64 = 1e-4;
+
+fn prove(
+    reference: &Model,
+    candidate: &Model,
+    reference_inputs: &[Tensors],
+    candidate_inputs: &[Tensors],
+    rtol: f64,
+) -> Result<ProofFigures, ProofError> {
+    let engine = default_engine();
+    bcosc_engine::prove(
+        engine,
+        reference,
+        candidate,
+        reference_inputs,
+        candidate_inputs,
+        rtol,
+    )
+}
 
 /// A small network on pictures: convolution, relu, global pool, linear, all times `gain`.
 fn network(gain: f32, channels: u64) -> Net {
@@ -150,18 +170,18 @@ fn an_output_of_another_shape_is_named() {
 }
 
 #[test]
-fn models_that_say_nothing_are_dead() {
-    let draw = |model: &Model| samples().draw(model, &Encoding::Raw).unwrap();
-    let alive = plain(1.0);
-    let found = liveness(&alive, &draw(&alive)).unwrap();
-    assert!(found.is_alive(), "{found:?}");
+fn outputs_depend_on_the_input_or_do_not() {
+    let sensitivity = |model: &Model| {
+        let drawn = samples().draw(model, &Encoding::Raw).unwrap();
+        let outputs = run_all(default_engine(), model, &drawn).unwrap();
+        Sensitivity::of(&outputs).unwrap()
+    };
+    let found = sensitivity(&plain(1.0));
+    assert!(found.depends_on_input(), "{found:?}");
     assert_eq!(found.images, 4);
     for gain in [0.0, f32::NAN] {
-        let dead = plain(gain);
-        assert!(
-            !liveness(&dead, &draw(&dead)).unwrap().is_alive(),
-            "gain {gain}"
-        );
+        let found = sensitivity(&plain(gain));
+        assert!(!found.depends_on_input(), "gain {gain}");
     }
 }
 
@@ -289,7 +309,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
             .unwrap();
         pool.install(|| {
             let figures = prove(&model, &plain(1.00001), &inputs, &inputs, RTOL).unwrap();
-            (figures, run_all(&model, &inputs).unwrap())
+            (figures, run_all(default_engine(), &model, &inputs).unwrap())
         })
     };
     assert_eq!(run(1), run(3));

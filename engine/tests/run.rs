@@ -2,14 +2,18 @@
 
 mod common;
 
-use bcosc_engine::{InputShapes, Network, Session, Tract};
+use bcosc_engine::default_interpreter;
 use bcosc_ir::onnx::proto::AttributeProto;
 use bcosc_ir::{DataType, Interpreter, Model, Tensor, Tensors};
 use common::{Net, graph, int, ints, spread, text};
 
 fn run(model: &Model, input: Tensor) -> Tensor {
     let inputs: Tensors = [("x".to_owned(), input)].into();
-    Tract.run(model, &inputs).unwrap().remove("y").unwrap()
+    default_interpreter()
+        .run(model, &inputs)
+        .unwrap()
+        .remove("y")
+        .unwrap()
 }
 
 fn counting(dims: &[u64]) -> Tensor {
@@ -121,37 +125,6 @@ fn automatic_padding_goes_below_or_above() {
 }
 
 #[test]
-fn a_session_runs_many_inputs() {
-    let model = Net::new(13)
-        .input("x", &["N", "3"])
-        .weight("w", spread(&[3, 2], 1))
-        .node("MatMul", &["x", "w"], "h")
-        .node("Relu", &["h"], "y")
-        .output("y")
-        .output("h")
-        .model();
-    let shapes: InputShapes = [("x".to_owned(), vec![2, 3])].into();
-    let session = Session::new(&model, &shapes).unwrap();
-    assert_eq!(session.outputs(), ["y", "h"]);
-    let weights = spread(&[3, 2], 1).to_f32s().unwrap();
-    for seed in 0..3 {
-        let x = spread(&[2, 3], seed);
-        let found = session.run(&[("x".to_owned(), x.clone())].into()).unwrap();
-        let (x, h) = (x.to_f32s().unwrap(), found["h"].to_f32s().unwrap());
-        for row in 0..2 {
-            for column in 0..2 {
-                let sum: f32 = (0..3)
-                    .map(|k| x[3 * row + k] * weights[2 * k + column])
-                    .sum();
-                assert!((sum - h[2 * row + column]).abs() < 1e-6);
-            }
-        }
-        let relu: Vec<f32> = h.iter().map(|x| x.max(0.0)).collect();
-        assert_eq!(found["y"].to_f32s().unwrap(), relu);
-    }
-}
-
-#[test]
 fn outputs_may_be_sizes_inputs_and_constants() {
     let model = Net::new(13)
         .input("x", &["N", "3"])
@@ -162,7 +135,7 @@ fn outputs_may_be_sizes_inputs_and_constants() {
         .output("c")
         .model();
     let x = counting(&[2, 3]);
-    let found = Tract
+    let found = default_interpreter()
         .run(&model, &[("x".to_owned(), x.clone())].into())
         .unwrap();
     assert_eq!(found["s"], Tensor::i64_vec(&[2, 3]));
@@ -186,29 +159,11 @@ fn other_float_types_compute() {
     }
 }
 
-#[test]
-fn weights_are_shared_between_batch_sizes() {
-    let model = Net::new(13)
-        .input("x", &["N", "2"])
-        .weight("w", Tensor::f32s(&[2, 1], vec![1.0, 10.0]))
-        .node("MatMul", &["x", "w"], "y")
-        .output("y")
-        .model();
-    let network = Network::load(&model).unwrap();
-    for batch in 1..4 {
-        let session = network
-            .session(&[("x".to_owned(), vec![batch, 2])].into())
-            .unwrap();
-        let y = session
-            .run(&[("x".to_owned(), counting(&[batch, 2]))].into())
-            .unwrap();
-        assert_eq!(y["y"].dims(), [batch, 1]);
-        assert_eq!(y["y"].to_f32s().unwrap()[0], 21.0);
-    }
-}
-
 fn failure(model: &Model, inputs: &Tensors) -> String {
-    Tract.run(model, inputs).unwrap_err().to_string()
+    default_interpreter()
+        .run(model, inputs)
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
@@ -480,7 +435,7 @@ fn what_would_be_misread_in_a_branch_is_refused() {
     };
     let on = Tensor::from_bytes(DataType::Bool, &[], vec![1].into());
     let inputs: Tensors = [("x".to_owned(), counting(&[2])), ("on".to_owned(), on)].into();
-    assert!(Tract.run(&net(1.0), &inputs).is_ok());
+    assert!(default_interpreter().run(&net(1.0), &inputs).is_ok());
     assert_eq!(
         failure(&net(2.0), &inputs),
         "node `y` (If): tract cannot take this node: it ignores the factor of an activation"

@@ -43,7 +43,14 @@ pub trait Interpreter {
     fn run(&self, model: &Model, inputs: &Tensors) -> Result<Tensors, InterpreterError>;
 }
 
-/// The interpreter could not take or run a graph.
+/// The interpreter could not take or run a graph; it knows why.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct InterpreterError(pub String);
+#[error(transparent)]
+pub struct InterpreterError(Box<dyn std::error::Error + Send + Sync>);
+
+impl InterpreterError {
+    /// What an interpreter reports.
+    pub fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        InterpreterError(Box::new(source))
+    }
+}

@@ -169,7 +169,7 @@ mod tests {
         let settings = Settings::default();
         let cx = Context {
             settings: &settings,
-            interpreter: &bcosc_engine::Tract,
+            interpreter: bcosc_engine::default_interpreter(),
             calibration: None,
         };
         let mut model = crate::testing::model(bcosc_ir::ModelBuilder::new(17));

@@ -1,6 +1,6 @@
 //! What the tests of passes share: running a pass, comparing what two models compute.
 
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::{DataType, Model, TensorType, Tensors};
 
 pub(crate) use bcosc_testing::{
@@ -16,7 +16,7 @@ pub(crate) fn try_pass(pass: &Pass, model: &mut Model) -> Result<Outcome, PassEr
     let settings = Settings::default();
     let cx = Context {
         settings: &settings,
-        interpreter: &Tract,
+        interpreter: default_interpreter(),
         calibration: None,
     };
     (pass.run)(model, &cx)
@@ -102,7 +102,7 @@ pub(crate) fn passed(
     let mut model = model.clone();
     let cx = Context {
         settings,
-        interpreter: &Tract,
+        interpreter: default_interpreter(),
         calibration,
     };
     let mut outcome = Outcome::default();

@@ -17,18 +17,18 @@ pub fn table(proof: &Proof) -> String {
         row(&mut table, "deploy form at its B", deployed);
     }
     tables::align_right(&mut table, 1..5);
-    let liveness = &proof.liveness;
-    let life = match liveness.is_alive() {
-        true => "alive",
-        false => "DEAD",
+    let sensitivity = &proof.sensitivity;
+    let depend = match sensitivity.depends_on_input() {
+        true => "depend",
+        false => "DO NOT depend",
     };
     let samples = proof.exact.samples;
     let table = tables::text(table);
     format!(
-        "{table}\n\nAt its own B the model is {life}: outputs vary by {} between {} images.\n\
+        "{table}\n\nAt the model's own B, outputs {depend} on the input: they vary by {} between {} images.\n\
          {samples} seeded inputs (seed {}), tolerance {}.",
-        tables::figure(liveness.varies),
-        liveness.images,
+        tables::figure(sensitivity.relative_range),
+        sensitivity.images,
         proof.seed,
         tables::figure(proof.exact.rtol),
     )

@@ -2,21 +2,25 @@
 
 use std::borrow::Cow;
 
-use bcosc_engine::{Outputs, Tract, run_all};
-use bcosc_ir::{DataType, InterpreterError, Model, Tensors};
+use bcosc_engine::{Engine, EngineInterpreter, Outputs, run_all};
+use bcosc_ir::{DataType, Model, Tensors};
 use bcosc_passes::bcos::lower::LOWER;
 use bcosc_passes::deploy::lower::LOWER_DEPLOY;
 use bcosc_passes::{Context, InputContract, Pass, Settings, dialect, pipeline};
 
 use crate::canonical::Canonical;
 use crate::plan::{self, Passes};
-use crate::{Error, Failure, Verification, samples};
+use crate::{Error, Failure, RunError, Verification, samples};
 
 const HALF: &str =
     "; the weights are in half precision, whose rounding --rtol 0.02 would allow for";
 
 /// What is to be proved.
 pub(crate) struct Task<'a> {
+    /// What runs the models.
+    pub engine: &'a dyn Engine,
+    /// What passes ask, answered by the engine.
+    pub interpreter: &'a EngineInterpreter<'a>,
     pub original: &'a Model,
     /// The original after the canonical passes that `passes` begins with; rewrites continue from it.
     pub canonical: &'a Canonical,
@@ -72,7 +76,7 @@ impl<'a> Task<'a> {
     fn context<'c>(&'c self, settings: &'c Settings) -> Context<'c> {
         Context {
             settings,
-            interpreter: &Tract,
+            interpreter: self.interpreter,
             calibration: self.calibration,
         }
     }
@@ -92,7 +96,7 @@ impl<'a> Task<'a> {
         &self,
         model: &Model,
         contract: InputContract,
-    ) -> Result<Vec<Outputs>, InterpreterError> {
+    ) -> Result<Vec<Outputs>, RunError> {
         self.run_on(model, &self.samples(model, contract)?)
     }
 
@@ -100,12 +104,12 @@ impl<'a> Task<'a> {
         &self,
         model: &Model,
         samples: &[Tensors],
-    ) -> Result<Vec<Outputs>, InterpreterError> {
-        run_all(&*self.runnable(model)?, samples)
+    ) -> Result<Vec<Outputs>, RunError> {
+        Ok(run_all(self.engine, &*self.runnable(model)?, samples)?)
     }
 
     /// The model with B-cos operators in standard ONNX; between passes there are others.
-    fn runnable<'m>(&self, model: &'m Model) -> Result<Cow<'m, Model>, InterpreterError> {
+    fn runnable<'m>(&self, model: &'m Model) -> Result<Cow<'m, Model>, RunError> {
         let is_marker = |id| {
             let op = model.graph.op(id);
             op.is_some_and(|op| op.domain() == dialect::DOMAIN)
@@ -120,7 +124,7 @@ impl<'a> Task<'a> {
             &self.context(self.settings),
             |_, _| {},
         );
-        lowered.map_err(|error| InterpreterError(error.to_string()))?;
+        lowered.map_err(Box::new)?;
         Ok(Cow::Owned(model))
     }
 
@@ -128,7 +132,7 @@ impl<'a> Task<'a> {
         &self,
         model: &Model,
         contract: InputContract,
-    ) -> Result<Vec<Tensors>, InterpreterError> {
+    ) -> Result<Vec<Tensors>, RunError> {
         let normalization = self.settings.normalization.as_ref();
         samples::draw(model, contract, normalization, self.verification)
     }

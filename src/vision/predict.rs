@@ -5,8 +5,8 @@ mod intake;
 use std::sync::Arc;
 
 use bcosc_autodiff::explanation;
-use bcosc_engine::{Network, Session, Tract};
-use bcosc_ir::{Graph, InterpreterError, Model, Tensor, Value};
+use bcosc_engine::{Network, Session, SessionOptions, default_engine, default_interpreter};
+use bcosc_ir::{Graph, Model, Tensor, Value};
 use bcosc_passes::analysis::image::image_input;
 use bcosc_passes::analysis::preprocessing::Preprocessing;
 use bcosc_passes::{Context, InputContract, Normalization, Settings};
@@ -14,7 +14,7 @@ use bcosc_passes::{Context, InputContract, Normalization, Settings};
 use crate::contract::Images;
 use crate::load::{Read, read};
 use crate::outputs::{before_probabilities, keep_outputs};
-use crate::{Error, InputShape, Metadata, Probability, Source, plan, support};
+use crate::{Error, InputShape, Metadata, Probability, RunError, Source, plan, support};
 
 pub use intake::Intake;
 
@@ -72,7 +72,7 @@ pub struct Predictor {
     pub probability: Option<Probability>,
     /// What the network that it was made from was normalised with, where that is known.
     pub(crate) original: Option<Normalization>,
-    network: Network,
+    network: Arc<dyn Network>,
     /// Whether it takes the class to explain too, though nothing here depends on it.
     takes_target: bool,
 }
@@ -111,7 +111,8 @@ impl Predictor {
             .or(metadata.as_ref().map(|m| m.logit_bias))
             .or_else(|| explanation::logit_bias(&forward.graph))
             .unwrap_or(0.0);
-        let network = Network::load(&forward).map_err(|source| run_error(&label, source))?;
+        let network = default_engine().load(&forward);
+        let network = network.map_err(|source| run_error(&label, source))?.into();
         Ok(Predictor {
             intake,
             classes,
@@ -142,9 +143,10 @@ impl Predictor {
     /// [`Error::Run`] where the model cannot take it.
     pub fn at(&self, height: usize, width: usize) -> Result<SizedPredictor, Error> {
         let shapes = self.intake.shapes([height, width], self.takes_target);
-        let session = self.network.session(&shapes);
+        let session = self.network.session(&shapes, &SessionOptions::default());
+        let session = session.map_err(|source| run_error(&self.label, source))?;
         Ok(SizedPredictor {
-            session: Arc::new(session.map_err(|source| run_error(&self.label, source))?),
+            session: session.into(),
             intake: self.intake.clone(),
             target: self.takes_target.then_some(-1),
             label: self.label.clone(),
@@ -155,7 +157,7 @@ impl Predictor {
 /// A model that takes pictures of one size. It can be shared between threads.
 #[derive(Clone, Debug)]
 pub struct SizedPredictor {
-    session: Arc<Session>,
+    session: Arc<dyn Session>,
     intake: Intake,
     target: Option<i64>,
     label: String,
@@ -167,11 +169,11 @@ impl SizedPredictor {
     /// # Errors
     /// [`Error::Run`] where the model cannot be run on it.
     pub fn logits(&self, image: &Images) -> Result<Vec<f32>, Error> {
-        let run = || {
+        let run = || -> Result<_, RunError> {
             let inputs = self.intake.tensors(image, self.target)?;
-            let outputs = self.session.run(&inputs)?;
+            let outputs = self.session.run_named(&inputs)?;
             let output = outputs.values().next();
-            let output = output.ok_or_else(|| InterpreterError("there is no output".to_owned()))?;
+            let output = output.ok_or_else(|| RunError::Values("there is no output".to_owned()))?;
             first_row(output, self.intake.batch())
         };
         let (_, logits) = run().map_err(|source| run_error(&self.label, source))?;
@@ -207,10 +209,10 @@ pub(crate) fn is_embedding(model: &Model, metadata: Option<&Metadata>) -> bool {
     metadata.is_some_and(|m| m.recipe == "clip") || plan::is_embedding(&model.graph)
 }
 
-pub(crate) fn run_error(label: &str, source: InterpreterError) -> Error {
+pub(crate) fn run_error(label: &str, source: impl Into<RunError>) -> Error {
     Error::Run {
         what: label.to_owned(),
-        source,
+        source: source.into(),
     }
 }
 
@@ -219,8 +221,8 @@ pub(crate) fn run_error(label: &str, source: InterpreterError) -> Error {
 pub(crate) fn first_row(
     tensor: &Tensor,
     batch: u64,
-) -> Result<(Vec<usize>, Vec<f32>), InterpreterError> {
-    let fail = |text: String| InterpreterError(text);
+) -> Result<(Vec<usize>, Vec<f32>), RunError> {
+    let fail = RunError::Values;
     let rows = tensor.dims().first().copied().unwrap_or_default();
     if rows != batch {
         return Err(fail(format!(
@@ -239,7 +241,7 @@ fn vectors(model: &mut Model) -> Result<(Value, usize), String> {
     let settings = Settings::default();
     let context = Context {
         settings: &settings,
-        interpreter: &Tract,
+        interpreter: default_interpreter(),
         calibration: None,
     };
     context.infer(model).map_err(|e| e.to_string())?;

@@ -1,6 +1,6 @@
 //! Arrays in double precision, as references in tests are computed.
 
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::{DataType, Interpreter, Model, Tensor, Tensors};
 
 use crate::{noise, text};
@@ -76,7 +76,7 @@ impl Array {
 
 /// What the model computes of inputs; its first output in file order.
 pub fn outputs(model: &Model, inputs: &Tensors) -> Vec<Array> {
-    let found = match Tract.run(model, inputs) {
+    let found = match default_interpreter().run(model, inputs) {
         Ok(found) => found,
         Err(error) => panic!("{error}\n{}", text(model)),
     };

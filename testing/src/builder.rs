@@ -1,6 +1,6 @@
 //! Putting small models together.
 
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::{Attribute, DataType, Interpreter, Model, ModelBuilder, Tensor, TextOptions};
 
 use crate::{noise, weight};
@@ -15,7 +15,7 @@ pub fn model(builder: ModelBuilder) -> Model {
 
 /// Records the types of all values.
 pub fn infer(model: &mut Model) {
-    if let Err(error) = Tract.infer(model, 64 * 1024) {
+    if let Err(error) = default_interpreter().infer(model, 64 * 1024) {
         panic!("types: {error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Holding two models to the same function.
 
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::{Interpreter, Model, Tensor, Tensors};
 
 use crate::{inputs_for, text};
@@ -19,7 +19,7 @@ pub fn assert_same_function(before: &Model, after: &Model, rtol: f64) {
 }
 
 fn run(model: &Model, inputs: &Tensors) -> Tensors {
-    match Tract.run(model, inputs) {
+    match default_interpreter().run(model, inputs) {
         Ok(outputs) => outputs,
         Err(error) => panic!("{error}\n{}", text(model)),
     }

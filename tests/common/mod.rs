@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bcosc::Converted;
 use bcosc::passes::Normalization;
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::{Interpreter, Model, Op, Patch, Tensor, Use, Value};
 use safetensors::SafeTensors;
 
@@ -58,7 +58,7 @@ pub fn with_inverse(images: &Tensor) -> Tensor {
 pub fn outputs(converted: &Converted, images: Tensor) -> Vec<f32> {
     let model = &converted.model;
     let input = model.graph.value_name(model.graph.inputs()[0]).to_owned();
-    let outputs = Tract.run(model, &[(input, images)].into()).unwrap();
+    let outputs = default_interpreter().run(model, &[(input, images)].into()).unwrap();
     outputs.into_values().next().unwrap().to_f32s().unwrap()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Every case runs in single and in double precision, but for those that say why they cannot.
 
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::onnx::proto::{ModelProto, TensorProto};
 use bcosc_ir::{DataType, Interpreter, Model, ModelBuilder, Tensor, TensorType, Tensors};
 
@@ -88,7 +88,7 @@ fn widened(builder: ModelBuilder) -> Model {
 }
 
 fn run(model: &Model, inputs: &Tensors, output: &str) -> Tensor {
-    match Tract.run(model, inputs) {
+    match default_interpreter().run(model, inputs) {
         Ok(mut outputs) => match outputs.remove(output) {
             Some(tensor) => tensor,
             None => panic!("no output {output}"),

@@ -1,10 +1,15 @@
 //! Constants that nodes carry in their attributes.
 
+use std::collections::BTreeMap;
+
 use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
 use bcosc_ir::{DataType, Tensor};
 
-use super::nodes::{attribute, is};
+use super::node::{attribute, is};
 use super::tensor::{Halves, is_half};
+
+/// Constants by name.
+pub(crate) type Constants = BTreeMap<String, Tensor>;
 
 /// `AttributeProto.AttributeType.TENSOR`.
 const TENSOR: i32 = 4;
@@ -12,11 +17,6 @@ const TENSOR: i32 = 4;
 /// Whether a node is ONNX's `Constant`.
 pub(crate) fn is_constant(node: &NodeProto) -> bool {
     is(node, "Constant")
-}
-
-/// Whether a domain is that of ONNX's own operators.
-pub(crate) fn is_standard(domain: Option<&str>) -> bool {
-    matches!(domain, None | Some("" | "ai.onnx"))
 }
 
 /// The value of a `Constant` node; `None` for strings and sparse tensors.

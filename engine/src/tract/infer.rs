@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bcosc_ir::InterpreterError;
 use tract_onnx::prelude::tract_data::TooEarly;
 use tract_onnx::prelude::{DatumType, InferenceFact, InferenceModel, TDim, Tensor, TractResult};
 use tract_onnx::tract_hir::internal::{
@@ -17,8 +16,8 @@ use tract_onnx::tract_hir::ops::konst::Const;
 use tract_onnx::tract_hir::ops::source::Source;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-use super::attention;
-use super::guard::guarded;
+use super::attention_shape;
+use super::fault::{Fault, guarded};
 use super::tensor::sizes;
 
 /// Operators whose output can be far larger than their inputs.
@@ -40,7 +39,7 @@ const COMPARING: &[&str] = &["Eq", "NE"];
 ///
 /// What does not depend on inputs is evaluated where neither operands nor results are larger than
 /// `largest` bytes.
-pub(crate) fn infer(model: &mut InferenceModel, largest: u64) -> BTreeMap<usize, InterpreterError> {
+pub(crate) fn infer(model: &mut InferenceModel, largest: u64) -> BTreeMap<usize, Fault> {
     let mut errors = BTreeMap::new();
     let mut queue: BTreeSet<usize> = (0..model.nodes().len()).collect();
     let observers = observers(model);
@@ -110,7 +109,7 @@ fn refine(model: &mut InferenceModel, id: usize, largest: u64) -> TractResult<Re
         outputs.iter().collect(),
         observed.iter().collect(),
     )?;
-    attention::refine(&op.name(), &inputs, &mut outputs);
+    attention_shape::refine(&op.name(), &inputs, &mut outputs);
     if outputs.iter().any(|fact| !fact.value.is_concrete())
         && let Some(values) = evaluate(op.as_ref(), &inputs, &outputs, largest)?
     {
@@ -214,11 +213,7 @@ pub(crate) fn byte_len(fact: &InferenceFact) -> Option<u64> {
 }
 
 /// Narrows facts down; returns the values of which more is known now.
-fn apply(
-    model: &mut InferenceModel,
-    node: &str,
-    refined: Refined,
-) -> Result<Vec<OutletId>, InterpreterError> {
+fn apply(model: &mut InferenceModel, node: &str, refined: Refined) -> Result<Vec<OutletId>, Fault> {
     let mut changed = Vec::new();
     for (outlet, fact) in refined {
         guarded(
@@ -235,10 +230,12 @@ fn apply(
     Ok(changed)
 }
 
-/// A node for messages, without the number that makes its name unique.
-pub(crate) fn describe(name: &str) -> String {
-    format!(
-        "node `{}`",
-        name.rsplit_once('#').map_or(name, |(name, _)| name)
-    )
+/// A node for messages.
+fn describe(name: &str) -> String {
+    format!("node `{}`", label(name))
+}
+
+/// A node's name without the number that makes it unique.
+pub(crate) fn label(name: &str) -> &str {
+    name.rsplit_once('#').map_or(name, |(name, _)| name)
 }

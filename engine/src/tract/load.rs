@@ -3,12 +3,12 @@
 //! tract's own reader takes a whole encoded model, copies every weight on the way and gives up at
 //! the first node that it cannot take. Here only the nodes pass through its decoder, weights go
 //! straight from the model file into tract's memory (or stay out of it, where only their types
-//! matter), and what tract cannot take is left as a hole with a reason.
+//! matter), and what tract cannot compute is left out with a reason.
 
 use std::collections::BTreeMap;
 
 use bcosc_ir::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
-use bcosc_ir::{DataType, InterpreterError, Model, Tensor, TensorType};
+use bcosc_ir::{DataType, Model, Tensor, TensorType};
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb;
 use tract_onnx::prelude::{InferenceFact, InferenceModel};
@@ -17,15 +17,17 @@ use tract_onnx::tract_hir::ops::konst::Const;
 use tract_onnx::tract_hir::ops::source::Source;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-use super::activations::scale_instead;
-use super::constants::{is_constant, is_standard, keep_type, take_constant};
-use super::guard::guarded;
-use super::misread::misread;
-use super::nodes::{build, describe, label, skeleton};
-use super::resize::{self, resize_instead};
-use super::sequences::{Constants, slice_instead};
+use super::constants::{Constants, is_constant, keep_type, take_constant};
+use super::fault::{Fault, guarded};
+use super::node::is_standard;
+use super::operators::{build, describe, label, skeleton, unsupported};
+use super::refused::refused;
+use super::rewrite::activations::scale_instead;
+use super::rewrite::resize::{self, resize_instead};
+use super::rewrite::sequences::slice_instead;
 use super::symbols::Symbols;
-use super::tensor::{Halves, is_half, to_datum_type, to_tract};
+use super::tensor::{Halves, to_datum_type, to_tract};
+use crate::{EngineError, Port, Unsupported};
 
 /// Integers of at most this many bytes are always given: shapes are computed from them.
 const SHAPE_BYTES: u64 = 1 << 16;
@@ -39,31 +41,28 @@ pub(crate) enum Weights {
     UpTo(u64),
 }
 
-/// A graph input that has to be fed.
-#[derive(Clone, Debug)]
-pub(crate) struct Port {
-    pub name: String,
-    pub declared: Option<TensorType>,
-    pub outlet: OutletId,
-}
-
 /// A graph in tract's hands.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
+    /// Its inputs and outputs are in the order of those below.
     pub model: InferenceModel,
+    /// What has to be fed, as the file declares it.
     pub inputs: Vec<Port>,
-    pub outputs: Vec<String>,
-    /// Outputs that are declared with 16 bits, and computed in single precision.
-    pub half_outputs: BTreeMap<String, DataType>,
+    /// What is computed, as the file declares it.
+    pub outputs: Vec<Port>,
     /// Graph inputs and what nodes compute; initializers are not among them.
     pub values: Vec<(String, OutletId)>,
-    /// What tract does not take, and why.
-    pub holes: Vec<String>,
+    /// What tract cannot compute, and why.
+    pub unsupported: Vec<Unsupported>,
     pub halves: Halves,
 }
 
 /// Builds tract's graph.
-pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, InterpreterError> {
+pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, EngineError> {
+    build_graph(model, weights).map_err(Fault::loading)
+}
+
+fn build_graph(model: &Model, weights: Weights) -> Result<Loaded, Fault> {
     let mut proto = model.to_proto();
     let graph = proto.graph.take().map(|graph| *graph).unwrap_or_default();
     let declared = declared_types(&graph);
@@ -98,14 +97,15 @@ pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, Interprete
     }
     loader.nodes(&skeleton(proto.opset_import, nodes, halves)?, &declared)?;
 
-    let half = |name: &String| {
-        let dtype = declared.get(name).map(|d| d.dtype);
-        Some((name.clone(), dtype.filter(|dtype| is_half(*dtype))?))
+    let port = |name: String| Port {
+        tensor_type: declared.get(&name).cloned(),
+        name,
     };
-    let outputs: Vec<String> = graph.output.into_iter().filter_map(|o| o.name).collect();
+    let names = graph.output.into_iter().filter_map(|o| o.name);
+    let outputs: Vec<Port> = names.map(port).collect();
     let outlets = outputs
         .iter()
-        .map(|name| loader.outlet(name, || "the graph's outputs".into()));
+        .map(|port| loader.outlet(&port.name, || "the graph's outputs".into()));
     loader.model.outputs = outlets.collect::<Result<_, _>>()?;
     // Nobody misses what nobody reads.
     let is_read = |id: usize| {
@@ -113,15 +113,14 @@ pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, Interprete
         outputs.any(|o| !o.successors.is_empty())
             || loader.model.outputs.iter().any(|outlet| outlet.node == id)
     };
-    let holes = loader.holes.iter().filter(|(id, _)| is_read(*id));
-    let holes = holes.map(|(_, reason)| reason.clone()).collect();
+    let unsupported = loader.unsupported.iter().filter(|(id, _)| is_read(*id));
+    let unsupported = unsupported.map(|(_, part)| part.clone()).collect();
     Ok(Loaded {
         model: loader.model,
         inputs,
-        half_outputs: outputs.iter().filter_map(half).collect(),
         outputs,
         values: loader.values,
-        holes,
+        unsupported,
         halves,
     })
 }
@@ -163,7 +162,7 @@ struct Loader {
     outlets: BTreeMap<String, OutletId>,
     values: Vec<(String, OutletId)>,
     /// By the node that has no operator.
-    holes: Vec<(usize, String)>,
+    unsupported: Vec<(usize, Unsupported)>,
     /// Integers that nodes may be rewritten by.
     small: Constants,
     symbols: Symbols,
@@ -179,7 +178,7 @@ impl Loader {
             model,
             outlets: BTreeMap::new(),
             values: Vec::new(),
-            holes: Vec::new(),
+            unsupported: Vec::new(),
             small: Constants::new(),
             symbols,
             weights,
@@ -187,36 +186,33 @@ impl Loader {
         }
     }
 
-    fn initializers(&mut self, initializers: Vec<TensorProto>) -> Result<(), InterpreterError> {
+    fn initializers(&mut self, initializers: Vec<TensorProto>) -> Result<(), Fault> {
         for proto in initializers {
             let name = proto.name.clone().unwrap_or_default();
-            let tensor = Tensor::from_proto(proto).map_err(|e| InterpreterError(e.to_string()))?;
+            let tensor = Tensor::from_proto(proto)
+                .map_err(|e| Fault::new(format!("constant `{name}`"), e))?;
             self.constant(&name, Some(&tensor))?;
         }
         Ok(())
     }
 
     /// A constant, or its type alone.
-    fn constant(
-        &mut self,
-        name: &str,
-        tensor: Option<&Tensor>,
-    ) -> Result<OutletId, InterpreterError> {
+    fn constant(&mut self, name: &str, tensor: Option<&Tensor>) -> Result<OutletId, Fault> {
         let Some(tensor) = tensor else {
-            let reason = format!("`{name}`: a constant that is neither dense nor numeric");
-            return self.hole(name, reason, InferenceFact::default());
+            let reason = "it is neither dense nor numeric".to_owned();
+            return self.withheld(name, reason, InferenceFact::default());
         };
         let datum_type = to_datum_type(tensor.dtype(), self.halves);
         if !self.shows(tensor) || datum_type.is_none() {
             let fact = self.symbols.value_fact(datum_type, &tensor.tensor_type());
-            let reason = format!("`{name}`: no arithmetic on {}", tensor.dtype());
-            return self.hole(name, reason, fact);
+            let reason = EngineError::DataType(tensor.dtype()).to_string();
+            return self.withheld(name, reason, fact);
         }
         if tensor.dtype() == DataType::Int64 && tensor.len() <= 64 {
             self.small.insert(name.to_owned(), tensor.clone());
         }
         let value = to_tract(tensor, self.halves)
-            .map_err(|e| InterpreterError(format!("constant `{name}`: {e}")))?;
+            .map_err(|e| Fault::new(format!("constant `{name}`"), e))?;
         let added = guarded(
             || format!("constant `{name}`"),
             || {
@@ -244,20 +240,22 @@ impl Loader {
     }
 
     /// A constant whose value tract does not have.
-    fn hole(
+    fn withheld(
         &mut self,
         name: &str,
         reason: String,
         fact: InferenceFact,
-    ) -> Result<OutletId, InterpreterError> {
+    ) -> Result<OutletId, Fault> {
         let outlet = self.source(name, fact)?;
         if self.weights == Weights::Values {
-            self.holes.push((outlet.node, reason));
+            let (name, op) = (name.to_owned(), None);
+            let part = Unsupported { name, op, reason };
+            self.unsupported.push((outlet.node, part));
         }
         Ok(outlet)
     }
 
-    fn source(&mut self, name: &str, fact: InferenceFact) -> Result<OutletId, InterpreterError> {
+    fn source(&mut self, name: &str, fact: InferenceFact) -> Result<OutletId, Fault> {
         let add = || self.model.add_node(name, Source::new(), tvec![fact]);
         let outlet = OutletId::from(guarded(|| format!("`{name}`"), add)?);
         self.outlets.insert(name.to_owned(), outlet);
@@ -265,7 +263,7 @@ impl Loader {
     }
 
     /// Graph inputs; those that an initializer has a value for are constants.
-    fn inputs(&mut self, infos: &[ValueInfoProto]) -> Result<Vec<Port>, InterpreterError> {
+    fn inputs(&mut self, infos: &[ValueInfoProto]) -> Result<Vec<Port>, Fault> {
         let named = infos
             .iter()
             .map(|info| (info.name.as_deref().unwrap_or_default(), tensor_type(info)));
@@ -287,21 +285,17 @@ impl Loader {
             self.values.push((name.to_owned(), outlet));
             ports.push(Port {
                 name: name.to_owned(),
-                declared,
-                outlet,
+                tensor_type: declared,
             });
         }
         Ok(ports)
     }
 
-    fn outlet(
-        &self,
-        name: &str,
-        user: impl FnOnce() -> String,
-    ) -> Result<OutletId, InterpreterError> {
+    fn outlet(&self, name: &str, user: impl FnOnce() -> String) -> Result<OutletId, Fault> {
         let found = self.outlets.get(name).copied();
         found.ok_or_else(|| {
-            InterpreterError(format!("{} use `{name}`, which nothing defines", user()))
+            let user = user();
+            Fault::new(user, format!("`{name}` is not defined"))
         })
     }
 
@@ -309,7 +303,7 @@ impl Loader {
         &mut self,
         skeleton: &pb::ModelProto,
         declared: &BTreeMap<String, TensorType>,
-    ) -> Result<(), InterpreterError> {
+    ) -> Result<(), Fault> {
         let Some(graph) = &skeleton.graph else {
             return Ok(());
         };
@@ -337,25 +331,23 @@ impl Loader {
                 "Resize" => &modern,
                 _ => &as_given,
             };
-            let misread = misread(node, opset).filter(|_| self.weights == Weights::Values);
-            let built = match misread {
-                Some(reason) => Err(InterpreterError(format!(
-                    "tract cannot take this node: {reason}"
-                ))),
+            let refused = refused(node, opset).filter(|_| self.weights == Weights::Values);
+            let built = match refused {
+                Some(reason) => Err(Fault::new("tract cannot take this node", reason)),
                 None => build(&framework, context, node),
             };
-            let (op, captured, is_hole) = match built {
-                Ok((op, captured)) => (op, captured, false),
-                Err(InterpreterError(reason)) => {
+            let (op, captured, is_known) = match built {
+                Ok((op, captured)) => (op, captured, true),
+                Err(fault) => {
                     let id = self.model.nodes().len();
-                    self.holes
-                        .push((id, format!("{}: {reason}", describe(node))));
+                    let part = unsupported(node, fault.to_string());
+                    self.unsupported.push((id, part));
                     let op = UnimplementedOp::new(node.output.len(), &node.op_type, "");
-                    (op.into(), Vec::new(), true)
+                    (op.into(), Vec::new(), false)
                 }
             };
-            // tract never learns what a hole computes: there the declared types are taken at their word.
-            let id = self.add(node, op, is_hole.then_some(declared))?;
+            // tract never learns what an unknown node computes: there the declared types are taken at their word.
+            let id = self.add(node, op, (!is_known).then_some(declared))?;
             added.push((id, node, captured));
         }
         for (id, node, captured) in added {
@@ -378,7 +370,7 @@ impl Loader {
         node: &pb::NodeProto,
         op: Box<dyn InferenceOp>,
         declared: Option<&BTreeMap<String, TensorType>>,
-    ) -> Result<usize, InterpreterError> {
+    ) -> Result<usize, Fault> {
         let names: Vec<&String> = node.output.iter().filter(|name| !name.is_empty()).collect();
         let fact = |name: &&String| match declared.and_then(|d| d.get(name.as_str())) {
             Some(declared) => {

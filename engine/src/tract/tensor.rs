@@ -1,8 +1,11 @@
 //! Tensors and element types between ONNX and tract.
 
-use bcosc_ir::{DataType, Dim, InterpreterError, Tensor};
+use bcosc_ir::{DataType, Dim, Tensor};
 use tract_onnx::prelude::{DatumType, TDim, TractResult};
 use tract_onnx::tract_hir::internal::{Tensor as TractTensor, bail};
+
+use super::fault::Fault;
+use crate::EngineError;
 
 /// What half precision and bfloat16 are to tract, which does not have the latter and is slow and
 /// incomplete in the former.
@@ -69,17 +72,16 @@ pub(crate) fn from_datum_type(datum_type: DatumType, halves: Halves) -> Option<D
 }
 
 /// Copies a tensor into tract's memory.
-pub(crate) fn to_tract(tensor: &Tensor, halves: Halves) -> Result<TractTensor, InterpreterError> {
-    let fail = |e: &dyn std::fmt::Display| InterpreterError(e.to_string());
+pub(crate) fn to_tract(tensor: &Tensor, halves: Halves) -> Result<TractTensor, EngineError> {
     if halves == Halves::AsFloat && is_half(tensor.dtype()) {
-        let widened = tensor.to_f32s().map_err(|e| fail(&e))?;
+        let widened = tensor.to_f32s()?;
         return to_tract(&Tensor::f32s(&tensor.dims(), widened), halves);
     }
     let datum_type = to_datum_type(tensor.dtype(), Halves::Bfloat16Unknown)
         .filter(|t| *t != DatumType::String)
-        .ok_or_else(|| InterpreterError(format!("no arithmetic on {}", tensor.dtype())))?;
-    let bytes = tensor.bytes().map_err(|e| fail(&e))?;
-    copied(datum_type, &tensor.dims(), &bytes).map_err(|e| fail(&e))
+        .ok_or_else(|| EngineError::DataType(tensor.dtype()))?;
+    let copied = copied(datum_type, &tensor.dims(), &tensor.bytes()?);
+    copied.map_err(|e| Fault::new("a tensor", format!("{e:#}")).loading())
 }
 
 fn copied(datum_type: DatumType, dims: &[u64], bytes: &[u8]) -> TractResult<TractTensor> {

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::onnx::proto::{ModelProto, TensorProto};
 use bcosc_ir::{Attribute, Model, Tensor};
 
@@ -154,7 +154,7 @@ fn panics(passes: &[&'static Pass], calibrated: bool, settings: &Settings) -> Ve
         };
         let cx = Context {
             settings,
-            interpreter: &Tract,
+            interpreter: default_interpreter(),
             calibration: Some(&images).filter(|_| calibrated),
         };
         if let Err(error) = pipeline::run(&mut model, passes, &cx, |_, _| {}) {
@@ -198,7 +198,7 @@ fn the_whole_model_converts() {
     let settings = contract(InputContract::AddInverse, false);
     let cx = Context {
         settings: &settings,
-        interpreter: &Tract,
+        interpreter: default_interpreter(),
         calibration: None,
     };
     let passes = [CANONICAL, CNN].concat();

@@ -1,6 +1,6 @@
 //! What the tests of the deploy rules share.
 
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::{Attribute, DataType, Model, ModelBuilder, Tensor};
 
 use crate::bcos::layers::BCOS;
@@ -111,7 +111,7 @@ fn run(pass: &Pass, model: &mut Model, b: f64) -> Outcome {
     };
     let cx = Context {
         settings: &settings,
-        interpreter: &Tract,
+        interpreter: default_interpreter(),
         calibration: None,
     };
     match (pass.run)(model, &cx) {

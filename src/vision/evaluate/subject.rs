@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use bcosc_ir::InterpreterError;
 
 use super::dataset::{Dataset, Item};
 use super::perturbation::{Perturbation, curves};
@@ -174,7 +173,7 @@ impl Subject {
             let prediction = prediction.filter(|_| finite).ok_or_else(|| {
                 let picture = item.path.display();
                 let problem = format!("there are logits of {picture} that are not finite");
-                run_error(self.label(), InterpreterError(problem))
+                run_error(self.label(), RunError::Values(problem))
             })?;
             let explained = explainer
                 .as_ref()

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use bcosc_autodiff::explanation::{OUTPUTS, is_explanation};
-use bcosc_engine::{Network, Session};
-use bcosc_ir::InterpreterError;
+use bcosc_engine::{Network, Session, SessionOptions, default_engine};
 use serde::Serialize;
 
 use crate::contract::Images;
 use crate::explanation::explain_model;
 use crate::vision::predict::{first_row, read_for, run_error};
-use crate::{Error, PredictOptions, Predictor, Source};
+use crate::{Error, PredictOptions, Predictor, RunError, Source};
 
 /// A model whose predictions can be explained: a B-cos model, any other whose output is dynamic linear, or
 /// an explanation graph.
@@ -18,7 +17,7 @@ use crate::{Error, PredictOptions, Predictor, Source};
 pub struct Explainer {
     /// The model's own predictions.
     pub predictor: Predictor,
-    network: Network,
+    network: Arc<dyn Network>,
 }
 
 impl Explainer {
@@ -35,7 +34,8 @@ impl Explainer {
             true => model,
             false => explain_model(model, label)?,
         };
-        let network = Network::load(&graph).map_err(|source| run_error(label, source))?;
+        let network = default_engine().load(&graph);
+        let network = network.map_err(|source| run_error(label, source))?.into();
         Ok(Explainer { predictor, network })
     }
 
@@ -46,9 +46,10 @@ impl Explainer {
     pub fn at(&self, height: usize, width: usize) -> Result<SizedExplainer, Error> {
         let predictor = &self.predictor;
         let shapes = predictor.intake.shapes([height, width], true);
-        let session = self.network.session(&shapes);
+        let session = self.network.session(&shapes, &SessionOptions::default());
+        let session = session.map_err(|source| run_error(&predictor.label, source))?;
         Ok(SizedExplainer {
-            session: Arc::new(session.map_err(|source| run_error(&predictor.label, source))?),
+            session: session.into(),
             predictor: predictor.clone(),
         })
     }
@@ -57,7 +58,7 @@ impl Explainer {
 /// A model that explains pictures of one size. It can be shared between threads.
 #[derive(Clone, Debug)]
 pub struct SizedExplainer {
-    session: Arc<Session>,
+    session: Arc<dyn Session>,
     predictor: Predictor,
 }
 
@@ -108,21 +109,21 @@ impl SizedExplainer {
             .map_err(|source| run_error(&self.predictor.label, source))
     }
 
-    fn run(&self, image: &Images, target: Option<usize>) -> Result<Explanation, InterpreterError> {
+    fn run(&self, image: &Images, target: Option<usize>) -> Result<Explanation, RunError> {
         let target = target.map_or(-1, |class| class as i64);
         let inputs = self.predictor.intake.tensors(image, Some(target))?;
-        let outputs = self.session.run(&inputs)?;
+        let outputs = self.session.run_named(&inputs)?;
         let output = |name: &str| {
             let found = outputs.get(name);
             let found =
-                found.ok_or_else(|| InterpreterError(format!("there is no output `{name}`")))?;
+                found.ok_or_else(|| RunError::Values(format!("there is no output `{name}`")))?;
             first_row(found, self.predictor.intake.batch())
         };
         let [logits, class, weights, contributions] = OUTPUTS;
         let (_, logits) = output(logits)?;
         let class = match outputs.get(class).and_then(|t| t.to_i64s().ok()).as_deref() {
             Some([class, ..]) if (0..logits.len() as i64).contains(class) => *class as usize,
-            _ => return Err(InterpreterError("the graph names no class".to_owned())),
+            _ => return Err(RunError::Values("the graph names no class".to_owned())),
         };
         let (dims, weights) = output(weights)?;
         let (_, contributions) = output(contributions)?;
@@ -131,12 +132,12 @@ impl SizedExplainer {
             .into_iter()
             .all(|v| finite(v))
         {
-            return Err(InterpreterError(
+            return Err(RunError::Values(
                 "logits, W(x) or contributions are not finite".to_owned(),
             ));
         }
         let [channels, height, width] = dims[..] else {
-            return Err(InterpreterError(format!("W(x) has dimensions {dims:?}")));
+            return Err(RunError::Values(format!("W(x) has dimensions {dims:?}")));
         };
         let predictor = &self.predictor;
         let logit = f64::from(logits[class]);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bcosc_autodiff::explanation::TARGET;
 use bcosc_engine::InputShapes;
-use bcosc_ir::{DataType, Dim, InterpreterError, Model, Tensor, Tensors};
+use bcosc_ir::{DataType, Dim, Model, Tensor, Tensors};
 use bcosc_passes::analysis::image::image_input;
 use bcosc_passes::analysis::preprocessing::Preprocessing;
 use bcosc_passes::{InputContract, Normalization};
@@ -14,7 +14,7 @@ use super::PredictOptions;
 use crate::contract::Images;
 use crate::options::check_normalization;
 use crate::vision::images::{self, Frame, LARGEST_FREE_SIDE};
-use crate::{Error, Metadata};
+use crate::{Error, Metadata, RunError};
 
 /// What a model takes of a picture, and in which form.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -203,7 +203,7 @@ impl Intake {
         &self,
         image: &Images,
         target: Option<i64>,
-    ) -> Result<Tensors, InterpreterError> {
+    ) -> Result<Tensors, RunError> {
         let batch = self.batch();
         let mut dims = image.dims.clone();
         if let Some(count) = dims.first_mut() {
@@ -217,7 +217,7 @@ impl Intake {
         };
         let tensor = pictures.tensor(self.contract, self.normalization.as_ref(), self.dtype);
         let tensor = tensor.ok_or_else(|| {
-            InterpreterError(format!("input `{}` is not floating point", self.name))
+            RunError::Values(format!("input `{}` is not floating point", self.name))
         })?;
         let mut tensors = Tensors::from([(self.name.clone(), tensor)]);
         if let Some(target) = target {

@@ -59,7 +59,7 @@ fn a_gate_is_finite_at_zero() {
         let zeros = Tensor::f32s(&[2], vec![0.0; 2]);
         let ones = Tensor::f32s(&[2], vec![1.0; 2]);
         let inputs = [("x".to_owned(), zeros), ("s".to_owned(), ones)].into();
-        let found = bcosc_ir::Interpreter::run(&bcosc_engine::Tract, &both, &inputs);
+        let found = bcosc_ir::Interpreter::run(bcosc_engine::default_interpreter(), &both, &inputs);
         let dx = found.ok().and_then(|mut o| o.remove("dx")?.to_f32s().ok());
         assert!(
             dx.is_some_and(|dx| dx.iter().all(|x| x.is_finite())),

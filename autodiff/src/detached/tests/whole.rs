@@ -1,4 +1,4 @@
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
 
 use crate::detached::testing::{backward, floats, graph, pulled_back};
@@ -43,7 +43,7 @@ fn a_norm_that_does_nothing_leaves_nothing() {
     let settings = Settings::default();
     let cx = Context {
         settings: &settings,
-        interpreter: &Tract,
+        interpreter: default_interpreter(),
         calibration: None,
     };
     explanation(&mut found, Kind::Logits, &cx).unwrap();

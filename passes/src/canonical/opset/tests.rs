@@ -1,6 +1,6 @@
 //! Each row of the table: the new form has the same function, and what has no new form is refused.
 
-use bcosc_engine::Tract;
+use bcosc_engine::default_interpreter;
 use bcosc_ir::{Attribute, DataType, Model, ModelBuilder, Tensor};
 
 use super::{NEWEST, RAISE_OPSET};
@@ -14,7 +14,7 @@ fn raise(model: &mut Model, opset: i64) -> Result<Outcome, PassError> {
     };
     let cx = Context {
         settings: &settings,
-        interpreter: &Tract,
+        interpreter: default_interpreter(),
         calibration: None,
     };
     (RAISE_OPSET.run)(model, &cx)

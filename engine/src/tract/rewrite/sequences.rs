@@ -16,10 +16,8 @@ use std::collections::BTreeMap;
 use bcosc_ir::Tensor;
 use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
 
-use super::nodes::{attribute, is, replaced};
-
-/// Constants by name.
-pub(crate) type Constants = BTreeMap<String, Tensor>;
+use crate::tract::constants::Constants;
+use crate::tract::node::{attribute, is, replaced};
 
 /// Replaces pieces of split tensors; returns the constants that this takes.
 pub(crate) fn slice_instead(nodes: &mut [NodeProto], known: &Constants) -> Constants {

@@ -1,4 +1,4 @@
-//! Nodes that tract would compute otherwise than ONNX has it.
+//! Nodes that are refused: tract would compute them otherwise than ONNX has it.
 
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
 
@@ -6,10 +6,10 @@ use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
 const PAST_KEY: usize = 4;
 
 /// Why a node's result would be another one, be it for a node of its branches.
-pub(crate) fn misread(node: &NodeProto, opset: i64) -> Option<&'static str> {
+pub(crate) fn refused(node: &NodeProto, opset: i64) -> Option<&'static str> {
     let graphs = node.attribute.iter().flat_map(graphs);
     let mut inner = graphs.flat_map(|graph| &graph.node);
-    itself(node, opset).or_else(|| inner.find_map(|node| misread(node, opset)))
+    itself(node, opset).or_else(|| inner.find_map(|node| refused(node, opset)))
 }
 
 fn graphs(attribute: &AttributeProto) -> impl Iterator<Item = &GraphProto> {

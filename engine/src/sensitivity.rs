@@ -1,47 +1,41 @@
-//! Signs of life in a model's outputs.
+//! Whether a model's outputs depend on its input.
 
-use bcosc_ir::{InterpreterError, Model, TensorError, Tensors};
+use bcosc_ir::TensorError;
 use serde::Serialize;
 
 use crate::compare::numbers;
-use crate::proof::{Outputs, run_all};
+use crate::runs::Outputs;
 
 /// Outputs that differ by less than this between images, relative to their size, are rounding noise.
 const NOISE: f64 = 1e-6;
 
-/// Whether a model's outputs say anything about its inputs.
+/// How a model's outputs differ between images.
+///
+/// The logit bias that B-cos heads end with is the same for all images and much larger than the logits of a
+/// network before it is trained; models are best measured without it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Liveness {
+pub struct Sensitivity {
     /// Whether all outputs are free of NaN and infinities.
     pub finite: bool,
-    /// How much outputs differ between images: the largest range of an element over the images,
-    /// relative to the largest magnitude of its output. The least varying output counts.
-    pub varies: f64,
-    /// The same, not relative.
+    /// The largest range of an element over the images, relative to the largest magnitude of its output. The
+    /// output with the smallest counts.
+    pub relative_range: f64,
+    /// The largest range of an element over the images. The output with the smallest counts.
     pub range: f64,
     /// How many images were looked at.
     pub images: usize,
 }
 
-/// A model's life cannot be measured.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LivenessError {
-    /// The model cannot be run.
-    #[error(transparent)]
-    Run(#[from] InterpreterError),
-    /// An output cannot be read.
-    #[error(transparent)]
-    Tensor(#[from] TensorError),
-}
-
-impl Liveness {
+impl Sensitivity {
     /// Measures outputs of several runs, whose first dimension runs over images.
-    pub fn of(runs: &[Outputs]) -> Result<Self, LivenessError> {
+    ///
+    /// # Errors
+    /// Where an output cannot be read.
+    pub fn of(runs: &[Outputs]) -> Result<Self, TensorError> {
         let outputs = runs.first().map_or(0, Vec::len);
-        let mut found = Liveness {
+        let mut found = Sensitivity {
             finite: true,
-            varies: f64::INFINITY,
+            relative_range: f64::INFINITY,
             range: f64::INFINITY,
             images: 0,
         };
@@ -54,30 +48,23 @@ impl Liveness {
             let (range, scale) = spread.measure();
             found.finite &= spread.finite && spread.images > 0;
             found.range = found.range.min(range);
-            found.varies = found
-                .varies
-                .min(if scale > 0.0 { range / scale } else { 0.0 });
+            found.relative_range =
+                found
+                    .relative_range
+                    .min(if scale > 0.0 { range / scale } else { 0.0 });
             found.images = spread.images;
         }
         if found.images < 2 {
-            (found.varies, found.range) = (0.0, 0.0);
+            (found.relative_range, found.range) = (0.0, 0.0);
         }
         found.finite &= found.images > 0;
         Ok(found)
     }
 
-    /// Whether the outputs are finite and tell images apart.
-    pub fn is_alive(&self) -> bool {
-        self.finite && self.varies > NOISE
+    /// Whether outputs are finite and differ between images by more than rounding.
+    pub fn depends_on_input(&self) -> bool {
+        self.finite && self.relative_range > NOISE
     }
-}
-
-/// Runs a model on samples, two images at least, and looks whether its outputs tell them apart.
-///
-/// The logit bias that B-cos heads end with is the same for all images and much larger than what a
-/// network says before it is trained; models are best measured without it.
-pub fn liveness(model: &Model, samples: &[Tensors]) -> Result<Liveness, LivenessError> {
-    Liveness::of(&run_all(model, samples)?)
 }
 
 /// The least and the largest value of each element over the images.
@@ -128,32 +115,43 @@ mod tests {
     use super::*;
     use bcosc_ir::Tensor;
 
-    fn liveness_of(rows: &[[f32; 2]]) -> Liveness {
+    fn sensitivity_of(rows: &[[f32; 2]]) -> Sensitivity {
         let tensor = Tensor::f32s(&[rows.len() as u64, 2], rows.concat());
-        Liveness::of(&[vec![("y".to_owned(), tensor)]]).unwrap()
+        Sensitivity::of(&[vec![("y".to_owned(), tensor)]]).unwrap()
     }
 
     #[test]
-    fn outputs_that_tell_images_apart_are_alive() {
-        let found = liveness_of(&[[1.0, -4.0], [1.0, -2.0], [1.0, -3.0]]);
-        assert!(found.is_alive());
-        assert_eq!((found.range, found.varies, found.images), (2.0, 0.5, 3));
+    fn outputs_that_differ_between_images_depend_on_the_input() {
+        let found = sensitivity_of(&[[1.0, -4.0], [1.0, -2.0], [1.0, -3.0]]);
+        assert!(found.depends_on_input());
+        assert_eq!(
+            (found.range, found.relative_range, found.images),
+            (2.0, 0.5, 3)
+        );
     }
 
     #[test]
-    fn constant_and_broken_outputs_are_dead() {
-        assert!(!liveness_of(&[[1.0, -4.0], [1.0, -4.0]]).is_alive());
-        assert!(!liveness_of(&[[0.0, 0.0], [0.0, 0.0]]).is_alive());
-        assert!(!liveness_of(&[[1.0, f32::NAN], [2.0, 1.0]]).is_alive());
-        assert!(!liveness_of(&[[1.0, f32::INFINITY], [2.0, 1.0]]).is_alive());
-        assert!(!liveness_of(&[[1.0, 2.0]]).is_alive());
-        assert!(!Liveness::of(&[]).unwrap().is_alive());
+    fn constant_and_broken_outputs_do_not() {
+        assert!(!sensitivity_of(&[[1.0, -4.0], [1.0, -4.0]]).depends_on_input());
+        assert!(!sensitivity_of(&[[0.0, 0.0], [0.0, 0.0]]).depends_on_input());
+        assert!(!sensitivity_of(&[[1.0, f32::NAN], [2.0, 1.0]]).depends_on_input());
+        assert!(!sensitivity_of(&[[1.0, f32::INFINITY], [2.0, 1.0]]).depends_on_input());
+        assert!(!sensitivity_of(&[[1.0, 2.0]]).depends_on_input());
+        assert!(!Sensitivity::of(&[]).unwrap().depends_on_input());
     }
 
     #[test]
     fn images_of_all_runs_count() {
         let run = |x: f32| vec![("y".to_owned(), Tensor::f32s(&[1, 1], vec![x]))];
-        assert!(Liveness::of(&[run(1.0), run(2.0)]).unwrap().is_alive());
-        assert!(!Liveness::of(&[run(1.0), run(1.0)]).unwrap().is_alive());
+        assert!(
+            Sensitivity::of(&[run(1.0), run(2.0)])
+                .unwrap()
+                .depends_on_input()
+        );
+        assert!(
+            !Sensitivity::of(&[run(1.0), run(1.0)])
+                .unwrap()
+                .depends_on_input()
+        );
     }
 }

@@ -7,8 +7,8 @@
 use bcosc_ir::Tensor;
 use bcosc_ir::onnx::proto::NodeProto;
 
-use super::nodes::{attribute, is, replaced};
-use super::sequences::Constants;
+use crate::tract::constants::Constants;
+use crate::tract::node::{attribute, is, replaced};
 
 /// Writes factors out; returns the constants that this takes.
 pub(crate) fn scale_instead(nodes: &mut Vec<NodeProto>) -> Constants {

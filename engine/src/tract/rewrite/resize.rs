@@ -5,8 +5,8 @@
 use bcosc_ir::onnx::proto::NodeProto;
 use bcosc_ir::{Attribute, Tensor};
 
-use super::nodes::{attribute, is};
-use super::sequences::Constants;
+use crate::tract::constants::Constants;
+use crate::tract::node::{attribute, is};
 
 /// The opset whose `Resize` takes the place of older ones.
 pub(crate) const MODERN: i64 = 13;

@@ -1,5 +1,7 @@
 //! Seeded inputs to try a model on.
 
+mod pictures;
+
 use std::collections::BTreeMap;
 
 use bcosc_ir::{DataType, Dim, Model, Tensor, TensorError, TensorType, Tensors};
@@ -7,7 +9,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use rand_distr::StandardNormal;
 
-use crate::pictures::picture;
+use pictures::picture;
 
 /// Sizes that neither the model nor the caller fixes: of pictures, and of anything else.
 const SIDE: u64 = 224;

@@ -1,25 +1,24 @@
 //! Nodes as tract's operators.
 
-use bcosc_ir::InterpreterError;
-use bcosc_ir::onnx::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-};
+use bcosc_ir::onnx::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb;
 use tract_onnx::prelude::Framework;
 use tract_onnx::tract_hir::internal::{InferenceOp, bail};
 
-use super::constants::{complete, is_standard, retype, stand_in};
-use super::guard::guarded;
+use super::constants::{complete, retype, stand_in};
+use super::fault::{Fault, guarded};
+use super::node::is_standard;
 use super::tensor::Halves;
+use crate::Unsupported;
 
 /// The nodes alone, in tract's messages.
 pub(crate) fn skeleton(
     opset_import: Vec<OperatorSetIdProto>,
     mut nodes: Vec<NodeProto>,
     halves: Halves,
-) -> Result<pb::ModelProto, InterpreterError> {
+) -> Result<pb::ModelProto, Fault> {
     nodes.iter_mut().for_each(complete);
     if let Some(stand_in) = stand_in(halves) {
         nodes
@@ -36,37 +35,12 @@ pub(crate) fn skeleton(
         graph,
         ..ModelProto::default()
     };
-    let bytes = bcosc_ir::onnx::encode(&skeleton).map_err(|e| InterpreterError(e.to_string()))?;
+    let place = "the nodes do not encode";
+    let bytes = bcosc_ir::onnx::encode(&skeleton).map_err(|e| Fault::new(place, e))?;
     guarded(
         || "the nodes do not decode".into(),
         || tract_onnx::onnx().proto_model_for_read(&mut bytes.as_ref()),
     )
-}
-
-/// Whether a node is an operator of ONNX's own.
-pub(crate) fn is(node: &NodeProto, op: &str) -> bool {
-    node.op_type.as_deref() == Some(op) && is_standard(node.domain.as_deref())
-}
-
-/// An attribute of a node.
-pub(crate) fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
-    let mut found = node.attribute.iter();
-    found.find(|a| a.name.as_deref() == Some(name))
-}
-
-/// The node with another operator.
-pub(crate) fn replaced(
-    node: &NodeProto,
-    op: &str,
-    input: Vec<String>,
-    attribute: Vec<AttributeProto>,
-) -> NodeProto {
-    NodeProto {
-        op_type: Some(op.to_owned()),
-        input,
-        attribute,
-        ..node.clone()
-    }
 }
 
 /// An operator, and the names that its inner graphs take from outside.
@@ -77,7 +51,7 @@ pub(crate) fn build(
     framework: &Onnx,
     context: &ParsingContext,
     node: &pb::NodeProto,
-) -> Result<Built, InterpreterError> {
+) -> Result<Built, Fault> {
     let known = is_standard(Some(&node.domain)) || node.domain == "ai.onnx.ml";
     let builder = framework.op_register.0.get(&node.op_type).filter(|_| known);
     guarded(
@@ -100,8 +74,22 @@ pub(crate) fn label(node: &pb::NodeProto) -> &str {
 
 /// A node for messages: its name, or that of its first output, and its operator.
 pub(crate) fn describe(node: &pb::NodeProto) -> String {
+    format!("node `{}` ({})", label(node), operator(node))
+}
+
+/// A node that cannot be computed.
+pub(crate) fn unsupported(node: &pb::NodeProto, reason: String) -> Unsupported {
+    Unsupported {
+        name: label(node).to_owned(),
+        op: Some(operator(node)),
+        reason,
+    }
+}
+
+/// A node's operator, with its domain where that is not standard.
+fn operator(node: &pb::NodeProto) -> String {
     match node.domain.as_str() {
-        "" => format!("node `{}` ({})", label(node), node.op_type),
-        domain => format!("node `{}` ({domain}.{})", label(node), node.op_type),
+        "" => node.op_type.clone(),
+        domain => format!("{domain}.{}", node.op_type),
     }
 }

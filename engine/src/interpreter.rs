@@ -1,0 +1,40 @@
+//! What passes ask about graphs, answered by an engine.
+
+use bcosc_ir::{Facts, Interpreter, InterpreterError, Model, Tensors};
+
+use crate::facts;
+use crate::{Engine, SessionOptions};
+
+/// Answers passes: an engine computes values; types, shapes and constants are inferred by the same rules
+/// whatever the engine.
+///
+/// Inference takes in no weights but small ones. A model that is run is loaded once and released after it: passes
+/// run each model they make only once.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineInterpreter<'e> {
+    engine: &'e dyn Engine,
+}
+
+impl<'e> EngineInterpreter<'e> {
+    /// Computes with this engine.
+    pub const fn new(engine: &'e dyn Engine) -> Self {
+        EngineInterpreter { engine }
+    }
+}
+
+impl Interpreter for EngineInterpreter<'_> {
+    fn facts(&self, model: &Model, largest_constant: u64) -> Result<Facts, InterpreterError> {
+        facts(model, largest_constant).map_err(InterpreterError::new)
+    }
+
+    fn run(&self, model: &Model, inputs: &Tensors) -> Result<Tensors, InterpreterError> {
+        let shapes = inputs
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.dims()))
+            .collect();
+        let network = self.engine.load(model).map_err(InterpreterError::new)?;
+        let session = network.into_session(&shapes, &SessionOptions::default());
+        let outputs = session.and_then(|session| session.run_named(inputs));
+        outputs.map_err(InterpreterError::new)
+    }
+}

@@ -1,0 +1,163 @@
+//! A model in tract's memory, and how it is prepared for the shapes of its inputs.
+
+use std::sync::Arc;
+
+use bcosc_ir::{Dim, Model};
+use tract_onnx::prelude::{
+    InferenceFact, InferenceModel, InferenceModelExt, OutletId, RunOptions, TVec, TractResult,
+    TypedModel, TypedRunnableModel,
+};
+use tract_onnx::tract_hir::internal::Factoid;
+
+use super::conditions::take_known_branches;
+use super::fault::{Fault, guarded};
+use super::infer::{byte_len, infer, label};
+use super::load::{Loaded, Weights, load};
+use super::session::TractSession;
+use super::tensor::{Halves, to_datum_type};
+use crate::{EngineError, InputShapes, Network, Port, Session, SessionOptions};
+
+/// A value larger than this is taken for a mistake in the model.
+const LARGEST_VALUE: u64 = 1 << 33;
+
+/// How much may be computed ahead of running.
+const LARGEST_FOLDED: u64 = 4 << 20;
+
+/// A model's graph and weights in tract's memory.
+#[derive(Clone, Debug)]
+pub(crate) struct TractNetwork {
+    loaded: Loaded,
+}
+
+impl TractNetwork {
+    /// Copies the weights into tract's memory.
+    pub fn load(model: &Model) -> Result<Self, EngineError> {
+        let mut loaded = load(model, Weights::Values)?;
+        match std::mem::take(&mut loaded.unsupported) {
+            parts if parts.is_empty() => Ok(TractNetwork { loaded }),
+            parts => Err(EngineError::Unsupported(parts)),
+        }
+    }
+}
+
+impl Network for TractNetwork {
+    fn inputs(&self) -> &[Port] {
+        &self.loaded.inputs
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &self.loaded.outputs
+    }
+
+    /// Weights are shared, apart from those that tract lays out anew.
+    fn session(
+        &self,
+        shapes: &InputShapes,
+        options: &SessionOptions,
+    ) -> Result<Box<dyn Session>, EngineError> {
+        Box::new(self.clone()).into_session(shapes, options)
+    }
+
+    fn into_session(
+        self: Box<Self>,
+        shapes: &InputShapes,
+        options: &SessionOptions,
+    ) -> Result<Box<dyn Session>, EngineError> {
+        let Loaded {
+            mut model,
+            mut inputs,
+            outputs,
+            ..
+        } = self.loaded;
+        let is_input = |name: &&String| inputs.iter().any(|port| port.name == **name);
+        if let Some(stranger) = shapes.keys().find(|name| !is_input(name)) {
+            return Err(EngineError::UnknownInput(stranger.clone()));
+        }
+        for (port, outlet) in inputs.iter_mut().zip(model.inputs.clone()) {
+            specialise(&mut model, port, outlet, shapes)?;
+        }
+        loop {
+            let errors = infer(&mut model, LARGEST_FOLDED);
+            // A branch that is not taken may make no sense for these shapes.
+            let take = || take_known_branches(&mut model);
+            if guarded(|| "taking branches".into(), take).map_err(Fault::preparing)? {
+                continue;
+            }
+            match errors.into_values().next() {
+                Some(fault) => return Err(fault.preparing()),
+                None => break,
+            }
+        }
+        check_sizes(&model)?;
+        let plan = guarded(|| "preparing the graph".into(), || prepare(model));
+        let plan = plan.map_err(Fault::preparing)?;
+        Ok(Box::new(TractSession::new(plan, inputs, outputs, options)))
+    }
+}
+
+/// Gives an input its shape.
+fn specialise(
+    model: &mut InferenceModel,
+    port: &mut Port,
+    outlet: OutletId,
+    shapes: &InputShapes,
+) -> Result<(), EngineError> {
+    let Port { name, tensor_type } = port;
+    let missing = || EngineError::MissingInput(name.clone());
+    let shape = shapes.get(name).ok_or_else(missing)?;
+    let untyped = || EngineError::UntypedInput(name.clone());
+    let declared = tensor_type.as_mut().ok_or_else(untyped)?;
+    let dtype = to_datum_type(declared.dtype, Halves::AsFloat).ok_or_else(untyped)?;
+    let fits = declared.shape.as_ref().is_none_or(|dims| {
+        let mut pairs = dims.iter().zip(shape);
+        dims.len() == shape.len() && pairs.all(|(d, s)| d.known().is_none_or(|d| d == *s))
+    });
+    if !fits {
+        return Err(EngineError::InputShape {
+            input: name.clone(),
+            declared: declared.clone(),
+            given: shape.clone(),
+        });
+    }
+    let place = || format!("input `{name}`");
+    let sizes = shape.iter().map(|&s| usize::try_from(s));
+    let sizes = sizes.collect::<Result<TVec<usize>, _>>();
+    let sizes = sizes.map_err(|e| Fault::new(place(), e).preparing())?;
+    let fact = InferenceFact::dt_shape(dtype, sizes.as_slice());
+    guarded(place, || model.set_outlet_fact(outlet, fact)).map_err(Fault::preparing)?;
+    declared.shape = Some(shape.iter().map(|&size| Dim::Known(size)).collect());
+    Ok(())
+}
+
+/// Refuses values that cannot be meant, before tract allocates them.
+fn check_sizes(model: &InferenceModel) -> Result<(), EngineError> {
+    for node in model.nodes() {
+        let facts = node.outputs.iter().map(|output| &output.fact);
+        if let Some(fact) = facts.into_iter().find(|fact| is_too_large(fact)) {
+            return Err(EngineError::TooLarge {
+                node: label(&node.name).to_owned(),
+                value: format!("{fact:?}"),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn is_too_large(fact: &InferenceFact) -> bool {
+    let dims = fact.shape.concretize();
+    let is_fixed = dims.is_some_and(|dims| dims.iter().all(|dim| dim.as_i64().is_some()));
+    // A fixed size that is not known in bytes does not fit 64 bits.
+    is_fixed
+        && fact.datum_type.is_concrete()
+        && byte_len(fact).is_none_or(|bytes| bytes > LARGEST_VALUE)
+}
+
+/// Types, lowers and orders the graph.
+///
+/// tract's declutter pass is left out: it takes longer than running the graph once, and it rewrites
+/// the arithmetic that is to be compared.
+fn prepare(model: InferenceModel) -> TractResult<Arc<TypedRunnableModel>> {
+    let mut typed: TypedModel = model.into_typed()?;
+    typed.optimize()?;
+    typed.into_runnable_with_options(&RunOptions::default())
+}
