@@ -6,7 +6,7 @@ use bcosc_passes::{InputContract, Normalization};
 use serde::Serialize;
 
 use crate::load::{Read, read};
-use crate::{Error, InputShape, Metadata, RunError, Source, Verification, contract, prove};
+use crate::{Error, InputShape, Metadata, RunError, Source, Verification, samples};
 
 /// How one model compares with another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -86,8 +86,7 @@ fn run(
     verification: &Verification,
 ) -> Result<Vec<Outputs>, RunError> {
     let taken = made.map_or(InputContract::Same, |made| made.input);
-    let encoding = contract::encoding(taken, normalization);
-    let samples = prove::samples(verification).draw(model, &encoding)?;
+    let samples = samples::draw(model, taken, normalization, verification)?;
     let mut runs = run_all(default_engine(), model, &samples)?;
     let bias = made.map_or(0.0, |made| made.logit_bias);
     if bias != 0.0 {

@@ -5,22 +5,27 @@ use std::path::Path;
 use bcosc_engine::{EngineInterpreter, default_engine};
 use bcosc_ir::Model;
 use bcosc_onnx::{WriteOptions, Written};
-use bcosc_passes::analysis::image::image_input;
 use bcosc_passes::analysis::linearity::{Linearity, Verdict};
 use bcosc_passes::bcos::biases::REMOVE_BIASES;
 use bcosc_passes::bcos::layers::BCOS;
-use bcosc_passes::pipeline::PipelineError;
-use bcosc_passes::{Context, InputContract, Settings, pipeline};
+use bcosc_passes::pipeline::Step;
+use bcosc_passes::recipe::CANONICAL;
+use bcosc_passes::{Context, InputContract, Pass, Settings, pipeline};
 use bytes::Bytes;
 
+use crate::canonical::{Canonical, typed};
 use crate::explanation::{explain_model, write_model};
 use crate::load::{Read, read};
 use crate::metadata::LOGIT_BIAS;
-use crate::plan::Passes;
+use crate::normalization::{self, take_normalization};
+use crate::plan::{self, Passes};
 use crate::progress::{Event, Stage};
+use crate::prove::{Task, prove};
 use crate::report::Size;
-use crate::{Error, Metadata, Options, Recipe, Report, Source, Verify};
-use crate::{calibration, plan, prepare, prove, support};
+use crate::{
+    Error, Metadata, Options, Recipe, Report, Selection, Source, Verify, calibration, outputs,
+    support,
+};
 
 /// A converted model and the record of how it came to be.
 #[derive(Clone, Debug)]
@@ -118,45 +123,65 @@ pub fn convert_with(
         bytes,
         mut warnings,
     } = read(source.into(), &options.input_shapes)?;
-    prepare::keep_outputs(&mut original, &options.outputs, &label)?;
-    if options.recipe == Recipe::Auto {
-        // Choosing looks closely; what cannot be converted is turned away before.
-        support::check(&original, &label)?;
-    }
-    let recipe = plan::choose(&original, options.recipe)?;
-    let passes = plan::list(recipe, &options.passes, options.settings.opset.is_some())?;
-    let mut settings = options.settings.clone();
-    if plan::contract(&passes, settings.input) != InputContract::Same {
-        warnings.extend(prepare::peel(&mut original, &mut settings, &label)?);
-    }
-    let before = Size::of(&original, Some(bytes));
-    let mut report = Report {
-        bcosc: env!("CARGO_PKG_VERSION"),
-        model: path,
-        output: None,
-        explanation: None,
-        recipe: recipe.name(),
-        options: options.clone(),
-        opset: original.opset(""),
-        before,
-        after: before,
-        passes: Vec::new(),
-        warnings: Vec::new(),
-        linearity: Vec::new(),
-        proof: None,
+    outputs::keep_outputs(&mut original, &options.outputs, &label)?;
+    let selected = |recipe| {
+        let raises = options.settings.opset.is_some();
+        plan::list(recipe, &options.passes, raises)
     };
-    report.after.bytes = None;
+    let known = match options.recipe {
+        Recipe::Auto => None,
+        recipe => Some((recipe, selected(recipe)?)),
+    };
+    let mut report = Report::new(path, options, &original, bytes);
+    if known.as_ref().is_some_and(|(_, passes)| passes.is_empty()) {
+        report.warnings = warnings;
+        let model = original;
+        return Ok(Converted { model, report });
+    }
+    support::check(&original, &label)?;
+    let mut settings = options.settings.clone();
+    let takes_raw = settings.input != InputContract::Same;
+    if takes_raw && plan::may_double_input(options.recipe, &options.passes) {
+        warnings.extend(take_normalization(&mut original, &mut settings, &label)?);
+        report.before = Size::of(&original, Some(bytes));
+    }
+    normalization::spread(&original, &mut settings);
+    watch(Event::Imported { model: &original });
+    watch(Event::Stage(Stage::Passes));
+
+    let mut index = 0;
+    let mut told = |step: &Step, model: &Model| {
+        watch(Event::Pass { step, model, index });
+        index += 1;
+    };
+    let from = |passes: &[&'static Pass], told: &mut dyn FnMut(&Step, &Model)| {
+        Canonical::of(&original, passes, &settings, &label, told)
+    };
+    let (recipe, passes, canonical) = match known {
+        Some((recipe, passes)) => {
+            let canonical = from(&passes, &mut told)?;
+            (recipe, passes, canonical)
+        }
+        // All recipes begin alike, unless the user picks passes.
+        None if options.passes == Selection::default() => {
+            let canonical = from(CANONICAL, &mut told)?;
+            let recipe = plan::choose(&canonical.typed(&label)?.graph);
+            (recipe, selected(recipe)?, canonical)
+        }
+        None => {
+            let looked_at = from(CANONICAL, &mut |_, _| {})?;
+            let recipe = plan::choose(&looked_at.typed(&label)?.graph);
+            let passes = selected(recipe)?;
+            let canonical = from(&passes, &mut told)?;
+            (recipe, passes, canonical)
+        }
+    };
+    report.recipe = recipe.name();
     if passes.is_empty() {
         report.warnings = warnings;
-        return Ok(Converted {
-            model: original,
-            report,
-        });
+        let model = original;
+        return Ok(Converted { model, report });
     }
-    watch(Event::Imported { model: &original });
-    support::check(&original, &label)?;
-
-    let settings = settings_for(&original, &settings);
     let calibration = match &options.calibration {
         Some(calibration) => {
             watch(Event::Stage(Stage::Images));
@@ -169,8 +194,6 @@ pub fn convert_with(
         }
         None => None,
     };
-    watch(Event::Stage(Stage::Passes));
-    let mut model = original.clone();
     let engine = default_engine();
     let interpreter = EngineInterpreter::new(engine);
     let context = Context {
@@ -178,43 +201,36 @@ pub fn convert_with(
         interpreter: &interpreter,
         calibration: calibration.as_ref(),
     };
-    let mut index = 0;
-    let steps = pipeline::run(&mut model, &passes, &context, |step, model| {
-        watch(Event::Pass {
-            step,
-            model,
-            index,
-            count: passes.len(),
-        });
-        index += 1;
-    });
-    report.passes = steps.map_err(|source| Error::Pass {
+    let mut model = canonical.model.clone();
+    let rest = &passes[canonical.steps.len()..];
+    let steps = pipeline::run(&mut model, rest, &context, told).map_err(|source| Error::Pass {
         model: label.clone(),
         source: Box::new(source),
     })?;
+    report.passes = canonical.steps.iter().cloned().chain(steps).collect();
     if recipe != Recipe::None {
         describe(&model, &settings, recipe, &passes).write(&mut model);
     }
     report.after = Size::of(&model, None);
     report.opset = model.opset("");
-    report.linearity = verdicts(&model, &context, &label)?;
+    report.linearity = verdicts(&model, &label)?;
     if options.verification.when != Verify::Off {
         watch(Event::Stage(Stage::Proof));
         let few = calibration.as_ref().map(calibration::few);
-        let task = prove::Task {
+        let task = Task {
             engine,
             interpreter: &interpreter,
             original: &original,
+            canonical: &canonical,
             converted: &model,
             passes: &passes,
             settings: &settings,
             calibration: few.as_ref(),
-            steps: &report.passes,
             verification: &options.verification,
             label: &label,
         };
-        let (proof, doubts) = prove::prove(&task)?;
-        warnings.extend(doubts);
+        let (proof, noticed) = prove(&task, &report.passes)?;
+        warnings.extend(noticed);
         report.proof = Some(proof);
     }
     report.warnings = warnings;
@@ -222,46 +238,13 @@ pub fn convert_with(
 }
 
 /// Whether each output is dynamic linear. The types that the analysis needs are not left in the model.
-fn verdicts(model: &Model, context: &Context<'_>, label: &str) -> Result<Vec<Verdict>, Error> {
+fn verdicts(model: &Model, label: &str) -> Result<Vec<Verdict>, Error> {
     // Types only help to tell factors apart; without them nothing is taken for linear that is not.
     let verdicts = Linearity::of(&model.graph).verdicts();
     if verdicts.iter().all(|verdict| verdict.dynamic_linear) {
         return Ok(verdicts);
     }
-    let mut typed = model.clone();
-    context.infer(&mut typed).map_err(|error| Error::Pass {
-        model: label.to_owned(),
-        source: Box::new(PipelineError {
-            pass: "linearity",
-            source: Box::new(error),
-        }),
-    })?;
-    Ok(Linearity::of(&typed.graph).verdicts())
-}
-
-/// The settings with a mean and a standard deviation for every channel of this model.
-fn settings_for(model: &Model, settings: &Settings) -> Settings {
-    let mut settings = settings.clone();
-    if let Some(normalization) = &mut settings.normalization {
-        let channels = channels(model).unwrap_or(0);
-        let length = normalization
-            .mean
-            .len()
-            .max(normalization.std.len())
-            .max(channels);
-        for numbers in [&mut normalization.mean, &mut normalization.std] {
-            if let [only] = numbers[..] {
-                numbers.resize(length, only);
-            }
-        }
-    }
-    settings
-}
-
-/// Channels of the model's image input.
-fn channels(model: &Model) -> Option<usize> {
-    let shape = model.graph.value_type(image_input(&model.graph)?)?.shape?;
-    usize::try_from(shape.get(1)?.known()?).ok()
+    Ok(Linearity::of(&typed(model, label)?.graph).verdicts())
 }
 
 /// What the model says about itself afterwards.

@@ -10,7 +10,7 @@ use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, Settings};
 
 use crate::load::{Read, read};
-use crate::prepare::{before_probabilities, keep_outputs};
+use crate::outputs::{before_probabilities, keep_outputs};
 use crate::{Error, InputShape, Metadata, Source, plan, support};
 
 /// The oldest opset that an explanation graph is written in.

@@ -3,15 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use bcosc_engine::default_interpreter;
 use bcosc_ir::ops::Trait;
 use bcosc_ir::views::BatchNorm;
 use bcosc_ir::{Graph, Model, Op, Use};
 use bcosc_passes::analysis::linearity::{Linearity, Verdict};
 use bcosc_passes::analysis::raise::{Kind, Raised};
+use bcosc_passes::pipeline::Step;
+use bcosc_passes::recipe::CANONICAL;
+use bcosc_passes::{Context, Settings, pipeline};
 use serde::Serialize;
 
+use crate::canonical::Canonical;
 use crate::load::{Read, read};
-use crate::{Error, Metadata, Options, Recipe, Size, Source, Verify, convert, prepare, support};
+use crate::{Error, Metadata, Recipe, Selection, Size, Source, plan, support};
 
 /// What a model consists of.
 #[derive(Clone, Debug, Serialize)]
@@ -126,14 +131,13 @@ pub struct PassSummary {
 /// # Errors
 /// Where the model cannot be read. What recipes cannot convert is no error: see [`Prospect`].
 pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> {
-    let source = source.into();
     let Read {
         model,
         label,
         path,
         bytes,
-        warnings,
-    } = read(source.clone(), &[])?;
+        mut warnings,
+    } = read(source.into(), &[])?;
     let (producer, version) = model.producer();
     let graph = &model.graph;
     let kind = |value| graph.value_type(value).map(|t| t.to_string());
@@ -151,8 +155,25 @@ pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> 
     support::visit(graph, &mut |_, _, op| {
         *ops.entry(op.kind()).or_insert(0) += 1
     });
-    let canonical = prepare::canonical(&model);
-    let raised = Raised::of(&canonical.graph);
+    let settings = Settings::default();
+    let canonical = Canonical::of(&model, CANONICAL, &settings, &label, |_, _| {});
+    let typed = canonical.as_ref().map_err(explain).and_then(|canonical| {
+        let typed = canonical.typed(&label);
+        typed.map_err(|error| explain(&error))
+    });
+    let seen = match &typed {
+        Ok(typed) => &typed.graph,
+        Err(problem) => {
+            warnings.push(format!(
+                "norms, composites and linearity are those of the model as it stands, since it has no canonical form: {problem}"
+            ));
+            graph
+        }
+    };
+    let raised = Raised::of(seen);
+    let convertible = support::check(&model, &label).and(canonical);
+    let prospects = [Recipe::Cnn, Recipe::Vit, Recipe::Clip]
+        .map(|recipe| prospect(&convertible, recipe, &settings));
     let inspection = Inspection {
         producer: format!("{producer} {version}").trim().to_owned(),
         ir_version: model.ir_version(),
@@ -165,14 +186,12 @@ pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> 
         outputs: outputs.collect(),
         ops,
         functions: model.functions().len(),
-        norms: norms(&canonical.graph),
-        composites: composites(&canonical.graph, &raised),
-        unrecognised: unrecognised(&canonical.graph, &raised),
-        linearity: Linearity::of(&canonical.graph).verdicts(),
+        norms: norms(seen),
+        composites: composites(seen, &raised),
+        unrecognised: unrecognised(seen, &raised),
+        linearity: Linearity::of(seen).verdicts(),
         converted: Metadata::read(&model, &label)?,
-        recipes: [Recipe::Cnn, Recipe::Vit, Recipe::Clip]
-            .map(|recipe| prospect(&source, recipe))
-            .into(),
+        recipes: prospects.into(),
         model: path,
         warnings,
     };
@@ -225,40 +244,60 @@ fn norms(graph: &Graph) -> Norms {
 }
 
 /// A conversion without proof and without output.
-fn prospect(source: &Source, recipe: Recipe) -> Prospect {
-    let mut found = Prospect {
-        recipe: recipe.name(),
-        problem: None,
-        passes: Vec::new(),
-        nodes: None,
-    };
-    let mut options = Options {
-        recipe,
-        ..Options::default()
-    };
-    options.verification.when = Verify::Off;
-    match convert(source.clone(), &options) {
-        Err(error) => found.problem = Some(explain(&error)),
-        Ok(converted) => {
-            let report = converted.report;
-            found.nodes = Some(report.after.nodes);
-            for step in report.passes {
-                let mut skips = BTreeMap::new();
-                for skip in &step.outcome.skips {
-                    *skips.entry(skip.reason.to_string()).or_insert(0) += 1;
-                }
-                let changes = step.outcome.changes.len();
-                if changes > 0 || !skips.is_empty() {
-                    found.passes.push(PassSummary {
-                        pass: step.pass,
-                        changes,
-                        skips,
-                    });
-                }
-            }
-        }
+fn prospect(canonical: &Result<Canonical, Error>, recipe: Recipe, settings: &Settings) -> Prospect {
+    let rewritten = canonical
+        .as_ref()
+        .map_err(explain)
+        .and_then(|canonical| rewrite(canonical, recipe, settings));
+    match rewritten {
+        Err(problem) => Prospect {
+            recipe: recipe.name(),
+            problem: Some(problem),
+            passes: Vec::new(),
+            nodes: None,
+        },
+        Ok((steps, nodes)) => Prospect {
+            recipe: recipe.name(),
+            problem: None,
+            passes: steps.iter().filter_map(summary).collect(),
+            nodes: Some(nodes),
+        },
     }
-    found
+}
+
+/// What the passes of a recipe do, and the number of operators afterwards.
+fn rewrite(
+    canonical: &Canonical,
+    recipe: Recipe,
+    settings: &Settings,
+) -> Result<(Vec<Step>, usize), String> {
+    let passes = plan::list(recipe, &Selection::default(), false).map_err(|e| explain(&e))?;
+    let context = Context {
+        settings,
+        interpreter: default_interpreter(),
+        calibration: None,
+    };
+    let mut model = canonical.model.clone();
+    let rest = &passes[canonical.steps.len()..];
+    let steps = pipeline::run(&mut model, rest, &context, |_, _| {});
+    let steps = steps.map_err(|error| error.to_string())?.into_iter();
+    let steps = canonical.steps.iter().cloned().chain(steps).collect();
+    Ok((steps, model.graph.op_count()))
+}
+
+/// What a pass did, where it did or left anything.
+fn summary(step: &Step) -> Option<PassSummary> {
+    let mut skips = BTreeMap::new();
+    for skip in &step.outcome.skips {
+        *skips.entry(skip.reason.to_string()).or_insert(0) += 1;
+    }
+    let changes = step.outcome.changes.len();
+    let pass = step.pass;
+    (changes > 0 || !skips.is_empty()).then_some(PassSummary {
+        pass,
+        changes,
+        skips,
+    })
 }
 
 /// An error with its causes in one line.

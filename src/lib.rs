@@ -21,6 +21,7 @@
 #![warn(missing_docs)]
 
 mod calibration;
+mod canonical;
 mod compare;
 mod contract;
 mod convert;
@@ -29,15 +30,16 @@ mod explanation;
 mod inspect;
 mod load;
 mod metadata;
+mod normalization;
 mod options;
+mod outputs;
 mod plan;
-mod prepare;
 mod probability;
 mod progress;
 mod proof;
 mod prove;
 mod report;
-mod reshape;
+mod samples;
 mod support;
 #[cfg(feature = "vision")]
 mod vision;

@@ -1,12 +1,13 @@
 //! Reading a model: from a file or bytes to a graph.
 
+mod shapes;
+
 use std::path::PathBuf;
 
 use bcosc_ir::Model;
-use bcosc_onnx::ModelFile;
+use bcosc_onnx::{ModelFile, UnknownField};
 
-use crate::report::describe_unknown;
-use crate::{Error, Source, reshape};
+use crate::{Error, InputShape, Source};
 
 /// A model as it was read.
 pub(crate) struct Read {
@@ -19,7 +20,7 @@ pub(crate) struct Read {
 }
 
 /// Reads a model and builds its graph.
-pub(crate) fn read(source: Source, shapes: &[crate::InputShape]) -> Result<Read, Error> {
+pub(crate) fn read(source: Source, input_shapes: &[InputShape]) -> Result<Read, Error> {
     let ModelFile {
         model: mut proto,
         path,
@@ -33,9 +34,9 @@ pub(crate) fn read(source: Source, shapes: &[crate::InputShape]) -> Result<Read,
         .as_ref()
         .map_or_else(|| "model in memory".to_owned(), |p| p.display().to_string());
     if let Some(graph) = proto.graph.as_deref_mut()
-        && !shapes.is_empty()
+        && !input_shapes.is_empty()
     {
-        reshape::apply(graph, shapes, &label)?;
+        shapes::apply(graph, input_shapes, &label)?;
     }
     let warnings = describe_unknown(&unknown_fields).into_iter().collect();
     let model = Model::from_proto(proto).map_err(|source| Error::Import {
@@ -49,4 +50,16 @@ pub(crate) fn read(source: Source, shapes: &[crate::InputShape]) -> Result<Read,
         bytes,
         warnings,
     })
+}
+
+/// What to tell a user about fields of a model that were not understood.
+fn describe_unknown(fields: &[UnknownField]) -> Option<String> {
+    let first = fields.first()?;
+    let more = match fields.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more kinds"),
+    };
+    Some(format!(
+        "the model has fields that this version of ONNX does not know, and they are lost: {first}{more}"
+    ))
 }

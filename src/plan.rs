@@ -1,12 +1,12 @@
 //! Which passes run, and in which order.
 
-use bcosc_ir::{Graph, Model};
+use bcosc_ir::Graph;
 use bcosc_passes::analysis::raise::{Composite, Kind, Raised, attention_pool};
 use bcosc_passes::bcos::input::double::DOUBLE_INPUT;
 use bcosc_passes::canonical::opset::RAISE_OPSET;
 use bcosc_passes::{InputContract, Pass, pipeline, recipe};
 
-use crate::{Error, Recipe, Selection, prepare};
+use crate::{Error, Recipe, Selection};
 
 /// An ordered list of passes.
 pub(crate) type Passes = Vec<&'static Pass>;
@@ -23,29 +23,21 @@ pub fn all_passes() -> Vec<&'static Pass> {
     all
 }
 
-/// The recipe that fits the model, where the caller leaves it open.
+/// The recipe that fits a model in its canonical form.
 ///
 /// What decides is structure: an attention pool makes it `clip`, and so does an output that is called an
 /// embedding; attention, or norms of whole vectors, make it `vit`.
-pub(crate) fn choose(model: &Model, wanted: Recipe) -> Result<Recipe, Error> {
-    if wanted != Recipe::Auto {
-        return Ok(wanted);
-    }
-    // Functions hide what they are made of, and constants that are computed are none yet.
-    let canonical = prepare::canonical(model);
-    let graph = &canonical.graph;
-    let raised = Raised::of(graph);
+pub(crate) fn choose(canonical: &Graph) -> Recipe {
+    let raised = Raised::of(canonical);
     let tokens =
         |c: &Composite| matches!(c.kind, Kind::Attention | Kind::LayerNorm | Kind::RmsNorm);
-    Ok(
-        if !attention_pool::all(graph).is_empty() || is_embedding(graph) {
-            Recipe::Clip
-        } else if raised.composites.iter().any(tokens) {
-            Recipe::Vit
-        } else {
-            Recipe::Cnn
-        },
-    )
+    if !attention_pool::all(canonical).is_empty() || is_embedding(canonical) {
+        Recipe::Clip
+    } else if raised.composites.iter().any(tokens) {
+        Recipe::Vit
+    } else {
+        Recipe::Cnn
+    }
 }
 
 /// Whether the first output goes by the name of an embedding.
@@ -96,6 +88,18 @@ pub(crate) fn list(recipe: Recipe, selection: &Selection, raises: bool) -> Resul
         }),
         None => Ok(passes),
     }
+}
+
+/// Whether one of the lists that may run makes the model take another input, as [`contract`] says.
+pub(crate) fn may_double_input(recipe: Recipe, selection: &Selection) -> bool {
+    let recipes = match recipe {
+        Recipe::Auto => &[Recipe::Cnn, Recipe::Vit, Recipe::Clip][..],
+        ref known => std::slice::from_ref(known),
+    };
+    let doubles = |passes: Passes| DOUBLE_INPUT.is_in(&passes);
+    recipes
+        .iter()
+        .any(|recipe| list(*recipe, selection, false).is_ok_and(doubles))
 }
 
 /// What a model takes after these passes.

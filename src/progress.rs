@@ -22,8 +22,6 @@ pub enum Event<'a> {
         model: &'a Model,
         /// Its place in the list, from 0.
         index: usize,
-        /// Number of passes in the list.
-        count: usize,
     },
 }
 

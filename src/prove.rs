@@ -1,25 +1,26 @@
 //! Proof that a conversion kept what it must keep.
 //!
 //! 1. The exact passes at B = 1, biases and max pooling kept, against the original.
-//! 2. All passes at B = 1 against the altered original: its canonical form with the altering passes only.
+//! 2. All passes at B = 1 against the altered original: the canonical form with the altering passes only.
+//!
+//! All rewrites continue from one canonical form, which the first claim answers for.
+//!
 //! 3. At the final B there is nothing to compare with; outputs must be finite, and should depend on
 //!    the input. With `--deploy`, the fast form is held against the plain one.
 
 mod claim;
 mod deployed;
-mod run;
+mod task;
 
-use bcosc_engine::{Engine, EngineInterpreter, Sensitivity};
-use bcosc_ir::{DataType, Model, Tensors};
+use bcosc_engine::Sensitivity;
 use bcosc_passes::bcos::logit_bias::ADD_LOGIT_BIAS;
 use bcosc_passes::pipeline::Step;
 use bcosc_passes::{Effect, InputContract, LogitBias, Settings, pipeline};
 
-use crate::plan::{self, Passes};
-use crate::{Error, Failure, Proof, Verification};
-use claim::{Claim, Rewrite, altered};
-pub(crate) use run::samples;
-use run::several;
+use crate::{Error, Proof, plan, samples};
+use claim::{Claim, altered};
+use task::Rewrite;
+pub(crate) use task::Task;
 
 const EXACT: &str = "the exact passes at B = 1, against the original";
 const ALTERED: &str = "all passes at B = 1, against the original with only the altering passes";
@@ -28,50 +29,30 @@ const SENSITIVE: &str = "the converted model at its own B";
 const NOT_DEPLOYED: &str = "the deploy form was not compared with the plain one, since outputs that do not depend on the input \
     show no difference; --calibrate the norms first";
 
-const HALF: &str =
-    "; the weights are in half precision, whose rounding --rtol 0.02 would allow for";
-
-/// What is to be proved.
-pub(crate) struct Task<'a> {
-    /// What runs the models.
-    pub engine: &'a dyn Engine,
-    /// What passes ask, answered by the engine.
-    pub interpreter: &'a EngineInterpreter<'a>,
-    pub original: &'a Model,
-    pub converted: &'a Model,
-    pub passes: &'a Passes,
-    pub settings: &'a Settings,
-    pub calibration: Option<&'a Tensors>,
-    /// What the passes did on the way to `converted`.
-    pub steps: &'a [Step],
-    pub verification: &'a Verification,
-    pub label: &'a str,
-}
-
-/// Proves the conversion, or says where it fails; returns the figures, and what the user should know.
-pub(crate) fn prove(task: &Task<'_>) -> Result<(Proof, Vec<String>), Error> {
-    let exact = task.exact();
-    let full = task.full();
+/// Proves the conversion, or says where it fails; returns the figures, and what the user should know. `steps` is
+/// what the passes did on the way to the converted model.
+pub(crate) fn prove(task: &Task<'_>, steps: &[Step]) -> Result<(Proof, Vec<String>), Error> {
+    let (exact, full) = (exact(task), full(task));
     // Without altering passes both claims are one. The logit bias is left out of both.
     let alters = |step: &Step| {
         let changed = !step.outcome.changes.is_empty() && step.pass != ADD_LOGIT_BIAS.name;
         changed && step.effect == Effect::Altering
     };
-    let second = task.steps.iter().any(alters).then_some(&full);
+    let second = steps.iter().any(alters).then_some(&full);
     let ((exact, altered), sensitivity) = rayon::join(
         || {
             rayon::join(
-                || task.settle(&exact),
-                || second.map(|claim| task.settle(claim)).transpose(),
+                || exact.check(task),
+                || second.map(|claim| claim.check(task)).transpose(),
             )
         },
-        || task.sensitivity(),
+        || sensitivity(task),
     );
-    let ((exact, mut doubts), altered, sensitivity) = (exact?, altered?, sensitivity?);
-    let altered = altered.map(|(figures, _)| figures);
+    let ((exact, warning), altered, sensitivity) = (exact?, altered?, sensitivity?);
+    let mut warnings: Vec<String> = warning.into_iter().collect();
     let depends = sensitivity.depends_on_input();
     if !depends {
-        doubts.push(format!(
+        warnings.push(format!(
             "outputs do not depend on the input at B = {} (norms not calibrated); --calibrate with a folder of images \
              measures the norms' statistics",
             task.settings.b
@@ -79,106 +60,79 @@ pub(crate) fn prove(task: &Task<'_>) -> Result<(Proof, Vec<String>), Error> {
     }
     let deployed = match (task.settings.deploy, depends) {
         (false, _) => None,
-        (true, true) => Some(task.deployed()?),
+        (true, true) => Some(deployed::check(task)?),
         (true, false) => {
-            doubts.push(NOT_DEPLOYED.to_owned());
+            warnings.push(NOT_DEPLOYED.to_owned());
             None
         }
     };
-    Ok((
-        Proof {
-            exact,
-            altered,
-            deployed,
-            sensitivity,
-            seed: task.verification.seed,
-        },
-        doubts,
-    ))
+    let proof = Proof {
+        exact,
+        altered: altered.map(|(figures, _)| figures),
+        deployed,
+        sensitivity,
+        seed: task.verification.seed,
+    };
+    Ok((proof, warnings))
 }
 
-impl Task<'_> {
-    fn exact(&self) -> Claim {
-        let settings = Settings {
-            b: 1.0,
-            keep_biases: true,
-            keep_max_pool: true,
-            attention_unpool: false,
-            logit_bias: LogitBias::None,
-            ..self.settings.clone()
-        };
-        Claim {
-            what: EXACT,
-            reference: Rewrite {
-                passes: Vec::new(),
-                settings: settings.clone(),
-            },
-            candidate: Rewrite {
-                passes: pipeline::exact(self.passes),
-                settings,
-            },
-        }
+fn exact(task: &Task<'_>) -> Claim {
+    let settings = Settings {
+        b: 1.0,
+        keep_biases: true,
+        keep_max_pool: true,
+        attention_unpool: false,
+        logit_bias: LogitBias::None,
+        ..task.settings.clone()
+    };
+    Claim {
+        what: EXACT,
+        reference: None,
+        candidate: Rewrite {
+            passes: pipeline::exact(task.split().1),
+            settings,
+        },
     }
+}
 
-    fn full(&self) -> Claim {
-        // The same constant on both sides would only make differences look small.
-        let settings = Settings {
-            b: 1.0,
-            logit_bias: LogitBias::None,
-            ..self.settings.clone()
-        };
-        let as_given = Settings {
-            input: InputContract::Same,
-            absorb_normalization: false,
-            ..settings.clone()
-        };
-        Claim {
-            what: ALTERED,
-            reference: Rewrite {
-                passes: altered(self.passes),
-                settings: as_given,
-            },
-            candidate: Rewrite {
-                passes: self.passes.clone(),
-                settings,
-            },
-        }
+fn full(task: &Task<'_>) -> Claim {
+    // The same constant on both sides would only make differences look small.
+    let settings = Settings {
+        b: 1.0,
+        logit_bias: LogitBias::None,
+        ..task.settings.clone()
+    };
+    let as_given = Settings {
+        input: InputContract::Same,
+        absorb_normalization: false,
+        ..settings.clone()
+    };
+    let (_, passes) = task.split();
+    Claim {
+        what: ALTERED,
+        reference: Some(Rewrite {
+            passes: altered(passes),
+            settings: as_given,
+        }),
+        candidate: Rewrite {
+            passes: passes.to_vec(),
+            settings,
+        },
     }
+}
 
-    fn sensitivity(&self) -> Result<Sensitivity, Error> {
-        let contract = plan::contract(self.passes, self.settings.input);
-        let fail = |problem: String| self.failure(SENSITIVE, None, problem);
-        let samples = self
-            .samples(self.converted, contract)
-            .map_err(|e| fail(e.to_string()))?;
-        let outputs = self.run_on(self.converted, &several(samples));
-        let outputs = outputs.map_err(|e| fail(format!("it does not run: {e}")))?;
-        let sensitivity = Sensitivity::of(&outputs).map_err(|e| fail(e.to_string()))?;
-        if !sensitivity.finite {
-            return Err(fail(
-                "there are outputs that are infinite or not a number".to_owned(),
-            ));
-        }
-        Ok(sensitivity)
-    }
-
-    fn failure(&self, what: &'static str, pass: Option<&'static str>, problem: String) -> Error {
-        let graph = &self.original.graph;
-        let is_half = |id| {
-            let constant = graph.constant(graph.output(id, 0));
-            constant.is_some_and(|t| matches!(t.dtype(), DataType::Float16 | DataType::Bfloat16))
-        };
-        let advice = if graph.unordered().any(is_half) {
-            HALF
-        } else {
-            ""
-        };
-        Error::Proof(Box::new(Failure {
-            model: self.label.to_owned(),
-            what,
-            pass,
-            problem,
-            advice,
-        }))
+fn sensitivity(task: &Task<'_>) -> Result<Sensitivity, Error> {
+    let fail = |problem: String| task.failure(SENSITIVE, None, problem);
+    let contract = plan::contract(task.passes, task.settings.input);
+    let drawn = task.samples(task.converted, contract);
+    let drawn = samples::several(drawn.map_err(|e| fail(e.to_string()))?);
+    let outputs = task.run_on(task.converted, &drawn);
+    let outputs = outputs.map_err(|e| fail(format!("it does not run: {e}")))?;
+    let sensitivity = Sensitivity::of(&outputs).map_err(|e| fail(e.to_string()))?;
+    match sensitivity.finite {
+        true => Ok(sensitivity),
+        false => Err(fail(
+            "there are outputs that are infinite or not a number".to_owned(),
+        )),
     }
 }

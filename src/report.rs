@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use bcosc_ir::{Graph, Model};
-use bcosc_onnx::UnknownField;
 use bcosc_passes::analysis::linearity::Verdict;
 use bcosc_passes::pipeline::Step;
 use serde::Serialize;
@@ -42,6 +41,32 @@ pub struct Report {
     pub proof: Option<Proof>,
 }
 
+impl Report {
+    /// The record of a conversion that is about to begin, of a model that takes so many bytes on disk.
+    pub(crate) fn new(
+        path: Option<PathBuf>,
+        options: &Options,
+        original: &Model,
+        bytes: u64,
+    ) -> Self {
+        Report {
+            bcosc: env!("CARGO_PKG_VERSION"),
+            model: path,
+            output: None,
+            explanation: None,
+            recipe: options.recipe.name(),
+            options: options.clone(),
+            opset: original.opset(""),
+            before: Size::of(original, Some(bytes)),
+            after: Size::of(original, None),
+            passes: Vec::new(),
+            warnings: Vec::new(),
+            linearity: Vec::new(),
+            proof: None,
+        }
+    }
+}
+
 /// How large a model is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Size {
@@ -73,16 +98,4 @@ fn count_parameters(graph: &Graph) -> u64 {
     constants
         .filter(|t| t.dtype().is_float())
         .fold(0, |sum, t| sum.saturating_add(t.len()))
-}
-
-/// What to tell a user about fields of a model that were not understood.
-pub(crate) fn describe_unknown(fields: &[UnknownField]) -> Option<String> {
-    let first = fields.first()?;
-    let more = match fields.len() - 1 {
-        0 => String::new(),
-        more => format!(" and {more} more kinds"),
-    };
-    Some(format!(
-        "the model has fields that this version of ONNX does not know, and they are lost: {first}{more}"
-    ))
 }

@@ -22,6 +22,8 @@ pub struct Agreement {
     pub finite: bool,
     /// How many elements were compared; 0 if any output had none.
     pub elements: u64,
+    /// Whether floating-point numbers are 0 everywhere on both sides, so that nothing was compared.
+    pub zero: bool,
 }
 
 /// Two results cannot be compared.
@@ -53,11 +55,16 @@ impl Agreement {
             });
         }
         let rows = reference.dims().first().copied().unwrap_or(1);
-        Ok(measure(&numbers(reference)?, &numbers(candidate)?, rows))
+        let (reference_numbers, candidate_numbers) = (numbers(reference)?, numbers(candidate)?);
+        let mut found = measure(&reference_numbers, &candidate_numbers, rows);
+        // Integers are labels and sizes: 0 says as much as any other.
+        found.zero &= reference.dtype().is_float();
+        Ok(found)
     }
 
     /// The agreement of several pairs taken together: the worst of each figure, and the mean of
-    /// `top1`, in which a batch counts for as much as its images. With no pair at all, nothing agrees.
+    /// `top1`, in which a batch counts for as much as its images; what is 0 everywhere counts where
+    /// nothing else does. With no pair at all, nothing agrees.
     pub fn overall(parts: impl IntoIterator<Item = Agreement>) -> Agreement {
         let mut parts = parts.into_iter();
         let Some(first) = parts.next() else {
@@ -73,6 +80,7 @@ impl Agreement {
                 top1: 0.0,
                 finite: total.finite && part.finite,
                 elements: all_or_none(total.elements, part.elements),
+                zero: total.zero && part.zero,
             };
             (merged, top1 + weighed(&part), elements + part.elements)
         });
@@ -87,11 +95,11 @@ impl Agreement {
     }
 
     /// Whether the two compute the same, up to a difference of `rtol` relative to the largest
-    /// magnitude in the reference. Never with NaN or infinities, nothing to compare, or a reference
-    /// of zeros, and not beyond a tolerance of 0.1.
+    /// magnitude in the reference. Never with NaN or infinities, or with nothing to compare, and not
+    /// beyond a tolerance of 0.1.
     pub fn within(&self, rtol: f64) -> bool {
         let granted = rtol >= 0.0 && self.max_relative <= rtol.min(LARGEST_TOLERANCE);
-        granted && self.finite && self.elements > 0
+        granted && self.finite && self.elements > 0 && !self.zero
     }
 }
 
@@ -132,15 +140,19 @@ fn measure(reference: &[f64], candidate: &[f64], rows: u64) -> Agreement {
     let dot: f64 = pairs().map(|(r, c)| r * c).sum();
     let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
     let norms = norm(reference) * norm(candidate);
+    let zero = scale == 0.0 && max_abs == 0.0 && !reference.is_empty();
     Agreement {
         max_abs,
-        // A reference of zeros measures nothing.
-        max_relative: if scale > 0.0 {
+        max_relative: if zero {
+            0.0
+        } else if scale > 0.0 {
             max_abs / scale
         } else {
             f64::INFINITY
         },
-        cosine: if norms > 0.0 {
+        cosine: if zero {
+            1.0
+        } else if norms > 0.0 {
             (dot / norms).clamp(-1.0, 1.0)
         } else {
             0.0
@@ -148,6 +160,7 @@ fn measure(reference: &[f64], candidate: &[f64], rows: u64) -> Agreement {
         top1: same_argmax(reference, candidate, rows),
         finite,
         elements: reference.len() as u64,
+        zero,
     }
 }
 
@@ -221,10 +234,33 @@ mod tests {
         let nothing = Tensor::f32s(&[0, 3], vec![]);
         assert!(!Agreement::between(&nothing, &nothing).unwrap().within(1e-4));
         let zeros = Tensor::f32s(&[1, 3], vec![0.0; 3]);
-        assert!(!Agreement::between(&zeros, &zeros).unwrap().within(1e-4));
+        let found = Agreement::between(&zeros, &zeros).unwrap();
+        assert!(found.zero && !found.within(1e-4));
+        let found = Agreement::between(&zeros, &Tensor::f32s(&[1, 3], vec![0.0, 1e-9, 0.0]));
+        assert!(!found.unwrap().within(0.1));
         let nan = Tensor::f32s(&[1, 1], vec![f32::NAN]);
         assert!(!Agreement::between(&nan, &nan).unwrap().within(1e-4));
         assert!(!Agreement::overall([]).within(1e-4));
+    }
+
+    #[test]
+    fn labels_of_zero_are_labels() {
+        let label = |x: i64| Tensor::i64s(&[1], vec![x]);
+        let of = |a, b| Agreement::between(&label(a), &label(b)).unwrap();
+        assert!(of(0, 0).within(1e-4));
+        assert!(!of(0, 1).within(0.1) && !of(1, 0).within(0.1));
+    }
+
+    #[test]
+    fn a_sample_of_zeros_counts_for_nothing_beside_others() {
+        let zeros = Agreement {
+            zero: true,
+            ..agreement(LOGITS)
+        };
+        assert!(Agreement::overall([zeros, agreement(LOGITS)]).within(1e-4));
+        assert!(!Agreement::overall([zeros, zeros]).within(1e-4));
+        let doubled = agreement(LOGITS.map(|x| 2.0 * x));
+        assert!(!Agreement::overall([zeros, doubled]).within(1e-4));
     }
 
     #[test]

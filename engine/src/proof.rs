@@ -10,7 +10,7 @@ use crate::{Engine, EngineError};
 /// What a proof found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProofFigures {
-    /// Over all outputs and samples.
+    /// Over all outputs and samples. Every output has to agree by itself.
     pub overall: Agreement,
     /// Over all samples, by the reference's name of the output, in the order of the graph.
     pub outputs: Vec<(String, Agreement)>,
@@ -25,7 +25,7 @@ pub struct ProofFigures {
 #[non_exhaustive]
 pub enum ProofError {
     /// The outputs differ by more than the tolerance.
-    #[error("{}", differs(.0))]
+    #[error("{}", .0.difference())]
     Differs(Box<ProofFigures>),
     /// An output is of another type or shape than in the reference.
     #[error("output `{output}`: {error}")]
@@ -59,24 +59,37 @@ pub enum ProofError {
     Candidate(EngineError),
 }
 
-fn differs(figures: &ProofFigures) -> String {
-    let Agreement {
-        max_abs,
-        max_relative,
-        finite,
-        elements,
-        ..
-    } = figures.overall;
-    if elements == 0 {
-        return "there is an output without elements, which proves nothing".to_owned();
+impl ProofFigures {
+    /// Whether every output lies within the tolerance.
+    fn agree(&self) -> bool {
+        let agrees = |(_, output): &(String, Agreement)| output.within(self.rtol);
+        !self.outputs.is_empty() && self.outputs.iter().all(agrees)
     }
-    if !finite {
-        return "there are outputs that are not finite".to_owned();
+
+    /// What speaks against the models computing the same, in words.
+    pub fn difference(&self) -> String {
+        let Agreement {
+            max_abs,
+            max_relative,
+            finite,
+            elements,
+            ..
+        } = self.overall;
+        if elements == 0 {
+            return "there is an output without elements, which proves nothing".to_owned();
+        }
+        if !finite {
+            return "there are outputs that are not finite".to_owned();
+        }
+        let zero = self.outputs.iter().find(|(_, output)| output.zero);
+        if let Some((name, _)) = zero.filter(|_| max_relative <= self.rtol) {
+            return format!("output `{name}` is 0 everywhere in both, so nothing was compared");
+        }
+        let rtol = self.rtol;
+        format!(
+            "the outputs differ by up to {max_abs:.3e}, relatively {max_relative:.3e} (tolerance {rtol:.1e})"
+        )
     }
-    let rtol = figures.rtol;
-    format!(
-        "the outputs differ by up to {max_abs:.3e}, relatively {max_relative:.3e} (tolerance {rtol:.1e})"
-    )
 }
 
 /// Runs both models, at the same time, and compares their outputs by position.
@@ -143,9 +156,8 @@ pub fn compare(
         samples: reference.len(),
         rtol,
     };
-    if overall.within(rtol) {
-        Ok(figures)
-    } else {
-        Err(ProofError::Differs(Box::new(figures)))
+    match figures.agree() {
+        true => Ok(figures),
+        false => Err(ProofError::Differs(Box::new(figures))),
     }
 }

@@ -331,6 +331,29 @@ fn integer_outputs_are_compared_too() {
 }
 
 #[test]
+fn labels_of_zero_agree_and_scores_of_zero_show_nothing() {
+    let label = || {
+        let attributes = vec![int("axis", 1), int("keepdims", 0)];
+        Net::new(13)
+            .input("x", &["N", "1"])
+            .node_with("ArgMax", &["x"], "label", attributes)
+            .output("label")
+            .model()
+    };
+    let inputs = Samples::default().draw(&label(), &Encoding::Raw).unwrap();
+    assert!(prove(&label(), &label(), &inputs, &inputs, RTOL).is_ok());
+    let model = plain(0.0);
+    let inputs = samples().draw(&model, &Encoding::Raw).unwrap();
+    let error = prove(&model, &model, &inputs, &inputs, RTOL).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "output `y` is 0 everywhere in both, so nothing was compared"
+    );
+    let error = prove(&model, &plain(1.0), &inputs, &inputs, RTOL).unwrap_err();
+    assert!(error.to_string().contains("relatively inf"), "{error}");
+}
+
+#[test]
 fn bytes_are_pictures_in_either_layout() {
     let draw = |dims: [&str; 4]| {
         let model = Net::new(17)

@@ -39,14 +39,8 @@ impl Progress {
     pub fn tell(&self, event: &Event<'_>) {
         match event {
             Event::Stage(stage) => self.bar.set_message(stage.describe()),
-            Event::Pass {
-                step, index, count, ..
-            } => {
-                self.bar.set_message(format!(
-                    "converting: {} ({} of {count})",
-                    step.pass,
-                    index + 1
-                ));
+            Event::Pass { step, .. } => {
+                self.bar.set_message(format!("converting: {}", step.pass));
             }
             _ => {}
         }

@@ -54,18 +54,11 @@ pub fn run(args: &VerifyArgs, messages: Messages) -> anyhow::Result<()> {
         )?;
     }
     if !compared.agrees {
-        let relative = tables::figure(figures.overall.max_relative);
-        let what = match figures.overall.finite {
-            true => format!(
-                "outputs differ by {relative} relatively, more than {}",
-                tables::figure(figures.rtol)
-            ),
-            false => "there are outputs that are infinite or not a number".to_owned(),
-        };
         bail!(
-            "{} and {} do not agree: {what}",
+            "{} and {} do not agree: {}",
             args.reference.display(),
-            args.candidate.display()
+            args.candidate.display(),
+            figures.difference()
         );
     }
     Ok(())

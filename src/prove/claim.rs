@@ -1,162 +1,139 @@
-//! Two ways to rewrite the original that must compute the same.
+//! Two models that must compute the same, and what is said where they do not.
 
 use bcosc_engine::{Outputs, ProofFigures, compare};
 use bcosc_ir::Model;
-use bcosc_passes::{Effect, InputContract, Pass, Settings, pipeline, recipe};
+use bcosc_passes::{Effect, InputContract, Pass, pipeline, recipe};
 
-use super::Task;
+use super::task::{Rewrite, Task};
+use crate::canonical::Canonical;
 use crate::plan::{self, Passes};
 use crate::{Error, Verify};
 
-/// Two rewrites, and what is said of them.
+/// Two models, and what is said of them.
 pub(super) struct Claim {
-    pub(super) what: &'static str,
-    pub(super) reference: Rewrite,
-    pub(super) candidate: Rewrite,
+    pub what: &'static str,
+    /// `None` is the original itself.
+    pub reference: Option<Rewrite>,
+    pub candidate: Rewrite,
 }
 
-/// Passes, and what they are told.
-#[derive(Clone)]
-pub(super) struct Rewrite {
-    pub(super) passes: Passes,
-    pub(super) settings: Settings,
-}
+/// Outputs of the reference, and what the user should know about it.
+type Expected = (Vec<Outputs>, Option<String>);
 
-impl Task<'_> {
-    /// Compares both sides of a claim. Where they differ, finds the first pass at fault.
-    pub(super) fn settle(&self, claim: &Claim) -> Result<(ProofFigures, Vec<String>), Error> {
-        if self.verification.when == Verify::Each {
-            self.bisect(claim)?;
+impl Claim {
+    /// Compares both sides. Where they differ, finds the first pass at fault.
+    pub(super) fn check(&self, task: &Task<'_>) -> Result<(ProofFigures, Option<String>), Error> {
+        if task.verification.when == Verify::Each
+            && let Some(found) = self.walk(task)?
+        {
+            return Ok(found);
         }
         let (expected, found) = rayon::join(
-            || self.reference(&claim.reference),
-            || self.outputs(&claim.candidate, claim.what),
+            || self.reference(task),
+            || task.outputs(&self.candidate, self.what),
         );
-        let ((expected, doubt), found) = (expected?, found?);
-        match compare(&expected, &found, self.verification.rtol) {
-            Ok(figures) => Ok((figures, doubt.into_iter().collect())),
+        let ((expected, warning), found) = (expected?, found?);
+        match compare(&expected, &found, task.verification.rtol) {
+            Ok(figures) => Ok((figures, warning)),
             Err(error) => {
-                self.bisect(claim)?;
-                Err(self.failure(claim.what, None, error.to_string()))
+                self.walk(task)?;
+                Err(task.failure(self.what, None, error.to_string()))
             }
         }
     }
 
-    /// What the reference computes. If tract cannot run it as it stands, its canonical form takes
-    /// its place, and the user is told.
-    fn reference(&self, rewrite: &Rewrite) -> Result<(Vec<Outputs>, Option<String>), Error> {
-        let model = self.rewrite(rewrite)?;
-        let error = match self.run(&model, InputContract::Same) {
-            Ok(outputs) => return Ok((outputs, None)),
-            Err(error) => error,
-        };
-        let canonical = self.rewrite(&Rewrite {
-            passes: recipe::CANONICAL
-                .iter()
-                .chain(&rewrite.passes)
-                .copied()
-                .collect(),
-            settings: rewrite.settings.clone(),
-        })?;
-        let outputs = self.run(&canonical, InputContract::Same);
-        let outputs = outputs.map_err(|source| Error::Run {
-            what: format!("the original, {}", self.label),
-            source,
-        })?;
-        let doubt = format!(
-            "the original cannot be run as it stands ({error}); its canonical form was compared instead"
-        );
-        Ok((outputs, Some(doubt)))
-    }
-
-    pub(super) fn outputs(
-        &self,
-        rewrite: &Rewrite,
-        what: &'static str,
-    ) -> Result<Vec<Outputs>, Error> {
-        let model = self.rewrite(rewrite)?;
-        let outputs = self.run(
-            &model,
-            plan::contract(&rewrite.passes, rewrite.settings.input),
-        );
-        outputs.map_err(|error| self.failure(what, None, format!("it does not run: {error}")))
-    }
-
-    /// Makes a claim about every prefix of its list of passes; an error names the first that fails.
-    fn bisect(&self, claim: &Claim) -> Result<(), Error> {
-        let context = self.context(&claim.candidate.settings);
-        let mut model = self.original.clone();
-        let (mut expected, _) = self.reference(&Rewrite {
-            passes: Vec::new(),
-            ..claim.reference.clone()
-        })?;
-        let mut failed = None;
-        let mut prefix: Passes = Vec::new();
-        let steps = pipeline::run(
-            &mut model,
-            &claim.candidate.passes,
-            &context,
-            |step, model| {
-                prefix.extend(claim.candidate.passes.get(prefix.len()));
-                if failed.is_none() {
-                    failed = self
-                        .check_prefix(claim, &prefix, step.effect, model, &mut expected)
-                        .err();
-                }
-            },
-        );
-        match failed {
-            Some(error) => Err(error),
-            None => steps.map(drop).map_err(|source| Error::Pass {
-                model: self.label.to_owned(),
-                source: Box::new(source),
-            }),
+    fn reference(&self, task: &Task<'_>) -> Result<Expected, Error> {
+        match &self.reference {
+            Some(rewrite) => Ok((task.outputs(rewrite, self.what)?, None)),
+            None => original(task),
         }
     }
 
-    fn check_prefix(
-        &self,
-        claim: &Claim,
-        prefix: &Passes,
-        effect: Effect,
-        model: &Model,
-        expected: &mut Vec<Outputs>,
-    ) -> Result<(), Error> {
-        let pass = prefix.last().copied();
-        if effect == Effect::Altering {
-            let reference = Rewrite {
-                passes: altered(prefix),
-                ..claim.reference.clone()
+    /// Compares after every pass; an error names the first after which it fails. Returns the figures after the
+    /// last. An exact pass that changed nothing leaves what has been compared already.
+    fn walk(&self, task: &Task<'_>) -> Result<Option<(ProofFigures, Option<String>)>, Error> {
+        let (mut model, mut expected, passes) = self.start(task)?;
+        let mut figures = None;
+        for (index, pass) in passes.iter().enumerate() {
+            let changed = task.run_passes(&mut model, &[pass], &self.candidate.settings)?;
+            let is_last = index + 1 == passes.len();
+            let alters = pass.effect == Effect::Altering;
+            if !changed && !alters && !is_last {
+                continue;
+            }
+            let prefix = &passes[..=index];
+            if alters && let Some(reference) = &self.reference {
+                let altered = Rewrite {
+                    passes: altered(prefix),
+                    settings: reference.settings.clone(),
+                };
+                expected.0 = task.outputs(&altered, self.what)?;
+            }
+            let fail = |problem: String| task.failure(self.what, Some(pass.name), problem);
+            let contract = plan::contract(prefix, self.candidate.settings.input);
+            let found = match task.run(&model, contract) {
+                Ok(found) => found,
+                // Before the canonical form is reached there may be operators that tract does not know.
+                Err(_) if pass.is_in(recipe::CANONICAL) && !is_last => continue,
+                Err(error) => return Err(fail(format!("it does not run: {error}"))),
             };
-            *expected = self.reference(&reference)?.0;
+            let compared = compare(&expected.0, &found, task.verification.rtol);
+            figures = Some(compared.map_err(|error| fail(error.to_string()))?);
         }
-        let found = match self.run(
-            model,
-            plan::contract(prefix, claim.candidate.settings.input),
-        ) {
-            Ok(found) => found,
-            // Before the canonical form is reached there may be operators that tract does not know.
-            Err(_) if pass.is_some_and(|pass| pass.is_in(recipe::CANONICAL)) => return Ok(()),
-            Err(error) => {
-                return Err(self.failure(
-                    claim.what,
-                    pass.map(|pass| pass.name),
-                    format!("it does not run: {error}"),
-                ));
+        Ok(figures.map(|figures| (figures, expected.1)))
+    }
+
+    /// What the passes of the candidate start from, what that computes, and those passes. A claim about the
+    /// original answers for its canonical form too.
+    fn start(&self, task: &Task<'_>) -> Result<(Model, Expected, Passes), Error> {
+        match self.reference {
+            Some(_) => {
+                let model = task.canonical.model.clone();
+                let nothing = Rewrite {
+                    passes: Vec::new(),
+                    ..self.candidate.clone()
+                };
+                let expected = task.outputs(&nothing, self.what)?;
+                Ok((model, (expected, None), self.candidate.passes.clone()))
             }
-        };
-        match compare(expected, &found, self.verification.rtol) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                Err(self.failure(claim.what, pass.map(|pass| pass.name), error.to_string()))
+            None => {
+                let (canonical, _) = task.split();
+                let passes = canonical.iter().chain(&self.candidate.passes).copied();
+                Ok((task.original.clone(), original(task)?, passes.collect()))
             }
         }
     }
+}
+
+/// What the original computes. If tract cannot run it as it stands, its canonical form takes its place, and
+/// the user is told.
+fn original(task: &Task<'_>) -> Result<Expected, Error> {
+    let error = match task.run(task.original, InputContract::Same) {
+        Ok(outputs) => return Ok((outputs, None)),
+        Err(error) => error,
+    };
+    let outputs = match task.canonical.is_whole() {
+        true => task.run(&task.canonical.model, InputContract::Same),
+        false => {
+            let (original, settings) = (task.original, task.settings);
+            let whole =
+                Canonical::of(original, recipe::CANONICAL, settings, task.label, |_, _| {})?;
+            task.run(&whole.model, InputContract::Same)
+        }
+    };
+    let outputs = outputs.map_err(|source| Error::Run {
+        what: format!("the original, {}", task.label),
+        source,
+    })?;
+    let warning = format!(
+        "the original cannot be run as it stands ({error}); its canonical form was compared instead"
+    );
+    Ok((outputs, Some(warning)))
 }
 
 /// The passes that make the altered original: those that alter the function, what they require, and the
-/// canonical form that they look for their places in, which the first claim answers for.
-pub(super) fn altered(passes: &Passes) -> Passes {
+/// canonical ones.
+pub(super) fn altered(passes: &[&'static Pass]) -> Passes {
     let altering = pipeline::altering(passes);
     let wanted = |pass: &&'static Pass| pass.is_in(&altering) || pass.is_in(recipe::CANONICAL);
     passes.iter().copied().filter(wanted).collect()

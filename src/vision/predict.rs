@@ -13,7 +13,7 @@ use bcosc_passes::{Context, InputContract, Normalization, Settings};
 
 use crate::contract::Images;
 use crate::load::{Read, read};
-use crate::prepare::{before_probabilities, keep_outputs};
+use crate::outputs::{before_probabilities, keep_outputs};
 use crate::{Error, InputShape, Metadata, Probability, RunError, Source, plan, support};
 
 pub use intake::Intake;

@@ -102,7 +102,7 @@ impl Preprocessing {
     ///
     /// # Errors
     /// A defect of bcosc.
-    pub fn peel(&self, model: &mut Model) -> Result<(), PassError> {
+    pub fn remove(&self, model: &mut Model) -> Result<(), PassError> {
         let graph = &mut model.graph;
         let found = graph.value_type(self.image);
         let shape = found.and_then(|t| t.shape).unwrap_or_default();

@@ -58,7 +58,7 @@ fn bytes_with_channels_last() {
     assert_close(&preprocessing.normalization.mean, &[0.5, 0.25, 0.75]);
     assert_close(&preprocessing.normalization.std, &[0.25, 0.5, 0.2]);
     let mut peeled = before.clone();
-    assert!(preprocessing.peel(&mut peeled).is_ok());
+    assert!(preprocessing.remove(&mut peeled).is_ok());
     assert_eq!(peeled.graph.op_count(), 1);
     let image = peeled.graph.inputs()[0];
     let declared = peeled.graph.value_type(image).map(|t| t.to_string());

@@ -1,0 +1,56 @@
+//! The outputs of a model that are looked at.
+
+use bcosc_ir::{Model, Value};
+
+use crate::{Error, Probability};
+
+/// Leaves a model only the outputs that are asked for, and what they need.
+pub(crate) fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) -> Result<(), Error> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let graph = &model.graph;
+    let problem = |problem| Error::Input {
+        model: label.to_owned(),
+        problem,
+    };
+    let mut kept: Vec<Value> = Vec::with_capacity(wanted.len());
+    for (i, name) in wanted.iter().enumerate() {
+        if wanted[..i].contains(name) {
+            continue;
+        }
+        let mut outputs = graph.outputs().iter();
+        let found = outputs.find(|output| output.info.name() == name);
+        let found = found.ok_or_else(|| {
+            let outputs = graph.outputs().iter();
+            let names: Vec<String> = outputs.map(|o| format!("`{}`", o.info.name())).collect();
+            let names = names.join(", ");
+            problem(format!(
+                "there is no output `{name}`; the outputs are {names}"
+            ))
+        })?;
+        kept.push(found.value);
+    }
+    let part = model.extract(&graph.inputs(), &kept);
+    *model = part.map_err(|error| problem(error.to_string()))?;
+    Ok(())
+}
+
+/// Cuts a model that ends in probabilities off before them, so that it puts out logits; says which they were.
+pub(crate) fn before_probabilities(model: &mut Model) -> Option<Probability> {
+    let graph = &model.graph;
+    let [output] = graph.outputs() else {
+        return None;
+    };
+    let (node, op) = graph.producer(output.value)?;
+    let ending = match op.op_type() {
+        "Softmax" | "LogSoftmax" => Probability::Softmax,
+        "Sigmoid" => Probability::Sigmoid,
+        _ => return None,
+    };
+    let logits = graph.input(node, 0).filter(|_| op.domain().is_empty())?;
+    let name = output.info.name.clone().unwrap_or_default();
+    model.graph.set_outputs(&[(logits, name)]);
+    model.graph.remove_dead();
+    Some(ending)
+}
