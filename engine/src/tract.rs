@@ -4,6 +4,7 @@ mod activations;
 mod attention;
 mod branches;
 mod constants;
+mod conv_transpose;
 mod facts;
 mod guard;
 mod infer;

@@ -17,7 +17,7 @@ use tract_onnx::tract_hir::ops::konst::Const;
 use tract_onnx::tract_hir::ops::source::Source;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-use super::attention;
+use super::{attention, conv_transpose};
 use super::guard::guarded;
 use super::tensor::sizes;
 
@@ -111,6 +111,7 @@ fn refine(model: &mut InferenceModel, id: usize, largest: u64) -> TractResult<Re
         observed.iter().collect(),
     )?;
     attention::refine(&op.name(), &inputs, &mut outputs);
+    conv_transpose::refine(op.as_mut(), &inputs, &mut outputs);
     if outputs.iter().any(|fact| !fact.value.is_concrete())
         && let Some(values) = evaluate(op.as_ref(), &inputs, &outputs, largest)?
     {
