@@ -58,7 +58,7 @@ impl Converted {
     /// The explanation graph of the model; see [`crate::explanation_graph`].
     ///
     /// # Errors
-    /// [`Error::Explain`] where an output is not dynamic linear, or an operator cannot be gone back through.
+    /// [`Error::Explain`] where an output is not dynamic linear, or an operator has no backward rule.
     pub fn explanation_graph(&self) -> Result<Model, Error> {
         const LABEL: &str = "the converted model";
         // As it would be read again, so that the file is explained by the same bytes.

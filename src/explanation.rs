@@ -34,7 +34,7 @@ pub struct ExplainOptions {
 /// is explained by zeros. A model that ends in a softmax or a sigmoid is explained by its logits.
 ///
 /// # Errors
-/// [`Error::Explain`] where the output is not dynamic linear, or an operator cannot be gone back through.
+/// [`Error::Explain`] where the output is not dynamic linear, or an operator has no backward rule.
 pub fn explanation_graph(
     source: impl Into<Source>,
     options: &ExplainOptions,

@@ -1,185 +1,126 @@
-//! Reverse mode along the linear path of a graph.
+//! The rules of explanations: reverse mode along the linear path of a graph.
 //!
 //! The graph is W(x)x plus constants, W(x) a product of weights and of factors that are held fixed
-//! ([`Linearity`] says which). From a cotangent s of an output this pass builds W(x)^T s, of ordinary
-//! operators:
+//! ([`Linearity`] says which). From a cotangent s of an output comes W(x)^T s, of ordinary operators:
 //!
 //! ```text
-//! y = A x            s_x = A^T s_y          a layer, a sum, a view
+//! y = A x            s_x = A^T s_y          a layer, a sum, a view: `transpose`
 //! y = g(u) * x       s_x = g(u) * s_y       u detached: an ordinary value, just read
-//! y = f(x)           s_x = (f(x) / x) * s_y a gate
+//! y = f(x)           s_x = (f(x) / x) * s_y an activation
 //! x used twice       s_x is the sum over its uses
 //! ```
 //!
-//! One rule per operator, in the table of `rules`. Sizes that are not known stay open: rules then read
-//! them from the values of the graph. What constants add does not matter to W(x) and is not looked at.
+//! Sizes that are not known stay open: rules then read them from the values of the graph. What constants
+//! add does not matter to W(x) and is not looked at.
 
-mod algebra;
+mod activations;
 mod attention;
-mod gates;
-mod matmul;
-mod moves;
 mod norms;
-mod order;
-mod pick;
-mod pool;
-mod resize;
-mod rules;
-mod scatter;
-mod shapes;
-mod step;
-mod windows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use bcosc_ir::{Model, NodeId, Value};
 
-use bcosc_ir::{Graph, Model, NodeId, Op, Operand, Patch, Use, Value};
-
+use crate::reverse::{self, Mode};
+use crate::rules::Table;
+use crate::transpose;
 use bcosc_passes::analysis::linearity::{Linearity, Standing};
 use bcosc_passes::{PassError, Reason};
-use step::Step;
 
-pub use rules::operators;
+/// What explanations hold fixed, and the shared transposes.
+const TABLES: &[Table] = &[RULES, transpose::RULES];
 
-/// Adds to a model the operators that compute the cotangent of `wrt` from that of `output`, and returns
-/// its value. The types of all values must be known; the new ones are not inferred.
+/// Operators that are no linear map, with what of them is held fixed.
+pub(crate) const RULES: Table = &[
+    ("Attention", attention::attention),
+    ("BatchNormalization", norms::batch),
+    ("Celu", activations::celu),
+    ("Clip", activations::bounded),
+    ("Elu", activations::elu),
+    ("Gelu", activations::gelu),
+    ("GroupNormalization", norms::group),
+    ("HardSwish", activations::hard_swish),
+    ("InstanceNormalization", norms::instance),
+    ("LRN", activations::scaled_by_neighbours),
+    ("LayerNormalization", norms::layer),
+    ("LeakyRelu", activations::leaky_relu),
+    ("LpNormalization", norms::length),
+    ("MeanVarianceNormalization", norms::mean_variance),
+    ("Mish", activations::mish),
+    ("PRelu", activations::prelu),
+    ("Pow", activations::power),
+    ("RMSNormalization", norms::rms),
+    ("Relu", activations::relu),
+    ("Selu", activations::selu),
+    ("Shrink", activations::vanishing),
+    ("Softsign", activations::softsign),
+    ("Swish", activations::swish),
+    ("Tanh", activations::bounded),
+    ("ThresholdedRelu", activations::vanishing),
+];
+
+/// Adds to a model the operators that compute the cotangents of `wrt` from those of outputs, given as pairs
+/// of an output and its cotangent; `None` where no output is linear in a value. The types of all values must
+/// be known; the new ones are not inferred.
 ///
 /// # Errors
-/// Where the output is not linear in `wrt`, or an operator on the way has no rule.
+/// Where an operator on the way has no backward rule.
+pub fn cotangents(
+    model: &mut Model,
+    outputs: &[(Value, Value)],
+    wrt: &[Value],
+) -> Result<Vec<Option<Value>>, PassError> {
+    let typed = model.graph.clone();
+    let linearity = Linearity::of(&typed);
+    let follows = |node: NodeId, slot: u32, value: Value| {
+        linearity.standing(value) == Standing::Linear && !linearity.is_detached(node, slot)
+    };
+    let mode = Mode {
+        rules: TABLES,
+        follows: &follows,
+    };
+    reverse::cotangents(model, &typed, outputs, wrt, &mode)
+}
+
+/// As [`cotangents`], of one value from one output, which must be linear in it.
+///
+/// # Errors
+/// Where the output is not linear in `wrt`, or an operator on the way has no backward rule.
 pub fn cotangent(
     model: &mut Model,
     output: Value,
     seed: Value,
     wrt: Value,
 ) -> Result<Value, PassError> {
-    // Rules see the graph as it was: what they add is none of their business.
-    let typed = model.graph.clone();
-    let linearity = Linearity::of(&typed);
-    let below = downstream(&typed, wrt);
-    let mut sums: BTreeMap<Value, Vec<Value>> = BTreeMap::from([(output, vec![seed])]);
-    let mut order = typed.ops();
-    order.reverse();
-    for node in order {
-        if node == wrt.node {
-            continue;
-        }
-        let count = typed.output_count(node);
-        let outputs: Vec<Value> = (0..count).map(|slot| typed.output(node, slot)).collect();
-        if !outputs.iter().any(|value| sums.contains_key(value)) {
-            continue;
-        }
-        let operands = typed.inputs_of(node);
-        let on_path = |(slot, value): (usize, &Option<Value>)| {
-            let value = (*value)?;
-            let slot = slot as u32;
-            let linear = linearity.standing(value) == Standing::Linear
-                && !linearity.is_detached(node, slot)
-                && (value == wrt || below.contains(&value.node));
-            linear.then_some(slot)
-        };
-        let wanted: BTreeSet<u32> = operands.iter().enumerate().filter_map(on_path).collect();
-        if wanted.is_empty() {
-            continue;
-        }
-        let found = propagate(model, &typed, node, &outputs, &wanted, &mut sums)?;
-        for (slot, value) in found {
-            if let Some(operand) = operands[slot as usize] {
-                sums.entry(operand).or_default().push(value);
-            }
-        }
-    }
-    let terms = sums.remove(&wrt).unwrap_or_default();
-    let mut patch = Patch::at(wrt.node);
-    let sum = total(&mut patch, &terms).ok_or_else(|| {
+    let found = cotangents(model, &[(output, seed)], &[wrt])?;
+    found.into_iter().next().flatten().ok_or_else(|| {
+        let verdict = Linearity::of(&model.graph).verdict(output);
         PassError::Model(Reason::NotLinear {
-            output: typed.value_name(output).to_owned(),
-            broken_by: linearity.verdict(output).broken_by.join(", "),
+            output: verdict.output,
+            broken_by: verdict.broken_by.join(", "),
         })
-    })?;
-    patch.keep(sum);
-    let added = model.graph.apply(patch)?;
-    sum.applied(&added)
-        .ok_or(PassError::Model(Reason::Malformed))
+    })
 }
 
-/// Runs the rule of one node.
-fn propagate(
-    model: &mut Model,
-    typed: &Graph,
-    node: NodeId,
-    outputs: &[Value],
-    wanted: &BTreeSet<u32>,
-    sums: &mut BTreeMap<Value, Vec<Value>>,
-) -> Result<Vec<(u32, Value)>, PassError> {
-    let fail = |model: &Model, reason| PassError::unsupported(model, node, reason);
-    let Some(op) = typed.op(node) else {
-        return Ok(Vec::new());
-    };
-    let Some(rule) = rules::of(op) else {
-        return Err(fail(model, Reason::NoDerivative));
-    };
-    let mut patch = Patch::at(node);
-    let cotangents = outputs
+/// The standard operators that have a backward rule, table by table.
+pub fn operators() -> impl Iterator<Item = &'static str> {
+    TABLES
         .iter()
-        .map(|value| total(&mut patch, &sums.remove(value)?))
-        .collect();
-    let opset = model.opset("").unwrap_or(0);
-    let mut step = Step {
-        graph: typed,
-        opset,
-        node,
-        op,
-        wanted,
-        cotangents,
-        patch,
-    };
-    let found = rule(&mut step).map_err(|reason| match reason {
-        Reason::UnknownShape(name) => fail(model, Reason::OpenSize(name)),
-        reason => fail(model, reason),
-    })?;
-    let mut patch = step.patch;
-    for (_, operand) in &found {
-        patch.keep(*operand);
-    }
-    let added = model.graph.apply(patch)?;
-    Ok(found
-        .into_iter()
-        .filter_map(|(slot, operand)| Some((slot, operand.applied(&added)?)))
-        .collect())
+        .flat_map(|table| table.iter())
+        .map(|(name, _)| *name)
 }
 
-/// The sum of values of one type; `None` where there is none.
-fn total(patch: &mut Patch, terms: &[Value]) -> Option<Operand> {
-    let mut sum = None;
-    for term in terms {
-        let term = Operand::Old(*term);
-        sum = Some(match sum {
-            None => term,
-            Some(sum) => patch.op(Op::new("", "Add").named("cotangent"), &[sum, term]),
-        });
-    }
-    sum
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The nodes that depend on a value.
-fn downstream(graph: &Graph, from: Value) -> BTreeSet<NodeId> {
-    let mut found = BTreeSet::new();
-    let mut open = vec![from];
-    while let Some(value) = open.pop() {
-        for used in graph.uses(value) {
-            let (Use::Input { node, .. } | Use::Capture { node, .. }) = used else {
-                continue;
-            };
-            if found.insert(node) {
-                open.extend((0..graph.output_count(node)).map(|slot| graph.output(node, slot)));
-            }
+    #[test]
+    fn the_tables_can_be_searched_and_share_no_operator() {
+        for table in TABLES {
+            assert!(table.is_sorted_by_key(|(name, _)| name));
         }
+        let mut names: Vec<&str> = operators().collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
     }
-    found
 }
-
-#[cfg(test)]
-mod pytorch;
-#[cfg(test)]
-mod testing;
-#[cfg(test)]
-mod tests;

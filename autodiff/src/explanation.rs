@@ -40,7 +40,7 @@ pub enum Kind {
 /// Turns a model whose first floating-point output is one vector an image into its explanation graph.
 ///
 /// # Errors
-/// Where the output is not dynamic linear, or an operator on the way cannot be gone back through.
+/// Where the output is not dynamic linear, or an operator on the way has no backward rule.
 pub fn explanation(model: &mut Model, kind: Kind, cx: &Context<'_>) -> Result<(), PassError> {
     for pass in recipe::CANONICAL {
         (pass.run)(model, cx)?;

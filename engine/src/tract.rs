@@ -3,6 +3,7 @@
 mod attention_shape;
 mod conditions;
 mod constants;
+mod conv_transpose;
 mod facts;
 mod fault;
 mod infer;

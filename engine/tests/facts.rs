@@ -3,8 +3,9 @@
 mod common;
 
 use bcosc_engine::default_interpreter;
+use bcosc_ir::onnx::proto::AttributeProto;
 use bcosc_ir::{DataType, Dim, Facts, Interpreter, Model, ModelBuilder, Tensor};
-use common::{Net, held, int, ints, shape, spread};
+use common::{Net, held, int, ints, shape, spread, text};
 
 const LIMIT: u64 = 1 << 12;
 
@@ -80,6 +81,40 @@ fn attention_has_the_heads_of_the_queries_and_the_channels_of_the_values() {
             .model();
         assert_eq!(shape_of(&facts(&model), "y"), ["N", "T", channels]);
     }
+}
+
+#[test]
+fn transposed_convolutions_keep_the_sizes_that_are_known() {
+    let shape_behind = |x: &[&str], w: &[u64], attributes: Vec<AttributeProto>| {
+        let model = Net::new(18)
+            .input("x", x)
+            .weight("w", spread(w, 1))
+            .node_with("ConvTranspose", &["x", "w"], "y", attributes)
+            .output("y")
+            .model();
+        shape_of(&facts(&model), "y")
+    };
+    let plane = |attributes| shape_behind(&["N", "4", "5", "W"], &[4, 3, 3, 2], attributes);
+    assert_eq!(plane(vec![]), ["N", "3", "7", "1+W"]);
+    let padded = vec![
+        ints("strides", &[2, 3]),
+        ints("pads", &[1, 0, 1, 1]),
+        ints("output_padding", &[1, 0]),
+    ];
+    assert_eq!(plane(padded), ["N", "3", "10", "-2+3*W"]);
+    let same = |stride| {
+        vec![
+            text("auto_pad", "SAME_UPPER"),
+            ints("strides", &[stride, 1]),
+        ]
+    };
+    assert_eq!(plane(same(2)), ["N", "3", "10", "W"]);
+    let grouped = vec![int("group", 2), ints("output_shape", &[9, 8])];
+    assert_eq!(plane(grouped), ["N", "6", "9", "8"]);
+    let line = shape_behind(&["N", "4", "5"], &[4, 3, 3], vec![ints("strides", &[2])]);
+    assert_eq!(line, ["N", "3", "11"]);
+    let space = shape_behind(&["N", "4", "D", "5", "6"], &[4, 3, 2, 2, 2], vec![]);
+    assert_eq!(space, ["N", "3", "1+D", "6", "7"]);
 }
 
 #[test]

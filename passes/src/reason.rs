@@ -246,12 +246,13 @@ pub enum Reason {
     #[error("\"{0}\" is made or read by something that needs all of its channels")]
     NotByChannel(String),
     /// An operator on the way from the input to what is explained.
-    #[error("bcosc cannot go back through this operator")]
-    NoDerivative,
-    /// An open size that going back needs.
-    #[error(
-        "the size of {0} has to be known to go back; give the inputs shapes with --input-shapes"
-    )]
+    #[error("no backward rule for this operator")]
+    NoBackwardRule,
+    /// A form of an operator that has a rule in other forms.
+    #[error("no backward rule for {0}")]
+    NoBackwardRuleFor(&'static str),
+    /// An open size that a backward rule needs.
+    #[error("the backward rule needs the size of {0}; give the inputs shapes with --input-shapes")]
     OpenSize(String),
     /// An output that does not depend linearly on the input.
     #[error(

@@ -59,7 +59,7 @@ pub fn run(args: &ExplainArgs, messages: Messages) -> anyhow::Result<()> {
         check_apart(folder, &args.images)?;
     }
     let progress = Progress::new(messages.animated());
-    progress.say("going back through the model");
+    progress.say("building the explanation graph");
     let explainer = Explainer::open(&args.model, &args.predict.options())?;
     let labels = match &args.predict.labels {
         Some(path) => Some(Labels::read(path, explainer.predictor.classes)?),

@@ -19,7 +19,7 @@ pub fn run(args: &ExplainGraphArgs, messages: Messages) -> anyhow::Result<()> {
     )?;
     check_outputs([args.out.as_path()])?;
     let progress = Progress::new(messages.animated());
-    progress.say("going back through the model");
+    progress.say("building the explanation graph");
     let options = ExplainOptions {
         input_shapes: args.input_shapes.clone(),
         output: args.explained.clone(),

@@ -9,7 +9,7 @@
 use bcosc_ir::views::{AxesOp, BatchNorm};
 use bcosc_ir::{DataType, Operand, Value};
 
-use super::step::{Found, Step};
+use crate::context::{Found, RuleContext};
 use bcosc_passes::Reason;
 use bcosc_passes::analysis::weights;
 
@@ -22,28 +22,28 @@ enum Centre {
     Zero,
 }
 
-pub(super) fn batch(step: &mut Step<'_>) -> Found {
-    let dy = step.dy()?;
-    let norm = BatchNorm::of(step.graph, step.node).ok_or(Reason::TrainingMode)?;
-    let factor = match constant_factor(step, &norm) {
+pub(crate) fn batch(cx: &mut RuleContext<'_>) -> Found {
+    let dy = cx.dy()?;
+    let norm = BatchNorm::of(cx.graph, cx.node).ok_or(Reason::TrainingMode)?;
+    let factor = match constant_factor(cx, &norm) {
         // A norm that was put in for its statistics may not scale at all.
-        Some(factor) if factor.iter().all(|&x| is_one(step.dtype(norm.x), x)) => {
+        Some(factor) if factor.iter().all(|&x| is_one(cx.dtype(norm.x), x)) => {
             return Ok(vec![(0, dy)]);
         }
         Some(factor) => {
             let dims = [factor.len() as u64];
-            let factor = weights::tensor(step.dtype(norm.scale), &dims, &factor);
-            step.patch.parameter("factor", factor)
+            let factor = weights::tensor(cx.dtype(norm.scale), &dims, &factor);
+            cx.patch.parameter("factor", factor)
         }
         None => {
-            let epsilon = step.number(norm.var, norm.epsilon.into());
-            let sum = step.op("Add", &[norm.var.into(), epsilon]);
-            let deviation = step.op("Sqrt", &[sum]);
-            step.div(norm.scale.into(), deviation)
+            let epsilon = cx.number(norm.var, norm.epsilon.into());
+            let sum = cx.op("Add", &[norm.var.into(), epsilon]);
+            let deviation = cx.op("Sqrt", &[sum]);
+            cx.div(norm.scale.into(), deviation)
         }
     };
-    let factor = per_channel(step, factor, norm.x)?;
-    Ok(vec![(0, step.mul(dy, factor))])
+    let factor = per_channel(cx, factor, norm.x)?;
+    Ok(vec![(0, cx.mul(dy, factor))])
 }
 
 fn is_one(dtype: DataType, x: f64) -> bool {
@@ -54,122 +54,114 @@ fn is_one(dtype: DataType, x: f64) -> bool {
 }
 
 /// What a norm multiplies each channel by, where its operands are constants.
-fn constant_factor(step: &Step<'_>, norm: &BatchNorm) -> Option<Vec<f64>> {
-    let elements = |value| step.graph.constant(value)?.to_f64s().ok();
+fn constant_factor(cx: &RuleContext<'_>, norm: &BatchNorm) -> Option<Vec<f64>> {
+    let elements = |value| cx.graph.constant(value)?.to_f64s().ok();
     let (scale, var) = (elements(norm.scale)?, elements(norm.var)?);
     let epsilon = f64::from(norm.epsilon);
     let pairs = scale.iter().zip(&var);
     Some(pairs.map(|(g, v)| g / (v + epsilon).sqrt()).collect())
 }
 
-pub(super) fn layer(step: &mut Step<'_>) -> Found {
-    let axes = axes_from(step, -1)?;
-    vectors(step, &axes, Centre::Mean)
+pub(crate) fn layer(cx: &mut RuleContext<'_>) -> Found {
+    let axes = axes_from(cx, -1)?;
+    vectors(cx, &axes, Centre::Mean)
 }
 
-pub(super) fn rms(step: &mut Step<'_>) -> Found {
-    let axes = axes_from(step, -1)?;
-    vectors(step, &axes, Centre::Zero)
+pub(crate) fn rms(cx: &mut RuleContext<'_>) -> Found {
+    let axes = axes_from(cx, -1)?;
+    vectors(cx, &axes, Centre::Zero)
 }
 
 /// A norm over the last axes, whose scale has those axes.
-fn vectors(step: &mut Step<'_>, axes: &[i64], centre: Centre) -> Found {
-    let (dy, x) = (step.dy()?, step.operand(0)?);
-    let scaled = match step.graph.input(step.node, 1) {
-        Some(scale) => step.mul(dy, scale.into()),
+fn vectors(cx: &mut RuleContext<'_>, axes: &[i64], centre: Centre) -> Found {
+    let (dy, x) = (cx.dy()?, cx.operand(0)?);
+    let scaled = match cx.graph.input(cx.node, 1) {
+        Some(scale) => cx.mul(dy, scale.into()),
         None => dy,
     };
-    let found = normalised(step, x.into(), x, scaled, axes, centre, epsilon(step))?;
+    let found = normalised(cx, x.into(), x, scaled, axes, centre, epsilon(cx))?;
     Ok(vec![(0, found)])
 }
 
-pub(super) fn instance(step: &mut Step<'_>) -> Found {
-    let (dy, x, scale) = (step.dy()?, step.operand(0)?, step.operand(1)?);
-    let rank = step.dims(x)?.len() as i64;
-    let scale = per_channel(step, scale.into(), x)?;
-    let scaled = step.mul(dy, scale);
+pub(crate) fn instance(cx: &mut RuleContext<'_>) -> Found {
+    let (dy, x, scale) = (cx.dy()?, cx.operand(0)?, cx.operand(1)?);
+    let rank = cx.dims(x)?.len() as i64;
+    let scale = per_channel(cx, scale.into(), x)?;
+    let scaled = cx.mul(dy, scale);
     let axes: Vec<i64> = (2..rank).collect();
-    let found = normalised(
-        step,
-        x.into(),
-        x,
-        scaled,
-        &axes,
-        Centre::Mean,
-        epsilon(step),
-    )?;
+    let found = normalised(cx, x.into(), x, scaled, &axes, Centre::Mean, epsilon(cx))?;
     Ok(vec![(0, found)])
 }
 
 /// Groups of channels become rows. Up to opset 20 there is one scale a group.
-pub(super) fn group(step: &mut Step<'_>) -> Found {
-    let (dy, x, scale) = (step.dy()?, step.operand(0)?, step.operand(1)?);
-    let groups = step.op.int("num_groups", 1);
-    let scaled = match step.opset >= 21 {
+pub(crate) fn group(cx: &mut RuleContext<'_>) -> Found {
+    let (dy, x, scale) = (cx.dy()?, cx.operand(0)?, cx.operand(1)?);
+    let groups = cx.op.int("num_groups", 1);
+    let scaled = match cx.opset >= 21 {
         true => {
-            let scale = per_channel(step, scale.into(), x)?;
-            step.mul(dy, scale)
+            let scale = per_channel(cx, scale.into(), x)?;
+            cx.mul(dy, scale)
         }
         false => dy,
     };
-    let rows = |step: &mut Step<'_>, v: Operand| step.reshape(v, &[0, groups, -1]);
-    let (wide, mut cotangent) = (rows(step, x.into()), rows(step, scaled));
-    if step.opset < 21 {
-        let scale = step.reshape(scale.into(), &[1, -1, 1]);
-        cotangent = step.mul(cotangent, scale);
+    let rows = |cx: &mut RuleContext<'_>, v: Operand| cx.reshape(v, &[0, groups, -1]);
+    let (wide, mut cotangent) = (rows(cx, x.into()), rows(cx, scaled));
+    if cx.opset < 21 {
+        let scale = cx.reshape(scale.into(), &[1, -1, 1]);
+        cotangent = cx.mul(cotangent, scale);
     }
-    let found = normalised(step, wide, x, cotangent, &[2], Centre::Mean, epsilon(step))?;
-    Ok(vec![(0, step.reshape_like(found, x))])
+    let found = normalised(cx, wide, x, cotangent, &[2], Centre::Mean, epsilon(cx))?;
+    Ok(vec![(0, cx.reshape_like(found, x))])
 }
 
 /// `LpNormalization`: x divided by its length, or 0 where that is.
-pub(super) fn length(step: &mut Step<'_>) -> Found {
-    let (dy, x) = (step.dy()?, step.operand(0)?);
-    let axis = step.op.int("axis", -1);
-    let length = match step.op.int("p", 2) {
-        2 => step.reduce(AxesOp::ReduceL2, x.into(), &[axis]),
+pub(crate) fn length(cx: &mut RuleContext<'_>) -> Found {
+    let (dy, x) = (cx.dy()?, cx.operand(0)?);
+    let axis = cx.op.int("axis", -1);
+    let length = match cx.op.int("p", 2) {
+        2 => cx.reduce(AxesOp::ReduceL2, x.into(), &[axis]),
         _ => {
-            let sizes = step.op("Abs", &[x.into()]);
-            step.reduce(AxesOp::ReduceSum, sizes, &[axis])
+            let sizes = cx.op("Abs", &[x.into()]);
+            cx.reduce(AxesOp::ReduceSum, sizes, &[axis])
         }
     };
-    let zero = step.number(x, 0.0);
-    let is_long = step.op("Greater", &[length, zero]);
-    let divided = step.div(dy, length);
-    Ok(vec![(0, step.op("Where", &[is_long, divided, zero]))])
+    let zero = cx.number(x, 0.0);
+    let is_long = cx.op("Greater", &[length, zero]);
+    let divided = cx.div(dy, length);
+    Ok(vec![(0, cx.op("Where", &[is_long, divided, zero]))])
 }
 
 /// `MeanVarianceNormalization`. 1e-9 is added to the deviation; a variance of 1e-18 is the same where that
 /// counts, which is at a deviation of 0.
-pub(super) fn mean_variance(step: &mut Step<'_>) -> Found {
-    let (dy, x) = (step.dy()?, step.operand(0)?);
-    let axes = step.op.ints("axes").unwrap_or(&[0, 2, 3]).to_vec();
-    let found = normalised(step, x.into(), x, dy, &axes, Centre::Mean, 1e-18)?;
+pub(crate) fn mean_variance(cx: &mut RuleContext<'_>) -> Found {
+    let (dy, x) = (cx.dy()?, cx.operand(0)?);
+    let axes = cx.op.ints("axes").unwrap_or(&[0, 2, 3]).to_vec();
+    let found = normalised(cx, x.into(), x, dy, &axes, Centre::Mean, 1e-18)?;
     Ok(vec![(0, found)])
 }
 
 /// What a norm adds to a variance.
-fn epsilon(step: &Step<'_>) -> f64 {
-    step.op.float("epsilon", 1e-5).into()
+fn epsilon(cx: &RuleContext<'_>) -> f64 {
+    cx.op.float("epsilon", 1e-5).into()
 }
 
-fn axes_from(step: &Step<'_>, default: i64) -> Result<Vec<i64>, Reason> {
-    let rank = step.dims(step.operand(0)?)?.len();
-    let first = step.axis(step.op.int("axis", default), rank)?;
+fn axes_from(cx: &RuleContext<'_>, default: i64) -> Result<Vec<i64>, Reason> {
+    let rank = cx.dims(cx.operand(0)?)?.len();
+    let first = cx.axis(cx.op.int("axis", default), rank)?;
     Ok((first as i64..rank as i64).collect())
 }
 
 /// One number a channel, in the shape that broadcasts over a value.
-fn per_channel(step: &mut Step<'_>, numbers: Operand, like: Value) -> Result<Operand, Reason> {
-    let behind = step.dims(like)?.len().saturating_sub(2);
+fn per_channel(cx: &mut RuleContext<'_>, numbers: Operand, like: Value) -> Result<Operand, Reason> {
+    let behind = cx.dims(like)?.len().saturating_sub(2);
     let mut sizes = vec![-1];
     sizes.resize(1 + behind, 1);
-    Ok(step.reshape(numbers, &sizes))
+    Ok(cx.reshape(numbers, &sizes))
 }
 
 /// The cotangent behind the norm itself.
 fn normalised(
-    step: &mut Step<'_>,
+    cx: &mut RuleContext<'_>,
     x: Operand,
     like: Value,
     scaled: Operand,
@@ -179,21 +171,21 @@ fn normalised(
 ) -> Result<Operand, Reason> {
     let centred = match centre {
         Centre::Mean => {
-            let mean = step.reduce(AxesOp::ReduceMean, x, axes);
-            step.op("Sub", &[x, mean])
+            let mean = cx.reduce(AxesOp::ReduceMean, x, axes);
+            cx.op("Sub", &[x, mean])
         }
         Centre::Zero => x,
     };
-    let squares = step.mul(centred, centred);
-    let variance = step.reduce(AxesOp::ReduceMean, squares, axes);
-    let epsilon = step.number(like, epsilon);
-    let sum = step.op("Add", &[variance, epsilon]);
-    let deviation = step.op("Sqrt", &[sum]);
-    let t = step.div(scaled, deviation);
+    let squares = cx.mul(centred, centred);
+    let variance = cx.reduce(AxesOp::ReduceMean, squares, axes);
+    let epsilon = cx.number(like, epsilon);
+    let sum = cx.op("Add", &[variance, epsilon]);
+    let deviation = cx.op("Sqrt", &[sum]);
+    let t = cx.div(scaled, deviation);
     Ok(match centre {
         Centre::Mean => {
-            let mean = step.reduce(AxesOp::ReduceMean, t, axes);
-            step.op("Sub", &[t, mean])
+            let mean = cx.reduce(AxesOp::ReduceMean, t, axes);
+            cx.op("Sub", &[t, mean])
         }
         Centre::Zero => t,
     })

@@ -16,9 +16,9 @@ use tract_onnx::tract_hir::ops::konst::Const;
 use tract_onnx::tract_hir::ops::source::Source;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-use super::attention_shape;
 use super::fault::{Fault, guarded};
 use super::tensor::sizes;
+use super::{attention_shape, conv_transpose};
 
 /// Operators whose output can be far larger than their inputs.
 const GROWING: &[&str] = &[
@@ -110,6 +110,7 @@ fn refine(model: &mut InferenceModel, id: usize, largest: u64) -> TractResult<Re
         observed.iter().collect(),
     )?;
     attention_shape::refine(&op.name(), &inputs, &mut outputs);
+    conv_transpose::refine(op.as_mut(), &inputs, &mut outputs);
     if outputs.iter().any(|fact| !fact.value.is_concrete())
         && let Some(values) = evaluate(op.as_ref(), &inputs, &outputs, largest)?
     {

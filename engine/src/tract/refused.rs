@@ -21,6 +21,8 @@ fn itself(node: &NodeProto, opset: i64) -> Option<&'static str> {
     let int = |name: &str, default: i64| attribute(name).map_or(default, |a| a.i);
     let is = |name: &str, text: &[u8]| attribute(name).is_some_and(|a| a.s == text);
     let has = |slot: usize| node.input.get(slot).is_some_and(|name| !name.is_empty());
+    let any = |name: &str| attribute(name).is_some_and(|a| a.ints.iter().any(|&i| i != 0));
+    let same = is("auto_pad", b"SAME_UPPER") || is("auto_pad", b"SAME_LOWER");
     match node.op_type.as_str() {
         "Attention" if int("left_window_size", -1) >= 0 || int("right_window_size", -1) >= 0 => {
             Some("it ignores the window of attention")
@@ -29,6 +31,18 @@ fn itself(node: &NodeProto, opset: i64) -> Option<&'static str> {
             Some("it counts a causal mask from the start of the cache")
         }
         "SpaceToDepth" if is("mode", b"CRD") => Some("it knows mode DCR only"),
+        "GridSample"
+            if (is("mode", b"cubic") || is("mode", b"bicubic"))
+                && is("padding_mode", b"border") =>
+        {
+            Some("it moves samples to the border before it interpolates")
+        }
+        "Pad" if attribute("mode").is_some_and(|a| a.s != b"constant") && has(2) => {
+            Some("it pads with a constant whatever the mode")
+        }
+        "ConvTranspose" if same && any("output_padding") => {
+            Some("it leaves the padding of the output out")
+        }
         "RNN" | "GRU" | "LSTM" if is("direction", b"reverse") => {
             Some("it takes the last state of a reversed sequence for the first")
         }

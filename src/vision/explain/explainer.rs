@@ -21,11 +21,11 @@ pub struct Explainer {
 }
 
 impl Explainer {
-    /// Reads a model and goes back through it.
+    /// Reads a model and builds its explanation graph.
     ///
     /// # Errors
     /// As [`Predictor::open`], and [`Error::Explain`] where the output is not dynamic linear or an operator
-    /// cannot be gone back through.
+    /// has no backward rule.
     pub fn open(source: impl Into<Source>, options: &PredictOptions) -> Result<Self, Error> {
         let (model, label, ending) = read_for(source.into(), options)?;
         let predictor = Predictor::of(&model, label, options, ending)?;

@@ -1,0 +1,79 @@
+//! Transposes: the backward rules of operators that are linear maps of the operands that are followed.
+//!
+//! They hold whatever reverse mode is used for: an operator's factors that are not followed, such as a
+//! weight, a divisor or indices, are read as they are.
+
+mod arithmetic;
+mod blocks;
+mod convolution;
+mod grid_sample;
+mod indexing;
+mod matmul;
+mod padding;
+mod pooling;
+mod resize;
+mod selection;
+mod sequences;
+mod slices;
+mod structural;
+mod triangular;
+mod window;
+
+use crate::rules::Table;
+
+/// Linear maps.
+pub(crate) const RULES: Table = &[
+    ("Add", arithmetic::add),
+    ("AveragePool", pooling::average),
+    ("Cast", structural::cast),
+    ("CastLike", structural::cast),
+    ("Compress", slices::compress),
+    ("Concat", structural::concat),
+    ("Conv", convolution::conv),
+    ("ConvTranspose", convolution::conv_transpose),
+    ("CumSum", triangular::running_sum),
+    ("DepthToSpace", blocks::depth_to_space),
+    ("Div", arithmetic::div),
+    ("Dropout", structural::identity),
+    ("Einsum", matmul::einsum),
+    ("Expand", structural::expand),
+    ("Flatten", structural::view),
+    ("Gather", slices::gather),
+    ("GatherElements", indexing::gather_elements),
+    ("GatherND", indexing::gather_nd),
+    ("Gemm", matmul::gemm),
+    ("GlobalAveragePool", pooling::global_average),
+    ("GlobalMaxPool", selection::global_max),
+    ("GridSample", grid_sample::grid_sample),
+    ("Identity", structural::identity),
+    ("MatMul", matmul::matmul),
+    ("Max", selection::largest_operand),
+    ("MaxPool", pooling::max),
+    ("Mean", arithmetic::mean),
+    ("Min", selection::largest_operand),
+    ("Mul", arithmetic::mul),
+    ("Neg", arithmetic::neg),
+    ("Pad", padding::pad),
+    ("ReduceMax", selection::reduce_winner),
+    ("ReduceMean", arithmetic::reduce_mean),
+    ("ReduceMin", selection::reduce_winner),
+    ("ReduceSum", arithmetic::reduce_sum),
+    ("Reshape", structural::view),
+    ("Resize", resize::resize),
+    ("ReverseSequence", sequences::reverse_sequence),
+    ("ScatterElements", indexing::scatter_elements),
+    ("ScatterND", indexing::scatter_nd),
+    ("Slice", slices::slice),
+    ("SpaceToDepth", blocks::space_to_depth),
+    ("Split", structural::split),
+    ("Squeeze", structural::view),
+    ("Sub", arithmetic::sub),
+    ("Sum", arithmetic::add),
+    ("Tile", blocks::tile),
+    ("TopK", indexing::top),
+    ("Transpose", structural::transpose),
+    ("Trilu", triangular::triangle),
+    ("Unsqueeze", structural::view),
+    ("Upsample", resize::resize),
+    ("Where", arithmetic::choice),
+];

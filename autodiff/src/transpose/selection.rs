@@ -1,0 +1,68 @@
+//! What picks the largest or smallest elements: linear, given which they are.
+//!
+//! ```text
+//! y = ReduceMax (x)     s_x = s_y * won, in equal parts where several are the largest
+//! y = Max (a, b)        s_a = s_y where a won: the first of those that are alike
+//! ```
+
+use bcosc_ir::Operand;
+use bcosc_ir::views::AxesOp;
+
+use super::arithmetic::{kept_dims, reduced_axes};
+use crate::context::{Found, RuleContext};
+use bcosc_passes::Reason;
+
+pub(crate) fn global_max(cx: &mut RuleContext<'_>) -> Found {
+    let rank = cx.dims(cx.operand(0)?)?.len() as i64;
+    let axes: Vec<i64> = (2..rank).collect();
+    let (dy, y) = (cx.dy()?, cx.y());
+    shared(cx, dy, y.into(), &axes)
+}
+
+/// `ReduceMax` and `ReduceMin`.
+pub(crate) fn reduce_winner(cx: &mut RuleContext<'_>) -> Found {
+    let mut axes = reduced_axes(cx)?;
+    axes.sort_unstable();
+    let (dy, y) = (cx.dy()?, cx.y());
+    let (dy, y) = (kept_dims(cx, dy, &axes), kept_dims(cx, y.into(), &axes));
+    let axes: Vec<i64> = axes.iter().map(|&a| a as i64).collect();
+    shared(cx, dy, y, &axes)
+}
+
+/// The cotangent of a winner, in equal parts for all elements like it.
+fn shared(cx: &mut RuleContext<'_>, dy: Operand, y: Operand, axes: &[i64]) -> Found {
+    let x = cx.operand(0)?;
+    let won = cx.op("Equal", &[x.into(), y]);
+    let won = cx.cast(won, cx.dtype(x));
+    let count = cx.reduce(AxesOp::ReduceSum, won, axes);
+    let share = cx.div(dy, count);
+    Ok(vec![(0, cx.mul(won, share))])
+}
+
+/// `Max` and `Min` of several operands: the first of those that are alike wins.
+pub(crate) fn largest_operand(cx: &mut RuleContext<'_>) -> Found {
+    let (dy, y) = (cx.dy()?, cx.y());
+    let zero = cx.number(y, 0.0);
+    let mut taken: Option<Operand> = None;
+    let mut found = Vec::new();
+    for (slot, operand) in cx.graph.inputs_of(cx.node).into_iter().enumerate() {
+        let operand = operand.ok_or(Reason::Malformed)?;
+        let alike = cx.op("Equal", &[operand.into(), y.into()]);
+        let won = match taken {
+            None => alike,
+            Some(taken) => {
+                let free = cx.op("Not", &[taken]);
+                cx.op("And", &[alike, free])
+            }
+        };
+        taken = Some(match taken {
+            None => alike,
+            Some(taken) => cx.op("Or", &[taken, alike]),
+        });
+        if cx.wants(slot as u32) {
+            let part = cx.op("Where", &[won, dy, zero]);
+            found.push((slot as u32, cx.unbroadcast(part, operand)?));
+        }
+    }
+    Ok(found)
+}
