@@ -7,7 +7,7 @@ Commands take turns (A B A B ...) so that a busy machine slows them alike; media
           bcosc's peak resident memory under 1.3 times the file;
   proof   the whole run with its proof beside onnxslim and onnxsim with their checks on: faster than both;
   large   a model of more than 3 GB with external data, made here, converts (--verify off).
-Needs onnxslim and onnxsim on PATH or beside the Python that runs this. Exits with 1 if a limit is missed.
+onnxslim and onnxsim are on PATH or beside the Python that runs this. Needs tests/python/requirements.txt. Exits with 1 if a limit is missed.
 """
 
 import argparse

@@ -7,6 +7,7 @@ converted with `--b 2 --deploy` and calibrated: an uncalibrated B-cos network of
 denormal numbers, which is a latency of its own. Plain and converted models take turns on the same image.
 Time is the calling thread's processor time (it does all the work), so that other processes count less.
 Limits on the median ratio: resnet50 1.20, densenet121 1.35. Exits with 1 if one is missed.
+Needs tests/python/requirements.txt.
 """
 
 import argparse

@@ -12,6 +12,7 @@ fn main() -> ExitCode {
 /// A proof allocates and frees a large tensor a layer. Left to itself, glibc gives each back to the kernel and
 /// faults it in anew.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code)]
 fn keep_freed_memory() {
     const LARGEST: libc::c_int = 32 << 20;
     const KEPT: libc::c_int = 256 << 20;

@@ -20,8 +20,6 @@
 //! }
 //! ```
 
-#![warn(missing_docs)]
-
 mod compare;
 mod engine;
 mod error;

@@ -1,23 +1,20 @@
 //! The reader takes any bytes: it refuses them, or gives a model that is written and read back the
 //! same.
-//!
-//!     cargo +nightly fuzz run reader CORPUS -- -max_total_time=600 -max_len=65536 -rss_limit_mb=4096
-//!
-//! where CORPUS is a folder of small models to begin with.
 
 #![no_main]
 
+use bcosc::onnx::{decode, encode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(file) = bcosc_onnx::decode(data.to_vec().into()) else {
+    let Ok(file) = decode(data.to_vec().into()) else {
         return;
     };
-    let bytes = bcosc_onnx::encode(&file.model).expect("what was read can be written");
-    let back = bcosc_onnx::decode(bytes.clone()).expect("what was written can be read");
+    let bytes = encode(&file.model).expect("what was read can be written");
+    let back = decode(bytes.clone()).expect("what was written can be read");
     assert!(back.unknown_fields.is_empty());
     // As bytes, since a NaN among the values is not equal to itself.
-    assert!(bcosc_onnx::encode(&back.model).is_ok_and(|again| again == bytes));
+    assert!(encode(&back.model).is_ok_and(|again| again == bytes));
     for tensor in file.model.graph.iter().flat_map(|graph| &graph.initializer) {
         if let Ok(payload) = tensor.payload() {
             assert_eq!(tensor.byte_len(), Ok(payload.len() as u64));

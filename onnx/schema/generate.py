@@ -1,7 +1,8 @@
 """Writes `src/proto.rs` and `src/fields.rs` from the schema that the `onnx` Python package carries.
 
-    pip install onnx && python onnx/schema/generate.py
+    python onnx/schema/generate.py
 
+Needs tests/python/requirements.txt; its version of onnx decides the schema.
 `proto.rs` holds one prost message a schema message; `fields.rs` is the same schema as data, for
 the scan that looks for fields this version does not know. Payload bytes become `bytes::Bytes`, so
 decoding a memory map copies no weights. Every singular field keeps presence (proto2), so what is

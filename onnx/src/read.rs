@@ -92,6 +92,7 @@ fn open(path: &Path) -> Result<Bytes, ReadErrorKind> {
 }
 
 /// The content of a file as a memory map.
+#[expect(unsafe_code)]
 pub(crate) fn map(file: &File) -> io::Result<Bytes> {
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());

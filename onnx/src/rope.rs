@@ -30,6 +30,7 @@ impl Rope {
 
 // SAFETY: the three methods that the trait requires are those of `BytesMut`, on a field that
 // nothing else touches between `chunk_mut` and `advance_mut`.
+#[expect(unsafe_code)]
 unsafe impl BufMut for Rope {
     fn remaining_mut(&self) -> usize {
         // A `BytesMut` counts what it holds; the rope starts a new one when pieces are closed.

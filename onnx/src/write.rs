@@ -165,6 +165,7 @@ fn stream(model: &ModelProto, file: &mut impl Write, path: &Path) -> Result<u64,
 /// Maps the pages of a payload at once. Writing it would map them a few at a time, which takes
 /// half as long again as the copy itself.
 #[cfg(target_os = "linux")]
+#[expect(unsafe_code)]
 pub(crate) fn prefault(bytes: &[u8]) {
     use rustix::mm::{Advice, madvise};
     let offset = bytes.as_ptr().addr() % rustix::param::page_size();

@@ -3,6 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 
 use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::OutputArgs;
 
@@ -24,20 +27,16 @@ impl Messages {
             (false, _) => Some(Level::TRACE),
         };
         if let Some(level) = level {
-            let ours = [
-                "bcosc",
-                "bcosc_onnx",
-                "bcosc_ir",
-                "bcosc_passes",
-                "bcosc_engine",
-            ];
-            let filter = ours.map(|target| format!("{target}={level}")).join(",");
+            // The names of all our crates begin so.
+            let ours = Targets::new().with_target("bcosc", level);
             let subscriber = tracing_subscriber::fmt()
                 .with_writer(io::stderr)
                 .with_ansi(colours)
                 .with_target(false)
                 .without_time()
-                .with_env_filter(filter);
+                .with_max_level(level)
+                .finish()
+                .with(ours);
             // Fails only where a subscriber is set already, and none is.
             let _ = subscriber.try_init();
         }

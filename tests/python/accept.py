@@ -18,6 +18,7 @@ A conversion that ends in an error of bcosc's, other than a failed proof, is `re
 as above is a FAIL. Prints a line for each model and a table; exits with 1 unless all passed.
 
 --log keeps the results: run again with the same file, models that passed are not run again.
+Needs requirements.txt.
 """
 
 import argparse

@@ -7,7 +7,7 @@ exactly; all else that computes as operations on elements: one an element of the
 element that is read. What only moves elements or depends on no input counts nothing.
 The ideal is the forward pass, and again as much for each of its nodes that the explanation goes back through.
 Shapes are those of a run in ONNX Runtime, unoptimised. `--kinds` lists the
-operations on elements by operator. Exits with 1 if a ratio is over the limit. Needs onnx, onnxruntime, numpy.
+operations on elements by operator. Exits with 1 if a ratio is over the limit. Needs requirements.txt.
 """
 
 import argparse

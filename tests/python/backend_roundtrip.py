@@ -5,6 +5,7 @@
 The models are the .onnx files in the package's test data and the node cases that its `collect_testcases`
 generates: 2,033 in onnx 1.23. Each is converted and both files are decoded; the messages must be equal.
 Prints counts and the failing models; exits with 1 if there are any.
+Needs requirements.txt.
 """
 
 import argparse

@@ -9,6 +9,7 @@ places that cannot be written to.
 A case passes if bcosc exits with a code that is neither 0, a panic's (101) nor a signal, within a minute and
 2 GiB, says `error: ...` naming the file (or what else the case demands), and leaves nothing behind.
 A flip may also be harmless (exit code 0). Exits with 1 if any case failed.
+Needs requirements.txt.
 """
 
 import argparse

@@ -7,7 +7,7 @@ and cifar10-vit.onnx; --images: the images, already unpacked (holds val/). Pictu
 as PNG, since decoders of JPEG differ in the last bit. Demanded: top-1, top-5, calibration error and negative
 log-likelihood within 1e-4 (they are the same numbers); the grid pointing game without smoothing (--grids grids, 3x3)
 within 0.03 of 0.836 for the aligned network and of 0.145 for the original.
-Exits with 1 if anything failed. Needs onnx, onnxruntime, numpy, safetensors, Pillow.
+Exits with 1 if anything failed. Needs requirements.txt.
 """
 
 import argparse

@@ -7,7 +7,7 @@ largest magnitude of each image's map (1e-3), the class equal, onnx.checker (ful
 golden.py explains. With --data: `explain-graph` of cifar10-resnet20.bcos-aligned.onnx, exported from PyTorch, against
 its golden file, and the residual of completeness relative to the logit (1e-4).
 --time: converts a model and compares the time of its explanation with that of its forward pass, one thread.
-Exits with 1 if anything failed. Needs onnx, onnxruntime, numpy, safetensors.
+Exits with 1 if anything failed. Needs requirements.txt.
 """
 
 import argparse

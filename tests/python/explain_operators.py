@@ -10,6 +10,7 @@ output goes through random weights to four logits. Of the explanation graph that
   for all others, contributions and what the network says of a picture of zeros add up to the logits.
 `refused` is what bcosc says that it cannot explain, `elsewhere` what ONNX Runtime does not run.
 Prints what is WRONG, and counts; exits with 1 if anything is.
+Needs requirements.txt.
 """
 
 import os

@@ -12,6 +12,7 @@ exporter could not write: why.
 Weights are random but seeded, and scaled on synthetic images so that activations neither vanish nor explode
 and the logits of two images differ; a comparison on a dead network would prove nothing, one on a chaotic network
 would only show rounding. Norm statistics, scales (a tenth of them negative) and biases are all non-trivial.
+Needs requirements-torch.txt.
 """
 
 import argparse

@@ -14,6 +14,7 @@ keeps the stem's max pool and puts the average pool meant to replace it behind t
 (Found by trying: only this gives its logits, to 1e-5, and its explanations.) So that the rest can be compared,
 `as_the_reference` puts that pool into the original, which is then converted with --keep-max-pool: the rows
 `altered`. The unaltered network's distance is reported, in brackets.
+Needs requirements.txt.
 """
 
 import argparse

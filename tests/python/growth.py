@@ -11,6 +11,7 @@ form     torchvision's swin_t from the TorchScript exporter (thousands of shape 
 
 Times are the CPU time of the process, the least of several runs, so that a busy machine matters little; wall
 times are printed too. Exits with 1 if anything took too long or failed.
+Needs requirements-torch.txt.
 """
 
 import argparse

@@ -7,6 +7,7 @@ zeros. Each becomes two models with the same idle input: one computes that outpu
 being constants, the other has what the case expects. `bcosc verify` must find that they agree. A case that bcosc cannot
 run, and says so, is `refused`; one that it runs otherwise than expected, or that makes it fail in another way, is WRONG.
 Prints both, and counts; exits with 1 if any is WRONG.
+Needs requirements.txt.
 """
 
 import argparse

@@ -84,6 +84,7 @@ pub(crate) fn to_tract(tensor: &Tensor, halves: Halves) -> Result<TractTensor, E
     copied.map_err(|e| Fault::new("a tensor", format!("{e:#}")).loading())
 }
 
+#[expect(unsafe_code)]
 fn copied(datum_type: DatumType, dims: &[u64], bytes: &[u8]) -> TractResult<TractTensor> {
     let shape = dims.iter().map(|&d| usize::try_from(d));
     let shape = shape.collect::<Result<Vec<usize>, _>>()?;
