@@ -14,11 +14,7 @@ use bcosc_passes::analysis::linearity::{self, Rule};
 use bcosc_passes::canonical::opset;
 
 /// Linear operators that cannot be gone back through, and why.
-const WITHOUT_BACKWARD_RULE: &[(&str, &str)] = &[
-    ("Compress", "no backward rule yet"),
-    ("GridSample", "no backward rule yet"),
-    ("ReverseSequence", "no backward rule yet"),
-];
+const WITHOUT_BACKWARD_RULE: &[(&str, &str)] = &[];
 
 fn linearity() -> BTreeMap<&'static str, Rule> {
     linearity::operators().collect()

@@ -1,6 +1,7 @@
 //! Each row of the table: the new form has the same function, and what has no new form is refused.
 
 use bcosc_engine::default_interpreter;
+use bcosc_ir::ops::NEWEST;
 use bcosc_ir::{Attribute, DataType, Model, ModelBuilder, Tensor};
 
 use super::RAISE_OPSET;
