@@ -25,7 +25,7 @@ pub fn table(proof: &Proof) -> String {
     let samples = proof.exact.samples;
     let table = tables::text(table);
     format!(
-        "{table}\n\nAt the model's own B, outputs {depend} on the input: they vary by {} between {} images.\n\
+        "{table}\n\nAt the model's own B, outputs {depend} on the input:\nthey vary by {} between {} images.\n\
          {samples} seeded inputs (seed {}), tolerance {}.",
         tables::figure(sensitivity.relative_range),
         sensitivity.images,
