@@ -24,70 +24,30 @@ impl Images {
         normalization: Option<&Normalization>,
         dtype: DataType,
     ) -> Option<Tensor> {
+        let encoding = encoding(contract, normalization);
         let mut dims = self.dims.clone();
-        let elements: Vec<f64> = match contract {
-            InputContract::Rgb => self.values().collect(),
-            InputContract::Same => match normalization {
-                None => self.values().collect(),
-                Some(n) => {
-                    let channel = |i| self.channel(i);
-                    let normalised = self.values().enumerate().map(|(i, x)| {
-                        let c = channel(i);
-                        (x - of_channel(&n.mean, c)) / of_channel(&n.std, c)
-                    });
-                    normalised.collect()
-                }
-            },
-            InputContract::AddInverse => {
-                dims[1] *= 2;
-                let image = self.data.len() / (dims[0].max(1) as usize);
-                let images = self.data.chunks(image.max(1));
-                let plain = |x: &f32| f64::from(*x);
-                images
-                    .flat_map(|x| {
-                        x.iter()
-                            .map(plain)
-                            .chain(x.iter().map(|x| 1.0 - f64::from(*x)))
-                    })
-                    .collect()
-            }
-        };
+        let channels = usize::try_from(*dims.get(1)?).ok()?;
+        if encoding == Encoding::WithInverse {
+            dims[1] *= 2;
+        }
+        let image = self.data.len() / (dims[0].max(1) as usize);
+        let images = self.data.chunks(image.max(1));
+        let widened = |image: &[f32]| image.iter().map(|x| f64::from(*x)).collect();
+        let elements: Vec<f64> = images
+            .flat_map(|image| encoding.encode(widened(image), channels))
+            .collect();
         Tensor::floats(dtype, &dims, &elements)
     }
-
-    fn values(&self) -> impl Iterator<Item = f64> {
-        self.data.iter().map(|x| f64::from(*x))
-    }
-
-    fn channel(&self, index: usize) -> usize {
-        let plane: u64 = self.dims[2..].iter().product();
-        (index as u64 / plane.max(1) % self.dims[1].max(1)) as usize
-    }
 }
 
-fn of_channel(numbers: &[f64], channel: usize) -> f64 {
-    numbers
-        .get(channel)
-        .or(numbers.first())
-        .copied()
-        .unwrap_or_default()
-}
-
-/// Where nothing is known of how images were normalised, this makes them about as large.
-const TYPICAL: (f64, f64) = (0.5, 0.25);
-
-/// How seeded pictures enter a model that takes them as `contract` says.
+/// How pictures enter a model that takes them as `contract` says; raw where no normalisation is given.
 pub(crate) fn encoding(contract: InputContract, normalization: Option<&Normalization>) -> Encoding {
     match (contract, normalization) {
         (InputContract::AddInverse, _) => Encoding::WithInverse,
-        (InputContract::Rgb, _) => Encoding::Raw,
+        (InputContract::Rgb, _) | (InputContract::Same, None) => Encoding::Raw,
         (InputContract::Same, Some(n)) => Encoding::Normalized {
             mean: n.mean.clone(),
             std: n.std.clone(),
-        },
-        (InputContract::Same, None) => Encoding::Normalized {
-            mean: vec![TYPICAL.0],
-            std: vec![TYPICAL.1],
         },
     }
 }

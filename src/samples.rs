@@ -6,6 +6,9 @@ use bcosc_passes::{InputContract, Normalization};
 
 use crate::{RunError, Verification, contract};
 
+/// Where nothing is known of how images were normalised, this makes them about as large.
+const TYPICAL: (f64, f64) = (0.5, 0.25);
+
 /// Draws the inputs that are asked for, in the form that a model takes.
 pub(crate) fn draw(
     model: &Model,
@@ -18,7 +21,12 @@ pub(crate) fn draw(
         count: verification.samples,
         ..Samples::default()
     };
-    Ok(samples.draw(model, &contract::encoding(taken, normalization))?)
+    let typical = Normalization {
+        mean: vec![TYPICAL.0],
+        std: vec![TYPICAL.1],
+    };
+    let encoding = contract::encoding(taken, Some(normalization.unwrap_or(&typical)));
+    Ok(samples.draw(model, &encoding)?)
 }
 
 /// The samples that hold several images, if any: they tell as much as others, for one preparation of the model.

@@ -21,6 +21,7 @@
 //! ```
 
 mod compare;
+mod encoding;
 mod engine;
 mod error;
 mod feedback;
@@ -39,7 +40,8 @@ pub use feedback::Feedback;
 pub use interpreter::EngineInterpreter;
 pub use proof::{ProofError, ProofFigures, compare, prove};
 pub use runs::{Outputs, run_all};
-pub use samples::{Encoding, SampleError, Samples, nudged};
+pub use encoding::Encoding;
+pub use samples::{SampleError, Samples, nudged};
 pub use sensitivity::Sensitivity;
 pub use value::{Stored, Value};
 

@@ -9,6 +9,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use rand_distr::StandardNormal;
 
+use crate::Encoding;
 use pictures::picture;
 
 /// Sizes that neither the model nor the caller fixes: of pictures, and of anything else.
@@ -39,23 +40,6 @@ impl Default for Samples {
             shapes: BTreeMap::new(),
         }
     }
-}
-
-/// How pictures enter a model.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Encoding {
-    /// As they are: x in [0, 1].
-    #[default]
-    Raw,
-    /// Per channel, `(x - mean) / std`.
-    Normalized {
-        /// One mean a channel, or one for all.
-        mean: Vec<f64>,
-        /// One standard deviation a channel, or one for all.
-        std: Vec<f64>,
-    },
-    /// `[x, 1 - x]` along the channels.
-    WithInverse,
 }
 
 /// No inputs can be made up for a model.
@@ -250,52 +234,24 @@ impl Draw<'_> {
         count: u64,
         [channels, height, width]: [usize; 3],
     ) -> Result<Vec<f64>, SampleError> {
-        let inverse = *self.encoding == Encoding::WithInverse;
-        if inverse && channels % 2 == 1 {
-            return Err(self.error(format!(
-                "[x, 1 - x] has an even number of channels, not {channels}"
-            )));
-        }
-        let drawn = if inverse { channels / 2 } else { channels };
+        let drawn = match self.encoding {
+            Encoding::WithInverse if channels % 2 == 1 => {
+                return Err(self.error(format!(
+                    "[x, 1 - x] has an even number of channels, not {channels}"
+                )));
+            }
+            Encoding::WithInverse => channels / 2,
+            Encoding::Raw | Encoding::Normalized { .. } => channels,
+        };
+        self.encoding
+            .check(drawn)
+            .map_err(|problem| self.error(problem))?;
         let mut values = Vec::new();
         for image in 0..count {
-            let mut pixels = picture(&mut self.rng(1 + image), drawn, height, width);
-            match self.encoding {
-                Encoding::Raw => {}
-                Encoding::Normalized { mean, std } => {
-                    self.normalise(&mut pixels, mean, std, height * width)?;
-                }
-                Encoding::WithInverse => pixels.extend_from_within(..),
-            }
-            if inverse {
-                let half = pixels.len() / 2;
-                pixels[half..].iter_mut().for_each(|x| *x = 1.0 - *x);
-            }
-            values.append(&mut pixels);
+            let pixels = picture(&mut self.rng(1 + image), drawn, height, width);
+            values.append(&mut self.encoding.encode(pixels, drawn));
         }
         Ok(values)
-    }
-
-    fn normalise(
-        &self,
-        pixels: &mut [f64],
-        mean: &[f64],
-        std: &[f64],
-        area: usize,
-    ) -> Result<(), SampleError> {
-        let channels = pixels.len().checked_div(area).unwrap_or(0);
-        let fits = |given: &[f64]| given.len() == 1 || given.len() == channels;
-        if !fits(mean) || !fits(std) {
-            let given = (mean.len(), std.len());
-            return Err(self.error(format!(
-                "{given:?} means and deviations for {channels} channels"
-            )));
-        }
-        for (channel, plane) in pixels.chunks_mut(area.max(1)).enumerate() {
-            let (mean, std) = (mean[channel % mean.len()], std[channel % std.len()]);
-            plane.iter_mut().for_each(|x| *x = (*x - mean) / std);
-        }
-        Ok(())
     }
 
     /// Random numbers of their own for every part of every sample.

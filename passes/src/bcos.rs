@@ -8,6 +8,7 @@ pub mod layers;
 pub mod logit_bias;
 pub mod lower;
 pub mod norms;
+pub(crate) mod ones;
 pub mod pools;
 #[cfg(test)]
 mod robustness;

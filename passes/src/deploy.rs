@@ -12,7 +12,6 @@ mod layout;
 pub mod lower;
 pub mod merge;
 pub mod narrow;
-mod ones;
 mod power;
 mod rectifier;
 pub mod signed_square;

@@ -19,6 +19,7 @@ use bcosc_ir::views::{AxesOp, Window, reduce};
 use bcosc_ir::{DataType, Model, Op, Operand, Patch, Value};
 
 use crate::analysis::weights;
+use crate::bcos::ones::Ones;
 use crate::dialect::{COSINE_EPSILON, PATCH_EPSILON, PatchNorm, Scale, VECTOR_EPSILON, VectorNorm};
 use crate::{Context, Effect, Outcome, Pass, PassError};
 
@@ -120,27 +121,11 @@ impl Lowering {
                 },
             );
             sum = shared(patch, key, &mut |patch| {
-                ones_conv(
-                    patch,
-                    "channel_sum",
-                    sum,
-                    [group, per_group],
-                    group,
-                    &first,
-                    dtype,
-                )
+                Ones::sum(&first, group, per_group).write(patch, "channel_sum", sum, dtype)
             });
         }
         if !single {
-            sum = ones_conv(
-                patch,
-                "window_sum",
-                sum,
-                [group, 1],
-                group,
-                &norm.window,
-                dtype,
-            );
+            sum = Ones::sum(&norm.window, group, 1).write(patch, "window_sum", sum, dtype);
         }
         let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[PATCH_EPSILON]));
         let sum = patch.op(Op::new("", "Add").named("squared_norm"), &[sum, epsilon]);
@@ -186,44 +171,16 @@ fn cast(patch: &mut Patch, x: Operand, from: DataType, to: DataType) -> Operand 
     patch.op(op.with_int("to", to.to_i32().into()), &[x])
 }
 
-fn ones_conv(
-    patch: &mut Patch,
-    name: &str,
-    x: Operand,
-    [out, per_group]: [u64; 2],
-    group: u64,
-    window: &Window,
-    dtype: DataType,
-) -> Operand {
-    let mut dims = vec![out, per_group];
-    dims.extend(window.kernel.iter().map(|&k| k as u64));
-    let count = dims.iter().product::<u64>() as usize;
-    let ones = patch.parameter("ones", weights::tensor(dtype, &dims, &vec![1.0; count]));
-    let op = window.write(Op::new("", "Conv").named(name));
-    patch.op(
-        if group > 1 {
-            op.with_int("group", group as i64)
-        } else {
-            op
-        },
-        &[x, ones],
-    )
-}
-
 fn scaled(patch: &mut Patch, scale: &Scale, dtype: DataType) -> Operand {
     let y = Operand::Old(scale.y);
     let mut norm = Operand::Old(scale.norm);
     if scale.group > 1 && scale.group != scale.channels {
         let window = Window::pointwise(scale.spatial);
-        norm = ones_conv(
-            patch,
-            "group_norm",
-            norm,
-            [scale.channels, 1],
-            scale.group,
-            &window,
-            dtype,
-        );
+        let spread = Ones {
+            out: scale.channels,
+            ..Ones::sum(&window, scale.group, 1)
+        };
+        norm = spread.write(patch, "group_norm", norm, dtype);
     }
     let size = patch.op(Op::new("", "Abs"), &[y]);
     let mut factor = patch.op(Op::new("", "Div").named("cosine"), &[size, norm]);

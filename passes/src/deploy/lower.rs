@@ -17,7 +17,7 @@ use bcosc_ir::views::{Padding, Window};
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
 
 use super::layout::Blocks;
-use super::ones::Ones;
+use crate::bcos::ones::Ones;
 use super::power::power;
 use crate::analysis::weights;
 use crate::dialect::{Energy, Weigh};

@@ -15,7 +15,7 @@ use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Patch, Value};
 
 use super::everywhere;
 use super::layout::{Blocks, is_own_convolution};
-use super::ones::Ones;
+use crate::bcos::ones::Ones;
 use crate::analysis::scalars::bounds;
 use crate::analysis::weights::WeightError;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};

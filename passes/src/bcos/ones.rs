@@ -7,17 +7,34 @@ use crate::analysis::weights;
 
 /// `factor * sum + epsilon`, over each group's channels and the window.
 pub(crate) struct Ones<'a> {
-    /// Channels put out.
+    /// Output channels.
     pub out: u64,
     /// Channels that each of them sees.
     pub per_group: u64,
+    /// Groups of channels.
     pub group: u64,
+    /// Cells that are summed.
     pub window: &'a Window,
+    /// What the sum is multiplied by.
     pub factor: f64,
+    /// Added to the sum.
     pub epsilon: f64,
 }
 
-impl Ones<'_> {
+impl<'a> Ones<'a> {
+    /// The plain sum over a window, of as many output channels as there are groups.
+    pub fn sum(window: &'a Window, group: u64, per_group: u64) -> Self {
+        Ones {
+            out: group,
+            per_group,
+            group,
+            window,
+            factor: 1.0,
+            epsilon: 0.0,
+        }
+    }
+
+    /// Adds the convolution to a patch.
     pub fn write(&self, patch: &mut Patch, name: &str, x: Operand, dtype: DataType) -> Operand {
         let mut dims = vec![self.out, self.per_group];
         dims.extend(self.window.kernel.iter().map(|&k| k as u64));
