@@ -136,7 +136,7 @@ def compare(before, after):
         says = [f"exit code {w['code']} {w['says'][:SHOWN]}".strip() for w in (before, after)]
         return DIFFERENT, "  ->  ".join(says)
     if codes[0] != 0:
-        return REFUSED, None
+        return REFUSED, None if codes[0] == 1 else f"both end with exit code {codes[0]} {before['says'][:SHOWN]}"
     files = [sorted(w["graphs"]) for w in (before, after)]
     if files[0] != files[1]:
         return DIFFERENT, f"files {files[0]}  ->  {files[1]}"
