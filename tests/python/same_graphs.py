@@ -34,7 +34,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from canonical import canonical
-from common import EXACT, bcosc, last_line, write_jpegs
+from common import EXACT, bcosc, write_jpegs
 
 FIXTURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "fixtures")
 IMAGENET = ["--normalization", "imagenet"]
@@ -88,12 +88,13 @@ def read(path):
 
 
 def written(exe, path, flags):
-    """What a build makes of a model: exit code, last message, and the graphs by file."""
+    """What a build makes of a model: exit code, messages, and the graphs by file."""
     with tempfile.TemporaryDirectory() as folder:
         code, err = bcosc(exe, *flags, path, "-o", os.path.join(folder, "out.onnx"), "-q", timeout=SECONDS)
         files = sorted(f for f in os.listdir(folder) if f.endswith(".onnx"))
         graphs = {f: read(os.path.join(folder, f)) for f in files}
-    return {"code": code, "says": last_line(err).replace(folder, ""), "graphs": graphs}
+    says = " | ".join(line.strip() for line in err.replace(folder, "").splitlines() if line.strip())
+    return {"code": code, "says": says, "graphs": graphs}
 
 
 class Before:
