@@ -165,8 +165,8 @@ def listed(path):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--before", required=True, metavar="BIN")
-    p.add_argument("--after", metavar="BIN")
+    p.add_argument("--before", required=True, metavar="BIN", type=os.path.abspath)
+    p.add_argument("--after", metavar="BIN", type=os.path.abspath)
     p.add_argument("--models", nargs="+", default=[], metavar="DIR", help="beside the fixtures")
     p.add_argument("--no-fixtures", action="store_true")
     p.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="only models whose names hold one of these")
