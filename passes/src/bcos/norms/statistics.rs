@@ -58,7 +58,7 @@ pub(crate) fn variances(
     (LOWER.run)(&mut probe, cx)?;
     let measured = cx.interpreter.run(&probe, images)?;
     let mut found = BTreeMap::new();
-    for ((node, _), (_, name)) in taps.into_iter().zip(names) {
+    for ((node, _), name) in taps.into_iter().zip(names) {
         let label = model.graph.label(node);
         let tensor = measured
             .get(&name)
