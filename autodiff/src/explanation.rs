@@ -118,7 +118,8 @@ fn doubled(graph: &Graph, image: Value) -> Option<Value> {
         let &[Some(a), Some(b)] = &graph.inputs_of(node)[..] else {
             return None;
         };
-        let inverse = inverse_of_image(b).filter(|_| a == image && op.int("axis", 0) == 1)?;
+        let inverse =
+            inverse_of_image(b).filter(|_| a == image && op.get("axis") == Some(1_i64))?;
         let goes_through = |used: &Use| match used {
             Use::Input { node: user, .. } => {
                 let sizes = graph.op(*user).is_some_and(|op| op.is("Shape"));
