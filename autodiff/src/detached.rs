@@ -103,7 +103,10 @@ pub fn cotangent(
 /// All operators that have a rule.
 #[cfg(test)]
 pub(crate) fn operators() -> impl Iterator<Item = &'static str> {
-    TABLES.iter().flat_map(|table| table.iter()).map(|(name, _)| *name)
+    TABLES
+        .iter()
+        .flat_map(|table| table.iter())
+        .map(|(name, _)| *name)
 }
 
 #[cfg(test)]

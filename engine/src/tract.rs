@@ -11,6 +11,7 @@ mod infer;
 mod load;
 mod misread;
 mod nodes;
+mod output_shape;
 mod resize;
 mod sequences;
 mod session;

@@ -252,9 +252,7 @@ pub enum Reason {
     #[error("no backward rule for {0}")]
     NoBackwardRuleFor(&'static str),
     /// An open size that a backward rule needs.
-    #[error(
-        "the backward rule needs the size of {0}; give the inputs shapes with --input-shapes"
-    )]
+    #[error("the backward rule needs the size of {0}; give the inputs shapes with --input-shapes")]
     OpenSize(String),
     /// An output that does not depend linearly on the input.
     #[error(

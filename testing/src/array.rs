@@ -59,7 +59,10 @@ impl Array {
     /// The same numbers in a tensor.
     pub fn tensor(&self, dtype: DataType) -> Tensor {
         let dims: Vec<u64> = self.dims.iter().map(|&d| d as u64).collect();
-        crate::analysis::weights::tensor(dtype, &dims, &self.data)
+        match Tensor::floats(dtype, &dims, &self.data) {
+            Some(tensor) => tensor,
+            None => panic!("{dtype} is not floating point"),
+        }
     }
 
     /// Holds the array to another one, relative to the largest element of that.

@@ -89,15 +89,7 @@ pub(crate) fn instance(cx: &mut RuleContext<'_>) -> Found {
     let scale = per_channel(cx, scale.into(), x)?;
     let scaled = cx.mul(dy, scale);
     let axes: Vec<i64> = (2..rank).collect();
-    let found = normalised(
-        cx,
-        x.into(),
-        x,
-        scaled,
-        &axes,
-        Centre::Mean,
-        epsilon(cx),
-    )?;
+    let found = normalised(cx, x.into(), x, scaled, &axes, Centre::Mean, epsilon(cx))?;
     Ok(vec![(0, found)])
 }
 

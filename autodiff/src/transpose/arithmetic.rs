@@ -126,10 +126,7 @@ fn scalar(x: i64) -> Tensor {
 /// The axes that a reduction takes; all of them where none is given.
 pub(crate) fn reduced_axes(cx: &RuleContext<'_>) -> Result<Vec<usize>, Reason> {
     let rank = cx.dims(cx.operand(0)?)?.len();
-    match cx
-        .attribute_or("axes", 1)?
-        .filter(|axes| !axes.is_empty())
-    {
+    match cx.attribute_or("axes", 1)?.filter(|axes| !axes.is_empty()) {
         None if cx.op.int("noop_with_empty_axes", 0) != 0 => Ok(Vec::new()),
         None => Ok((0..rank).collect()),
         Some(axes) => axes.into_iter().map(|a| cx.axis(a, rank)).collect(),

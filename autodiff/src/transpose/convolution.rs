@@ -24,8 +24,8 @@ use bcosc_passes::Reason;
 
 pub(crate) fn conv(cx: &mut RuleContext<'_>) -> Found {
     let dy = cx.dy()?;
-    let view = Conv::of(cx.graph, cx.node)
-        .ok_or_else(|| Reason::UnknownShape("its weight".to_owned()))?;
+    let view =
+        Conv::of(cx.graph, cx.node).ok_or_else(|| Reason::UnknownShape("its weight".to_owned()))?;
     let mut found = Vec::new();
     if cx.wants(0) {
         let w = view.w.into();
@@ -81,7 +81,9 @@ fn back_in_open(cx: &mut RuleContext<'_>, dy: Operand, view: &Conv) -> Operand {
     // As long as the input can be.
     let added: Vec<i64> = window.strides.iter().map(|&s| s - 1).collect();
     let op = window.write(Op::new("", "ConvTranspose").with_ints("output_padding", &added));
-    let full = cx.patch.op(grouped(op, view.group as i64), &[dy, view.w.into()]);
+    let full = cx
+        .patch
+        .op(grouped(op, view.group as i64), &[dy, view.w.into()]);
     let spatial = |cx: &mut RuleContext<'_>, of: Operand| {
         let shape = cx.op("Shape", &[of]);
         cx.slice(shape, &[0], &[2], &[i64::MAX])
@@ -150,9 +152,7 @@ fn cut_off(cx: &RuleContext<'_>, window: &Window, axis: usize) -> Result<Cut, Re
 /// The cotangent of a bias; that of a weight would be another product.
 fn bias(cx: &mut RuleContext<'_>, dy: Operand, found: &mut Vec<(u32, Operand)>) -> Found {
     if cx.wants(1) {
-        return Err(Reason::NoBackwardRuleFor(
-            "the weight of a convolution",
-        ));
+        return Err(Reason::NoBackwardRuleFor("the weight of a convolution"));
     }
     if cx.wants(2) {
         let rank = cx.dims(cx.y())?.len() as i64;

@@ -12,8 +12,8 @@ use bcosc_ir::views::{Pool, PoolKind};
 use bcosc_ir::{Attribute, DataType, Op, Operand, Tensor, Value};
 
 use super::arithmetic::{cells, repeat};
-use crate::context::{Found, RuleContext};
 use super::window::{Slide, grouped};
+use crate::context::{Found, RuleContext};
 use bcosc_passes::Reason;
 use bcosc_passes::analysis::weights;
 

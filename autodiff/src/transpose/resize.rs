@@ -10,8 +10,8 @@
 
 use bcosc_ir::{Attribute, Dim, Op, Operand, Tensor, Value};
 
-use crate::context::{Found, RuleContext};
 use super::window::grouped;
+use crate::context::{Found, RuleContext};
 use bcosc_passes::Reason;
 use bcosc_passes::analysis::weights;
 
@@ -238,7 +238,13 @@ fn matrix(
 }
 
 /// A cotangent times a matrix along one axis.
-fn product(cx: &mut RuleContext<'_>, dy: Operand, matrix: Operand, axis: usize, rank: usize) -> Operand {
+fn product(
+    cx: &mut RuleContext<'_>,
+    dy: Operand,
+    matrix: Operand,
+    axis: usize,
+    rank: usize,
+) -> Operand {
     if axis + 1 == rank {
         let turned = cx.transpose(matrix, &[1, 0]);
         return cx.op("MatMul", &[dy, turned]);

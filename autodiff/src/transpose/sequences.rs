@@ -40,11 +40,7 @@ pub(crate) fn reverse_sequence(cx: &mut RuleContext<'_>) -> Found {
 }
 
 /// 0, 1, 2, ... along an axis of x.
-fn positions(
-    cx: &mut RuleContext<'_>,
-    known: Option<u64>,
-    axis: usize,
-) -> Result<Operand, Reason> {
+fn positions(cx: &mut RuleContext<'_>, known: Option<u64>, axis: usize) -> Result<Operand, Reason> {
     if let Some(size) = known {
         let all: Vec<i64> = (0..size as i64).collect();
         return Ok(cx.ints(&all));

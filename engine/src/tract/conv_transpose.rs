@@ -16,8 +16,8 @@ use tract_onnx::tract_hir::internal::{
 /// tract's name of the operator.
 const NAME: &str = "ConvTranspose";
 
-/// A size of which no padding leaves nothing.
-const SIZE: i64 = 1 << 20;
+/// A size of which no padding leaves nothing, and few enough that tract can count all elements.
+const SIZE: i64 = 1 << 10;
 
 /// Adds the sizes of the output that follow from those of x which are known.
 pub(crate) fn refine(
@@ -58,7 +58,9 @@ fn shape(
         let found = op.infer_facts(known.iter().collect(), tvec![&open], tvec![]);
         let (_, outputs, _) = found.ok()?;
         let dims = outputs.first()?.shape.concretize()?;
-        dims.iter().map(|dim| dim.as_i64()).collect::<Option<Vec<i64>>>()
+        dims.iter()
+            .map(|dim| dim.as_i64())
+            .collect::<Option<Vec<i64>>>()
     };
     let (at, next) = (sizes(SIZE)?, sizes(SIZE + 1)?);
     let mut dims: TVec<DimFact> = tvec![x.shape.dim(0)?, DimFact::from(at.get(1)?.to_dim())];

@@ -17,9 +17,9 @@ use tract_onnx::tract_hir::ops::konst::Const;
 use tract_onnx::tract_hir::ops::source::Source;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-use super::{attention, conv_transpose};
 use super::guard::guarded;
 use super::tensor::sizes;
+use super::{attention, conv_transpose};
 
 /// Operators whose output can be far larger than their inputs.
 const GROWING: &[&str] = &[

@@ -22,6 +22,7 @@ use super::constants::{is_constant, is_standard, keep_type, take_constant};
 use super::guard::guarded;
 use super::misread::misread;
 use super::nodes::{build, describe, label, skeleton};
+use super::output_shape::cut_instead;
 use super::resize::{self, resize_instead};
 use super::sequences::{Constants, slice_instead};
 use super::symbols::Symbols;
@@ -92,6 +93,7 @@ pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, Interprete
     taken.extend(resize_instead(&mut nodes, model.opset("").unwrap_or(0)));
     if weights == Weights::Values {
         taken.extend(scale_instead(&mut nodes));
+        taken.extend(cut_instead(&mut nodes, model.opset("").unwrap_or(0)));
     }
     for (name, tensor) in taken {
         loader.constant(&name, Some(&tensor))?;
