@@ -132,7 +132,8 @@ pub struct Port {
 /// How a session runs. What it computes does not depend on this, but for [`SessionOptions::unrounded`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// How many threads one run may use; 1 by default. One is best where many runs go side by side.
+    /// How many threads one run may use at most; 1 by default, which is best where many runs go side by side. The
+    /// default engine always runs on the caller's thread alone.
     pub threads: usize,
     /// Whether outputs that are declared with 16 bits are left in single precision by an engine that computes
     /// them so. Comparisons see more that way.

@@ -34,13 +34,13 @@ mod tract;
 mod value;
 
 pub use compare::{Agreement, CompareError};
+pub use encoding::Encoding;
 pub use engine::{Engine, InputShapes, Network, Port, Session, SessionOptions};
 pub use error::{EngineError, Unsupported};
 pub use feedback::Feedback;
 pub use interpreter::EngineInterpreter;
 pub use proof::{ProofError, ProofFigures, compare, prove};
 pub use runs::{Outputs, run_all};
-pub use encoding::Encoding;
 pub use samples::{SampleError, Samples, nudged};
 pub use sensitivity::Sensitivity;
 pub use value::{Stored, Value};

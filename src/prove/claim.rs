@@ -73,7 +73,7 @@ impl Claim {
             let contract = plan::contract(prefix, self.candidate.settings.input);
             let found = match task.run(&model, contract) {
                 Ok(found) => found,
-                // Before the canonical form is reached there may be operators that tract does not know.
+                // Before the canonical form is reached there may be operators that the engine does not know.
                 Err(_) if pass.is_in(recipe::CANONICAL) && !is_last => continue,
                 Err(error) => return Err(fail(format!("it does not run: {error}"))),
             };
@@ -105,7 +105,7 @@ impl Claim {
     }
 }
 
-/// What the original computes. If tract cannot run it as it stands, its canonical form takes its place, and
+/// What the original computes. If the engine cannot run it as it stands, its canonical form takes its place, and
 /// the user is told.
 fn original(task: &Task<'_>) -> Result<Expected, Error> {
     let error = match task.run(task.original, InputContract::Same) {

@@ -23,10 +23,10 @@ from onnx import TensorProto, helper, numpy_helper
 from common import bcosc, last_line, session
 from operators import tally
 
-LINEAR = set("""Add AveragePool BatchNormalization Cast CastLike Clip Concat Conv ConvTranspose CumSum DepthToSpace Div
-    Dropout Einsum Expand Flatten Gather GatherElements GatherND Gemm GlobalAveragePool GlobalMaxPool Identity
+LINEAR = set("""Add AveragePool BatchNormalization Cast CastLike Clip Compress Concat Conv ConvTranspose CumSum DepthToSpace Div
+    Dropout Einsum Expand Flatten Gather GatherElements GatherND Gemm GlobalAveragePool GlobalMaxPool GridSample Identity
     LeakyRelu MatMul Max MaxPool Mean Min Mul Neg PRelu Pad ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape
-    Resize ScatterElements ScatterND Slice SpaceToDepth Split Squeeze Sub Sum Tile TopK Transpose Trilu Unsqueeze
+    Resize ReverseSequence ScatterElements ScatterND Slice SpaceToDepth Split Squeeze Sub Sum Tile TopK Transpose Trilu Unsqueeze
     Upsample Where""".split())
 # ONNX Runtime rounds the size that corners are aligned to; what bcosc folds follows the standard.
 ELSEWHERE = {f"test_resize_downsample_scales_{mode}_align_corners" for mode in ("linear", "cubic")}

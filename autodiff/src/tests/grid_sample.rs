@@ -56,11 +56,10 @@ fn samples_go_back_to_their_pixels() {
 fn a_grid_may_depend_on_the_image() {
     let builder = ModelBuilder::new(20)
         .input("x", DataType::Float, "batch,2,3,4")
-        .op("Sin", &["x"], "s", [])
-        .param("axes", Tensor::i64_vec(&[0, 2, 3, 1]))
+        .op("Sin", &["x"], "sine", [])
         .op(
             "Transpose",
-            &["s"],
+            &["sine"],
             "grid",
             [Attribute::ints("perm", &[0, 2, 3, 1])],
         )

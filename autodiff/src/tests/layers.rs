@@ -110,7 +110,24 @@ fn borders_of_transposed_convolutions() {
             let builder = graph(size).param("w", weight(0, w));
             let attributes = [auto_pad(how), ints("strides", strides)];
             let builder = builder.op("ConvTranspose", &["x", "w"], "y", attributes);
-            holds(how, Law::Affine, builder);
+            holds(&format!("{how} {size}"), Law::Affine, builder);
+        }
+    }
+    for (size, w, strides, shape) in [
+        (SIZED, &[4, 3, 4, 3][..], &[2, 2][..], &[17, 15][..]),
+        (SIZED, &[4, 3, 4, 3], &[2, 1], &[20, 7]),
+        ("batch,4,7", &[4, 3, 3], &[2], &[14]),
+        ("batch,4,2,3,4", &[4, 3, 2, 3, 4], &[1, 2, 3], &[2, 6, 10]),
+    ] {
+        for how in ["NOTSET", "SAME_UPPER"] {
+            let builder = graph(size).param("w", weight(0, w));
+            let attributes = [
+                auto_pad(how),
+                ints("strides", strides),
+                ints("output_shape", shape),
+            ];
+            let builder = builder.op("ConvTranspose", &["x", "w"], "y", attributes);
+            holds(&format!("output_shape {how} {size}"), Law::Affine, builder);
         }
     }
     // More zeros at the end than the window steps.

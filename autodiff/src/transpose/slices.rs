@@ -237,7 +237,8 @@ pub(crate) fn compress(cx: &mut RuleContext<'_>) -> Found {
         Some(axis) => dims[axis].known(),
         None => dims.iter().map(Dim::known).product(),
     };
-    let holds = cx.cast(condition.into(), DataType::Int64);
+    // 32 bits, as tract takes integers of 64 for sizes, and does not add those up.
+    let holds = cx.cast(condition.into(), DataType::Int32);
     let told = cx.dims(condition)?.first().and_then(Dim::known);
     let holds = match (told, places) {
         (Some(told), Some(places)) => cx.pad(holds, &[0, places as i64 - told as i64]),
@@ -257,6 +258,7 @@ pub(crate) fn compress(cx: &mut RuleContext<'_>) -> Found {
     };
     let front = cx.patch.parameter("axis", Tensor::i64s(&[], vec![0]));
     let count = cx.op("CumSum", &[holds, front]);
+    let count = cx.cast(count, DataType::Int64);
     let one = cx.ints(&[1]);
     let nth = cx.op("Sub", &[count, one]);
     // Where it does not hold, the zero behind the last element.

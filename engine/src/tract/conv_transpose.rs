@@ -16,8 +16,8 @@ use tract_onnx::tract_hir::internal::{
 /// tract's name of the operator.
 const NAME: &str = "ConvTranspose";
 
-/// A size of which no padding leaves nothing.
-const SIZE: i64 = 1 << 20;
+/// A size of which no padding leaves nothing, and few enough that tract can count all elements.
+const SIZE: i64 = 1 << 10;
 
 /// Adds the sizes of the output that follow from those of x which are known.
 pub(crate) fn refine(

@@ -23,6 +23,7 @@ use super::node::is_standard;
 use super::operators::{build, describe, label, skeleton, unsupported};
 use super::refused::refused;
 use super::rewrite::activations::scale_instead;
+use super::rewrite::output_shape::cut_instead;
 use super::rewrite::resize::{self, resize_instead};
 use super::rewrite::sequences::slice_instead;
 use super::symbols::Symbols;
@@ -91,6 +92,7 @@ fn build_graph(model: &Model, weights: Weights) -> Result<Loaded, Fault> {
     taken.extend(resize_instead(&mut nodes, model.opset("").unwrap_or(0)));
     if weights == Weights::Values {
         taken.extend(scale_instead(&mut nodes));
+        taken.extend(cut_instead(&mut nodes, model.opset("").unwrap_or(0)));
     }
     for (name, tensor) in taken {
         loader.constant(&name, Some(&tensor))?;

@@ -17,9 +17,9 @@ use bcosc_ir::views::{Padding, Window};
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
 
 use super::layout::Blocks;
-use crate::bcos::ones::Ones;
 use super::power::power;
 use crate::analysis::weights;
+use crate::bcos::ones::Ones;
 use crate::dialect::{Energy, Weigh};
 use crate::{Context, Effect, Outcome, Pass, PassError};
 

@@ -15,9 +15,9 @@ use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Patch, Value};
 
 use super::everywhere;
 use super::layout::{Blocks, is_own_convolution};
-use crate::bcos::ones::Ones;
 use crate::analysis::scalars::bounds;
 use crate::analysis::weights::WeightError;
+use crate::bcos::ones::Ones;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
