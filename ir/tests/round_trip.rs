@@ -1,13 +1,11 @@
 //! What no patch touches leaves as it came.
 
-mod common;
-
 use bcosc_ir::Model;
 use bcosc_ir::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     SparseTensorProto, TensorAnnotation, TensorProto, TrainingInfoProto, ValueInfoProto,
 };
-use common::*;
+use bcosc_testing::message::*;
 
 #[track_caller]
 fn stays(graph: GraphProto) {

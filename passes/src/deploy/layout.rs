@@ -128,11 +128,12 @@ mod tests {
     use bcosc_ir::{Attribute, ModelBuilder};
 
     use super::Blocks;
-    use crate::deploy::testing::{conv, image, typed};
+    use crate::deploy::testing::image;
+    use crate::testing::{Layers, inferred};
 
     /// Which of the values named lie in blocks.
     fn in_blocks<'n>(builder: ModelBuilder, names: &[&'n str]) -> Vec<&'n str> {
-        let model = typed(builder);
+        let model = inferred(builder);
         let blocks = Blocks::of(&model.graph);
         let lies = |name: &&str| {
             let value = model.graph.value_named(name);
@@ -143,11 +144,15 @@ mod tests {
 
     #[test]
     fn products_of_equal_shapes_stay_in_blocks() {
-        let two = conv(image(), "x", "a", &[16, 3, 1, 1], []);
-        let two = conv(two, "x", "b", &[16, 3, 1, 1], []).op("Mul", &["a", "b"], "ab", []);
+        let two = image().conv("x", "a", &[16, 3, 1, 1], []);
+        let two = two
+            .conv("x", "b", &[16, 3, 1, 1], [])
+            .op("Mul", &["a", "b"], "ab", []);
         // As a squeeze-excite gate is: one position for all.
         let pooled = two.op("GlobalAveragePool", &["a"], "p", []);
-        let gated = conv(pooled, "p", "g", &[16, 16, 1, 1], []).op("Mul", &["a", "g"], "ag", []);
+        let gated = pooled
+            .conv("p", "g", &[16, 16, 1, 1], [])
+            .op("Mul", &["a", "g"], "ag", []);
         let names = ["x", "a", "ab", "p", "g", "ag"];
         let found = in_blocks(gated.output("ab").output("ag"), &names);
         assert_eq!(found, ["a", "ab", "p", "g"]);
@@ -155,8 +160,8 @@ mod tests {
 
     #[test]
     fn concatenation_needs_filled_blocks() {
-        let parts = conv(image(), "x", "a", &[16, 3, 1, 1], []);
-        let parts = conv(parts, "x", "b", &[24, 3, 1, 1], []);
+        let parts = image().conv("x", "a", &[16, 3, 1, 1], []);
+        let parts = parts.conv("x", "b", &[24, 3, 1, 1], []);
         let axis = || [Attribute::int("axis", 1)];
         let joined =
             parts
@@ -169,10 +174,10 @@ mod tests {
     #[test]
     fn groups_of_few_channels_leave_blocks() {
         let grouped = |group| [Attribute::int("group", group)];
-        let layers = conv(image(), "x", "a", &[32, 3, 1, 1], []);
-        let layers = conv(layers, "a", "each", &[32, 1, 3, 3], grouped(32));
-        let layers = conv(layers, "a", "halves", &[32, 16, 1, 1], grouped(2));
-        let layers = conv(layers, "a", "quarters", &[32, 8, 1, 1], grouped(4));
+        let layers = image().conv("x", "a", &[32, 3, 1, 1], []);
+        let layers = layers.conv("a", "each", &[32, 1, 3, 3], grouped(32));
+        let layers = layers.conv("a", "halves", &[32, 16, 1, 1], grouped(2));
+        let layers = layers.conv("a", "quarters", &[32, 8, 1, 1], grouped(4));
         let outputs = layers.output("each").output("halves").output("quarters");
         let found = in_blocks(outputs, &["each", "halves", "quarters"]);
         assert_eq!(found, ["each", "halves"]);

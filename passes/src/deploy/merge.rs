@@ -93,17 +93,17 @@ mod tests {
     use super::MERGE_WEIGHTS;
     use crate::deploy::narrow::NARROW_SCALES;
     use crate::deploy::square_relu::SQUARE_AFTER_RELU;
-    use crate::deploy::testing::{bcos, conv, deployed, image, refused};
-    use crate::testing::text;
+    use crate::deploy::testing::{bcos, deployed, image, refused};
+    use crate::testing::{Layers, text};
     use crate::{Pass, Reason};
 
     const RULES: &[&Pass] = &[&SQUARE_AFTER_RELU, &NARROW_SCALES, &MERGE_WEIGHTS];
 
     fn two_layers(groups: u64) -> ModelBuilder {
         let grouped = [Attribute::int("group", groups as i64)];
-        let first = conv(image(), "x", "y", &[6, 3 / groups, 3, 3], grouped);
+        let first = image().conv("x", "y", &[6, 3 / groups, 3, 3], grouped);
         let rectified = first.op("Relu", &["y"], "z", []);
-        conv(rectified, "z", "u", &[8, 6, 1, 1], []).output("u")
+        rectified.conv("z", "u", &[8, 6, 1, 1], []).output("u")
     }
 
     #[test]
@@ -116,13 +116,13 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (u)
         <
-           float[6,3,3,3] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 4ea0e002},
-           float[8,6,1,1] "u.weight" = {-0.7098669, 0.13154043, -0.9673086, -0.45558217, ... 151ad1e4},
+           float[6,3,3,3] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 4ea0e002},
+           float[8,6,1,1] "u.w" = {-0.7098669, 0.13154043, -0.9673086, -0.45558217, ... 151ad1e4},
            float "u.before.weighed.epsilon" = {1e-6},
            float "u.before.weighed.exponent" = {-0.25}
         >
         {
-           y = Conv <group = 1> (x, "y.weight")
+           y = Conv <group = 1> (x, "y.w")
            ["y.bcos.relu"] "y.bcos.relu" = Relu (y)  # from y
            ["y.bcos.square"] "y.bcos.square" = Mul ("y.bcos.relu", "y.bcos.relu")  # from y
            ["u.before.weighed.energy"] "u.before.weighed.energy" = bcosc.Energy <kernel_shape = [3, 3], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = 1.0> (x)  # from "u.before"
@@ -132,7 +132,7 @@ mod tests {
            ["u.before.weighed.mul_2"] "u.before.weighed.mul_2" = Mul ("u.before.weighed.energy", "u.before.weighed.add")  # from "u.before"
            ["u.before.weighed.pow"] "u.before.weighed.pow" = Pow ("u.before.weighed.mul_2", "u.before.weighed.exponent")  # from "u.before"
            ["u.before.weighed.weighed"] "u.before.weighed.weighed" = bcosc.Weigh <group = 1, channels = 6, spatial = 2> ("y.bcos.square", "u.before.weighed.pow")  # from "u.before"
-           ["u.before.conv"] "u.before.conv" = Conv <kernel_shape = [1, 1]> ("u.before.weighed.weighed", "u.weight")  # from "u.before"
+           ["u.before.conv"] "u.before.conv" = Conv <kernel_shape = [1, 1]> ("u.before.weighed.weighed", "u.w")  # from "u.before"
            ["u.before.abs"] "u.before.abs" = Abs ("u.before.conv")  # from "u.before"
            ["u.before.bcos"] u = Mul ("u.before.conv", "u.before.abs")  # from "u.before"
         }

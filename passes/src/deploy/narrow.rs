@@ -121,13 +121,13 @@ mod tests {
 
     use super::NARROW_SCALES;
     use crate::Reason;
-    use crate::deploy::testing::{bcos, conv, deployed, image, refused, written};
-    use crate::testing::text;
+    use crate::deploy::testing::{bcos, deployed, image, refused, written};
+    use crate::testing::{Layers, text};
 
     #[test]
     fn a_widening_layer_with_a_stride_scales_its_input() {
         let strides = [Attribute::ints("strides", &[2, 2])];
-        let layer = conv(image(), "x", "y", &[5, 3, 1, 1], strides).output("y");
+        let layer = image().conv("x", "y", &[5, 3, 1, 1], strides).output("y");
         let (after, _) = deployed(&[&NARROW_SCALES], &bcos(layer, 2.0));
         insta::assert_snapshot!(text(&after), @r#"
         <
@@ -136,13 +136,13 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (y)
         <
-           float[5,3,1,1] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 156079e8}
+           float[5,3,1,1] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 156079e8}
         >
         {
            ["y.before.stride"] "y.before.stride" = MaxPool <kernel_shape = [1, 1], strides = [2, 2]> (x)  # from "y.before"
            ["y.before.energy"] "y.before.energy" = bcosc.Energy <kernel_shape = [1, 1], strides = [2, 2], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = -0.25> (x)  # from "y.before"
            ["y.before.weighed"] "y.before.weighed" = bcosc.Weigh <group = 1, channels = 3, spatial = 2> ("y.before.stride", "y.before.energy")  # from "y.before"
-           ["y.before.conv"] "y.before.conv" = Conv <kernel_shape = [1, 1]> ("y.before.weighed", "y.weight")  # from "y.before"
+           ["y.before.conv"] "y.before.conv" = Conv <kernel_shape = [1, 1]> ("y.before.weighed", "y.w")  # from "y.before"
            ["y.before.abs"] "y.before.abs" = Abs ("y.before.conv")  # from "y.before"
            ["y.before.bcos"] y = Mul ("y.before.conv", "y.before.abs")  # from "y.before"
         }
@@ -156,7 +156,9 @@ mod tests {
             Attribute::ints("dilations", &[2, 2]),
             Attribute::string("auto_pad", "SAME_UPPER"),
         ];
-        let layer = conv(image(), "x", "y", &[5, 3, 1, 1], attributes).output("y");
+        let layer = image()
+            .conv("x", "y", &[5, 3, 1, 1], attributes)
+            .output("y");
         let (after, _) = deployed(&[&NARROW_SCALES], &bcos(layer, 2.0));
         let text = text(&written(&after));
         assert_eq!(
@@ -168,7 +170,9 @@ mod tests {
 
     #[test]
     fn a_rectified_layer_squares_what_is_positive() {
-        let layer = conv(image(), "x", "y", &[5, 3, 1, 1], []).op("Relu", &["y"], "z", []);
+        let layer = image()
+            .conv("x", "y", &[5, 3, 1, 1], [])
+            .op("Relu", &["y"], "z", []);
         let (after, _) = deployed(&[&NARROW_SCALES], &bcos(layer.output("z"), 2.0));
         insta::assert_snapshot!(text(&after), @r#"
         <
@@ -177,12 +181,12 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (z)
         <
-           float[5,3,1,1] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 156079e8}
+           float[5,3,1,1] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 156079e8}
         >
         {
            ["y.energy"] "y.energy" = bcosc.Energy <kernel_shape = [1, 1], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = -0.25> (x)  # from y
            ["y.weighed"] "y.weighed" = bcosc.Weigh <group = 1, channels = 3, spatial = 2> (x, "y.energy")  # from y
-           ["y.conv"] "y.conv" = Conv <kernel_shape = [1, 1]> ("y.weighed", "y.weight")  # from y
+           ["y.conv"] "y.conv" = Conv <kernel_shape = [1, 1]> ("y.weighed", "y.w")  # from y
            ["y.relu"] "y.relu" = Relu ("y.conv")  # from y
            ["y.square"] z = Mul ("y.relu", "y.relu")  # from y
         }
@@ -191,7 +195,9 @@ mod tests {
 
     #[test]
     fn a_layer_that_is_read_unrectified_too_takes_its_absolute_value() {
-        let layer = conv(image(), "x", "y", &[5, 3, 1, 1], []).op("Relu", &["y"], "z", []);
+        let layer = image()
+            .conv("x", "y", &[5, 3, 1, 1], [])
+            .op("Relu", &["y"], "z", []);
         let model = bcos(layer.output("z").output("y"), 2.0);
         let (after, _) = deployed(&[&NARROW_SCALES], &model);
         assert!(text(&after).contains("Abs ("));
@@ -199,14 +205,14 @@ mod tests {
 
     #[test]
     fn a_layer_that_narrows_stays() {
-        let layer = conv(image(), "x", "y", &[2, 3, 1, 1], []).output("y");
+        let layer = image().conv("x", "y", &[2, 3, 1, 1], []).output("y");
         let model = bcos(layer, 2.0);
         assert_eq!(refused(&[&NARROW_SCALES], &model), [Reason::NotNarrower]);
     }
 
     #[test]
     fn patches_stay() {
-        let layer = conv(image(), "x", "y", &[5, 3, 3, 3], []).output("y");
+        let layer = image().conv("x", "y", &[5, 3, 3, 3], []).output("y");
         let model = bcos(layer, 2.0);
         assert_eq!(refused(&[&NARROW_SCALES], &model), [Reason::NotPointwise]);
     }
