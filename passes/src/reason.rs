@@ -218,7 +218,7 @@ pub enum Reason {
     #[error("the rule holds for B = 2")]
     OnlyForB2,
     /// A rule of the deploy form: in half precision its squares would leave the range, and in double precision
-    /// runtimes have no fast kernels.
+    /// the target has no fast kernels.
     #[error("it does not compute in single precision")]
     NotSingle,
     /// A rule of the deploy form for convolutions.
@@ -231,12 +231,12 @@ pub enum Reason {
     #[error("it does not see all channels of one position")]
     NotPointwise,
     /// A layer whose input has at least as many channels as its output.
-    #[error("its input is no narrower than its output")]
+    #[error("it has no more output than input channels")]
     NotNarrower,
     /// A layer whose input has fewer channels than its output.
-    #[error("its input is narrower than its output, and is scaled instead")]
+    #[error("it has more output than input channels, so its input is scaled instead")]
     Widens,
-    /// A value that runtimes do not keep in blocks of channels.
+    /// A value that the target does not keep in blocks of channels.
     #[error("it is not an image in single precision whose channels come in blocks of 16")]
     NotBlocked,
     /// An image too large for a cache in any chunks that its channels can be cut into.
