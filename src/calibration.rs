@@ -21,7 +21,7 @@ pub(crate) fn batch(
 ) -> Result<Tensors, Error> {
     let input = image_input(&model.graph).ok_or_else(|| Error::Input {
         model: label.to_owned(),
-        problem: "there is not exactly one input that takes images, so it cannot be calibrated"
+        problem: "calibration requires exactly one image input"
             .to_owned(),
     })?;
     let tensor = match calibration {

@@ -31,7 +31,7 @@ pub enum Error {
     },
     /// The model came out of a conversion.
     #[error(
-        "{model} is a B-cos model already (bcosc {version} made it, B = {b}); convert the model that it was made from"
+        "{model} is already a B-cos model (made with bcosc {version}, B = {b}); convert the original model instead"
     )]
     AlreadyConverted {
         /// The file.
@@ -70,7 +70,7 @@ pub enum Error {
         similar: Option<&'static str>,
     },
     /// A pass would run without another that it builds on.
-    #[error("pass `{pass}` needs `{requires}` to run before it")]
+    #[error("pass `{pass}` requires `{requires}` before it")]
     MissingPass {
         /// The pass.
         pass: &'static str,
@@ -119,7 +119,7 @@ pub enum Error {
     },
     /// A model cannot explain grids of pictures.
     #[error(
-        "{model} cannot explain {cells}x{cells} grids, which are {height} x {width} pixels: {problem}\n\
+        "{model} cannot explain {cells}x{cells} grids of {height} x {width} pixels: {problem}\n\
          The grid pointing game needs a network that takes pictures of any size, whatever its file declares; leave it out \
          for this one"
     )]
@@ -257,7 +257,7 @@ fn list_ops(ops: &[UnsupportedOp], advice: &str) -> String {
         0 => String::new(),
         count => format!(" and {count} more"),
     };
-    format!("bcosc cannot convert {}{more}; {advice}", named.join(", "))
+    format!("unsupported operators: {}{more}; {advice}", named.join(", "))
 }
 
 fn did_you_mean(similar: &Option<&'static str>) -> String {

@@ -60,6 +60,6 @@ fn describe_unknown(fields: &[UnknownField]) -> Option<String> {
         more => format!(" and {more} more kinds"),
     };
     Some(format!(
-        "the model has fields that this version of ONNX does not know, and they are lost: {first}{more}"
+        "the model has unknown fields, which were dropped: {first}{more}"
     ))
 }

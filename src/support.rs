@@ -27,7 +27,7 @@ pub(crate) fn check(model: &Model, label: &str) -> Result<(), Error> {
 pub(crate) fn check_operators(model: &Model, label: &str) -> Result<(), Error> {
     let opset_problem = match model.opset("") {
         Some(opset) if opset > NEWEST => Some(format!(
-            "opset {opset} is newer than {NEWEST}, the newest that this version of bcosc knows"
+            "opset {opset} is not supported: the newest supported opset is {NEWEST}"
         )),
         Some(opset) if opset < OLDEST => Some(format!(
             "opset {opset} is older than {OLDEST}, the oldest that bcosc converts; export the model again with a \
@@ -35,7 +35,7 @@ pub(crate) fn check_operators(model: &Model, label: &str) -> Result<(), Error> {
         )),
         Some(_) => None,
         None => Some(
-            "the model does not say which version of the standard operator set it uses".to_owned(),
+            "the model does not import the standard operator set".to_owned(),
         ),
     };
     if let Some(problem) = opset_problem {

@@ -56,7 +56,7 @@ pub enum EngineError {
         given: usize,
     },
     /// The model does not declare the type of an input, or the engine does not have it.
-    #[error("input `{0}` has no type that can be fed")]
+    #[error("input `{0}` is not a numeric tensor")]
     UntypedInput(String),
     /// An input is of another element type.
     #[error("input `{input}` is declared {declared}, given {given}")]

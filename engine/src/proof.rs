@@ -44,7 +44,7 @@ pub enum ProofError {
         candidate: usize,
     },
     /// The models were run on different numbers of samples.
-    #[error("{reference} samples of the reference, {candidate} of the candidate")]
+    #[error("the reference has {reference} samples, the candidate {candidate}")]
     SampleCount {
         /// How many times the reference was run.
         reference: usize,
@@ -52,10 +52,10 @@ pub enum ProofError {
         candidate: usize,
     },
     /// The reference cannot be run.
-    #[error("the reference does not run: {0}")]
+    #[error("the reference cannot be run: {0}")]
     Reference(EngineError),
     /// The candidate cannot be run.
-    #[error("the candidate does not run: {0}")]
+    #[error("the candidate cannot be run: {0}")]
     Candidate(EngineError),
 }
 
@@ -76,18 +76,18 @@ impl ProofFigures {
             ..
         } = self.overall;
         if elements == 0 {
-            return "there is an output without elements, which proves nothing".to_owned();
+            return "there is an output without elements".to_owned();
         }
         if !finite {
-            return "there are outputs that are not finite".to_owned();
+            return "there are infinite or NaN outputs".to_owned();
         }
         let zero = self.outputs.iter().find(|(_, output)| output.zero);
         if let Some((name, _)) = zero.filter(|_| max_relative <= self.rtol) {
-            return format!("output `{name}` is 0 everywhere in both, so nothing was compared");
+            return format!("output `{name}` is all zeros in both models");
         }
         let rtol = self.rtol;
         format!(
-            "the outputs differ by up to {max_abs:.3e}, relatively {max_relative:.3e} (tolerance {rtol:.1e})"
+            "outputs differ: max |d| {max_abs:.3e}, relative {max_relative:.3e} (tolerance {rtol:.1e})"
         )
     }
 }

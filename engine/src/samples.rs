@@ -193,7 +193,7 @@ impl Draw<'_> {
         if !dtype.is_float() {
             let bytes = integers(dtype, elements, &mut rng);
             let bytes =
-                bytes.ok_or_else(|| self.error(format!("no samples of {dtype} can be drawn")))?;
+                bytes.ok_or_else(|| self.error(format!("cannot generate samples of {dtype}")))?;
             return Ok(Tensor::from_bytes(dtype, dims, bytes.into()));
         }
         let values: Vec<f64> = match *dims {
@@ -204,14 +204,14 @@ impl Draw<'_> {
                 .collect(),
         };
         let tensor = Tensor::floats(dtype, dims, &values);
-        tensor.ok_or_else(|| self.error(format!("no samples of {dtype} can be drawn")))
+        tensor.ok_or_else(|| self.error(format!("cannot generate samples of {dtype}")))
     }
 
     /// Pictures [N, C, H, W], or [N, H, W, C] where that is what the dimensions look like.
     fn pictures_as_declared(&self, dims: &[u64]) -> Result<Vec<f64>, SampleError> {
         let known: Vec<Dim> = dims.iter().map(|&d| Dim::Known(d)).collect();
         let &[n, a, b, c] = dims else {
-            return Err(self.error("a picture has four dimensions"));
+            return Err(self.error("pictures require four dimensions"));
         };
         let [a, b, c] = [a as usize, b as usize, c as usize];
         if !channels_last(&known) {

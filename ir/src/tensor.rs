@@ -19,7 +19,7 @@ pub enum TensorError {
     #[error(transparent)]
     Onnx(#[from] bcosc_onnx::TensorError),
     /// The elements are of another kind than the caller needs.
-    #[error("a tensor of {wanted} elements is needed, this one is {found}")]
+    #[error("expected a tensor of {wanted} elements, found {found}")]
     WrongType {
         /// The kind that is needed.
         wanted: &'static str,

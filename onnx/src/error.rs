@@ -67,10 +67,10 @@ pub enum ReadErrorKind {
     #[error("is not a valid ONNX model, or is damaged: {0}")]
     Decode(prost::DecodeError),
     /// The message has no graph.
-    #[error("has no graph (field 7 of ModelProto), so there is no network in it")]
+    #[error("has no graph (field 7 of ModelProto)")]
     NoGraph,
     /// The message would need far more memory than the file has bytes.
-    #[error("would take {needed} bytes of memory to decode a structure of {len} bytes; refused")]
+    #[error("refusing to decode a structure of {len} bytes that would need {needed} bytes of memory")]
     TooDense {
         /// Bytes of memory.
         needed: u64,
@@ -102,7 +102,7 @@ pub enum ReadErrorKind {
 #[non_exhaustive]
 pub enum MalformedProblem {
     /// A value runs past the end of its message or of the file.
-    #[error("{needed} bytes are declared and {left} are left")]
+    #[error("{needed} bytes are declared, but only {left} are left")]
     Truncated {
         /// Bytes that the value takes.
         needed: u64,
@@ -110,10 +110,10 @@ pub enum MalformedProblem {
         left: u64,
     },
     /// A variable-length number does not end.
-    #[error("a number is cut off or longer than ten bytes")]
+    #[error("invalid varint (truncated or longer than ten bytes)")]
     Varint,
     /// A field has number 0 or one that is out of range, or a wire type that does not exist.
-    #[error("no valid field key")]
+    #[error("invalid field key")]
     Key,
     /// A field has another wire type than the schema gives it.
     #[error("the field is encoded as {found} where the schema has {expected}")]
@@ -124,7 +124,7 @@ pub enum MalformedProblem {
         found: &'static str,
     },
     /// Packed fixed-width values do not fill the field.
-    #[error("{len} bytes do not hold a whole number of values")]
+    #[error("{len} bytes are not a whole number of values")]
     Packed {
         /// Bytes of the field.
         len: u64,
@@ -145,7 +145,7 @@ pub enum MalformedProblem {
 #[non_exhaustive]
 pub enum ExternalProblem {
     /// The model was given as bytes, so there is no folder to look in.
-    #[error("its data lies in another file; open the model by its path")]
+    #[error("its data is in an external file; open the model by its path")]
     InMemory,
     /// There is no `location` entry.
     #[error("its external data has no `location`")]
@@ -157,7 +157,7 @@ pub enum ExternalProblem {
     #[error("its external data location `{0}` is not a plain path inside the model's folder")]
     BadLocation(String),
     /// The location leads out of the folder through a symbolic link.
-    #[error("its external data location `{location}` leads out of the model's folder, to {}", .target.display())]
+    #[error("its external data location `{location}` points outside the model's folder, to {}", .target.display())]
     Outside {
         /// The location as the model gives it.
         location: String,
@@ -185,7 +185,7 @@ pub enum ExternalProblem {
     },
     /// `length` differs from what the shape and the type take.
     #[error(
-        "its external data has length {length}, while its shape and type take {declared} bytes"
+        "its external data has length {length}, but its shape and type require {declared} bytes"
     )]
     WrongLength {
         /// The `length` entry, in bytes.
@@ -194,7 +194,7 @@ pub enum ExternalProblem {
         declared: u64,
     },
     /// The file ends before the data does.
-    #[error("its external data lies at {offset} to {end} of `{location}`, which has {size} bytes")]
+    #[error("its external data is at bytes {offset} to {end} of `{location}`, which has {size} bytes")]
     Short {
         /// The location as the model gives it.
         location: String,
@@ -206,7 +206,7 @@ pub enum ExternalProblem {
         size: u64,
     },
     /// The tensor holds data as well.
-    #[error("it has external data and inline data; only one may be there")]
+    #[error("it has both external and inline data")]
     Both,
 }
 
@@ -233,10 +233,10 @@ pub enum TensorProblem {
         dim: i64,
     },
     /// The shape has more elements, or more bytes, than 64 bits count.
-    #[error("its shape {0:?} is too large to exist")]
+    #[error("its shape {0:?} is too large")]
     TooLarge(Vec<i64>),
     /// The data type is missing, `UNDEFINED`, or one that the schema does not have.
-    #[error("its data type {0} is not one that ONNX defines")]
+    #[error("its data type {0} is not defined by ONNX")]
     DataType(i32),
     /// A fixed-size element type is needed.
     #[error("it holds strings, which have no fixed size")]
@@ -248,7 +248,7 @@ pub enum TensorProblem {
     #[error("it holds a segment of a larger tensor, which is not supported")]
     Segment,
     /// The data lies in another file that has not been read.
-    #[error("its data lies in another file that was not read")]
+    #[error("its data is in an external file that was not read")]
     Unresolved,
     /// `raw_data` has another length than the shape and the type take.
     #[error("it has {found} bytes of data, while {data_type} {dims:?} takes {expected}")]
@@ -277,7 +277,7 @@ pub enum TensorProblem {
         found: u64,
     },
     /// The values lie in a field that is for other types.
-    #[error("its values lie in {found}, while those of type {data_type} belong in {expected}")]
+    #[error("its values are in {found}, but those of type {data_type} belong in {expected}")]
     WrongField {
         /// The element type.
         data_type: DataType,
@@ -305,7 +305,7 @@ pub enum WriteError {
     NotAFile(PathBuf),
     /// A protobuf file holds less than 2 GiB.
     #[error(
-        "the model takes {bytes} bytes, and an ONNX file holds at most {}; use external data",
+        "the model takes {bytes} bytes, but an ONNX file can hold at most {}; use external data",
         crate::write::LIMIT
     )]
     TooLarge {
@@ -313,7 +313,7 @@ pub enum WriteError {
         bytes: u64,
     },
     /// External data needs a place beside the model, and the output has none.
-    #[error("cannot write external data beside {}: it is a device, a pipe or a symbolic link", .0.display())]
+    #[error("cannot write external data next to {}: it is a device, a pipe or a symbolic link", .0.display())]
     NoSidecar(PathBuf),
     /// The file for the external data is another model's.
     #[error("{} holds external data of {}; choose another output name", .sidecar.display(), .model.display())]

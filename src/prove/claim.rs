@@ -75,7 +75,7 @@ impl Claim {
                 Ok(found) => found,
                 // Before the canonical form is reached there may be operators that the engine does not know.
                 Err(_) if pass.is_in(recipe::CANONICAL) && !is_last => continue,
-                Err(error) => return Err(fail(format!("it does not run: {error}"))),
+                Err(error) => return Err(fail(format!("it cannot be run: {error}"))),
             };
             let compared = compare(&expected.0, &found, task.verification.rtol);
             figures = Some(compared.map_err(|error| fail(error.to_string()))?);
@@ -126,7 +126,7 @@ fn original(task: &Task<'_>) -> Result<Expected, Error> {
         source,
     })?;
     let warning = format!(
-        "the original cannot be run as it stands ({error}); its canonical form was compared instead"
+        "the original cannot be run ({error}); compared with its canonical form instead"
     );
     Ok((outputs, Some(warning)))
 }

@@ -6,7 +6,7 @@ use bcosc_passes::{LogitBias, Settings};
 use super::task::{Rewrite, Task};
 use crate::Error;
 
-const DEPLOYED: &str = "the deploy form at the model's own B, against the plain form";
+const DEPLOYED: &str = "the deploy form against the plain form";
 
 /// What the deploy form may differ by, in tolerances: squares double relative errors in every layer.
 const TOLERANCE: f64 = 10.0;

@@ -13,7 +13,7 @@ use crate::plan::{self, Passes};
 use crate::{Error, Failure, RunError, Verification, samples};
 
 const HALF: &str =
-    "; the weights are in half precision, whose rounding --rtol 0.02 would allow for";
+    "; the weights are half precision: try --rtol 0.02";
 
 /// What is to be proved.
 pub(crate) struct Task<'a> {
@@ -89,7 +89,7 @@ impl<'a> Task<'a> {
     ) -> Result<Vec<Outputs>, Error> {
         let model = self.rewrite(rewrite)?;
         let outputs = self.run(&model, rewrite.contract());
-        outputs.map_err(|error| self.failure(what, None, format!("it does not run: {error}")))
+        outputs.map_err(|error| self.failure(what, None, format!("it cannot be run: {error}")))
     }
 
     pub(super) fn run(

@@ -148,7 +148,7 @@ pub fn evaluate(
         let asked = options.pointing.as_ref().map_or(0, |p| p.grids);
         for short in figures.pointing.iter().filter(|p| p.grids < asked) {
             warnings.push(format!(
-                "{name}: only {} of {asked} {n}x{n} grids could be made of {} pictures that are right and confident",
+                "{name}: only {} of {asked} {n}x{n} grids could be made of {} correctly and confidently classified pictures",
                 short.grids,
                 short.candidates,
                 n = short.cells

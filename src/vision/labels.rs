@@ -27,7 +27,7 @@ impl Labels {
         let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
         if names.len() != classes {
             return Err(fail(format!(
-                "has {} lines, and the model has {classes} classes",
+                "has {} lines, but the model has {classes} classes",
                 names.len()
             )));
         }

@@ -223,7 +223,7 @@ pub(crate) fn first_row(tensor: &Tensor, batch: u64) -> Result<(Vec<usize>, Vec<
     let rows = tensor.dims().first().copied().unwrap_or_default();
     if rows != batch {
         return Err(fail(format!(
-            "an output has {rows} rows, not {batch}: the network does not take pictures of this size"
+            "an output has {rows} rows, not {batch}: the network does not support pictures of this size"
         )));
     }
     let elements = tensor.to_f64s().map_err(|e| fail(e.to_string()))?;

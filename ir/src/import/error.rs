@@ -34,7 +34,7 @@ pub enum ImportError {
         by: String,
     },
     /// Nodes that wait for each other.
-    #[error("{node} takes part in a cycle: the graph must be acyclic")]
+    #[error("{node} is part of a cycle; graphs must be acyclic")]
     Cycle {
         /// One of the nodes.
         node: String,

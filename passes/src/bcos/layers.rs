@@ -28,7 +28,7 @@ pub const LINEAR: &str = "bcosc.linear";
 /// The pass.
 pub static BCOS: Pass = Pass {
     name: "bcos",
-    summary: "make linear layers B-cos layers",
+    summary: "convert linear layers to B-cos layers",
     effect: Effect::Exact,
     requires: &[],
     run: run,

@@ -26,7 +26,7 @@ use crate::{Context, Effect, Outcome, Pass, PassError};
 /// The pass.
 pub static LOWER: Pass = Pass {
     name: "lower",
-    summary: "write B-cos layers in standard ONNX operators",
+    summary: "write B-cos layers as standard ONNX operators",
     effect: Effect::Exact,
     requires: &[],
     run: run,

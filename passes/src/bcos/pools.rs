@@ -16,7 +16,7 @@ use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 /// The pass.
 pub static AVERAGE_POOLS: Pass = Pass {
     name: "max-to-average-pools",
-    summary: "turn max pools into average pools",
+    summary: "replace max pools by average pools",
     effect: Effect::Altering,
     requires: &[],
     run: run,

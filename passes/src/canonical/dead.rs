@@ -12,7 +12,7 @@ use crate::{Context, Effect, Outcome, Pass, PassError};
 /// Removes what nothing uses.
 pub static REMOVE_DEAD: Pass = Pass {
     name: "remove-dead",
-    summary: "remove operators and parameters that nothing uses",
+    summary: "remove unused operators and parameters",
     effect: Effect::Exact,
     requires: &[],
     run: run,
@@ -29,7 +29,7 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
     if model.graph.remove_dead() > 0 {
         for (id, label) in before {
             if !model.graph.contains(id) {
-                outcome.changed(label, "removed: nothing uses it");
+                outcome.changed(label, "removed: unused");
             }
         }
     }

@@ -20,7 +20,7 @@ const FREE_INITIALIZERS: i64 = 4;
 /// Takes the inputs away that are initializers too.
 pub static DROP_DEFAULT_INPUTS: Pass = Pass {
     name: "drop-default-inputs",
-    summary: "make constants of initializers that are also inputs",
+    summary: "convert initializers that are also inputs to constants",
     effect: Effect::Exact,
     requires: &[],
     run: run,
@@ -45,7 +45,7 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
         .read_anew(proto)
         .map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
     for name in names {
-        outcome.changed(name, "a constant now, and no input with a default value");
+        outcome.changed(name, "now a constant, not an input with a default value");
     }
     Ok(outcome)
 }

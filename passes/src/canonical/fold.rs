@@ -30,7 +30,7 @@ use plan::Source;
 /// Folds constants and shape arithmetic.
 pub static FOLD_CONSTANTS: Pass = Pass {
     name: "fold-constants",
-    summary: "compute constants and shape arithmetic, take the branch of a constant condition",
+    summary: "evaluate constants and shape arithmetic, inline branches with a constant condition",
     effect: Effect::Exact,
     requires: &[
         &crate::canonical::functions::INLINE_FUNCTIONS,
@@ -93,7 +93,7 @@ fn replace(
     }
     outcome.changed(
         model.graph.label(value.node),
-        format!("a constant {}", tensor.tensor_type()),
+        format!("folded to a constant {}", tensor.tensor_type()),
     );
     let mut patch = Patch::at(value.node);
     let parameter = patch.parameter("value", tensor);

@@ -32,7 +32,7 @@ const DEEPEST: usize = 200;
 /// Replaces calls of local functions by their bodies.
 pub static INLINE_FUNCTIONS: Pass = Pass {
     name: "inline-functions",
-    summary: "replace calls of the model's own functions by their bodies",
+    summary: "inline the local functions of the model",
     effect: Effect::Exact,
     requires: &[],
     run: run,
@@ -192,7 +192,7 @@ impl Inliner<'_> {
         if self.depth == 0 {
             self.outcome.changed(
                 &label,
-                format!("{} put in place of the call", function.name()),
+                format!("call of {} inlined", function.name()),
             );
         }
         let mut scope = Scope::default();

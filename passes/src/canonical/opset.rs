@@ -20,7 +20,7 @@ use rules::Change;
 /// The pass.
 pub static RAISE_OPSET: Pass = Pass {
     name: "raise-opset",
-    summary: "with --opset: rewrite operators that changed since the model's opset",
+    summary: "with --opset: upgrade operators to the requested opset",
     effect: Effect::Exact,
     requires: &[],
     run: run,

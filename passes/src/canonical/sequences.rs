@@ -18,7 +18,7 @@ use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 /// Replaces sequences by their elements.
 pub static RESOLVE_SEQUENCES: Pass = Pass {
     name: "resolve-sequences",
-    summary: "replace lists of tensors by the tensors",
+    summary: "replace tensor sequences by tensors",
     effect: Effect::Exact,
     requires: &[&crate::canonical::functions::INLINE_FUNCTIONS],
     run: run,
@@ -33,17 +33,17 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
 static RULES: &[Rule] = &[
     Rule {
         ops: Ops::Named(&["SplitToSequence"]),
-        what: "a Split instead of a sequence",
+        what: "replaced by Split",
         rewrite: split,
     },
     Rule {
         ops: Ops::Named(&["SequenceAt"]),
-        what: "reads the element itself",
+        what: "bypassed: reads the element directly",
         rewrite: element,
     },
     Rule {
         ops: Ops::Named(&["ConcatFromSequence"]),
-        what: "joins the elements themselves",
+        what: "joins the elements directly",
         rewrite: concat,
     },
     Rule {

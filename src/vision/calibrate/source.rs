@@ -37,7 +37,7 @@ pub fn read_folder(calibration: &CalibrationFiles, taken: Taken) -> Result<Image
     };
     if !matches!(taken.channels, 1 | 3) {
         return Err(fail(format!(
-            "the model takes {} channels, and pictures have 1 or 3; give a .npy array instead",
+            "the model takes {} channels, but pictures have 1 or 3; calibrate on a .npy array instead",
             taken.channels
         )));
     }

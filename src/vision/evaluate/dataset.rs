@@ -58,7 +58,7 @@ impl Dataset {
         }
         if items.is_empty() {
             return Err(fail(
-                "no picture is found; one folder a class is needed, with jpg, png or webp in it"
+                "no pictures found; expected one folder per class with jpg, png or webp files"
                     .to_owned(),
             ));
         }

@@ -49,14 +49,14 @@ impl Subject {
         let Some(probability) = predictor.probability else {
             return Err(Error::Input {
                 model: label.clone(),
-                problem: "puts out embeddings, and evaluation needs classes".to_owned(),
+                problem: "outputs embeddings, but evaluation requires class logits".to_owned(),
             });
         };
         if predictor.classes < 2 {
             return Err(Error::Input {
                 model: label.clone(),
                 problem:
-                    "puts out one number a picture, and evaluation needs a logit for each class"
+                    "outputs one number per picture, but evaluation requires a logit per class"
                         .to_owned(),
             });
         }
@@ -171,7 +171,7 @@ impl Subject {
             let prediction = Prediction::of(&logits, truth, self.probability);
             let prediction = prediction.filter(|_| finite).ok_or_else(|| {
                 let picture = item.path.display();
-                let problem = format!("there are logits of {picture} that are not finite");
+                let problem = format!("logits for {picture} are not finite");
                 run_error(self.label(), RunError::Values(problem))
             })?;
             let explained = explainer

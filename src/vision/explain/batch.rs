@@ -47,13 +47,13 @@ impl Explainer {
         let label = &self.predictor.label;
         let problem = match choice {
             Choice::Top(count) if *count == 0 || *count > classes => {
-                format!("{label} has {classes} classes, and {count} are to be explained")
+                format!("cannot explain {count} classes: {label} has {classes}")
             }
             Choice::Classes(chosen) => match chosen.iter().find(|class| **class >= classes) {
                 Some(class) => {
                     format!("there is no class {class}: {label} has the classes 0 to {last}")
                 }
-                None if chosen.is_empty() => "no class is to be explained".to_owned(),
+                None if chosen.is_empty() => "no classes to explain".to_owned(),
                 None => return Ok(()),
             },
             Choice::Top(_) => return Ok(()),

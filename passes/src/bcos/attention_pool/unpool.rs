@@ -25,7 +25,7 @@ const EPSILON: f64 = 1e-12;
 /// The pass.
 pub static UNPOOL_ATTENTION: Pass = Pass {
     name: "unpool-attention",
-    summary: "with --attention-unpool, put out a unit vector for every position",
+    summary: "with --attention-unpool: output a unit vector for every position",
     effect: Effect::Altering,
     requires: &[],
     run: run,

@@ -40,7 +40,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
                 outcome.skipped(graph.label(layer.node), Reason::Kept("--keep-head"));
             }
             Ok(Some(patch)) => {
-                outcome.changed(graph.label(layer.node), "head before pooling");
+                outcome.changed(graph.label(layer.node), "head moved before the pooling");
                 model.graph.apply(patch)?;
             }
             Ok(None) => {}

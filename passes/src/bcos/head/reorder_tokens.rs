@@ -40,7 +40,7 @@ fn run_reorder_token_head(model: &mut Model, cx: &Context<'_>) -> Result<Outcome
 /// Over a mean and a norm.
 pub static REORDER_HEAD_AND_NORM: Pass = Pass {
     name: "reorder-head-and-norm",
-    summary: "move the linear head and the norm before it ahead of the mean",
+    summary: "move the linear head and its norm before the mean over tokens",
     effect: Effect::Altering,
     requires: &[],
     run: run_reorder_head_and_norm,
@@ -81,8 +81,8 @@ fn reorder_all(
         match reorder(graph, &layer, &head, opset) {
             Ok(patch) => {
                 let what = match across_norm {
-                    true => "norm and head before the mean",
-                    false => "head before the mean",
+                    true => "norm and head moved before the mean",
+                    false => "head moved before the mean",
                 };
                 outcome.changed(graph.label(layer.node), what);
                 model.graph.apply(patch)?;

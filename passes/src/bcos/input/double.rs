@@ -25,7 +25,7 @@ use crate::{Context, Effect, InputContract, Normalization, Outcome, Pass, PassEr
 /// The pass.
 pub static DOUBLE_INPUT: Pass = Pass {
     name: "double-input",
-    summary: "give the first layer every input value with its inverse",
+    summary: "double the input channels: [x, -x] or [x, 1-x]",
     effect: Effect::Exact,
     requires: &[],
     run: run,

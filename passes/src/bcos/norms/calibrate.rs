@@ -19,7 +19,7 @@ use crate::{Context, Effect, Outcome, Pass, PassError};
 /// The pass.
 pub static CALIBRATE_NORMS: Pass = Pass {
     name: "calibrate-norms",
-    summary: "with --calibrate: give restored norms the statistics of images, at B = 1",
+    summary: "with --calibrate: set the statistics of restored norms from images, at B = 1",
     effect: Effect::Exact,
     requires: &[&crate::bcos::norms::restore::RESTORE_NORMS],
     run: run,

@@ -22,7 +22,7 @@ use crate::{Context, Effect, Outcome, Pass, PassError};
 /// The pass.
 pub static REMEASURE_NORMS: Pass = Pass {
     name: "remeasure-norms",
-    summary: "with --calibrate: measure the variance of every batch norm again at the final B",
+    summary: "with --calibrate: measure the variance of all batch norms at the final B",
     effect: Effect::Exact,
     requires: &[&crate::bcos::norms::uncentre::UNCENTRE_NORMS],
     run: run,
@@ -177,7 +177,7 @@ mod tests {
         let images = Tensors::from([("x".to_owned(), x)]);
         let result = passed(&PASSES, &unknown, &exponent(2.0), Some(&images));
         let error = result.map(|_| ()).map_err(|error| error.to_string());
-        let expected = "the input of norm \"y\" could not be measured: its shape is not known";
+        let expected = "the input of norm \"y\" cannot be measured: its shape is not known";
         assert_eq!(error, Err(expected.to_owned()));
     }
 }

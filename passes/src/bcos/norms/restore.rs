@@ -32,7 +32,7 @@ pub const RESTORED: &str = "bcosc.restored";
 /// The pass.
 pub static RESTORE_NORMS: Pass = Pass {
     name: "restore-norms",
-    summary: "give convolutions whose norm was folded away an identity norm",
+    summary: "insert identity norms after convolutions whose norm was folded",
     effect: Effect::Exact,
     requires: &[],
     run: run,

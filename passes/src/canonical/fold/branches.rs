@@ -28,7 +28,7 @@ pub(super) fn inline(model: &mut Model, outcome: &mut Outcome) -> Result<usize, 
         let label = model.graph.label(node);
         match branch(&site) {
             Ok(patch) => {
-                outcome.changed(label, "replaced by the branch that is taken");
+                outcome.changed(label, "replaced by its constant branch");
                 model.graph.apply(patch)?;
                 count += 1;
             }

@@ -12,7 +12,7 @@ use crate::{Outcome, PassError, Reason};
 
 static RULES: &[Rule] = &[Rule {
     ops: Ops::Named(&["CastLike"]),
-    what: "Cast to the type it is to be like",
+    what: "replaced by Cast",
     rewrite: cast,
 }];
 

@@ -31,7 +31,7 @@ pub(super) fn resolve(
         let label = model.graph.label(node);
         match arithmetic(model, node, opset) {
             Ok(patch) => {
-                outcome.changed(label, "norm of weights computed");
+                outcome.changed(label, "norm of weights written as arithmetic");
                 model.graph.apply(patch)?;
                 done += 1;
             }
