@@ -5,6 +5,7 @@ mod shapes;
 use std::path::PathBuf;
 
 use bcosc_ir::Model;
+use bcosc_onnx::proto::ModelProto;
 use bcosc_onnx::{ModelFile, UnknownField};
 
 use crate::{Error, InputShape, Source};
@@ -19,37 +20,72 @@ pub(crate) struct Read {
     pub warnings: Vec<String>,
 }
 
+/// A model file that is read, and of which no graph is built yet.
+#[derive(Clone)]
+pub(crate) struct File {
+    proto: ModelProto,
+    label: String,
+    path: Option<PathBuf>,
+    bytes: u64,
+    unknown_fields: Vec<UnknownField>,
+}
+
+impl File {
+    /// Reads a model. Its weights stay where they are: clones share them.
+    pub fn open(source: Source) -> Result<Self, Error> {
+        let ModelFile {
+            model: proto,
+            path,
+            bytes,
+            unknown_fields,
+        } = match source {
+            Source::Path(path) => bcosc_onnx::read(&path)?,
+            Source::Bytes(bytes) => bcosc_onnx::decode(bytes)?,
+        };
+        let label = path
+            .as_ref()
+            .map_or_else(|| "model in memory".to_owned(), |p| p.display().to_string());
+        Ok(File {
+            proto,
+            label,
+            path,
+            bytes,
+            unknown_fields,
+        })
+    }
+
+    /// Builds the graph, with other shapes of inputs where they are given.
+    pub fn build(self, input_shapes: &[InputShape]) -> Result<Read, Error> {
+        let File {
+            mut proto,
+            label,
+            path,
+            bytes,
+            unknown_fields,
+        } = self;
+        if let Some(graph) = proto.graph.as_deref_mut()
+            && !input_shapes.is_empty()
+        {
+            shapes::apply(graph, input_shapes, &label)?;
+        }
+        let warnings = describe_unknown(&unknown_fields).into_iter().collect();
+        let model = Model::from_proto(proto).map_err(|source| Error::Import {
+            model: label.clone(),
+            source: Box::new(source),
+        })?;
+        Ok(Read {
+            model,
+            label,
+            path,
+            bytes,
+            warnings,
+        })
+    }
+}
+
 /// Reads a model and builds its graph.
 pub(crate) fn read(source: Source, input_shapes: &[InputShape]) -> Result<Read, Error> {
-    let ModelFile {
-        model: mut proto,
-        path,
-        bytes,
-        unknown_fields,
-    } = match source {
-        Source::Path(path) => bcosc_onnx::read(&path)?,
-        Source::Bytes(bytes) => bcosc_onnx::decode(bytes)?,
-    };
-    let label = path
-        .as_ref()
-        .map_or_else(|| "model in memory".to_owned(), |p| p.display().to_string());
-    if let Some(graph) = proto.graph.as_deref_mut()
-        && !input_shapes.is_empty()
-    {
-        shapes::apply(graph, input_shapes, &label)?;
-    }
-    let warnings = describe_unknown(&unknown_fields).into_iter().collect();
-    let model = Model::from_proto(proto).map_err(|source| Error::Import {
-        model: label.clone(),
-        source: Box::new(source),
-    })?;
-    Ok(Read {
-        model,
-        label,
-        path,
-        bytes,
-        warnings,
-    })
+    File::open(source)?.build(input_shapes)
 }
 
 /// What to tell a user about fields of a model that were not understood.

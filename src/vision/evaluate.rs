@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::load::{Read, read};
+use crate::load::{File, Read};
 use crate::vision::predict::normalizes;
 use crate::{Error, Intake, Metadata, PredictOptions, Probability, Source};
 use dataset::Dataset;
@@ -131,20 +131,17 @@ pub fn evaluate(
     let cells = cells(&dataset, options, &mut warnings)?;
     let mut subjects = Vec::new();
     for source in models {
+        let file = File::open(source.clone())?;
         let predict = match models.len() {
             1 => options.predict.clone(),
-            _ => beside_metadata(source, &options.predict)?,
+            _ => beside_metadata(&file, &options.predict)?,
         };
-        let subject = Subject::open(source, predict, &dataset, options)?;
-        for &cells in &cells {
-            subject.board(cells)?;
-        }
-        subjects.push(subject);
+        subjects.push(Subject::open(file, &predict, &dataset, options, &cells)?);
     }
     let mut evaluated = Vec::new();
     for (subject, name) in subjects.iter().zip(names(&subjects)) {
         let watch = Watch { tell, model: &name };
-        let figures = subject.evaluate(&dataset, options, &cells, &watch)?;
+        let figures = subject.evaluate(&dataset, options, &watch)?;
         let asked = options.pointing.as_ref().map_or(0, |p| p.grids);
         for short in figures.pointing.iter().filter(|p| p.grids < asked) {
             warnings.push(format!(
@@ -169,8 +166,8 @@ pub fn evaluate(
 }
 
 /// Options for one of several models: what it says itself, or does itself, goes before them.
-fn beside_metadata(source: &Source, options: &PredictOptions) -> Result<PredictOptions, Error> {
-    let Read { model, label, .. } = read(source.clone(), &options.input_shapes)?;
+fn beside_metadata(file: &File, options: &PredictOptions) -> Result<PredictOptions, Error> {
+    let Read { model, label, .. } = file.clone().build(&options.input_shapes)?;
     let mut options = options.clone();
     if let Some(metadata) = Metadata::read(&model, &label)? {
         options.input = None;

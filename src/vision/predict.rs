@@ -12,7 +12,7 @@ use bcosc_passes::analysis::preprocessing::Preprocessing;
 use bcosc_passes::{Context, InputContract, Normalization, Settings};
 
 use crate::contract::Images;
-use crate::load::{Read, read};
+use crate::load::{File, Read};
 use crate::outputs::{before_probabilities, keep_outputs};
 use crate::{Error, InputShape, Metadata, Probability, RunError, Source, plan, support};
 
@@ -84,7 +84,12 @@ impl Predictor {
     /// Where the model cannot be read or run, does not put out one vector a picture, or does not say how
     /// its input is normalised and the options do not either.
     pub fn open(source: impl Into<Source>, options: &PredictOptions) -> Result<Self, Error> {
-        let (model, label, ending) = read_for(source.into(), options)?;
+        Predictor::from_file(File::open(source.into())?, options)
+    }
+
+    /// As [`Predictor::open`], of a file that is read.
+    pub(crate) fn from_file(file: File, options: &PredictOptions) -> Result<Self, Error> {
+        let (model, label, ending) = build_for(file, options)?;
         Predictor::of(&model, label, options, ending)
     }
 
@@ -183,13 +188,13 @@ impl SizedPredictor {
 
 /// A model as it was read, with the one output that is looked at, unless it is an explanation graph; and how it
 /// made probabilities of its logits, where it did.
-pub(crate) fn read_for(
-    source: Source,
+pub(crate) fn build_for(
+    file: File,
     options: &PredictOptions,
 ) -> Result<(Model, String, Option<Probability>), Error> {
     let Read {
         mut model, label, ..
-    } = read(source, &options.input_shapes)?;
+    } = file.build(&options.input_shapes)?;
     if !explanation::is_explanation(&model.graph) {
         let wanted: Vec<String> = options.output.iter().cloned().collect();
         keep_outputs(&mut model, &wanted, &label)?;

@@ -19,9 +19,10 @@ use super::random::rng;
 use super::reliability::Prediction;
 use super::watch::{Task, Watch};
 use crate::contract::Images;
+use crate::load::File;
 use crate::vision::explain::{Explainer, SizedExplainer, smooth};
 use crate::vision::images::{self, Frame};
-use crate::{Error, InputShape, PredictOptions, Predictor, Source};
+use crate::{Error, InputShape, PredictOptions, Predictor};
 
 /// What the grid pointing game is played with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -158,9 +159,9 @@ pub(super) struct Board {
 }
 
 impl Board {
-    /// Reads a model again for pictures of the size of a grid, and tries whether it takes one.
+    /// Prepares a model for pictures of the size of a grid, and tries whether it takes one.
     pub fn set_up(
-        source: &Source,
+        file: &File,
         options: &PredictOptions,
         predictor: &Predictor,
         frame: Frame,
@@ -202,7 +203,7 @@ impl Board {
             data: vec![0.5; frame.channels * height * width],
         };
         let open = || {
-            let explainer = Explainer::open(source.clone(), &options)?;
+            let explainer = Explainer::from_file(file.clone(), &options)?;
             let found = explainer.predictor.classes;
             let sized = explainer.at(height, width)?;
             Ok((found, sized.explain(&grey, None)?.logits.len(), sized))

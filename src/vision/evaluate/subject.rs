@@ -8,17 +8,18 @@ use super::pointing::Board;
 use super::reliability::{Prediction, Reliability, top};
 use super::watch::{Task, Watch};
 use super::{Completeness, EvaluateOptions, Figures};
+use crate::load::File;
 use crate::vision::images::{self, Frame, free_side};
 use crate::vision::predict::run_error;
 use crate::{
-    Error, Explainer, Explanation, Labels, PredictOptions, Predictor, Probability, RunError, Source,
+    Error, Explainer, Explanation, Labels, PredictOptions, Predictor, Probability, RunError,
 };
 
 /// A model, and how the data set enters it.
 pub(super) struct Subject {
-    source: Source,
-    options: PredictOptions,
     predictor: Predictor,
+    /// Where grids are explained, for each size.
+    boards: Vec<Board>,
     /// Where pictures are explained.
     explainer: Option<Explainer>,
     probability: Probability,
@@ -29,21 +30,22 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// Reads a model and holds it against the data set.
+    /// Prepares a model for all that is asked for, and holds it against the data set.
     pub fn open(
-        source: &Source,
-        predict: PredictOptions,
+        file: File,
+        predict: &PredictOptions,
         dataset: &Dataset,
         options: &EvaluateOptions,
+        cells: &[usize],
     ) -> Result<Self, Error> {
         let explains = options.completeness || options.perturbation.is_some();
         let explainer = match explains {
-            true => Some(Explainer::open(source.clone(), &predict)?),
+            true => Some(Explainer::from_file(file.clone(), predict)?),
             false => None,
         };
         let predictor = match &explainer {
             Some(explainer) => explainer.predictor.clone(),
-            None => Predictor::open(source.clone(), &predict)?,
+            None => Predictor::from_file(file.clone(), predict)?,
         };
         let label = &predictor.label;
         let Some(probability) = predictor.probability else {
@@ -73,10 +75,14 @@ impl Subject {
                 (height.unwrap_or(side), width.unwrap_or(side))
             }
         };
+        let frame = intake.framed(height, width);
+        let boards = cells
+            .iter()
+            .map(|&cells| Board::set_up(&file, predict, &predictor, frame, cells))
+            .collect::<Result<_, _>>()?;
         Ok(Subject {
-            source: source.clone(),
-            options: predict,
-            frame: intake.framed(height, width),
+            boards,
+            frame,
             predictor,
             explainer,
             probability,
@@ -89,32 +95,18 @@ impl Subject {
         &self.predictor.label
     }
 
-    /// The model on grids of pictures.
-    pub fn board(&self, cells: usize) -> Result<Board, Error> {
-        let Subject {
-            source,
-            options,
-            predictor,
-            frame,
-            ..
-        } = self;
-        Board::set_up(source, options, predictor, *frame, cells)
-    }
-
     /// Measures all that is asked for.
     pub fn evaluate(
         &self,
         dataset: &Dataset,
         options: &EvaluateOptions,
-        cells: &[usize],
         watch: &Watch<'_>,
     ) -> Result<Figures, Error> {
         let items = &dataset.items;
         let (predictions, completeness) = self.predict(items, options.completeness, watch)?;
         let mut pointing = Vec::new();
         if let Some(game) = &options.pointing {
-            for &cells in cells {
-                let board = self.board(cells)?;
+            for board in &self.boards {
                 let rules = (game.smooth, options.seed);
                 pointing.push(board.play(items, &predictions, game.grids, rules, watch)?);
             }

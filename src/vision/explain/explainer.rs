@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::contract::Images;
 use crate::explanation::explain_model;
-use crate::vision::predict::{first_row, read_for, run_error};
+use crate::load::File;
+use crate::vision::predict::{build_for, first_row, run_error};
 use crate::{Error, PredictOptions, Predictor, RunError, Source};
 
 /// A model whose predictions can be explained: a B-cos model, any other whose output is dynamic linear, or
@@ -27,7 +28,12 @@ impl Explainer {
     /// As [`Predictor::open`], and [`Error::Explain`] where the output is not dynamic linear or an operator
     /// has no backward rule.
     pub fn open(source: impl Into<Source>, options: &PredictOptions) -> Result<Self, Error> {
-        let (model, label, ending) = read_for(source.into(), options)?;
+        Explainer::from_file(File::open(source.into())?, options)
+    }
+
+    /// As [`Explainer::open`], of a file that is read.
+    pub(crate) fn from_file(file: File, options: &PredictOptions) -> Result<Self, Error> {
+        let (model, label, ending) = build_for(file, options)?;
         let predictor = Predictor::of(&model, label, options, ending)?;
         let label = &predictor.label;
         let graph = match is_explanation(&model.graph) {
