@@ -1,4 +1,4 @@
-//! The facts about a converted model that travel in its metadata.
+//! The metadata of a converted model.
 
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::Error;
 use crate::options::contract_name;
 
-/// What a converted model says about itself in `metadata_props`.
+/// The `metadata_props` entries of a converted model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Metadata {
     /// Version of bcosc that made the model: `bcosc.version`.

@@ -1,4 +1,4 @@
-//! Proof that a conversion kept what it must keep.
+//! Verification of a conversion.
 //!
 //! 1. The exact passes at B = 1, biases and max pooling kept, against the original.
 //! 2. All passes at B = 1 against the altered original: the canonical form with the altering passes only.
@@ -131,8 +131,6 @@ fn sensitivity(task: &Task<'_>) -> Result<Sensitivity, Error> {
     let sensitivity = Sensitivity::of(&outputs).map_err(|e| fail(e.to_string()))?;
     match sensitivity.finite {
         true => Ok(sensitivity),
-        false => Err(fail(
-            "there are infinite or NaN outputs".to_owned(),
-        )),
+        false => Err(fail("there are infinite or NaN outputs".to_owned())),
     }
 }

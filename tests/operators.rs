@@ -64,8 +64,8 @@ fn linearity_agrees_with_the_traits() {
             continue;
         };
         let fits = |wanted: Trait, holds: bool| assert!(!has(wanted) || holds, "{name}: {rule:?}");
-        fits(Trait::Structural, matches!(rule, Rule::Moves | Rule::Sum));
-        fits(Trait::Cast, rule == Rule::Moves);
+        fits(Trait::Structural, matches!(rule, Rule::Linear | Rule::Sum));
+        fits(Trait::Cast, rule == Rule::Linear);
         fits(Trait::ShapeOnly, rule == Rule::ShapeOnly);
         fits(Trait::Norm, matches!(rule, Rule::Norm { .. }));
         fits(Trait::Weights, rule == Rule::Product);
@@ -202,7 +202,7 @@ fn explain(rule: Option<Rule>, name: &str) -> &'static str {
         Some(Rule::Gate { .. }) => "gate",
         Some(Rule::Scaling | Rule::Product | Rule::Quotient) => "product",
         Some(
-            Rule::Moves
+            Rule::Linear
             | Rule::Sum
             | Rule::Choice
             | Rule::Winner

@@ -60,7 +60,7 @@ pub(crate) fn cotangents(
         // A value that is asked for may lie on the way to another.
         for value in results.iter().filter(|value| wrt.contains(value)) {
             if let Some(parts) = terms.get_mut(value) {
-                let sum = settle(model, *value, parts)?;
+                let sum = accumulate(model, *value, parts)?;
                 *parts = vec![sum];
                 done.insert(*value, sum);
             }
@@ -74,7 +74,7 @@ pub(crate) fn cotangents(
     }
     for value in wrt {
         if let Some(parts) = terms.remove(value) {
-            let sum = settle(model, *value, &parts)?;
+            let sum = accumulate(model, *value, &parts)?;
             done.insert(*value, sum);
         }
     }
@@ -134,7 +134,7 @@ fn propagate(
 }
 
 /// The sum of what the uses of a value send back.
-fn settle(model: &mut Model, value: Value, terms: &[Value]) -> Result<Value, PassError> {
+fn accumulate(model: &mut Model, value: Value, terms: &[Value]) -> Result<Value, PassError> {
     let malformed = || PassError::Model(Reason::Malformed);
     let mut patch = Patch::at(value.node);
     let sum = total(&mut patch, terms).ok_or_else(malformed)?;

@@ -70,7 +70,9 @@ pub enum ReadErrorKind {
     #[error("has no graph (field 7 of ModelProto)")]
     NoGraph,
     /// The message would need far more memory than the file has bytes.
-    #[error("refusing to decode a structure of {len} bytes that would need {needed} bytes of memory")]
+    #[error(
+        "refusing to decode a structure of {len} bytes that would need {needed} bytes of memory"
+    )]
     TooDense {
         /// Bytes of memory.
         needed: u64,
@@ -194,7 +196,9 @@ pub enum ExternalProblem {
         declared: u64,
     },
     /// The file ends before the data does.
-    #[error("its external data is at bytes {offset} to {end} of `{location}`, which has {size} bytes")]
+    #[error(
+        "its external data is at bytes {offset} to {end} of `{location}`, which has {size} bytes"
+    )]
     Short {
         /// The location as the model gives it.
         location: String,

@@ -132,9 +132,7 @@ pub enum Reason {
     #[error("the input of norm \"{0}\" is not finite on the calibration images")]
     NotFinite(String),
     /// The wanted opset is not one that the model can be raised to.
-    #[error(
-        "cannot change opset {from} to {to}: supported are opsets {from} to {newest}"
-    )]
+    #[error("cannot change opset {from} to {to}: supported are opsets {from} to {newest}")]
     OpsetOutOfRange {
         /// The model's opset.
         from: i64,
@@ -255,9 +253,7 @@ pub enum Reason {
     #[error("the backward rule needs the size of {0}; give input shapes with --input-shapes")]
     OpenSize(String),
     /// An output that does not depend linearly on the input.
-    #[error(
-        "\"{output}\" is not dynamic linear in the input because of {broken_by}"
-    )]
+    #[error("\"{output}\" is not dynamic linear in the input because of {broken_by}")]
     NotLinear {
         /// The output.
         output: String,
@@ -265,9 +261,7 @@ pub enum Reason {
         broken_by: String,
     },
     /// An output that has no class to explain.
-    #[error(
-        "the output \"{0}\" is not one vector per image; choose another with --output"
-    )]
+    #[error("the output \"{0}\" is not one vector per image; choose another with --output")]
     NotVectors(String),
     /// Something that only pays where several layers have it in common.
     #[error("no other layer shares it")]

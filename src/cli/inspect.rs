@@ -78,19 +78,19 @@ fn print(out: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     tables::align_right(&mut table, 1..2);
     writeln!(out, "{}", tables::text(table))?;
 
-    for prospect in &found.recipes {
-        match (&prospect.problem, prospect.nodes) {
-            (Some(problem), _) => writeln!(out, "\nrecipe {}: {problem}", prospect.recipe)?,
+    for preview in &found.recipes {
+        match (&preview.problem, preview.nodes) {
+            (Some(problem), _) => writeln!(out, "\nrecipe {}: {problem}", preview.recipe)?,
             (None, nodes) => {
                 writeln!(
                     out,
                     "\nrecipe {}: converts the model to {} nodes",
-                    prospect.recipe,
+                    preview.recipe,
                     nodes.unwrap_or(0)
                 )?;
                 let mut table = tables::plain();
                 table.set_header(["pass", "changes", "skipped"]);
-                for pass in &prospect.passes {
+                for pass in &preview.passes {
                     let skips: Vec<String> = pass
                         .skips
                         .iter()

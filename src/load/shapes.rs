@@ -10,9 +10,8 @@ use bcosc_onnx::proto::{
 
 use crate::{Error, InputShape};
 
-/// Gives inputs new shapes. What takes the place of a symbol does so everywhere; where a fixed size
-/// changes, the model's own record of intermediate and output shapes is dropped, since it no
-/// longer holds. `label` names the model in errors.
+/// Sets the shapes of inputs. A symbol is replaced everywhere. If a fixed size changes, the declared shapes of
+/// intermediate values and outputs are dropped, since they may no longer hold. `label` names the model in errors.
 pub(crate) fn apply(
     graph: &mut GraphProto,
     shapes: &[InputShape],

@@ -7,7 +7,7 @@ use bcosc_passes::{InputContract, Settings};
 
 use crate::{CalibrationFiles, Error};
 
-/// One batch of images in the form that the converted model takes at `input`.
+/// One batch of images in the format of input `input` of the converted model.
 pub(crate) fn batch(
     model: &Model,
     label: &str,
@@ -59,7 +59,7 @@ pub(crate) fn batch(
             "its input is not an image [N, C, H, W] with known C; calibrate on a .npy array instead",
         ));
     };
-    let taken = source::Taken {
+    let taken = source::ImageShape {
         channels,
         height: side(2),
         width: side(3),

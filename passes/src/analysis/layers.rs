@@ -26,7 +26,7 @@ pub struct Layer {
 
 /// Whether an operator changes the shape or the order of elements, and computes nothing: what may lie between a layer
 /// and what it is a layer of.
-pub(crate) fn moves(op: &Op) -> bool {
+pub(crate) fn is_structural(op: &Op) -> bool {
     op.has_any(&[Trait::View, Trait::Copy]) || op.is("Transpose")
 }
 

@@ -134,7 +134,7 @@ impl<'g> Linearity<'g> {
         let found = match rules::of(graph, node) {
             Rule::ShapeOnly => return,
             Rule::Factor | Rule::Unknown => FREE,
-            Rule::Moves | Rule::Winner => self.first(node, &operands),
+            Rule::Linear | Rule::Winner => self.first(node, &operands),
             Rule::Gate { smooth } => self.gate(&operands, smooth),
             Rule::Norm { added } => self.norm(node, &operands, added),
             Rule::Sum | Rule::WinnerOfAll => self.sum(&operands),
@@ -148,7 +148,7 @@ impl<'g> Linearity<'g> {
         for slot in 0..graph.output_count(node) {
             // Further outputs are indices, masks and statistics; those of a split are parts alike.
             let known = match (slot, rules::of(graph, node)) {
-                (0, _) | (_, Rule::Moves) => found,
+                (0, _) | (_, Rule::Linear) => found,
                 _ => FREE,
             };
             self.known.insert(graph.output(node, slot), known);
@@ -361,8 +361,8 @@ impl<'g> Linearity<'g> {
 pub fn layers_on_constants(graph: &Graph) -> BTreeSet<NodeId> {
     let analysis = Linearity::of(graph);
     let layers = Layer::all(graph).into_iter();
-    let unseeing = layers.filter(|layer| analysis.standing(layer.x) == Standing::Constant);
-    unseeing.map(|layer| layer.node).collect()
+    let constant_layers = layers.filter(|layer| analysis.standing(layer.x) == Standing::Constant);
+    constant_layers.map(|layer| layer.node).collect()
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ impl WeightError {
     }
 
     /// Records a rule that does not apply; a broken weight is an error.
-    pub fn settle(
+    pub fn skip_or_fail(
         self,
         graph: &Graph,
         node: NodeId,

@@ -32,9 +32,9 @@ pub static REMOVE_BIASES: Pass = Pass {
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
     let opset = model.opset("").unwrap_or(0);
-    let unseeing = layers_on_constants(&model.graph);
+    let constant_layers = layers_on_constants(&model.graph);
     for node in model.graph.ops() {
-        if !model.graph.contains(node) || unseeing.contains(&node) {
+        if !model.graph.contains(node) || constant_layers.contains(&node) {
             continue;
         }
         match unbias(&model.graph, node, opset) {
@@ -46,7 +46,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
                 outcome.changed(model.graph.label(node), "bias removed");
                 model.graph.apply(patch)?;
             }
-            Err(error) => error.settle(&model.graph, node, &mut outcome)?,
+            Err(error) => error.skip_or_fail(&model.graph, node, &mut outcome)?,
         }
     }
     // From the end, so that the data of a sum is still there when it takes the sum's place.

@@ -41,7 +41,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     model.graph.remove_dead();
     let attentions = attention::all(&model.graph);
     let linear = attention::projections(&attentions);
-    let unseeing = layers_on_constants(&model.graph);
+    let constant_layers = layers_on_constants(&model.graph);
     let pools = attention_pool::among(&model.graph, attentions);
     let behind_pools: BTreeSet<NodeId> = pools.iter().map(|p| p.projection.node).collect();
     let mut norms = BTreeMap::new();
@@ -60,7 +60,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
             }
             Some(Ok(layer)) => layer,
         };
-        if unseeing.contains(&node) {
+        if constant_layers.contains(&node) {
             outcome.skipped(graph.label(node), Reason::NotOfInput);
             continue;
         }

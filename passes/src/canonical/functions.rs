@@ -190,10 +190,8 @@ impl Inliner<'_> {
             .or(call.output.first().map(String::as_str));
         let label = label.unwrap_or(function.name()).to_owned();
         if self.depth == 0 {
-            self.outcome.changed(
-                &label,
-                format!("call of {} inlined", function.name()),
-            );
+            self.outcome
+                .changed(&label, format!("call of {} inlined", function.name()));
         }
         let mut scope = Scope::default();
         for (i, name) in function.input.iter().enumerate() {

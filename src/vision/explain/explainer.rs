@@ -16,7 +16,7 @@ use crate::{Error, PredictOptions, Predictor, RunError, Source};
 /// an explanation graph.
 #[derive(Clone, Debug)]
 pub struct Explainer {
-    /// The model's own predictions.
+    /// Predictions of the model.
     pub predictor: Predictor,
     network: Arc<dyn Network>,
 }
@@ -68,10 +68,10 @@ pub struct SizedExplainer {
     predictor: Predictor,
 }
 
-/// Why one class got its logit on one picture.
+/// The explanation of one class on one picture.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
-    /// The class that is explained; of an embedding, the entry.
+    /// The explained class; for an embedding, the entry.
     pub class: usize,
     /// Its logit, the logit bias included.
     pub logit: f64,
@@ -81,8 +81,8 @@ pub struct Explanation {
     pub logit_bias: f64,
     /// The sum of all contributions.
     pub contribution: f64,
-    /// What is left of the logit without the logit bias and the contributions: what constants add, and
-    /// rounding.
+    /// The logit minus the logit bias and the contributions: constant terms and
+    /// rounding errors.
     pub residual: f64,
     /// The logits of all classes.
     #[serde(skip)]
@@ -93,7 +93,7 @@ pub struct Explanation {
     /// Channels of W(x).
     #[serde(skip)]
     pub channels: usize,
-    /// What each pixel contributes to the logit, `[height, width]`.
+    /// The contribution of each pixel to the logit, `[height, width]`.
     #[serde(skip)]
     pub contributions: Vec<f32>,
     /// Height and width.

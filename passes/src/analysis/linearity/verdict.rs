@@ -6,7 +6,7 @@ use bcosc_ir::{Graph, Node, NodeId, Value};
 use serde::Serialize;
 
 use super::{Linearity, Rule, Standing, rules};
-use crate::analysis::layers::moves;
+use crate::analysis::layers::is_structural;
 use crate::analysis::weights;
 
 /// What an operator is on the way from the input to an output.
@@ -205,7 +205,7 @@ fn added_slots(graph: &Graph, node: NodeId, arity: usize) -> Vec<usize> {
         Rule::Product if graph.op(node).is_some_and(|op| op.is("Einsum")) => Vec::new(),
         Rule::Product => vec![2],
         Rule::Norm { added } => added.iter().map(|slot| *slot as usize).collect(),
-        Rule::Moves if graph.op(node).is_some_and(|op| op.is("Pad")) => vec![2],
+        Rule::Linear if graph.op(node).is_some_and(|op| op.is("Pad")) => vec![2],
         _ => Vec::new(),
     }
 }
@@ -222,7 +222,7 @@ fn is_zero(graph: &Graph, value: Value) -> bool {
         Some((_, op)) if op.is("ConstantOfShape") => op
             .tensor("value")
             .is_none_or(|t| t.to_f64s().is_ok_and(|e| e.iter().all(|&x| x == 0.0))),
-        Some((node, op)) if moves(op) || op.is("Expand") => graph
+        Some((node, op)) if is_structural(op) || op.is("Expand") => graph
             .input(node, 0)
             .is_some_and(|value| is_zero(graph, value)),
         _ => false,

@@ -225,10 +225,10 @@ const ON_VECTORS: &[&str] = &[
 /// Whether an operator may lie between a projection and the products: what works on each vector, or moves vectors. Queries
 /// and keys may be normalised, but values only by what is folded into a layer.
 fn follows_projection(op: &Op, normed: bool) -> bool {
-    let moves = op.has_any(&[Trait::Structural, Trait::Cast]);
+    let structural = op.has_any(&[Trait::Structural, Trait::Cast]);
     let norms = op.has(Trait::Norm) && (normed || op.is("BatchNormalization"));
     let computes = || ON_VECTORS.contains(&op.op_type());
-    moves || norms || op.domain().is_empty() && computes()
+    structural || norms || op.domain().is_empty() && computes()
 }
 
 /// Where queries, keys and values come from.

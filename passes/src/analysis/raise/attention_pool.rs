@@ -10,7 +10,7 @@ use bcosc_ir::views::Pool;
 use bcosc_ir::{Graph, NodeId, Value};
 
 use super::attention::{self, Attention};
-use crate::analysis::layers::{Layer, data_consumers, moves};
+use crate::analysis::layers::{Layer, data_consumers, is_structural};
 
 /// One attention pool.
 #[derive(Clone, Debug)]
@@ -69,13 +69,13 @@ fn of(graph: &Graph, attention: Attention) -> Option<AttentionPool> {
     })
 }
 
-fn moves_only(graph: &Graph, node: NodeId) -> bool {
+fn is_structural_or_cast(graph: &Graph, node: NodeId) -> bool {
     let op = graph.op(node);
-    op.is_some_and(|op| moves(op) || op.has(Trait::Cast))
+    op.is_some_and(|op| is_structural(op) || op.has(Trait::Cast))
 }
 
 fn without_moves(graph: &Graph, mut value: Value) -> Value {
-    while moves_only(graph, value.node) {
+    while is_structural_or_cast(graph, value.node) {
         match graph.input(value.node, 0) {
             Some(input) => value = input,
             None => break,
@@ -108,7 +108,7 @@ fn next_layer(graph: &Graph, mut value: Value) -> Option<Layer> {
         if let Some(layer) = Layer::of(graph, node) {
             return layer.ok();
         }
-        if !moves_only(graph, node) {
+        if !is_structural_or_cast(graph, node) {
             return None;
         }
         value = graph.output(node, 0);

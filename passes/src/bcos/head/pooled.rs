@@ -7,7 +7,7 @@ use bcosc_ir::views::{Pool, axes_of};
 use bcosc_ir::{Dim, Graph, NodeId, Op, Value};
 
 use crate::Reason;
-use crate::analysis::layers::{Form, Layer, moves};
+use crate::analysis::layers::{Form, Layer, is_structural};
 use crate::analysis::weights;
 
 /// Whether an operator may be part of a norm of each vector, or scale and shift vectors.
@@ -62,20 +62,20 @@ impl PooledHead {
                 pool = Some((node, found));
                 continue;
             }
-            if !(moves(op) || may_norm(op)) || value.slot != 0 {
+            if !(is_structural(op) || may_norm(op)) || value.slot != 0 {
                 return None;
             }
             between.insert(node);
             let data = graph.inputs_of(node).into_iter().flatten();
             open.extend(
-                data.take(if moves(op) { 1 } else { usize::MAX })
+                data.take(if is_structural(op) { 1 } else { usize::MAX })
                     .filter(|v| graph.constant(*v).is_none()),
             );
         }
         let (pool, mean) = pool?;
         let computes = |id: &NodeId| {
             let op = graph.op(*id);
-            between.contains(id) && op.is_some_and(|op| !moves(op))
+            between.contains(id) && op.is_some_and(|op| !is_structural(op))
         };
         let norm: Vec<NodeId> = graph.ops().into_iter().filter(computes).collect();
         let head = PooledHead {

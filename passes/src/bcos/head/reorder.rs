@@ -44,7 +44,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
                 model.graph.apply(patch)?;
             }
             Ok(None) => {}
-            Err(error) => error.settle(graph, layer.node, &mut outcome)?,
+            Err(error) => error.skip_or_fail(graph, layer.node, &mut outcome)?,
         }
     }
     Ok(outcome)

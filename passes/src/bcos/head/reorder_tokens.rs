@@ -87,7 +87,7 @@ fn reorder_all(
                 outcome.changed(graph.label(layer.node), what);
                 model.graph.apply(patch)?;
             }
-            Err(error) => error.settle(graph, layer.node, &mut outcome)?,
+            Err(error) => error.skip_or_fail(graph, layer.node, &mut outcome)?,
         }
     }
     Ok(outcome)

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use bcosc_ir::{DataType, Dim, Graph, Model, Op, Operand, Patch, TensorType, Use, Value};
 
-use super::first_layer::{Entrance, FirstLayer};
+use super::first_layer::{FirstLayer, FirstLayers};
 use crate::analysis::image::image_input;
 use crate::analysis::layers::reads_shape;
 use crate::analysis::weights;
@@ -37,12 +37,12 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let inputs = model.graph.inputs().len();
         PassError::Model(Reason::NoImageInput { inputs })
     })?;
-    let entrance = Entrance::of(&model.graph, image)
+    let first_layers = FirstLayers::of(&model.graph, image)
         .map_err(|(node, reason)| PassError::unsupported(model, node, reason))?;
     let raw = match cx.settings.input {
         InputContract::Same => None,
         InputContract::AddInverse | InputContract::Rgb => Some(
-            Raw::of(&model.graph, image, &entrance, cx)
+            Raw::of(&model.graph, image, &first_layers, cx)
                 .map_err(|reason| PassError::unsupported(model, image.node, reason))?,
         ),
     };
@@ -51,7 +51,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         _ => Halves::Plain,
     };
     let mut doubled = BTreeMap::new();
-    for first in &entrance.layers {
+    for first in &first_layers.layers {
         let node = first.node();
         let fail = |model: &Model, reason| PassError::unsupported(model, node, reason);
         let at = first.channels(&model.graph).map_err(|r| fail(model, r))?;
@@ -79,7 +79,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         model.graph.apply(patch)?;
     }
     if raw.is_some() {
-        forget_normalised(&mut model.graph, image, &entrance);
+        forget_normalised(&mut model.graph, image, &first_layers);
     }
     if let Some(raw) = raw.filter(|raw| !raw.inverted_here) {
         widen(&mut model.graph, image, 2 * raw.channels);
@@ -144,15 +144,19 @@ impl Raw {
     fn of(
         graph: &Graph,
         image: Value,
-        entrance: &Entrance,
+        first_layers: &FirstLayers,
         cx: &Context<'_>,
     ) -> Result<Self, Reason> {
         let normalization = cx.settings.normalization.clone();
         let normalization = normalization.ok_or(Reason::NormalizationMissing)?;
         let inverted_here = cx.settings.input == InputContract::Rgb;
         let processes = |reason: String| Err(Reason::PreprocessingInGraph(reason));
-        for &node in &entrance.passed {
-            if !entrance.layers.iter().any(|first| first.moves(node)) {
+        for &node in &first_layers.passed {
+            if !first_layers
+                .layers
+                .iter()
+                .any(|first| first.is_on_path(node))
+            {
                 return processes(graph.label(node));
             }
         }
@@ -168,7 +172,7 @@ impl Raw {
             }
         }
         let mut channels = None;
-        for first in &entrance.layers {
+        for first in &first_layers.layers {
             let (axis, found) = first.channels(graph)?;
             if first.source() != image || axis != 1 || channels.is_some_and(|c| c != found) {
                 return Err(Reason::FirstLayerForm);
@@ -255,9 +259,9 @@ fn double(
 }
 
 /// What held normalised pixels on their way to the first layer holds raw ones now.
-fn forget_normalised(graph: &mut Graph, image: Value, entrance: &Entrance) {
+fn forget_normalised(graph: &mut Graph, image: Value, first_layers: &FirstLayers) {
     graph.forget(image);
-    let passed = entrance.passed.iter().copied();
+    let passed = first_layers.passed.iter().copied();
     for node in passed
         .filter(|&node| graph.contains(node))
         .collect::<Vec<_>>()

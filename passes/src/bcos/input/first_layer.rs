@@ -6,7 +6,7 @@ use std::iter;
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Tensors, Value};
 
 use super::double::Halves;
-use crate::analysis::layers::{Form, Layer, data_consumers, moves};
+use crate::analysis::layers::{Form, Layer, data_consumers, is_structural};
 use crate::analysis::weights::{self, WeightError};
 use crate::{Context, PassError, Reason};
 
@@ -17,13 +17,13 @@ pub(crate) struct FirstLayer {
     /// What is doubled: channels on axis 1, or vectors along the last axis where nothing is moved.
     source: Value,
     /// The operators that move the source's elements about, up to the layer.
-    moves: Vec<NodeId>,
+    path: Vec<NodeId>,
     /// Number of inputs of one output unit, in its group.
     inputs: u64,
 }
 
 /// What the input reaches before anything linear does.
-pub(crate) struct Entrance {
+pub(crate) struct FirstLayers {
     /// The first layers, in file order.
     pub layers: Vec<FirstLayer>,
     /// Everything that lies between the input and them, or beside them.
@@ -33,7 +33,7 @@ pub(crate) struct Entrance {
 /// Where channels end up is found by moving an image of at most this many elements.
 const LARGEST_IMAGE: u64 = 1 << 26;
 
-impl Entrance {
+impl FirstLayers {
     /// Looks behind an input. An error names the node that stands in the way.
     pub(crate) fn of(graph: &Graph, input: Value) -> Result<Self, (NodeId, Reason)> {
         let mut open = vec![input];
@@ -62,7 +62,7 @@ impl Entrance {
             return Err((input.node, Reason::NoLinearLayer));
         }
         layers.sort_by_key(|first| first.layer.node);
-        Ok(Entrance { layers, passed })
+        Ok(FirstLayers { layers, passed })
     }
 }
 
@@ -78,19 +78,19 @@ impl FirstLayer {
         };
         let mut first = FirstLayer {
             source: layer.x,
-            moves: Vec::new(),
+            path: Vec::new(),
             inputs,
             layer,
         };
         if !first.is_conv() {
             while let Some((node, op)) = graph.producer(first.source) {
-                if !moves(op) {
+                if !is_structural(op) {
                     break;
                 }
                 first.source = graph.input(node, 0).ok_or(Reason::Malformed)?;
-                first.moves.push(node);
+                first.path.push(node);
             }
-            first.moves.reverse();
+            first.path.reverse();
         }
         Ok(first)
     }
@@ -106,8 +106,8 @@ impl FirstLayer {
     }
 
     /// Whether the node moves the source's elements to this layer.
-    pub(crate) fn moves(&self, node: NodeId) -> bool {
-        self.moves.contains(&node)
+    pub(crate) fn is_on_path(&self, node: NodeId) -> bool {
+        self.path.contains(&node)
     }
 
     /// Number of inputs of one output unit, in its group.
@@ -141,7 +141,7 @@ impl FirstLayer {
         let unknown = || Reason::UnknownShape(graph.value_name(self.source).to_owned());
         let shape = graph.value_type(self.source).and_then(|t| t.shape);
         let shape = shape.ok_or_else(unknown)?;
-        if self.moves.is_empty() {
+        if self.path.is_empty() {
             let axis = shape.len().checked_sub(1).ok_or(Reason::FirstLayerForm)?;
             return Ok((axis, self.inputs));
         }
@@ -156,7 +156,7 @@ impl FirstLayer {
         channels: u64,
         cx: &Context<'_>,
     ) -> Result<Vec<usize>, PassError> {
-        if self.is_conv() || self.moves.is_empty() {
+        if self.is_conv() || self.path.is_empty() {
             return Ok((0..self.inputs as usize).collect());
         }
         if self.flattens(&model.graph) {
@@ -165,8 +165,8 @@ impl FirstLayer {
         }
         let fail = |reason| PassError::unsupported(model, self.node(), reason);
         let labels = self.labels(&model.graph, channels).map_err(fail)?;
-        let moves = model.extract(&[self.source], &[self.layer.x])?;
-        let moved = cx.interpreter.run(&moves, &labels)?;
+        let path = model.extract(&[self.source], &[self.layer.x])?;
+        let moved = cx.interpreter.run(&path, &labels)?;
         let moved = moved.get(model.graph.value_name(self.layer.x));
         let moved = moved.and_then(|t| t.to_f64s().ok());
         let moved = moved.unwrap_or_default();
@@ -217,7 +217,7 @@ impl FirstLayer {
         let whole = sizes.is_some_and(|sizes| {
             sizes.iter().try_fold(1u64, |n, &d| n.checked_mul(d)) == Some(self.inputs)
         });
-        to.len() == 2 && whole && self.moves.iter().all(in_order)
+        to.len() == 2 && whole && self.path.iter().all(in_order)
     }
 
     /// Leads a doubled source, of channels first all as they were and then all inverted, to the layer.
@@ -242,7 +242,7 @@ impl FirstLayer {
                 gather(patch, order.map(|c| c as i64).collect())
             }
             Form::Conv(_) => seen,
-            _ if self.moves.is_empty() => seen,
+            _ if self.path.is_empty() => seen,
             _ if self.flattens(graph) => {
                 patch.op(Op::new("", "Flatten").with_int("axis", 1), &[seen])
             }
@@ -250,7 +250,7 @@ impl FirstLayer {
                 let halves = [0..channels, channels..2 * channels].map(|half| {
                     let half = gather(patch, half.map(|c| c as i64).collect());
                     let again = |x, &node: &NodeId| moved(graph, patch, node, x);
-                    self.moves.iter().fold(half, again)
+                    self.path.iter().fold(half, again)
                 });
                 let rank = graph.value_type(self.layer.x).and_then(|t| t.rank());
                 let axis = rank.map_or(-1, |rank| rank as i64 - 1);

@@ -40,7 +40,7 @@ pub static RESTORE_NORMS: Pass = Pass {
 
 fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
-    let unseeing = layers_on_constants(&model.graph);
+    let constant_layers = layers_on_constants(&model.graph);
     for node in model.graph.ops() {
         let graph = &model.graph;
         let Some(Ok(layer)) = Layer::of(graph, node) else {
@@ -49,7 +49,7 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
         let Form::Conv(conv) = &layer.form else {
             continue;
         };
-        if unseeing.contains(&node) || reaches_norm(graph, layer.out) {
+        if constant_layers.contains(&node) || reaches_norm(graph, layer.out) {
             continue;
         }
         if layer.is_head(graph) {

@@ -36,7 +36,7 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
                 model.graph.apply(patch)?;
             }
             Ok(None) => {}
-            Err(error) => error.settle(graph, node, &mut outcome)?,
+            Err(error) => error.skip_or_fail(graph, node, &mut outcome)?,
         }
     }
     Ok(outcome)
