@@ -1,4 +1,4 @@
-//! Attention pooling, as CLIP's convolutional towers end: the mean of all positions asks every position.
+//! Attention pooling, as in CLIP's convolutional image encoders: the mean of all positions is the query.
 //!
 //! ```text
 //! tokens = Concat (mean (features), features) + position embedding
@@ -17,17 +17,17 @@ use crate::analysis::layers::{Layer, data_consumers, is_structural};
 pub struct AttentionPool {
     /// Its attention.
     pub attention: Attention,
-    /// What is pooled: [positions, images, channels] or [images, positions, channels].
+    /// The pooled features: [positions, images, channels] or [images, positions, channels].
     pub features: Value,
-    /// The sum with the position embedding, and what it is added to.
+    /// The sum with the position embedding, and its data operand.
     pub positions: Option<(NodeId, Value)>,
-    /// The layer that makes values.
+    /// The layer that computes values.
     pub value_layer: Layer,
-    /// The layer behind the attention.
+    /// The output projection.
     pub projection: Layer,
 }
 
-/// Every attention pool of a graph, in its order.
+/// All attention pools of a graph, in order.
 pub fn all(graph: &Graph) -> Vec<AttentionPool> {
     among(graph, attention::all(graph))
 }
@@ -99,7 +99,7 @@ fn constant_sum(graph: &Graph, sum: Value) -> Option<(NodeId, Value)> {
     op.is("Add").then_some((node, data))
 }
 
-/// The layer that alone reads a value, behind moves.
+/// The only layer that consumes a value, after structural operators.
 fn next_layer(graph: &Graph, mut value: Value) -> Option<Layer> {
     loop {
         let &[node] = &data_consumers(graph, value)[..] else {

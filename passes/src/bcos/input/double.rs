@@ -1,7 +1,7 @@
-//! The input gets twice its channels: every value comes with its inverse.
+//! Doubles the input channels: every value is paired with its inverse.
 //!
-//! With xn the normalised input, the first layer sees [xn, -xn] and weights [w, -w]/2, which is w.xn
-//! again, whatever mean and standard deviation are. What the model takes is the input contract:
+//! With xn the normalised input, the first layer gets [xn, -xn] and weights [w, -w]/2, so that its output is still
+//! w.xn for any mean and standard deviation. The input format decides what the model takes:
 //!
 //! ```text
 //! same:         y = Conv (Concat (x, Neg (x)), [w, -w]/2)
@@ -9,7 +9,7 @@
 //! rgb:          add-inverse after Concat (x, 1 - x)
 //! ```
 //!
-//! Absorbed, the last two need no nodes: weights `w(1-mean)/std` on x and `-w*mean/std` on 1-x give
+//! With --absorb-normalization, the last two need no nodes: weights `w(1-mean)/std` on x and `-w*mean/std` on 1-x give
 //! `w(x-mean)/std`, and padding adds nothing on either side.
 
 use std::collections::BTreeMap;
@@ -91,9 +91,9 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     Ok(outcome)
 }
 
-/// How the weights of a channel are split over the channel and its inverse.
+/// How to split the weights of a channel between the channel and its inverse.
 pub(crate) enum Halves {
-    /// In equal parts.
+    /// Equally.
     Plain,
     /// With the normalisation, by channel.
     Absorbed {
@@ -129,18 +129,18 @@ impl Halves {
     }
 }
 
-/// A contract on raw images in [0, 1].
+/// An input format for raw images in [0, 1].
 struct Raw {
     channels: u64,
     normalization: Normalization,
-    /// The graph computes 1-x, rather than taking it.
+    /// The graph computes 1-x; it is not an input.
     inverted_here: bool,
-    /// The first layer's weights normalise.
+    /// The normalisation is part of the weights of the first layer.
     absorbed: bool,
 }
 
 impl Raw {
-    /// Nothing but moves may lie between the image and the first layers, and the numbers must fit.
+    /// Only structural operators may be between the image and the first layers, and the channels must match.
     fn of(
         graph: &Graph,
         image: Value,
@@ -213,7 +213,7 @@ impl Raw {
     }
 }
 
-/// Adds what a first layer's source becomes: every channel, then every inverse.
+/// Adds the doubled source of a first layer: all channels, then all inverses.
 fn double(
     model: &mut Model,
     first: &FirstLayer,
@@ -258,7 +258,7 @@ fn double(
     Ok(Value { node, slot })
 }
 
-/// What held normalised pixels on their way to the first layer holds raw ones now.
+/// Values between the input and the first layer now hold raw pixels, so they no longer stand for the original's.
 fn forget_normalised(graph: &mut Graph, image: Value, first_layers: &FirstLayers) {
     graph.forget(image);
     let passed = first_layers.passed.iter().copied();

@@ -1,7 +1,7 @@
-//! Restored norms learn the variance of what reaches them.
+//! Sets the variance of restored norms from calibration images.
 //!
-//! A restored norm is the identity with `var = 1 - eps`, which tells training nothing. Measured on
-//! images at B = 1, it stays the identity with the true statistics:
+//! A restored norm is the identity with `var = 1 - eps`. This pass measures its input variance on images
+//! at B = 1; the norm stays the identity, but has true statistics:
 //!
 //! ```text
 //! y = BatchNormalization (x, 1, 0, 0, 1 - eps)
