@@ -1,4 +1,4 @@
-//! `remove-dead`: operators and parameters that nothing uses go.
+//! `remove-dead`: removes unused operators and parameters.
 //!
 //! ```text
 //! main (float[1,3] x) => (y) { y = Relu (x)  unused = Sin (x) }
@@ -9,7 +9,7 @@ use bcosc_ir::Model;
 
 use crate::{Context, Effect, Outcome, Pass, PassError};
 
-/// Removes what nothing uses.
+/// The pass.
 pub static REMOVE_DEAD: Pass = Pass {
     name: "remove-dead",
     summary: "remove unused operators and parameters",

@@ -1,6 +1,6 @@
-//! `simplify`: operators that do nothing go, and pairs that one operator can do become one.
+//! `simplify`: removes operators without effect and merges pairs of operators.
 //!
-//! The table below reads like the algebra it is; each file proves its own lines.
+//! The rules; each is tested in its file:
 //!
 //! ```text
 //! Identity (x)                          = x
@@ -23,7 +23,7 @@ use bcosc_ir::ops::Trait;
 use super::worklist::{Ops, Rule, apply_rules};
 use crate::{Context, Effect, Outcome, Pass, PassError};
 
-/// Removes and merges operators.
+/// The pass.
 pub static SIMPLIFY: Pass = Pass {
     name: "simplify",
     summary: "remove operators without effect and merge adjacent ones",

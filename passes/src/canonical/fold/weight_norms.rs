@@ -1,7 +1,7 @@
-//! Norms of weights become arithmetic, which the interpreter can compute.
+//! Rewrites norms of weights as arithmetic that the interpreter can evaluate.
 //!
 //! Standardised weights (NFNet, BiT) are exported as a `BatchNormalization` of a parameter, in training mode
-//! or with statistics that are computed on the spot:
+//! or with computed statistics:
 //!
 //! ```text
 //! w = BatchNormalization <training_mode = 1> (v, scale, bias, m, s)
