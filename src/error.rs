@@ -64,7 +64,7 @@ pub enum Error {
     UnknownPass {
         /// The name.
         name: String,
-        /// Where it was looked for.
+        /// The list that was searched.
         place: String,
         /// A name that is close.
         similar: Option<&'static str>,

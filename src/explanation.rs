@@ -30,11 +30,11 @@ pub struct ExplainOptions {
 ///
 /// Its inputs are the model's and `target` `[N]`, the class to explain of each image; -1 is the class that
 /// the model predicts, and of an embedding the entry of the largest magnitude. Its outputs are `logits`,
-/// `class` `[N]`, `weights` W(x) `[N, 2C, H, W]` and `contributions` `[N, H, W]`. A target that is no class
+/// `class` `[N]`, `weights` W(x) `[N, 2C, H, W]` and `contributions` `[N, H, W]`. A target that is not a class
 /// is explained by zeros. A model that ends in a softmax or a sigmoid is explained by its logits.
 ///
 /// # Errors
-/// [`Error::Explain`] where the output is not dynamic linear, or an operator has no backward rule.
+/// [`Error::Explain`] if the output is not dynamic linear, or an operator has no backward rule.
 pub fn explanation_graph(
     source: impl Into<Source>,
     options: &ExplainOptions,

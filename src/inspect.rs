@@ -60,7 +60,7 @@ pub struct Inspection {
 pub struct Port {
     /// Its name.
     pub name: String,
-    /// Element type and shape, such as `float[batch,3,224,224]`; `null` for what is no tensor.
+    /// Element type and shape, such as `float[batch,3,224,224]`; `null` for what is not a tensor.
     #[serde(rename = "type")]
     pub kind: Option<String>,
 }
@@ -107,11 +107,11 @@ pub struct Unrecognised {
 pub struct RecipePreview {
     /// The recipe.
     pub recipe: &'static str,
-    /// Why it cannot convert the model; `null` where it can.
+    /// Why it cannot convert the model; `null` if it can.
     pub problem: Option<String>,
     /// Passes that would change something.
     pub passes: Vec<PassSummary>,
-    /// Number of operators afterwards; `null` where the recipe cannot convert the model.
+    /// Number of operators afterwards; `null` if the recipe cannot convert the model.
     pub nodes: Option<usize>,
 }
 

@@ -20,7 +20,7 @@ pub struct Metadata {
     pub b: f64,
     /// Form of the model's input: `bcosc.input`.
     pub input: InputContract,
-    /// Mean that the original's input was normalised with, one number a channel; empty where it
+    /// Mean that the original's input was normalised with, one number per channel; empty where it
     /// was not said: `bcosc.mean`.
     pub mean: Vec<f64>,
     /// Standard deviation, as the mean: `bcosc.std`.
@@ -77,7 +77,7 @@ impl Metadata {
     /// the model in errors.
     ///
     /// # Errors
-    /// [`Error::Metadata`] where an entry is not what bcosc writes.
+    /// [`Error::Metadata`] if an entry is not what bcosc writes.
     pub fn read(model: &Model, label: &str) -> Result<Option<Self>, Error> {
         if model.metadata(B).is_none() {
             return Ok(None);

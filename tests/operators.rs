@@ -20,7 +20,7 @@ fn linearity() -> BTreeMap<&'static str, Rule> {
     linearity::operators().collect()
 }
 
-/// Whether an operator with this rule can put out something linear.
+/// Whether an operator with this rule can output something linear.
 fn is_linear(rule: Rule) -> bool {
     !matches!(rule, Rule::Factor | Rule::ShapeOnly | Rule::Unknown)
 }

@@ -9,7 +9,7 @@ fn weight(dims: &[u64], seed: u64) -> Tensor {
     Tensor::f32s(dims, (0..count).map(element).collect())
 }
 
-/// Logits of four classes, and an auxiliary head that is no floating-point classifier.
+/// Logits of four classes, and an auxiliary head that is not a floating-point classifier.
 fn two_heads() -> Vec<u8> {
     let model = ModelBuilder::new(17)
         .input("image", DataType::Float, "batch,3,8,8")

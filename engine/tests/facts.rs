@@ -51,7 +51,7 @@ fn shapes_follow_a_symbolic_batch_through_shape_arithmetic() {
     assert_eq!(facts.types["shape"].dtype, DataType::Int64);
     assert_eq!(facts.symbolic["shape"], shape(&["N", "4", "4", "4"]));
     assert_eq!(facts.symbolic["batch"], shape(&["N"]));
-    // The -1 of a reshape is no size.
+    // The -1 of a reshape is not a size.
     assert_eq!(facts.symbolic["target"], shape(&["N", "?"]));
     assert!(facts.constants.is_empty());
 }

@@ -128,7 +128,7 @@ impl Tensor {
         self.dtype().byte_len(self.len()).unwrap_or(u64::MAX)
     }
 
-    /// The elements, little-endian; borrows from the file where the tensor lies in `raw_data`.
+    /// The elements, little-endian; borrows from the file where the tensor is in `raw_data`.
     pub fn bytes(&self) -> Result<Bytes, TensorError> {
         Ok(self.proto.payload()?)
     }

@@ -1,4 +1,4 @@
-//! What no patch touches leaves as it came.
+//! Parts that no patch touches are written unchanged.
 
 mod common;
 

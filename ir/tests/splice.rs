@@ -14,7 +14,7 @@ fn text(model: &Model) -> String {
     model.to_text(TextOptions::default())
 }
 
-/// Splices a guest, and puts out what it puts out under its names and more.
+/// Splices a guest, and outputs what it outputs under its names and more.
 fn splice(host: &mut Model, guest: &Model, bindings: &[(&str, &str)]) -> Result<(), SurgeryError> {
     let bindings: Vec<_> = bindings
         .iter()

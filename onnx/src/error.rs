@@ -1,4 +1,4 @@
-//! What can go wrong, typed; every message says where.
+//! Errors of reading and writing, with their location.
 
 use std::fmt;
 use std::io;
@@ -50,10 +50,10 @@ pub enum ReadErrorKind {
     /// The path names a pipe, a device or the like.
     #[error("is not a regular file")]
     NotRegular,
-    /// The file is something else; the text says what it looks like.
+    /// The file is not an ONNX model; the text describes what it looks like.
     #[error("is not an ONNX model: {0}")]
     NotOnnx(&'static str),
-    /// The bytes are no protobuf message of the ONNX schema.
+    /// The bytes are not a valid ONNX protobuf message.
     #[error("is not a valid ONNX model, or is damaged: at byte {offset}, in {place}: {problem}")]
     Malformed {
         /// Where in the file, in bytes from its start.
@@ -63,7 +63,7 @@ pub enum ReadErrorKind {
         /// What is wrong there.
         problem: MalformedProblem,
     },
-    /// The protobuf decoder found what the scan before it does not look for.
+    /// An error of the protobuf decoder that the scan did not detect.
     #[error("is not a valid ONNX model, or is damaged: {0}")]
     Decode(prost::DecodeError),
     /// The message has no graph.
@@ -79,20 +79,20 @@ pub enum ReadErrorKind {
         /// Bytes of the model.
         len: u64,
     },
-    /// A tensor's declaration and its data do not agree.
+    /// A tensor's declaration and its data do not match.
     #[error("{error} (at {place})")]
     Tensor {
-        /// Where the tensor stands, such as `graph.initializer[3]`.
+        /// Location of the tensor, such as `graph.initializer[3]`.
         place: String,
         /// What is wrong with it.
         error: TensorError,
     },
-    /// A tensor's external data cannot be had.
+    /// A tensor's external data cannot be read.
     #[error("tensor `{tensor}` (at {place}): {problem}")]
     External {
         /// The tensor's name.
         tensor: String,
-        /// Where the tensor stands, such as `graph.initializer[3]`.
+        /// Location of the tensor, such as `graph.initializer[3]`.
         place: String,
         /// What is wrong with its data.
         problem: ExternalProblem,
@@ -142,7 +142,7 @@ pub enum MalformedProblem {
     TooManyUnknown(usize),
 }
 
-/// Why external data cannot be had.
+/// Why external data cannot be read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ExternalProblem {
@@ -152,18 +152,18 @@ pub enum ExternalProblem {
     /// There is no `location` entry.
     #[error("its external data has no `location`")]
     NoLocation,
-    /// A key stands twice.
+    /// A key occurs twice.
     #[error("its external data has two `{0}` entries")]
     Twice(&'static str),
-    /// The location is absolute or climbs with `..`.
+    /// The location is absolute or contains `..`.
     #[error("its external data location `{0}` is not a plain path inside the model's folder")]
     BadLocation(String),
-    /// The location leads out of the folder through a symbolic link.
+    /// The location points outside the folder through a symbolic link.
     #[error("its external data location `{location}` points outside the model's folder, to {}", .target.display())]
     Outside {
         /// The location as the model gives it.
         location: String,
-        /// Where it leads.
+        /// The target of the link.
         target: PathBuf,
     },
     /// The location is a folder, a pipe or the like.
@@ -174,7 +174,7 @@ pub enum ExternalProblem {
     Io {
         /// The location as the model gives it.
         location: String,
-        /// What the system says.
+        /// The system error.
         error: io::Error,
     },
     /// `offset` or `length` is not a plain decimal number.
@@ -251,7 +251,7 @@ pub enum TensorProblem {
     /// The data is a part of a larger tensor.
     #[error("it holds a segment of a larger tensor, which is not supported")]
     Segment,
-    /// The data lies in another file that has not been read.
+    /// The data is in another file that has not been read.
     #[error("its data is in an external file that was not read")]
     Unresolved,
     /// `raw_data` has another length than the shape and the type take.
@@ -269,7 +269,7 @@ pub enum TensorProblem {
     /// A typed field has another number of values than the shape and the type take.
     #[error("it has {found} values in {field}, while {data_type} {dims:?} takes {expected}")]
     ValueCount {
-        /// The field that the type's values lie in.
+        /// The field that the type's values are in.
         field: &'static str,
         /// The element type.
         data_type: DataType,
@@ -280,12 +280,12 @@ pub enum TensorProblem {
         /// Values there are.
         found: u64,
     },
-    /// The values lie in a field that is for other types.
+    /// The values are in a field that is for other types.
     #[error("its values are in {found}, but those of type {data_type} belong in {expected}")]
     WrongField {
         /// The element type.
         data_type: DataType,
-        /// Where the type's values belong.
+        /// The field for this element type.
         expected: &'static str,
         /// Where values are.
         found: &'static str,
@@ -296,12 +296,12 @@ pub enum TensorProblem {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The system refuses; the path is the output's.
+    /// A system error for the output path.
     #[error("cannot write {}: {error}", .path.display())]
     Io {
         /// The file that cannot be written.
         path: PathBuf,
-        /// What the system says.
+        /// The system error.
         error: io::Error,
     },
     /// The output is a folder or has no file name.

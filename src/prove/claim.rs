@@ -106,7 +106,7 @@ impl Claim {
 }
 
 /// What the original computes. If the engine cannot run it as it stands, its canonical form takes its place, and
-/// the user is told.
+/// a warning is returned.
 fn original(task: &Task<'_>) -> Result<Expected, Error> {
     let error = match task.run(task.original, InputContract::Same) {
         Ok(outputs) => return Ok((outputs, None)),

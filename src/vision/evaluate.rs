@@ -116,8 +116,8 @@ pub struct Completeness {
 /// evaluated. `tell` is called from many threads.
 ///
 /// # Errors
-/// Where a model cannot be read, run or (if explanations are asked for) explained, or has no classes; where
-/// the folders cannot be matched with its classes; where a picture is damaged; and [`Error::Grid`] where a
+/// If a model cannot be read, run or (if explanations are asked for) explained, or has no classes; where
+/// the folders cannot be matched with its classes; where a picture is damaged; and [`Error::Grid`] if a
 /// model takes no grids.
 pub fn evaluate(
     models: &[Source],

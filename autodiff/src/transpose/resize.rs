@@ -6,7 +6,7 @@
 //! ```
 //!
 //! So the runtime's own coordinates and coefficients are what comes back, whatever the mode, and sizes may
-//! stay open. Where each pixel just becomes a block of its like, the sum over the block is a convolution.
+//! stay dynamic. Where each pixel just becomes a block of its like, the sum over the block is a convolution.
 
 use bcosc_ir::{Attribute, Dim, Op, Operand, Tensor, Value};
 
@@ -22,7 +22,7 @@ const SIZES: u32 = 3;
 const IDENTITY: i64 = 9;
 
 pub(crate) fn resize(cx: &mut RuleContext<'_>) -> Found {
-    // What lies outside of a crop is a number of its own, and a kept aspect ratio makes other scales.
+    // What is outside of a crop is a number of its own, and a kept aspect ratio makes other scales.
     if coordinates(cx).0 == "tf_crop_and_resize"
         || cx
             .op
@@ -51,7 +51,7 @@ pub(crate) fn resize(cx: &mut RuleContext<'_>) -> Found {
     Ok(vec![(0, found)])
 }
 
-/// Where a pixel is looked for, and how its place is rounded.
+/// The source position of a pixel, and its rounding.
 fn coordinates<'s>(cx: &RuleContext<'s>) -> (&'s str, &'s str) {
     if cx.opset < MODERN {
         return ("asymmetric", "floor");
@@ -76,9 +76,9 @@ fn dims(cx: &RuleContext<'_>) -> Result<(Vec<Dim>, Vec<Dim>), Reason> {
 
 /// How the new sizes are told.
 enum Scales {
-    /// One factor an axis.
+    /// One factor per axis.
     Known(Vec<f64>),
-    /// Factors that are computed while running, each at its place in the value.
+    /// Factors that are computed at run time, each at its place in the value.
     Computed(Value, Vec<Option<usize>>),
     /// By the sizes themselves.
     Sizes,

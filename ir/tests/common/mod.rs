@@ -101,12 +101,12 @@ pub fn value(model: &Model, name: &str) -> Value {
     found.unwrap_or_else(|| panic!("no value {name} in\n{model}"))
 }
 
-/// The operator that puts out a value.
+/// The operator that outputs a value.
 pub fn op(model: &Model, output: &str) -> NodeId {
     value(model, output).node
 }
 
-/// The nodes alone, one a line.
+/// The nodes alone, one per line.
 pub fn body(model: &Model) -> Vec<String> {
     let text = model.to_text(TextOptions::default());
     let lines = text.lines().skip_while(|l| !l.ends_with('{')).skip(1);

@@ -138,7 +138,9 @@ fn split(site: &Site<'_>) -> Result<Patch, Reason> {
             _ => return Err(Reason::Sequence(graph.value_name(site.output()).to_owned())),
         };
         if !op.is("SequenceAt") {
-            return Err(Reason::Needed("the sequence has other consumers than SequenceAt"));
+            return Err(Reason::Needed(
+                "the sequence has other consumers than SequenceAt",
+            ));
         }
         taken.push((consumer, place(graph, consumer, lengths.len())?));
     }

@@ -44,7 +44,7 @@ impl Evaluation {
     /// The evaluation as an SVG picture: reliability, and what else was measured.
     ///
     /// # Errors
-    /// [`Error::Encode`] where it cannot be drawn.
+    /// [`Error::Encode`] if it cannot be drawn.
     pub fn plot(&self) -> Result<String, Error> {
         let mut panels: Vec<Panel> = vec![reliability];
         if self.models.iter().any(|m| m.perturbation.is_some()) {

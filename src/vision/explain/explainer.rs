@@ -25,7 +25,7 @@ impl Explainer {
     /// Reads a model and builds its explanation graph.
     ///
     /// # Errors
-    /// As [`Predictor::open`], and [`Error::Explain`] where the output is not dynamic linear or an operator
+    /// As [`Predictor::open`], and [`Error::Explain`] if the output is not dynamic linear or an operator
     /// has no backward rule.
     pub fn open(source: impl Into<Source>, options: &PredictOptions) -> Result<Self, Error> {
         Explainer::from_file(File::open(source.into())?, options)
@@ -48,7 +48,7 @@ impl Explainer {
     /// Prepares the explanation of pictures of one size.
     ///
     /// # Errors
-    /// [`Error::Run`] where the model cannot take it.
+    /// [`Error::Run`] if the model cannot take it.
     pub fn at(&self, height: usize, width: usize) -> Result<SizedExplainer, Error> {
         let predictor = &self.predictor;
         let shapes = predictor.intake.shapes([height, width], true);
@@ -109,7 +109,7 @@ impl SizedExplainer {
     /// is `None`.
     ///
     /// # Errors
-    /// [`Error::Run`] where the model cannot be run on it.
+    /// [`Error::Run`] if the model cannot be run on it.
     pub fn explain(&self, image: &Images, target: Option<usize>) -> Result<Explanation, Error> {
         self.run(image, target)
             .map_err(|source| run_error(&self.predictor.label, source))

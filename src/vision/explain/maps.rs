@@ -203,7 +203,7 @@ pub(crate) fn percentile(values: &[f32], share: f64) -> f32 {
 /// A picture as the bytes of a PNG file.
 ///
 /// # Errors
-/// [`Error::Encode`] where it is too large for one.
+/// [`Error::Encode`] if it is too large for one.
 pub fn encoded<P>(picture: &ImageBuffer<P, Vec<u8>>) -> Result<Vec<u8>, Error>
 where
     P: PixelWithColorType<Subpixel = u8>,

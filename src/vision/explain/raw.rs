@@ -81,7 +81,7 @@ fn arrays(explanations: &[Explanation]) -> Vec<Array> {
 /// The arrays of one picture as a `.npz` file.
 ///
 /// # Errors
-/// [`Error::Encode`] where an array cannot be written.
+/// [`Error::Encode`] if an array cannot be written.
 pub fn npz(explanations: &[Explanation], intake: &Intake) -> Result<Vec<u8>, Error> {
     let mut writer = NpzWriter::new(Cursor::new(Vec::new()));
     for Array {
@@ -122,7 +122,7 @@ fn add<T: WritableElement>(
 /// The arrays of one picture as a `.safetensors` file.
 ///
 /// # Errors
-/// [`Error::Encode`] where an array cannot be written.
+/// [`Error::Encode`] if an array cannot be written.
 pub fn safetensors(explanations: &[Explanation], intake: &Intake) -> Result<Vec<u8>, Error> {
     let fail = |problem: &dyn Display| Error::encode("safetensors", problem);
     let arrays: Vec<_> = arrays(explanations)

@@ -141,7 +141,7 @@ impl Intake {
     /// but no more than models are usually trained on.
     ///
     /// # Errors
-    /// [`Error::Image`] where the file is no picture, or a damaged one.
+    /// [`Error::Image`] if the file is not a picture, or a damaged one.
     pub fn read(&self, picture: &Path) -> Result<Images, Error> {
         images::read(picture, self.frame(picture)?)
     }
@@ -149,7 +149,7 @@ impl Intake {
     /// As JSON.
     ///
     /// # Errors
-    /// [`Error::Encode`] where a name cannot be written.
+    /// [`Error::Encode`] if a name cannot be written.
     pub fn to_json(&self) -> Result<String, Error> {
         serde_json::to_string(self).map_err(|e| Error::encode("json", e))
     }

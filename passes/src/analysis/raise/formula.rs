@@ -157,8 +157,7 @@ impl<'a> Reader<'a> {
             return Ok(Pattern::Op(word.to_owned(), operands));
         }
         let definition = self.known.get(word);
-        let definition =
-            definition.ok_or_else(|| self.error("undefined formula"))?;
+        let definition = definition.ok_or_else(|| self.error("undefined formula"))?;
         if definition.parameters.len() != operands.len() {
             return Err(self.error("wrong number of operands"));
         }

@@ -52,11 +52,7 @@ impl Rule {
 /// not listed.
 pub(super) static RULES: &[Rule] = &[
     rule(9, "BatchNormalization", drop_spatial),
-    refused(
-        9,
-        "Scan",
-        "Scan had a batch of sequences before opset 9",
-    ),
+    refused(9, "Scan", "Scan had a batch of sequences before opset 9"),
     rule(9, "Upsample", |g, n| {
         to_inputs(g, n, &[Field::Floats("scales", 1)])
     }),

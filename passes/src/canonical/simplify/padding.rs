@@ -288,9 +288,6 @@ mod tests {
             Reason::Padding("the pool does not count its own padding")
         );
         let max = pool(padded(AROUND), "MaxPool", &[0; 4], 0);
-        assert_eq!(
-            stays(max),
-            Reason::Padding("a max pool pads with -inf")
-        );
+        assert_eq!(stays(max), Reason::Padding("a max pool pads with -inf"));
     }
 }

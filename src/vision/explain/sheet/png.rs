@@ -22,7 +22,7 @@ const CHARACTER: u32 = 7;
 /// Maximum ratio of height to width before rows are split into another column.
 const TALLEST: u32 = 2;
 
-/// Draws rows below each other, in as many columns as make the sheet a handy shape. `None` where there are
+/// Draws rows below each other, in as many columns as make the sheet a handy shape. `None` if there are
 /// no rows.
 pub fn sheet(rows: &[Row]) -> Option<RgbImage> {
     let cell = |side: fn(&RgbImage) -> u32| rows.iter().map(|row| side(&row.cells[0])).max();
