@@ -8,5 +8,7 @@ seconds=${2:-600}
 cd "$(dirname "$0")/.."
 
 python3 fuzz/seeds.py "fuzz/corpus/$target"
-exec cargo +nightly fuzz run "$target" -- \
+features=
+[ "$target" != convert ] || features=--features=convert
+exec cargo +nightly fuzz run $features "$target" -- \
     -max_total_time="$seconds" -max_len=65536 -timeout=30 -rss_limit_mb=4096

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use bcosc_engine::{EngineError, SampleError};
-use bcosc_ir::ImportError;
+use bcosc_ir::{ImportError, InterpreterError, SurgeryError};
 use bcosc_onnx::{ReadError, WriteError};
 use bcosc_passes::pipeline::PipelineError;
 
@@ -218,6 +218,12 @@ pub enum RunError {
     /// Its B-cos operators cannot be written as standard ONNX.
     #[error(transparent)]
     Lower(#[from] Box<PipelineError>),
+    /// The types of its values cannot be inferred.
+    #[error(transparent)]
+    Types(#[from] InterpreterError),
+    /// It cannot be cut into parts.
+    #[error(transparent)]
+    Parts(#[from] SurgeryError),
     /// An input or output has an unexpected form.
     #[error("{0}")]
     Values(String),

@@ -18,6 +18,7 @@ pub mod activity;
 mod context;
 pub mod detached;
 pub mod explanation;
+pub mod parts;
 mod reverse;
 mod rules;
 mod transpose;

@@ -3,8 +3,8 @@
 
 #![no_main]
 
-use bcosc::ir::Model;
-use bcosc::onnx::{decode, encode};
+use bcosc_ir::Model;
+use bcosc_ir::onnx::{decode, encode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

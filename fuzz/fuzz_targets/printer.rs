@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use bcosc::ir::{Model, TextOptions};
-use bcosc::onnx::decode;
+use bcosc_ir::onnx::decode;
+use bcosc_ir::{Model, TextOptions};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use bcosc::onnx::{decode, encode};
+use bcosc_ir::onnx::{decode, encode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

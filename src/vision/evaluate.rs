@@ -262,9 +262,13 @@ mod tests {
             .op("Sub", &["x", "mean"], "centred", [])
             .param("std", numbers(0.5))
             .op("Div", &["centred", "std"], "normalised", []);
-        let found = beside_metadata(&network("normalised", itself), &options).unwrap();
+        let found = beside_metadata(
+            &File::open(network("normalised", itself)).unwrap(),
+            &options,
+        )
+        .unwrap();
         assert_eq!(found.normalization, None);
-        let found = beside_metadata(&network("x", input()), &options).unwrap();
+        let found = beside_metadata(&File::open(network("x", input())).unwrap(), &options).unwrap();
         assert_eq!(found.normalization, options.normalization);
     }
 }

@@ -3,6 +3,7 @@ use bcosc_ir::{Attribute, DataType, Interpreter, ModelBuilder, Tensor};
 
 use crate::detached::cotangents;
 use crate::explanation::{Kind, explanation};
+use crate::parts::{Parts, Shared};
 use crate::testing::{backward, floats, graph, pulled_back};
 use bcosc_passes::{Context, Settings};
 use bcosc_testing::{infer, model, noise, weight};
@@ -174,4 +175,108 @@ fn a_flat_picture_has_a_cotangent() {
     let [x, s] = [0.25, 1.0].map(|v| Tensor::f32s(&[1, 2, 3, 3], vec![v; 18]));
     let found = floats(&pulled_back(&both, &x, &s));
     assert!(found.iter().all(|dx| dx.is_finite()), "{found:?}");
+}
+
+/// Both parts of an explanation graph together compute what the whole does; the layers are in one of them only.
+#[test]
+fn parts_compute_what_the_whole_does() {
+    let builder = ModelBuilder::new(18)
+        .input("x", DataType::Float, "batch,3,8,8")
+        .param("w", weight(0, &[4, 3, 3, 3]))
+        .param("u", weight(1, &[4, 5]))
+        .op("Conv", &["x", "w"], "c", [])
+        .op(
+            "Gelu",
+            &["c"],
+            "r",
+            [Attribute::string("approximate", "none")],
+        )
+        .op(
+            "MaxPool",
+            &["r"],
+            "m",
+            [Attribute::ints("kernel_shape", &[2, 2])],
+        )
+        .op("GlobalAveragePool", &["m"], "p", [])
+        .op("Flatten", &["p"], "f", [])
+        .op("MatMul", &["f", "u"], "y", []);
+    let mut whole = model(builder.output("y"));
+    let settings = Settings {
+        opset: Some(20),
+        ..Settings::default()
+    };
+    let cx = Context {
+        settings: &settings,
+        interpreter: default_interpreter(),
+        calibration: None,
+    };
+    explanation(&mut whole, Kind::Logits, &cx).unwrap();
+    infer(&mut whole);
+    let Parts {
+        forward,
+        backward,
+        shared,
+    } = Parts::of(&whole).unwrap();
+    let count = |model: &bcosc_ir::Model, kind: &str| {
+        let ops = model.graph.ops().into_iter();
+        ops.filter(|id| model.graph.op(*id).is_some_and(|op| op.is(kind)))
+            .count()
+    };
+    assert_eq!(count(&forward, "Conv"), count(&whole, "Conv"));
+    assert_eq!(count(&backward, "Conv"), 0);
+    assert_eq!(
+        count(&backward, "ConvTranspose"),
+        count(&whole, "ConvTranspose")
+    );
+
+    let image = Tensor::f32s(&[2, 3, 8, 8], {
+        let numbers = noise(7, 2 * 3 * 64);
+        numbers.into_iter().map(|x| x as f32).collect()
+    });
+    let run = |model, inputs| default_interpreter().run(model, &inputs).unwrap();
+    let seen = run(&forward, [("x".to_owned(), image.clone())].into());
+    let names = |model: &bcosc_ir::Model| -> Vec<String> {
+        let inputs = model.graph.inputs().into_iter();
+        inputs
+            .map(|v| model.graph.value_name(v).to_owned())
+            .collect()
+    };
+    for class in [[3, 1], [-1, 0]] {
+        let target = Tensor::i64_vec(&class);
+        let expected = run(
+            &whole,
+            [
+                ("x".to_owned(), image.clone()),
+                ("target".to_owned(), target.clone()),
+            ]
+            .into(),
+        );
+        let mut given = bcosc_ir::Tensors::from([("target".to_owned(), target)]);
+        for (name, from) in names(&backward).into_iter().skip(1).zip(&shared) {
+            let value = match from {
+                Shared::Input(_) => image.clone(),
+                Shared::Output(_) => seen[&name].clone(),
+            };
+            given.insert(name, value);
+        }
+        let found = run(&backward, given);
+        for name in ["class", "weights", "contributions"] {
+            let value = whole
+                .graph
+                .outputs()
+                .iter()
+                .position(|o| o.info.name() == name);
+            let found = &found[backward.graph.outputs()[value.unwrap() - 1].info.name()];
+            assert_eq!(
+                found.to_f64s().ok(),
+                expected[name].to_f64s().ok(),
+                "{name}"
+            );
+            assert_eq!(
+                found.to_i64s().ok(),
+                expected[name].to_i64s().ok(),
+                "{name}"
+            );
+        }
+    }
 }

@@ -135,6 +135,10 @@ mod tests {
            ["y.bcos"] z = bcosc.Scale <b = 2.0, group = 1, channels = 4, spatial = 2> (y, "y.patch_norm")  # from y
         }
         "#);
+        // The layer puts out what the norm did: what the norm read is gone.
+        let found = after.graph.outputs()[0].value;
+        assert_eq!(after.graph.standing_for("z"), Some(found));
+        assert_eq!(after.graph.standing_for("y"), None);
     }
 
     #[test]

@@ -109,6 +109,8 @@ mod tests {
            z = Clip ("y.bcos.weighed", "z.low", "z.high")
         }
         "#);
+        // What the bound reads is rectified: the original has no such value.
+        assert_eq!(after.graph.standing_for("y"), None);
     }
 
     #[test]

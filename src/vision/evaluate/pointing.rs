@@ -235,10 +235,11 @@ impl GridExplainer {
             let read = |&i: &usize| images::read(&items[i].path, self.frame);
             let pictures: Vec<Images> = grid.iter().map(read).collect::<Result<_, Error>>()?;
             let whole = tile(&pictures, cells);
+            let seen = self.explainer.see(&whole)?;
             let mut sum = 0.0;
             for (cell, &picture) in grid.iter().enumerate() {
                 let class = predictions[picture].class;
-                let explained = self.explainer.explain(&whole, Some(class))?;
+                let explained = self.explainer.explain_class(&seen, Some(class))?;
                 let map = smooth(&explained.contributions, explained.size, window);
                 sum += score(&map, explained.size, cells, cell);
             }

@@ -117,13 +117,14 @@ impl Explainer {
 impl SizedExplainer {
     fn explain_file(&self, picture: &Path, choice: &Choice) -> Result<Explained, Error> {
         let image = self.predictor().intake.read(picture)?;
-        let of_class = |class: &usize| self.explain(&image, Some(*class));
+        let seen = self.see(&image)?;
+        let of_class = |class: &usize| self.explain_class(&seen, Some(*class));
         let explanations = match choice {
             Choice::Classes(classes) => {
                 classes.par_iter().map(of_class).collect::<Result<_, _>>()?
             }
             Choice::Top(count) => {
-                let first = self.explain(&image, None)?;
+                let first = self.explain_class(&seen, None)?;
                 let mut classes = self.predictor().ranked(&first.logits);
                 // On ties, the class chosen by the graph comes first.
                 classes.retain(|class| *class != first.class);

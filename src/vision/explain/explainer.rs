@@ -1,9 +1,15 @@
 //! Running an explanation graph on pictures.
 
+use std::iter;
 use std::sync::Arc;
 
-use bcosc_autodiff::explanation::{OUTPUTS, is_explanation};
-use bcosc_engine::{Network, Session, SessionOptions, default_engine};
+use bcosc_autodiff::explanation::is_explanation;
+use bcosc_autodiff::parts::{Parts, Shared};
+use bcosc_engine::{
+    EngineError, InputShapes, Network, Session, SessionOptions, Value, default_engine,
+    default_interpreter,
+};
+use bcosc_ir::{Interpreter, Model, Tensor};
 use serde::Serialize;
 
 use crate::contract::Images;
@@ -18,7 +24,9 @@ use crate::{Error, PredictOptions, Predictor, RunError, Source};
 pub struct Explainer {
     /// Predictions of the model.
     pub predictor: Predictor,
-    network: Arc<dyn Network>,
+    forward: Arc<dyn Network>,
+    backward: Arc<dyn Network>,
+    shared: Arc<[Shared]>,
 }
 
 impl Explainer {
@@ -40,9 +48,17 @@ impl Explainer {
             true => model,
             false => explain_model(model, label)?,
         };
-        let network = default_engine().load(&graph);
-        let network = network.map_err(|source| run_error(label, source))?.into();
-        Ok(Explainer { predictor, network })
+        let parts = parts(graph).map_err(|source| run_error(label, source))?;
+        let load = |part: &Model| -> Result<Arc<dyn Network>, Error> {
+            let network = default_engine().load(part);
+            Ok(network.map_err(|source| run_error(label, source))?.into())
+        };
+        Ok(Explainer {
+            forward: load(&parts.forward)?,
+            backward: load(&parts.backward)?,
+            shared: parts.shared.into(),
+            predictor,
+        })
     }
 
     /// Prepares the explanation of pictures of one size.
@@ -50,22 +66,63 @@ impl Explainer {
     /// # Errors
     /// [`Error::Run`] if the model cannot take it.
     pub fn at(&self, height: usize, width: usize) -> Result<SizedExplainer, Error> {
-        let predictor = &self.predictor;
-        let shapes = predictor.intake.shapes([height, width], true);
-        let session = self.network.session(&shapes, &SessionOptions::default());
-        let session = session.map_err(|source| run_error(&predictor.label, source))?;
+        let prepared = self.prepare([height, width]);
+        let [forward, backward] =
+            prepared.map_err(|source| run_error(&self.predictor.label, source))?;
         Ok(SizedExplainer {
-            session: session.into(),
-            predictor: predictor.clone(),
+            forward: forward.into(),
+            backward: backward.into(),
+            shared: self.shared.clone(),
+            predictor: self.predictor.clone(),
         })
     }
+
+    fn prepare(&self, size: [usize; 2]) -> Result<[Box<dyn Session>; 2], EngineError> {
+        let options = SessionOptions::default();
+        let intake = &self.predictor.intake;
+        let taken = intake.shapes(size, false);
+        let forward = self.forward.session(&taken, &options)?;
+        // The backward part takes what the forward part gives for this size.
+        let mut shapes = InputShapes::new();
+        for (place, port) in self.backward.inputs().iter().enumerate() {
+            let from = place
+                .checked_sub(1)
+                .and_then(|place| self.shared.get(place));
+            let shape = match from {
+                None => vec![intake.batch()],
+                Some(Shared::Input(name)) => taken.get(name).cloned().unwrap_or_default(),
+                Some(Shared::Output(slot)) => {
+                    let output = forward.outputs().get(*slot);
+                    let known = output.and_then(|o| o.tensor_type.as_ref()?.known_shape());
+                    known.ok_or_else(|| EngineError::UntypedInput(port.name.clone()))?
+                }
+            };
+            shapes.insert(port.name.clone(), shape);
+        }
+        let backward = self.backward.session(&shapes, &options)?;
+        Ok([forward, backward])
+    }
+}
+
+/// An explanation graph in two parts, whose types are known.
+fn parts(mut graph: Model) -> Result<Parts, RunError> {
+    default_interpreter().infer(&mut graph, 0)?;
+    Ok(Parts::of(&graph)?)
 }
 
 /// A model that explains pictures of one size. It can be shared between threads.
 #[derive(Clone, Debug)]
 pub struct SizedExplainer {
-    session: Arc<dyn Session>,
+    forward: Arc<dyn Session>,
+    backward: Arc<dyn Session>,
+    shared: Arc<[Shared]>,
     predictor: Predictor,
+}
+
+/// A picture that went through the forward part, any class of which can be explained.
+pub(crate) struct Seen {
+    logits: Vec<f32>,
+    shared: Vec<Value>,
 }
 
 /// The explanation of one class on one picture.
@@ -111,28 +168,66 @@ impl SizedExplainer {
     /// # Errors
     /// [`Error::Run`] if the model cannot be run on it.
     pub fn explain(&self, image: &Images, target: Option<usize>) -> Result<Explanation, Error> {
-        self.run(image, target)
+        self.explain_class(&self.see(image)?, target)
+    }
+
+    /// Runs the forward part, which all classes of a picture share.
+    pub(crate) fn see(&self, image: &Images) -> Result<Seen, Error> {
+        self.run_forward(image)
             .map_err(|source| run_error(&self.predictor.label, source))
     }
 
-    fn run(&self, image: &Images, target: Option<usize>) -> Result<Explanation, RunError> {
-        let target = target.map_or(-1, |class| class as i64);
-        let inputs = self.predictor.intake.tensors(image, Some(target))?;
-        let outputs = self.session.run_named(&inputs)?;
-        let output = |name: &str| {
-            let found = outputs.get(name);
-            let found =
-                found.ok_or_else(|| RunError::Values(format!("there is no output `{name}`")))?;
-            first_row(found, self.predictor.intake.batch())
+    /// As [`SizedExplainer::explain`], of a picture that went through the forward part.
+    pub(crate) fn explain_class(
+        &self,
+        seen: &Seen,
+        target: Option<usize>,
+    ) -> Result<Explanation, Error> {
+        self.run_backward(seen, target)
+            .map_err(|source| run_error(&self.predictor.label, source))
+    }
+
+    fn run_forward(&self, image: &Images) -> Result<Seen, RunError> {
+        let intake = &self.predictor.intake;
+        let inputs = intake.tensors(image, None)?;
+        let operand = |name: &String| {
+            let given = inputs.get(name).cloned().map(Value::from);
+            given.ok_or_else(|| EngineError::MissingInput(name.clone()))
         };
-        let [logits, class, weights, contributions] = OUTPUTS;
-        let (_, logits) = output(logits)?;
-        let class = match outputs.get(class).and_then(|t| t.to_i64s().ok()).as_deref() {
+        let taken = self.forward.inputs().iter().map(|port| operand(&port.name));
+        let outputs = self.forward.run(taken.collect::<Result<_, _>>()?)?;
+        let logits = outputs.first();
+        let logits = logits.ok_or_else(|| RunError::Values("there are no logits".to_owned()))?;
+        let (_, logits) = first_row(&logits.to_tensor()?, intake.batch())?;
+        let shared = self.shared.iter().map(|shared| match shared {
+            Shared::Input(name) => operand(name),
+            Shared::Output(slot) => Ok(outputs[*slot].clone()),
+        });
+        Ok(Seen {
+            shared: shared.collect::<Result<_, _>>()?,
+            logits,
+        })
+    }
+
+    fn run_backward(&self, seen: &Seen, target: Option<usize>) -> Result<Explanation, RunError> {
+        let batch = self.predictor.intake.batch();
+        let target = target.map_or(-1, |class| class as i64);
+        let target = Tensor::i64s(&[batch], vec![target; batch as usize]);
+        let operands = iter::once(Value::from(target)).chain(seen.shared.iter().cloned());
+        let outputs = self.backward.run(operands.collect())?;
+        let [class, weights, contributions] = &outputs[..] else {
+            return Err(RunError::Values(format!(
+                "the graph has {} results, not 3",
+                outputs.len()
+            )));
+        };
+        let logits = seen.logits.clone();
+        let class = match class.to_tensor()?.to_i64s().ok().as_deref() {
             Some([class, ..]) if (0..logits.len() as i64).contains(class) => *class as usize,
             _ => return Err(RunError::Values("the graph names no class".to_owned())),
         };
-        let (dims, weights) = output(weights)?;
-        let (_, contributions) = output(contributions)?;
+        let (dims, weights) = first_row(&weights.to_tensor()?, batch)?;
+        let (_, contributions) = first_row(&contributions.to_tensor()?, batch)?;
         let finite = |values: &[f32]| values.iter().all(|x| x.is_finite());
         if ![&logits, &weights, &contributions]
             .into_iter()
