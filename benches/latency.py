@@ -5,10 +5,10 @@
 
 The networks are DIR/NAME.dynamo.onnx and DIR/NAME.ts.onnx (see tests/python/export_models.py) for each NAME of
 NETWORKS. They are converted with `--b 2 --deploy` and calibrated: an uncalibrated B-cos network of this depth
-computes on denormal numbers, which is a latency of its own. Without `--without`, plain and converted models take
+computes on denormal numbers, which are slow. Without `--without`, plain and converted models take
 turns on the same image; with it, the converted model and the one that is converted without PASS (no turns are
-taken where both are the same file). `--without` tells what a pass brings: the ratio is what it would cost to
-leave it out. Both medians and fastest runs are compared, in the calling thread's processor time (it does all the
+taken where both are the same file). `--without` measures the effect of a pass: the ratio is the cost of
+leaving it out. Both medians and fastest runs are compared, in the calling thread's processor time (it does all the
 work, so that other processes count less) and in wall time.
 `--uncalibrated` saves the time that calibration takes; ONNX Runtime then takes denormal numbers as zero.
 Limits on the median ratio of plain and converted models: resnet50 1.20, densenet121 1.35. Exits with 1 if one
@@ -50,7 +50,7 @@ def image(seed):
 
 
 def calibration(folder):
-    """Enough images to measure norms on, as .npy: the form that the model takes."""
+    """Calibration images as .npy, in the input format of the model."""
     path = os.path.join(folder, "images.npy")
     np.save(path, np.concatenate([image(i) for i in range(8)]))
     return path

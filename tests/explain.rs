@@ -110,7 +110,7 @@ fn transformers_are_explained_as_published() {
     }
 }
 
-/// Colour pictures from images alone, so that what lies between is held too: the input's form, the class, the maps.
+/// Colour pictures from images alone, so that what is between is held too: the input's form, the class, the maps.
 #[test]
 fn pictures_are_those_that_are_published() {
     for network in [

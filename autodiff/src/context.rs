@@ -1,4 +1,4 @@
-//! What a rule works with: the node, what is known of it, and a patch to build in.
+//! The context of a backward rule: the node, its types, and the patch to extend.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ pub(crate) type Found = Result<Vec<(u32, Operand)>, Reason>;
 /// A rule of one operator.
 pub(crate) type Rule = fn(&mut RuleContext<'_>) -> Found;
 
-/// One node on the way back.
+/// One node in reverse mode.
 pub(crate) struct RuleContext<'g> {
     pub graph: &'g Graph,
     pub opset: i64,
@@ -23,7 +23,7 @@ pub(crate) struct RuleContext<'g> {
     pub op: &'g Op,
     /// Slots of the operands whose cotangents are needed.
     pub wanted: &'g BTreeSet<u32>,
-    /// Cotangents of the outputs; `None` where nothing linear uses one.
+    /// Cotangents of the outputs; `None` if nothing linear uses one.
     pub cotangents: Vec<Option<Operand>>,
     pub patch: Patch,
 }
@@ -43,7 +43,7 @@ impl<'g> RuleContext<'g> {
         self.wanted.contains(&slot)
     }
 
-    /// An operand that must be there.
+    /// A required operand.
     pub fn operand(&self, slot: u32) -> Result<Value, Reason> {
         self.graph.input(self.node, slot).ok_or(Reason::Malformed)
     }
@@ -75,7 +75,7 @@ impl<'g> RuleContext<'g> {
             .map_or(DataType::Float, |t| t.dtype)
     }
 
-    /// The integers of an operand that must be a constant; `None` where it is left out.
+    /// The integers of an operand that must be a constant; `None` if it is left out.
     pub fn integers(&self, slot: u32) -> Result<Option<Vec<i64>>, Reason> {
         let Some(value) = self.graph.input(self.node, slot) else {
             return Ok(None);
@@ -231,8 +231,8 @@ impl<'g> RuleContext<'g> {
         self.op("Slice", &[x, starts, ends, axes])
     }
 
-    /// The cotangent of an operand that was broadcast to the first output: summed over what it was
-    /// repeated along.
+    /// The cotangent of an operand that was broadcast to the first output: summed over the broadcast
+    /// axes.
     pub fn unbroadcast(&mut self, x: Operand, to: Value) -> Result<Operand, Reason> {
         let (wide, narrow) = (self.dims(self.y())?, self.dims(to)?);
         self.unbroadcast_from(x, &wide, &narrow)

@@ -1,4 +1,4 @@
-//! What a vertex of the graph is: an operator, an input, a parameter or a captured value.
+//! The vertices of the graph: operators, inputs, parameters and captured values.
 
 use std::sync::Arc;
 
@@ -147,7 +147,7 @@ impl Op {
         }
     }
 
-    /// Takes an attribute away, if it is there.
+    /// Removes an attribute, if present.
     pub fn unset(&mut self, name: &str) {
         self.attributes.retain(|a| a.name() != name);
     }

@@ -1,4 +1,4 @@
-//! Models that are no graphs are refused, by name.
+//! Models that are not graphs are refused, by name.
 
 use bcosc_ir::Model;
 use bcosc_ir::onnx::proto::{

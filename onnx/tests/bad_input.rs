@@ -1,4 +1,4 @@
-//! Files that are no models, damaged models, and places that cannot be written.
+//! Files that are not models, damaged models, and places that cannot be written.
 
 mod common;
 

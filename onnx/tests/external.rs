@@ -105,7 +105,7 @@ fn the_mode_decides_and_auto_follows_the_input() {
     assert!(data("again.onnx.data") == data("out.onnx.data"));
     assert!(read(&at("out.onnx")).unwrap().model == outside);
 
-    // Nothing is large enough to lie outside.
+    // Nothing is large enough to be outside.
     let small = model_of(vec![floats("w", 3)]);
     assert_eq!(
         save(&small, &at("small.onnx"), ExternalData::Always).sidecar,

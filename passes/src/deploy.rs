@@ -49,7 +49,7 @@ pub(crate) fn everywhere(
                 outcome.changed(graph.label(node), change);
                 model.graph.apply(patch)?;
             }
-            Some(Err(error)) => error.settle(graph, node, &mut outcome)?,
+            Some(Err(error)) => error.skip_or_fail(graph, node, &mut outcome)?,
         }
     }
     Ok(outcome)

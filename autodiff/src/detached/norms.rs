@@ -1,10 +1,10 @@
-//! Norms: the deviation is held fixed, the mean is not.
+//! Norms: the standard deviation is held fixed, the mean is not.
 //!
 //! ```text
 //! y = g (x - mean(x)) / d + b      s_x = t - mean(t), t = s_y g / d
 //! ```
 //!
-//! Centring is a projection that is its own transpose. What is added does not matter.
+//! Centring is a symmetric projection. Added constants do not affect cotangents.
 
 use bcosc_ir::views::{AxesOp, BatchNorm};
 use bcosc_ir::{DataType, Operand, Value};
@@ -92,7 +92,7 @@ pub(crate) fn instance(cx: &mut RuleContext<'_>) -> Found {
     Ok(vec![(0, found)])
 }
 
-/// Groups of channels become rows. Up to opset 20 there is one scale a group.
+/// Groups of channels become rows. Up to opset 20 there is one scale per group.
 pub(crate) fn group(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x, scale) = (cx.dy()?, cx.operand(0)?, cx.operand(1)?);
     let groups = cx.attribute("num_groups")?;
@@ -151,7 +151,7 @@ fn last_axes(cx: &RuleContext<'_>) -> Result<Vec<i64>, Reason> {
     Ok((first as i64..rank as i64).collect())
 }
 
-/// One number a channel, in the shape that broadcasts over a value.
+/// One number per channel, in the shape that broadcasts over a value.
 fn per_channel(cx: &mut RuleContext<'_>, numbers: Operand, like: Value) -> Result<Operand, Reason> {
     let behind = cx.dims(like)?.len().saturating_sub(2);
     let mut sizes = vec![-1];
@@ -159,7 +159,7 @@ fn per_channel(cx: &mut RuleContext<'_>, numbers: Operand, like: Value) -> Resul
     Ok(cx.reshape(numbers, &sizes))
 }
 
-/// The cotangent behind the norm itself.
+/// The cotangent after the norm itself.
 fn normalised(
     cx: &mut RuleContext<'_>,
     x: Operand,

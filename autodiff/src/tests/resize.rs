@@ -35,7 +35,7 @@ fn every_mode_by_scales() {
                     "y",
                     mode(by, coordinates),
                 );
-                // tract leaves open what comes of a fraction of an open size.
+                // tract leaves open what comes of a fraction of a dynamic size.
                 let builder = builder.value("y", DataType::Float, "batch,4,?,?");
                 holds_in_single(
                     &format!("{by} {coordinates} {size}"),

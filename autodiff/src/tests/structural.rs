@@ -5,7 +5,7 @@ use crate::testing::{Law, backward, holds};
 use bcosc_testing::{input, model, weight};
 
 #[test]
-fn moves() {
+fn structural_operators() {
     let cases: Vec<(&str, &str, Vec<Tensor>, Vec<Attribute>)> = vec![
         ("Reshape", SIZED, vec![list(&[0, 2, -1])], vec![]),
         ("Reshape", OPEN, vec![list(&[0, 4, -1])], vec![]),

@@ -29,7 +29,7 @@ pub(crate) fn space_to_depth(cx: &mut RuleContext<'_>) -> Found {
     Ok(vec![(0, cx.op_with("DepthToSpace", &[dy], attributes))])
 }
 
-/// With mode `CRD` the cells of a block lie next to each other, with `DCR` the channels do.
+/// With mode `CRD` the cells of a block are adjacent, with `DCR` the channels are.
 pub(crate) fn depth_to_space(cx: &mut RuleContext<'_>) -> Found {
     let dy = cx.dy()?;
     let block = cx.attribute("blocksize")?;

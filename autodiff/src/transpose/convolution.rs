@@ -73,7 +73,7 @@ fn open_border(cx: &RuleContext<'_>, view: &Conv) -> Result<bool, Reason> {
     Ok(!explicit && spatial.any(|(size, &stride)| stride > 1 && size.known().is_none()))
 }
 
-/// The full result of the transposed convolution, cut while running where the convolution had its border.
+/// The full result of the transposed convolution, cut at run time where the convolution had its border.
 fn back_in_open(cx: &mut RuleContext<'_>, dy: Operand, view: &Conv) -> Operand {
     let rank = view.window.rank();
     let mut window = view.window.clone();

@@ -160,7 +160,7 @@ impl Line {
         cx.div(wide, two)
     }
 
-    /// Indices of taps as integers, and their weights; `None` where all are 1.
+    /// Indices of taps as integers, and their weights; `None` if all are 1.
     fn taps(
         &self,
         cx: &mut RuleContext<'_>,

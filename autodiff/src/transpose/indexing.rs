@@ -1,4 +1,4 @@
-//! Operators whose places are told by a tensor of indices.
+//! Operators with a tensor of indices.
 //!
 //! ```text
 //! y = GatherND (x, i)            s_x = ScatterND <add> (0, i, s_y)

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! So the runtime's own coordinates and coefficients are what comes back, whatever the mode, and sizes may
-//! stay open. Where each pixel just becomes a block of its like, the sum over the block is a convolution.
+//! stay dynamic. Where each pixel just becomes a block of its like, the sum over the block is a convolution.
 
 use bcosc_ir::{Attribute, Dim, Op, Operand, Tensor, Value};
 
@@ -72,9 +72,9 @@ fn dims(cx: &RuleContext<'_>) -> Result<(Vec<Dim>, Vec<Dim>), Reason> {
 
 /// How the new sizes are told.
 enum Scales {
-    /// One factor an axis.
+    /// One factor per axis.
     Known(Vec<f64>),
-    /// Factors that are computed while running, each at its place in the value.
+    /// Factors that are computed at run time, each at its place in the value.
     Computed(Value, Vec<Option<usize>>),
     /// By the sizes themselves.
     Sizes,

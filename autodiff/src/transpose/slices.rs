@@ -1,9 +1,9 @@
-//! Operators that pick positions along an axis: `Slice`, `Gather`, `Compress`.
+//! Operators that select positions along an axis: `Slice`, `Gather`, `Compress`.
 //!
 //! ```text
 //! y = Slice (x)         s_x = Pad (s_y), where the positions are next to each other
 //! y = Gather (x, i)     s_x = Gather (s_y and a zero, where each position went)
-//! y = Gather (x, i)     s_x = ScatterND <add> (0, i, s_y), where positions are computed while running
+//! y = Gather (x, i)     s_x = ScatterND <add> (0, i, s_y), where positions are computed at run time
 //! y = Gather (x, i)     s_x = s_y times a matrix of zeros and ones, where a position is picked twice
 //! y = Compress (x, c)   s_x = Gather (s_y and a zero, CumSum (c) - 1 where c holds, else the zero)
 //! ```
@@ -102,7 +102,7 @@ pub(crate) fn gather(cx: &mut RuleContext<'_>) -> Found {
     Ok(vec![(0, found)])
 }
 
-/// Adds up at positions that are computed while running.
+/// Adds up at positions that are computed at run time.
 fn scattered(cx: &mut RuleContext<'_>, dy: Operand, axis: usize) -> Found {
     let (x, indices) = (cx.operand(0)?, cx.operand(1)?);
     let rank = cx.dims(x)?.len();
@@ -193,7 +193,7 @@ fn spread(
     cx.transpose(product, &perm)
 }
 
-/// Puts a range back on an axis whose size is open, from a position counted from either end.
+/// Puts a range back on an axis whose size is dynamic, from a position counted from either end.
 fn placed_in_open(
     cx: &mut RuleContext<'_>,
     dy: Operand,
@@ -261,7 +261,7 @@ pub(crate) fn compress(cx: &mut RuleContext<'_>) -> Found {
     let count = cx.cast(count, DataType::Int64);
     let one = cx.ints(&[1]);
     let nth = cx.op("Sub", &[count, one]);
-    // Where it does not hold, the zero behind the last element.
+    // Where it does not hold, the zero after the last element.
     let shape = cx.op("Shape", &[dy]);
     let index = cx.ints(&[axis as i64]);
     let behind = cx.op_with("Gather", &[shape, index], [Attribute::int("axis", 0)]);

@@ -1,4 +1,4 @@
-//! Operators that move elements about: each goes back where it came from.
+//! Structural operators: the cotangent is rearranged in reverse.
 
 use bcosc_ir::{Attribute, Dim, Operand};
 
@@ -69,7 +69,7 @@ pub(crate) fn concat(cx: &mut RuleContext<'_>) -> Found {
     Ok(found)
 }
 
-/// A position that may depend on open sizes.
+/// A position that may depend on dynamic sizes.
 #[derive(Default)]
 struct Offset {
     known: i64,

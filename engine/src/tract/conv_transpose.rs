@@ -1,4 +1,4 @@
-//! The shape of what `ConvTranspose` gives, of which tract says nothing while any size is open.
+//! The shape of what `ConvTranspose` gives, of which tract says nothing while any size is dynamic.
 //!
 //! Each size of the result follows from the same size of x alone, as `a n + b`:
 //!
