@@ -30,7 +30,10 @@ fn every_table_speaks_of_standard_operators() {
     let linearity = linearity::operators().map(|(name, _)| name);
     let opset = opset::changes().iter().map(|change| change.op);
     for name in linearity.chain(detached::operators()).chain(opset) {
-        assert!(ops::find(name).is_some(), "{name} is not a standard operator");
+        assert!(
+            ops::find(name).is_some(),
+            "{name} is not a standard operator"
+        );
     }
 }
 
