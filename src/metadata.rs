@@ -31,7 +31,7 @@ pub struct Metadata {
     pub logit_bias: f64,
     /// Whether biases were left in: `bcosc.biases_kept`.
     pub biases_kept: bool,
-    /// Whether the graph has the form for fast inference: `bcosc.deploy`.
+    /// Whether the graph has the form for fast inference on the CPU with ONNX Runtime: `bcosc.deploy`.
     pub deploy: bool,
 }
 

@@ -10,7 +10,8 @@ use bcosc::{
     convert, explanation_graph,
 };
 use bcosc_engine::default_interpreter;
-use bcosc_ir::{Attribute, DataType, Interpreter, Model, ModelBuilder, Tensor, Tensors};
+use bcosc_ir::{Attribute, Interpreter, Model, ModelBuilder, Tensor, Tensors};
+use bcosc_testing::{Layers, input, weight};
 use common::{densenet_as_published, fixture, golden, golden_classes, with_inverse};
 
 /// Images that the fixtures have explanations of.
@@ -183,27 +184,16 @@ fn deployed_models_are_explained_as_they_were() {
 /// is none.
 #[test]
 fn deployed_gates_stay_gates() {
-    let weight = |seed: usize, dims: &[u64]| {
-        let count = dims.iter().product::<u64>() as usize;
-        let values = (0..count).map(|i| ((i * 7 + seed) % 11) as f32 / 8.0 - 0.6);
-        Tensor::f32s(dims, values.collect())
-    };
-    let network = ModelBuilder::new(17)
-        .input("x", DataType::Float, "batch,3,8,8")
-        .param("w", weight(1, &[16, 3, 3, 3]))
-        .param("v", weight(2, &[16, 16, 1, 1]))
-        .param("h", weight(3, &[16, 5]))
-        .param("low", Tensor::f32s(&[], vec![0.0]))
-        .param("high", Tensor::f32s(&[], vec![1.0]))
-        .op("Conv", &["x", "w"], "a", [])
+    let network = input(17, "batch,3,8,8")
+        .conv("x", "a", &[16, 3, 3, 3], [])
         .op("Relu", &["a"], "y", [])
         .op("GlobalAveragePool", &["y"], "pooled", [])
-        .op("Conv", &["pooled", "v"], "b", [])
-        .op("Clip", &["b", "low", "high"], "gate", [])
+        .conv("pooled", "b", &[16, 16, 1, 1], [])
+        .clip("b", "gate", [0.0, 1.0])
         .op("Mul", &["gate", "y"], "gated", [])
         .op("GlobalAveragePool", &["gated"], "c", [])
         .op("Flatten", &["c"], "d", [])
-        .op("MatMul", &["d", "h"], "logits", [])
+        .matmul("d", "logits", &[16, 5])
         .output("logits")
         .proto();
     let bytes = bcosc_onnx::encode(&network).unwrap().to_vec();
@@ -228,8 +218,7 @@ fn deployed_gates_stay_gates() {
 fn probabilities_are_explained_by_their_logits() {
     let weight: Vec<f32> = (0..15).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
     let network = || {
-        ModelBuilder::new(17)
-            .input("x", DataType::Float, "batch,3,height,width")
+        input(17, "batch,3,height,width")
             .param("w", Tensor::f32s(&[5, 3, 1, 1], weight.clone()))
             .op("Conv", &["x", "w"], "scores", [])
             .op("GlobalAveragePool", &["scores"], "means", [])
@@ -321,13 +310,6 @@ fn adds_up(file: &Path, options: &Options) {
     }
 }
 
-/// Numbers of either sign, none of them 0.
-fn noise(dims: &[u64]) -> Tensor {
-    let count = dims.iter().product::<u64>();
-    let numbers = (0..count).map(|i| ((i * 37 % 101) as f32 - 50.3) / 50.0);
-    Tensor::f32s(dims, numbers.collect())
-}
-
 /// A network without biases, whose batch, height and width are open.
 fn open_network(opset: i64, last: &str) -> Vec<u8> {
     let strides = || vec![Attribute::ints("strides", &[2, 2])];
@@ -336,14 +318,11 @@ fn open_network(opset: i64, last: &str) -> Vec<u8> {
         Attribute::ints("strides", &[2, 2]),
         Attribute::ints("pads", &[1, 1, 1, 1]),
     ];
-    let model = ModelBuilder::new(opset)
-        .input("x", DataType::Float, "batch,3,height,width")
-        .param("w", noise(&[4, 3, 3, 3]))
-        .param("v", noise(&[5, 4, 3, 3]))
-        .op("Conv", &["x", "w"], "a", strides())
+    let model = input(opset, "batch,3,height,width")
+        .conv("x", "a", &[4, 3, 3, 3], strides())
         .op("Relu", &["a"], "b", [])
         .op("MaxPool", &["b"], "c", pool)
-        .op("Conv", &["c", "v"], "d", strides())
+        .conv("c", "d", &[5, 4, 3, 3], strides())
         .op("GlobalAveragePool", &["d"], "e", [])
         .op("Flatten", &["e"], "f", [])
         .op(last, &["f"], "y", [])
@@ -359,7 +338,7 @@ fn sizes_stay_open_and_old_opsets_are_raised() {
         let bytes = open_network(opset, "Identity");
         let model = explanation_graph(bytes, &ExplainOptions::default()).unwrap();
         for (height, width) in [(23, 24), (30, 25)] {
-            let images = noise(&[2, 3, height, width]);
+            let images = weight(0, &[2, 3, height, width]);
             let found = default_interpreter()
                 .run(&model, &inputs(&model, &images, vec![-1, 2]))
                 .unwrap();

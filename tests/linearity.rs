@@ -6,11 +6,12 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bcosc::passes::analysis::linearity::{Class, Linearity};
-use bcosc::passes::{Context, Settings};
 use bcosc::{Converted, Options, convert};
 use bcosc_engine::default_interpreter;
-use bcosc_ir::onnx::proto::{AttributeProto, ModelProto, NodeProto, ValueInfoProto};
-use bcosc_ir::{Graph, Interpreter, Model, Op, Patch, Tensor, Tensors};
+use bcosc_ir::onnx::proto::{ModelProto, NodeProto, ValueInfoProto};
+use bcosc_ir::{Attribute, Graph, Interpreter, Model, Op, Patch, Tensor, Tensors};
+use bcosc_testing::infer;
+use bcosc_testing::message::node;
 use common::{fixture, golden};
 
 /// What the name of every value ends in where it is held fixed.
@@ -19,14 +20,8 @@ const FIXED: &str = "#fixed";
 const TINY: f32 = 1e-30;
 
 fn typed(model: &Model) -> Model {
-    let settings = Settings::default();
-    let cx = Context {
-        settings: &settings,
-        interpreter: default_interpreter(),
-        calibration: None,
-    };
     let mut model = model.clone();
-    cx.infer(&mut model).unwrap();
+    infer(&mut model);
     model
 }
 
@@ -45,12 +40,7 @@ struct Frozen {
 
 impl Frozen {
     fn op(&mut self, op_type: &str, inputs: &[&str], output: &str) {
-        self.extra.push(NodeProto {
-            op_type: Some(op_type.to_owned()),
-            input: inputs.iter().map(|name| (*name).to_owned()).collect(),
-            output: vec![output.to_owned()],
-            ..NodeProto::default()
-        });
+        self.extra.push(node(op_type, inputs, &[output]));
     }
 
     /// The mean along an axis, given as an input from opset 18 on.
@@ -61,12 +51,8 @@ impl Frozen {
         }
         self.op("ReduceMean", &[x], output);
         let node = self.extra.last_mut().unwrap();
-        node.attribute.push(AttributeProto {
-            name: Some("axes".to_owned()),
-            r#type: Some(7),
-            ints: vec![axis],
-            ..AttributeProto::default()
-        });
+        let axes = Attribute::ints("axes", &[axis]);
+        node.attribute.push(axes.proto().clone());
     }
 
     /// `y = x * (f(x0) / x0)`.

@@ -1,25 +1,18 @@
 //! Models with several outputs.
 
 use bcosc::{Error, Options, convert};
-use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
-
-fn weight(dims: &[u64], seed: u64) -> Tensor {
-    let count = dims.iter().product::<u64>();
-    let element = |i: u64| (((i + seed) * 37 % 101) as f32 - 50.0) / 50.0;
-    Tensor::f32s(dims, (0..count).map(element).collect())
-}
+use bcosc_ir::{Attribute, DataType, ModelBuilder};
+use bcosc_testing::Layers;
 
 /// Logits of four classes, and an auxiliary head that is not a floating-point classifier.
 fn two_heads() -> Vec<u8> {
     let model = ModelBuilder::new(17)
         .input("image", DataType::Float, "batch,3,8,8")
-        .param("w", weight(&[6, 3, 3, 3], 1))
-        .op("Conv", &["image", "w"], "features", [])
+        .conv("image", "features", &[6, 3, 3, 3], [])
         .op("Relu", &["features"], "hidden", [])
         .op("GlobalAveragePool", &["hidden"], "pooled", [])
         .op("Flatten", &["pooled"], "flat", [])
-        .param("head", weight(&[6, 4], 2))
-        .op("MatMul", &["flat", "head"], "logits", [])
+        .matmul("flat", "logits", &[6, 4])
         .op("ArgMax", &["logits"], "class", [Attribute::int("axis", 1)])
         .output_as("logits", DataType::Float, "batch,4")
         .output_as("class", DataType::Int64, "batch,1")

@@ -4,12 +4,7 @@ use bcosc::passes::{InputContract, LogitBias};
 use bcosc::{Metadata, Options, convert};
 use bcosc_engine::default_interpreter;
 use bcosc_ir::{Attribute, DataType, Interpreter, Model, ModelBuilder, Tensor};
-
-fn weight(dims: &[u64], seed: u64) -> Tensor {
-    let count = dims.iter().product::<u64>();
-    let element = |i: u64| (((i + seed) * 37 % 101) as f32 - 50.0) / 50.0;
-    Tensor::f32s(dims, (0..count).map(element).collect())
-}
+use bcosc_testing::Layers;
 
 fn numbers(x: [f32; 3]) -> Tensor {
     Tensor::f32s(&[3, 1, 1], x.to_vec())
@@ -30,13 +25,11 @@ fn on_bytes() -> Vec<u8> {
         .op("Sub", &["t", "mean"], "s", [])
         .param("std", numbers([58.395, 57.12, 57.375]))
         .op("Div", &["s", "std"], "x", [])
-        .param("w", weight(&[6, 3, 3, 3], 1))
-        .op("Conv", &["x", "w"], "features", [])
+        .conv("x", "features", &[6, 3, 3, 3], [])
         .op("Relu", &["features"], "hidden", [])
         .op("GlobalAveragePool", &["hidden"], "pooled", [])
         .op("Flatten", &["pooled"], "flat", [])
-        .param("head", weight(&[6, 4], 2))
-        .op("MatMul", &["flat", "head"], "logits", [])
+        .matmul("flat", "logits", &[6, 4])
         .output_as("logits", DataType::Float, "batch,4")
         .finish()
         .unwrap();

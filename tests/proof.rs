@@ -2,18 +2,14 @@
 
 use bcosc::{Error, Options, convert};
 use bcosc_ir::{DataType, ModelBuilder, Tensor};
-
-fn weight(dims: &[u64], scale: f32) -> Tensor {
-    let count = dims.iter().product::<u64>();
-    let element = |i: u64| ((i * 37 % 101) as f32 / 50.0 - 1.0) * scale;
-    Tensor::f32s(dims, (0..count).map(element).collect())
-}
+use bcosc_testing::{Layers, noise};
 
 /// A network whose layer feeds a sine: about one turn of it at B = 1, and `scale` turns at B = 2.
 fn winding(scale: f32) -> Vec<u8> {
+    let steep = noise(1, 16 * 27).into_iter().map(|w| w as f32 * scale);
     let model = ModelBuilder::new(17)
         .input("image", DataType::Float, "batch,3,8,8")
-        .param("w", weight(&[16, 3, 3, 3], scale))
+        .param("w", Tensor::f32s(&[16, 3, 3, 3], steep.collect()))
         .op("Conv", &["image", "w"], "features", [])
         .param("slow", Tensor::f32s(&[], vec![1.0 / scale]))
         .op("Mul", &["features", "slow"], "angle", [])
@@ -21,8 +17,7 @@ fn winding(scale: f32) -> Vec<u8> {
         .op("Mul", &["features", "gate"], "gated", [])
         .op("GlobalAveragePool", &["gated"], "pooled", [])
         .op("Flatten", &["pooled"], "flat", [])
-        .param("head", weight(&[16, 4], 1.0))
-        .op("MatMul", &["flat", "head"], "logits", [])
+        .matmul("flat", "logits", &[16, 4])
         .output_as("logits", DataType::Float, "batch,4")
         .finish()
         .unwrap();

@@ -3,22 +3,11 @@
 mod common;
 
 use bcosc::Preset;
-use bcosc::passes::{Context, Settings};
 use bcosc_engine::default_interpreter;
-use bcosc_ir::onnx::proto::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
-use bcosc_ir::{DataType, Interpreter as _, Model, ModelBuilder, Tensor, Tensors, Value};
+use bcosc_ir::{DataType, Interpreter as _, Model, Tensor, Tensors, Value};
+use bcosc_testing::message::{branch, if_node, node, untyped};
+use bcosc_testing::{infer, input, value};
 use common::{fixture, golden, normalised};
-
-fn typed(mut model: Model) -> Model {
-    let settings = Settings::default();
-    let cx = Context {
-        settings: &settings,
-        interpreter: default_interpreter(),
-        calibration: None,
-    };
-    cx.infer(&mut model).unwrap();
-    model
-}
 
 fn run(model: &Model, inputs: &Tensors) -> Tensors {
     default_interpreter().run(model, inputs).unwrap()
@@ -73,7 +62,8 @@ fn assert_halves_are_the_whole(model: &Model, cut: &[Value], inputs: &Tensors) {
 fn networks_can_be_cut_anywhere() {
     for network in ["resnet_tiny", "densenet_tiny", "vit_tiny", "clip_rn_tiny"] {
         let file = bcosc_ir::onnx::read(&fixture(network, "model.onnx")).unwrap();
-        let model = typed(Model::from_proto(file.model).unwrap());
+        let mut model = Model::from_proto(file.model).unwrap();
+        infer(&mut model);
         let graph = &model.graph;
         let images = normalised(&golden(network, "image"), &Preset::Imagenet.normalization());
         let inputs = [(graph.value_name(graph.inputs()[0]).to_owned(), images)].into();
@@ -93,35 +83,10 @@ fn networks_can_be_cut_anywhere() {
 
 /// `y = If (flag) { Mul (a, k) } else { Neg (a) }` with `a = Relu (x)`.
 fn branching() -> Model {
-    let node = |op: &str, inputs: &[&str], output: &str| NodeProto {
-        op_type: Some(op.to_owned()),
-        input: inputs.iter().map(|&name| name.to_owned()).collect(),
-        output: vec![output.to_owned()],
-        ..NodeProto::default()
-    };
-    let branch = |name: &str, node: NodeProto| AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(5),
-        g: Some(Box::new(GraphProto {
-            name: Some(name.to_owned()),
-            output: vec![ValueInfoProto {
-                name: node.output.first().cloned(),
-                ..ValueInfoProto::default()
-            }],
-            node: vec![node],
-            ..GraphProto::default()
-        })),
-        ..AttributeProto::default()
-    };
-    let chosen = NodeProto {
-        attribute: vec![
-            branch("then_branch", node("Mul", &["a", "k"], "scaled")),
-            branch("else_branch", node("Neg", &["a"], "negative")),
-        ],
-        ..node("If", &["flag"], "y")
-    };
-    let builder = ModelBuilder::new(17)
-        .input("x", DataType::Float, "4")
+    let scaled = branch(vec![node("Mul", &["a", "k"], &["scaled"])], &["scaled"]);
+    let negative = branch(vec![node("Neg", &["a"], &["negative"])], &["negative"]);
+    let chosen = if_node("flag", untyped(scaled), untyped(negative), "y");
+    let builder = input(17, "4")
         .input("flag", DataType::Bool, "")
         .param("k", Tensor::f32s(&[1], vec![3.0]))
         .op("Relu", &["x"], "a", [])
@@ -134,7 +99,7 @@ fn branching() -> Model {
 #[test]
 fn a_network_can_be_cut_before_a_branch() {
     let model = branching();
-    let a = model.graph.value_named("a").unwrap();
+    let a = value(&model, "a");
     for flag in [0, 1] {
         let flag = Tensor::from_bytes(DataType::Bool, &[], vec![flag].into());
         let x = Tensor::f32s(&[4], vec![-1.0, 2.0, 0.5, 3.0]);

@@ -74,15 +74,14 @@ fn outputs(graph: &Graph, node: NodeId) -> impl Iterator<Item = Value> + '_ {
 
 #[cfg(test)]
 mod tests {
-    use bcosc_ir::{DataType, ModelBuilder, Value};
+    use bcosc_ir::{DataType, Value};
 
     use super::Activity;
-    use bcosc_testing::model;
+    use bcosc_testing::{input, model};
 
     #[test]
     fn active_values_lie_on_a_way_that_is_followed() {
-        let builder = ModelBuilder::new(18)
-            .input("x", DataType::Float, "2")
+        let builder = input(18, "2")
             .input("p", DataType::Float, "2")
             .op("Sigmoid", &["x"], "gate", [])
             .op("Mul", &["p", "gate"], "m", [])

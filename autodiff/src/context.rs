@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bcosc_ir::ops::AttributeValue;
 use bcosc_ir::views::{AxesOp, reduce, reduce_to, unsqueeze};
 use bcosc_ir::{Attribute, DataType, Dim, Graph, NodeId, Op, Operand, Patch, Tensor, Value};
 
@@ -87,9 +88,14 @@ impl<'g> RuleContext<'g> {
         tensor.to_i64s().map(Some).map_err(|_| Reason::Malformed)
     }
 
+    /// An attribute, or its default.
+    pub fn attribute<T: AttributeValue<'g>>(&self, name: &str) -> Result<T, Reason> {
+        self.op.get(name).ok_or(Reason::Malformed)
+    }
+
     /// Integers that are an attribute in old opsets and an operand in new ones.
     pub fn attribute_or(&self, name: &str, slot: u32) -> Result<Option<Vec<i64>>, Reason> {
-        match self.op.ints(name) {
+        match self.op.get::<&[i64]>(name) {
             Some(values) => Ok(Some(values.to_vec())),
             None => self.integers(slot),
         }

@@ -118,7 +118,8 @@ fn doubled(graph: &Graph, image: Value) -> Option<Value> {
         let &[Some(a), Some(b)] = &graph.inputs_of(node)[..] else {
             return None;
         };
-        let inverse = inverse_of_image(b).filter(|_| a == image && op.int("axis", 0) == 1)?;
+        let inverse =
+            inverse_of_image(b).filter(|_| a == image && op.get("axis") == Some(1_i64))?;
         let goes_through = |used: &Use| match used {
             Use::Input { node: user, .. } => {
                 let sizes = graph.op(*user).is_some_and(|op| op.is("Shape"));
@@ -258,16 +259,15 @@ fn contributions(model: &mut Model, x: Value, weights: Value) -> Result<Value, P
 
 #[cfg(test)]
 mod tests {
-    use bcosc_ir::{DataType, ModelBuilder};
+    use bcosc_ir::DataType;
 
     use super::vectors;
     use bcosc_passes::{PassError, Reason};
-    use bcosc_testing::{infer, model};
+    use bcosc_testing::{infer, input, model};
 
     /// How long the vectors of an output are whose size nothing but its declaration says.
     fn length(dims: &str) -> Result<u64, PassError> {
-        let builder = ModelBuilder::new(17)
-            .input("x", DataType::Float, "batch,6")
+        let builder = input(17, "batch,6")
             .input("shape", DataType::Int64, "2")
             .op("Reshape", &["x", "shape"], "y", []);
         let mut found = model(builder.output_as("y", DataType::Float, dims));

@@ -8,7 +8,7 @@ use bcosc_ir::{DataType, Interpreter, Model, ModelBuilder, Tensor, TensorType, T
 
 use crate::detached::cotangent;
 use bcosc_passes::{PassError, Reason};
-use bcosc_testing::{infer, inputs_for, model, noise};
+use bcosc_testing::{infer, inferred, inputs_for, model, noise};
 
 /// How a graph from `x` to `y` is held against its cotangent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +30,6 @@ const SMALL: f64 = 1.0 / (1 << 20) as f64;
 const COORDINATES: usize = 6;
 /// Operands that are single precision whatever the data is.
 const ALWAYS_SINGLE: [&str; 1] = ["scales"];
-
-/// A graph from `x` to `y`.
-pub(crate) fn graph(dims: &str) -> ModelBuilder {
-    ModelBuilder::new(18).input("x", DataType::Float, dims)
-}
 
 /// The graph, and one that has the cotangent `dx` of `x` for a cotangent `s` of `y`.
 pub(crate) fn backward(what: &str, forward: Model) -> (Model, Model) {
@@ -218,8 +213,7 @@ fn image(forward: &Model, batch: u64) -> Tensor {
 
 /// Why there is no cotangent.
 pub(crate) fn refusal(builder: ModelBuilder) -> Reason {
-    let mut found = model(builder.output("y"));
-    infer(&mut found);
+    let mut found = inferred(builder.output("y"));
     let (x, y) = (found.graph.inputs()[0], found.graph.outputs()[0].value);
     match cotangent(&mut found, y, y, x) {
         Err(PassError::Unsupported { reason, .. } | PassError::Model(reason)) => reason,

@@ -8,11 +8,11 @@ mod resize;
 mod structural;
 mod whole;
 
-use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
+use bcosc_ir::{Attribute, DataType, Tensor};
 
-use crate::testing::{Law, graph, holds, holds_in_single};
+use crate::testing::{Law, holds, holds_in_single};
 use bcosc_passes::{PassError, Reason};
-use bcosc_testing::{infer, model, weight};
+use bcosc_testing::{infer, input, model, weight};
 
 fn ints(name: &str, values: &[i64]) -> Attribute {
     Attribute::ints(name, values)
@@ -39,32 +39,32 @@ const OPEN: &str = "batch,4,height,width";
 fn elements() {
     for op in ["Add", "Sub", "Mul", "Div"] {
         for dims in [&[1, 4, 1, 1][..], &[8], &[2, 1, 4, 9, 8]] {
-            let builder = graph(SIZED)
+            let builder = input(18, SIZED)
                 .param("c", weight(0, dims))
                 .op(op, &["x", "c"], "y", []);
             holds(op, Law::Affine, builder);
         }
     }
-    let repeated = graph("batch,4,1,1").param("c", weight(0, &[1, 4, 3, 2]));
+    let repeated = input(18, "batch,4,1,1").param("c", weight(0, &[1, 4, 3, 2]));
     holds(
         "repeated",
         Law::Affine,
         repeated.op("Mul", &["c", "x"], "y", []),
     );
-    let twice = graph(OPEN)
+    let twice = input(18, OPEN)
         .op("Neg", &["x"], "n", [])
         .param("three", Tensor::f32s(&[], vec![3.0]))
         .op("Mul", &["x", "three"], "m", [])
         .op("Sub", &["n", "m"], "d", [])
         .op("Sum", &["x", "d", "d"], "y", []);
     holds("twice", Law::Affine, twice);
-    let scaled = graph(OPEN)
+    let scaled = input(18, OPEN)
         .op("Exp", &["x"], "g", [])
         .op("Mul", &["g", "x"], "m", [])
         .op("Abs", &["x"], "a", [])
         .op("Div", &["m", "a"], "y", []);
     holds("factors", Law::Dynamic, scaled);
-    let chosen = graph(OPEN)
+    let chosen = input(18, OPEN)
         .param("zero", Tensor::f32s(&[], vec![0.0]))
         .op("Greater", &["x", "zero"], "c", [])
         .op("Neg", &["x"], "n", [])
@@ -74,7 +74,7 @@ fn elements() {
 
 #[test]
 fn norms() {
-    let batch = graph(SIZED)
+    let batch = input(18, SIZED)
         .param("scale", weight(0, &[4]))
         .param("bias", weight(1, &[4]))
         .param("mean", weight(2, &[4]))
@@ -86,14 +86,14 @@ fn norms() {
             [],
         );
     holds("batch", Law::Affine, batch);
-    let layer = graph("batch,5,8").param("scale", weight(0, &[8])).op(
+    let layer = input(18, "batch,5,8").param("scale", weight(0, &[8])).op(
         "LayerNormalization",
         &["x", "scale"],
         "y",
         [in_double()],
     );
     holds("layer", Law::Dynamic, layer);
-    let instance = graph(SIZED)
+    let instance = input(18, SIZED)
         .param("scale", weight(0, &[4]))
         .param("bias", Tensor::f32s(&[4], vec![0.0; 4]))
         .op("InstanceNormalization", &["x", "scale", "bias"], "y", []);
@@ -118,7 +118,7 @@ fn pools() {
         ("not counted", OPEN, average(&[1, 1, 1, 1], 0, 0)),
         ("ceil", SIZED, average(&[1, 0, 1, 0], 0, 1)),
     ] {
-        let builder = graph(size).op("AveragePool", &["x"], "y", attributes);
+        let builder = input(18, size).op("AveragePool", &["x"], "y", attributes);
         holds(&format!("{what} {size}"), Law::Affine, builder);
     }
     for size in [SIZED, OPEN] {
@@ -128,12 +128,12 @@ fn pools() {
                 ints("strides", &[2, 1]),
                 ints("pads", &pads),
             ];
-            let builder = graph(size).op("MaxPool", &["x"], "y", attributes);
+            let builder = input(18, size).op("MaxPool", &["x"], "y", attributes);
             holds(&format!("max {size}"), Law::Piecewise, builder);
         }
-        let global = graph(size).op("GlobalAveragePool", &["x"], "y", []);
+        let global = input(18, size).op("GlobalAveragePool", &["x"], "y", []);
         holds("global average", Law::Affine, global);
-        let axes = || graph(size).param("axes", list(&[-1, 2]));
+        let axes = || input(18, size).param("axes", list(&[-1, 2]));
         let gone = vec![Attribute::int("keepdims", 0)];
         holds(
             "mean",
@@ -151,7 +151,7 @@ fn pools() {
             axes().op("ReduceMax", &["x", "axes"], "y", gone),
         );
     }
-    let most = graph(OPEN)
+    let most = input(18, OPEN)
         .op("Neg", &["x"], "n", [])
         .op("Max", &["x", "n"], "y", []);
     holds("Max", Law::Piecewise, most);
@@ -159,7 +159,7 @@ fn pools() {
 
 #[test]
 fn an_operator_without_a_rule_is_named() {
-    let builder = graph(SIZED).op("OneHot", &["x", "axis"], "y", []);
+    let builder = input(18, SIZED).op("OneHot", &["x", "axis"], "y", []);
     let mut found = model(
         builder
             .param("axis", Tensor::i64s(&[], vec![1]))
@@ -221,19 +221,19 @@ fn what_few_networks_have() {
         ),
     ];
     for (op, size, law, attributes) in one {
-        holds(op, law, graph(size).op(op, &["x"], "y", attributes));
+        holds(op, law, input(18, size).op(op, &["x"], "y", attributes));
     }
     for (op, law) in [("Min", Law::Piecewise), ("Mean", Law::Affine)] {
-        let builder = graph(OPEN)
+        let builder = input(18, OPEN)
             .param("c", Tensor::f32s(&[], vec![-3.0]))
             .op("Mul", &["x", "c"], "m", [])
             .op(op, &["x", "m"], "y", []);
         holds(op, law, builder);
     }
-    let least = graph(OPEN).param("axes", list(&[1]));
+    let least = input(18, OPEN).param("axes", list(&[1]));
     let least = least.op("ReduceMin", &["x", "axes"], "y", []);
     holds("ReduceMin", Law::Piecewise, least);
-    let newer = |opset| ModelBuilder::new(opset).input("x", DataType::Float, SIZED);
+    let newer = |opset| input(opset, SIZED);
     let swish = newer(24).op("Swish", &["x"], "y", []);
     holds_in_single("Swish", Law::Dynamic, swish, NOT_IN_DOUBLE);
     let rms = newer(23).param("scale", weight(0, &[8]));

@@ -1,7 +1,5 @@
 //! An engine of another kind: what stands on the seam works with it as with the default one.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +9,7 @@ use bcosc_engine::{
     default_engine, prove, run_all,
 };
 use bcosc_ir::{Interpreter, Model, Tensor, TensorType, Tensors};
-use common::Net;
+use bcosc_testing::input;
 
 /// Multiplies by constants, and counts how often a value is read from its memory.
 #[derive(Clone, Debug, Default)]
@@ -140,12 +138,12 @@ impl Session for Scaling {
 }
 
 fn scaling(factor: f32) -> Model {
-    Net::new(13)
-        .input("x", &["N", "3"])
-        .weight("factor", Tensor::f32s(&[], vec![factor]))
-        .node("Mul", &["x", "factor"], "y")
+    input(13, "N,3")
+        .param("factor", Tensor::f32s(&[], vec![factor]))
+        .op("Mul", &["x", "factor"], "y", [])
         .output("y")
-        .model()
+        .finish()
+        .unwrap()
 }
 
 #[test]
@@ -163,11 +161,11 @@ fn proofs_and_sensitivity_run_on_any_engine() {
 
 #[test]
 fn an_engine_names_what_it_does_not_compute() {
-    let relu = Net::new(13)
-        .input("x", &["N"])
-        .node("Relu", &["x"], "y")
+    let relu = input(13, "N")
+        .op("Relu", &["x"], "y", [])
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     let error = run_all(&Multiplier::default(), &relu, &[]).unwrap_err();
     assert_eq!(
         error.to_string(),

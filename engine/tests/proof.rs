@@ -1,12 +1,10 @@
 //! Proofs on small networks, and the samples they are made with.
 
-mod common;
-
 use bcosc_engine::{
     Encoding, ProofError, ProofFigures, Samples, Sensitivity, default_engine, nudged, run_all,
 };
-use bcosc_ir::{DataType, Model, Tensor, Tensors};
-use common::{Net, int, ints, spread};
+use bcosc_ir::{Attribute, DataType, Model, ModelBuilder, Tensor, Tensors};
+use bcosc_testing::{input, weight};
 
 const RTOL: f64 = 1e-4;
 
@@ -29,8 +27,8 @@ fn prove(
 }
 
 /// A small network on pictures: convolution, relu, global pool, linear, all times `gain`.
-fn network(gain: f32, channels: u64) -> Net {
-    let first = spread(&[4, 3, 3, 3], 1).to_f32s().unwrap();
+fn network(gain: f32, channels: u64) -> ModelBuilder {
+    let first = weight(1, &[4, 3, 3, 3]).to_f32s().unwrap();
     let doubled =
         |kernel: &[f32]| [kernel, &kernel.iter().map(|w| -w).collect::<Vec<_>>()].concat();
     let first = match channels {
@@ -41,29 +39,30 @@ fn network(gain: f32, channels: u64) -> Net {
             .collect(),
         _ => first,
     };
-    Net::new(13)
-        .weight("w", Tensor::f32s(&[4, channels, 3, 3], first))
-        .weight("v", spread(&[4, 5], 2))
-        .weight("gain", Tensor::f32s(&[], vec![gain]))
-        .node_with(
+    ModelBuilder::new(13)
+        .param("w", Tensor::f32s(&[4, channels, 3, 3], first))
+        .param("v", weight(2, &[4, 5]))
+        .param("gain", Tensor::f32s(&[], vec![gain]))
+        .op(
             "Conv",
             &["xn", "w"],
             "conv",
-            vec![ints("pads", &[1, 1, 1, 1])],
+            [Attribute::ints("pads", &[1, 1, 1, 1])],
         )
-        .node("Relu", &["conv"], "relu")
-        .node("GlobalAveragePool", &["relu"], "pool")
-        .node("Flatten", &["pool"], "flat")
-        .node("MatMul", &["flat", "v"], "logits")
-        .node("Mul", &["logits", "gain"], "y")
+        .op("Relu", &["conv"], "relu", [])
+        .op("GlobalAveragePool", &["relu"], "pool", [])
+        .op("Flatten", &["pool"], "flat", [])
+        .op("MatMul", &["flat", "v"], "logits", [])
+        .op("Mul", &["logits", "gain"], "y", [])
         .output("y")
 }
 
 fn plain(gain: f32) -> Model {
     network(gain, 3)
-        .input("x", &["N", "3", "H", "W"])
-        .node("Identity", &["x"], "xn")
-        .model()
+        .input("x", DataType::Float, "N,3,H,W")
+        .op("Identity", &["x"], "xn", [])
+        .finish()
+        .unwrap()
 }
 
 fn samples() -> Samples {
@@ -125,12 +124,13 @@ fn a_doubled_input_carries_the_same_pictures() {
         Tensor::f32s(&[1, 6, 1, 1], [values, inverse].concat())
     };
     let candidate = network(1.0, 6)
-        .input("x", &["N", "6", "H", "W"])
-        .weight("mean", both(&mean, |m| 1.0 - m))
-        .weight("std", both(&std, |s| s))
-        .node("Sub", &["x", "mean"], "centred")
-        .node("Div", &["centred", "std"], "xn")
-        .model();
+        .input("x", DataType::Float, "N,6,H,W")
+        .param("mean", both(&mean, |m| 1.0 - m))
+        .param("std", both(&std, |s| s))
+        .op("Sub", &["x", "mean"], "centred", [])
+        .op("Div", &["centred", "std"], "xn", [])
+        .finish()
+        .unwrap();
     let double = |t: &Tensor| t.to_f64s().unwrap();
     let encoding = Encoding::Normalized {
         mean: double(&mean),
@@ -151,16 +151,21 @@ fn a_doubled_input_carries_the_same_pictures() {
 
 #[test]
 fn an_output_of_another_shape_is_named() {
-    let reference = Net::new(13)
-        .input("x", &["N", "4"])
-        .node("Relu", &["x"], "y")
+    let reference = input(13, "N,4")
+        .op("Relu", &["x"], "y", [])
         .output("y")
-        .model();
-    let candidate = Net::new(13)
-        .input("x", &["N", "4"])
-        .node_with("Transpose", &["x"], "other", vec![ints("perm", &[1, 0])])
+        .finish()
+        .unwrap();
+    let candidate = input(13, "N,4")
+        .op(
+            "Transpose",
+            &["x"],
+            "other",
+            [Attribute::ints("perm", &[1, 0])],
+        )
         .output("other")
-        .model();
+        .finish()
+        .unwrap();
     let inputs = Samples::default().draw(&reference, &Encoding::Raw).unwrap();
     let error = prove(&reference, &candidate, &inputs, &inputs, RTOL).unwrap_err();
     assert_eq!(
@@ -224,14 +229,15 @@ fn samples_are_seeded_distinct_and_alike_in_kind() {
 
 #[test]
 fn inputs_of_all_kinds_are_drawn() {
-    let model = Net::new(13)
-        .input("tokens_mask", &["N", "L"])
-        .typed_input("tokens", DataType::Int64, &["N", "L"])
-        .typed_input("flag", DataType::Bool, &["2"])
-        .input("image", &["?", "3", "8", "?"])
-        .node("Identity", &["image"], "y")
+    let model = ModelBuilder::new(13)
+        .input("tokens_mask", DataType::Float, "N,L")
+        .input("tokens", DataType::Int64, "N,L")
+        .input("flag", DataType::Bool, "2")
+        .input("image", DataType::Float, "?,3,8,?")
+        .op("Identity", &["image"], "y", [])
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     let shapes = [("tokens".to_owned(), vec![1, 5])].into();
     let drawn = Samples {
         shapes,
@@ -318,12 +324,12 @@ fn results_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn integer_outputs_are_compared_too() {
     let argmax = |axis: i64| {
-        let attributes = vec![int("axis", axis), int("keepdims", 0)];
-        Net::new(13)
-            .input("x", &["5", "5"])
-            .node_with("ArgMax", &["x"], "y", attributes)
+        let attributes = vec![Attribute::int("axis", axis), Attribute::int("keepdims", 0)];
+        input(13, "5,5")
+            .op("ArgMax", &["x"], "y", attributes)
             .output("y")
-            .model()
+            .finish()
+            .unwrap()
     };
     let inputs = Samples::default().draw(&argmax(0), &Encoding::Raw).unwrap();
     assert!(prove(&argmax(0), &argmax(0), &inputs, &inputs, RTOL).is_ok());
@@ -333,12 +339,12 @@ fn integer_outputs_are_compared_too() {
 #[test]
 fn labels_of_zero_agree_and_scores_of_zero_show_nothing() {
     let label = || {
-        let attributes = vec![int("axis", 1), int("keepdims", 0)];
-        Net::new(13)
-            .input("x", &["N", "1"])
-            .node_with("ArgMax", &["x"], "label", attributes)
+        let attributes = vec![Attribute::int("axis", 1), Attribute::int("keepdims", 0)];
+        input(13, "N,1")
+            .op("ArgMax", &["x"], "label", attributes)
             .output("label")
-            .model()
+            .finish()
+            .unwrap()
     };
     let inputs = Samples::default().draw(&label(), &Encoding::Raw).unwrap();
     assert!(prove(&label(), &label(), &inputs, &inputs, RTOL).is_ok());
@@ -352,18 +358,19 @@ fn labels_of_zero_agree_and_scores_of_zero_show_nothing() {
 
 #[test]
 fn bytes_are_pictures_in_either_layout() {
-    let draw = |dims: [&str; 4]| {
-        let model = Net::new(17)
-            .typed_input("x", DataType::Uint8, &dims)
-            .node("Identity", &["x"], "y")
+    let draw = |dims: &str| {
+        let model = ModelBuilder::new(17)
+            .input("x", DataType::Uint8, dims)
+            .op("Identity", &["x"], "y", [])
             .output("y")
-            .model();
+            .finish()
+            .unwrap();
         let samples = Samples::default().draw(&model, &Encoding::Raw).unwrap();
         let pixels = &samples[0]["x"];
         (pixels.dims(), pixels.bytes().unwrap().to_vec())
     };
-    let (first_dims, first) = draw(["N", "3", "8", "6"]);
-    let (last_dims, last) = draw(["N", "8", "6", "3"]);
+    let (first_dims, first) = draw("N,3,8,6");
+    let (last_dims, last) = draw("N,8,6,3");
     assert_eq!(
         (first_dims, last_dims),
         (vec![1, 3, 8, 6], vec![1, 8, 6, 3])

@@ -1,11 +1,10 @@
 //! What models compute, against numbers worked out by hand.
 
-mod common;
-
 use bcosc_engine::default_interpreter;
-use bcosc_ir::onnx::proto::AttributeProto;
-use bcosc_ir::{DataType, Interpreter, Model, Tensor, Tensors};
-use common::{Net, graph, int, ints, spread, text};
+use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
+use bcosc_ir::{Attribute, DataType, Interpreter, Model, ModelBuilder, Tensor, Tensors};
+use bcosc_testing::message::{branch, if_node, node, untyped};
+use bcosc_testing::{counting, input, weight};
 
 fn run(model: &Model, input: Tensor) -> Tensor {
     let inputs: Tensors = [("x".to_owned(), input)].into();
@@ -16,35 +15,33 @@ fn run(model: &Model, input: Tensor) -> Tensor {
         .unwrap()
 }
 
-fn counting(dims: &[u64]) -> Tensor {
-    let count = dims.iter().product::<u64>();
-    Tensor::f32s(dims, (1..=count).map(|i| i as f32).collect())
-}
-
-fn pool(op: &str, attributes: Vec<AttributeProto>) -> Vec<f32> {
-    let model =
-        Net::new(19)
-            .input("x", &["N", "1", "3", "3"])
-            .node_with(op, &["x"], "y", attributes);
-    run(&model.output("y").model(), counting(&[1, 1, 3, 3]))
-        .to_f32s()
-        .unwrap()
+fn pool(op: &str, attributes: Vec<Attribute>) -> Vec<f32> {
+    let model = input(19, "N,1,3,3").op(op, &["x"], "y", attributes);
+    run(
+        &model.output("y").finish().unwrap(),
+        counting(&[1, 1, 3, 3]),
+    )
+    .to_f32s()
+    .unwrap()
 }
 
 #[test]
 fn a_convolution_with_asymmetric_padding_and_stride() {
-    let model = Net::new(13)
-        .input("x", &["N", "1", "3", "3"])
-        .weight("w", Tensor::f32s(&[1, 1, 2, 2], vec![1.0, 2.0, 3.0, 4.0]))
-        .weight("b", Tensor::f32s(&[1], vec![100.0]))
-        .node_with(
+    let model = input(13, "N,1,3,3")
+        .param("w", Tensor::f32s(&[1, 1, 2, 2], vec![1.0, 2.0, 3.0, 4.0]))
+        .param("b", Tensor::f32s(&[1], vec![100.0]))
+        .op(
             "Conv",
             &["x", "w", "b"],
             "y",
-            vec![ints("pads", &[0, 1, 1, 0]), ints("strides", &[2, 2])],
+            [
+                Attribute::ints("pads", &[0, 1, 1, 0]),
+                Attribute::ints("strides", &[2, 2]),
+            ],
         )
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     let y = run(&model, counting(&[1, 1, 3, 3]));
     assert_eq!(y.dims(), [1, 1, 2, 2]);
     // Top left sees 0 1 / 0 4, top right 2 3 / 5 6, bottom left 0 7 / 0 0, bottom right 8 9 / 0 0.
@@ -53,22 +50,22 @@ fn a_convolution_with_asymmetric_padding_and_stride() {
 
 #[test]
 fn grouped_convolutions_of_one_and_three_dimensions() {
-    let line = Net::new(13)
-        .input("x", &["N", "2", "3"])
-        .weight("w", Tensor::f32s(&[2, 1, 2], vec![1.0, 1.0, 1.0, -1.0]))
-        .node_with("Conv", &["x", "w"], "y", vec![int("group", 2)])
+    let line = input(13, "N,2,3")
+        .param("w", Tensor::f32s(&[2, 1, 2], vec![1.0, 1.0, 1.0, -1.0]))
+        .op("Conv", &["x", "w"], "y", [Attribute::int("group", 2)])
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     assert_eq!(
         run(&line, counting(&[1, 2, 3])).to_f32s().unwrap(),
         [3.0, 5.0, -1.0, -1.0]
     );
-    let solid = Net::new(13)
-        .input("x", &["N", "1", "2", "2", "2"])
-        .weight("w", Tensor::f32s(&[1, 1, 2, 2, 2], vec![1.0; 8]))
-        .node("Conv", &["x", "w"], "y")
+    let solid = input(13, "N,1,2,2,2")
+        .param("w", Tensor::f32s(&[1, 1, 2, 2, 2], vec![1.0; 8]))
+        .op("Conv", &["x", "w"], "y", [])
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     assert_eq!(
         run(&solid, counting(&[1, 1, 2, 2, 2])).to_f32s().unwrap(),
         [36.0]
@@ -79,15 +76,15 @@ fn grouped_convolutions_of_one_and_three_dimensions() {
 fn pools_count_padding_as_they_are_told() {
     let window = || {
         vec![
-            ints("kernel_shape", &[2, 2]),
-            ints("pads", &[1, 1, 0, 0]),
-            ints("strides", &[2, 2]),
+            Attribute::ints("kernel_shape", &[2, 2]),
+            Attribute::ints("pads", &[1, 1, 0, 0]),
+            Attribute::ints("strides", &[2, 2]),
         ]
     };
-    let with = |extra: AttributeProto| [window(), vec![extra]].concat();
+    let with = |extra: Attribute| [window(), vec![extra]].concat();
     assert_eq!(pool("AveragePool", window()), [1.0, 2.5, 5.5, 7.0]);
     assert_eq!(
-        pool("AveragePool", with(int("count_include_pad", 1))),
+        pool("AveragePool", with(Attribute::int("count_include_pad", 1))),
         [0.25, 1.25, 2.75, 7.0]
     );
     assert_eq!(pool("MaxPool", window()), [1.0, 3.0, 7.0, 9.0]);
@@ -97,15 +94,15 @@ fn pools_count_padding_as_they_are_told() {
 fn windows_that_stick_out_in_ceil_mode() {
     let window = || {
         vec![
-            ints("kernel_shape", &[2, 2]),
-            ints("strides", &[2, 2]),
-            int("ceil_mode", 1),
+            Attribute::ints("kernel_shape", &[2, 2]),
+            Attribute::ints("strides", &[2, 2]),
+            Attribute::int("ceil_mode", 1),
         ]
     };
     assert_eq!(pool("MaxPool", window()), [5.0, 6.0, 8.0, 9.0]);
     assert_eq!(pool("AveragePool", window()), [3.0, 4.5, 7.5, 9.0]);
     // Only declared padding counts; what ceil mode adds beyond it does not.
-    let counted = [window(), vec![int("count_include_pad", 1)]].concat();
+    let counted = [window(), vec![Attribute::int("count_include_pad", 1)]].concat();
     assert_eq!(pool("AveragePool", counted), [3.0, 4.5, 7.5, 9.0]);
 }
 
@@ -113,9 +110,9 @@ fn windows_that_stick_out_in_ceil_mode() {
 fn automatic_padding_goes_below_or_above() {
     let window = |mode| {
         vec![
-            ints("kernel_shape", &[2, 2]),
-            text("auto_pad", mode),
-            int("count_include_pad", 1),
+            Attribute::ints("kernel_shape", &[2, 2]),
+            Attribute::string("auto_pad", mode),
+            Attribute::int("count_include_pad", 1),
         ]
     };
     let upper = pool("AveragePool", window("SAME_UPPER"));
@@ -126,14 +123,14 @@ fn automatic_padding_goes_below_or_above() {
 
 #[test]
 fn outputs_may_be_sizes_inputs_and_constants() {
-    let model = Net::new(13)
-        .input("x", &["N", "3"])
-        .weight("c", Tensor::f32s(&[2], vec![1.0, 2.0]))
-        .node("Shape", &["x"], "s")
+    let model = input(13, "N,3")
+        .param("c", Tensor::f32s(&[2], vec![1.0, 2.0]))
+        .op("Shape", &["x"], "s", [])
         .output("s")
         .output("x")
         .output("c")
-        .model();
+        .finish()
+        .unwrap();
     let x = counting(&[2, 3]);
     let found = default_interpreter()
         .run(&model, &[("x".to_owned(), x.clone())].into())
@@ -147,13 +144,19 @@ fn outputs_may_be_sizes_inputs_and_constants() {
 fn other_float_types_compute() {
     for dtype in [DataType::Double, DataType::Float16, DataType::Bfloat16] {
         let weight = Tensor::floats(dtype, &[2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap();
-        let model = Net::new(13)
-            .typed_input("x", dtype, &["N", "2"])
-            .weight("w", weight)
-            .node("MatMul", &["x", "w"], "h")
-            .node_with("Cast", &["h"], "y", vec![int("to", dtype.to_i32().into())])
-            .typed_output("y", dtype, &["N", "2"])
-            .model();
+        let model = ModelBuilder::new(13)
+            .input("x", dtype, "N,2")
+            .param("w", weight)
+            .op("MatMul", &["x", "w"], "h", [])
+            .op(
+                "Cast",
+                &["h"],
+                "y",
+                [Attribute::int("to", dtype.to_i32().into())],
+            )
+            .output_as("y", dtype, "N,2")
+            .finish()
+            .unwrap();
         let y = run(&model, Tensor::floats(dtype, &[1, 2], &[1.0, 0.5]).unwrap());
         assert_eq!((y.dtype(), y.to_f32s().unwrap()), (dtype, vec![2.5, 4.0]));
     }
@@ -169,12 +172,12 @@ fn failure(model: &Model, inputs: &Tensors) -> String {
 #[test]
 fn what_cannot_run_is_said_by_name() {
     let x: Tensors = [("x".to_owned(), counting(&[1, 4]))].into();
-    let unknown = Net::new(13)
-        .input("x", &["N", "4"])
-        .node("com.example.Mystery", &["x"], "a")
-        .node("com.example.Riddle", &["a"], "y")
+    let unknown = input(13, "N,4")
+        .op("com.example::Mystery", &["x"], "a", [])
+        .op("com.example::Riddle", &["a"], "y", [])
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     let message = failure(&unknown, &x);
     assert!(
         message.contains("node `a` (com.example.Mystery)"),
@@ -185,33 +188,33 @@ fn what_cannot_run_is_said_by_name() {
         "{message}"
     );
 
-    let mismatch = Net::new(13)
-        .input("x", &["N", "4"])
-        .weight("w", spread(&[5, 3], 1))
-        .node("MatMul", &["x", "w"], "y")
+    let mismatch = input(13, "N,4")
+        .param("w", weight(1, &[5, 3]))
+        .op("MatMul", &["x", "w"], "y", [])
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     let message = failure(&mismatch, &x);
     assert!(message.contains("node `y`"), "{message}");
 
-    let bomb = Net::new(13)
-        .input("x", &["N", "4"])
-        .weight("huge", Tensor::i64_vec(&[1 << 30, 1 << 20]))
-        .node("ConstantOfShape", &["huge"], "b")
-        .node("Add", &["x", "b"], "y")
+    let bomb = input(13, "N,4")
+        .param("huge", Tensor::i64_vec(&[1 << 30, 1 << 20]))
+        .op("ConstantOfShape", &["huge"], "b", [])
+        .op("Add", &["x", "b"], "y", [])
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     let message = failure(&bomb, &x);
     assert!(message.contains("node `b`"), "{message}");
 }
 
 #[test]
 fn inputs_have_to_be_what_is_declared() {
-    let model = Net::new(13)
-        .input("x", &["N", "4"])
-        .node("Relu", &["x"], "y")
+    let model = input(13, "N,4")
+        .op("Relu", &["x"], "y", [])
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     assert_eq!(failure(&model, &Tensors::new()), "input `x` is missing");
     let wide = [("x".to_owned(), counting(&[1, 5]))].into();
     assert_eq!(
@@ -234,19 +237,20 @@ fn inputs_have_to_be_what_is_declared() {
 #[test]
 fn pieces_of_a_split_tensor_are_slices() {
     let net = |split: Option<Tensor>, place: i64, keep: i64| {
-        let net = Net::new(18).input("x", &["N", "5"]);
-        let net = net.weight("place", Tensor::i64s(&[], vec![place]));
-        let attributes = vec![int("axis", 1), int("keepdims", keep)];
+        let net = input(18, "N,5");
+        let net = net.param("place", Tensor::i64s(&[], vec![place]));
+        let attributes = vec![Attribute::int("axis", 1), Attribute::int("keepdims", keep)];
         let net = match split {
             Some(split) => {
-                let net = net.weight("split", split);
-                net.node_with("SplitToSequence", &["x", "split"], "s", attributes)
+                let net = net.param("split", split);
+                net.op("SplitToSequence", &["x", "split"], "s", attributes)
             }
-            None => net.node_with("SplitToSequence", &["x"], "s", attributes),
+            None => net.op("SplitToSequence", &["x"], "s", attributes),
         };
-        net.node("SequenceAt", &["s", "place"], "y")
+        net.op("SequenceAt", &["s", "place"], "y", [])
             .output("y")
-            .model()
+            .finish()
+            .unwrap()
     };
     let y = |split, place, keep| run(&net(split, place, keep), counting(&[1, 5]));
     let two = || Some(Tensor::i64s(&[], vec![2]));
@@ -260,27 +264,27 @@ fn pieces_of_a_split_tensor_are_slices() {
 
 #[test]
 fn the_largest_integer_survives_a_cast() {
-    let model = Net::new(17)
-        .input("x", &["N", "2"])
-        .weight("start", Tensor::i64_vec(&[0]))
-        .weight("last", Tensor::i64_vec(&[i64::MAX]))
-        .node_with("Cast", &["last"], "end", vec![int("to", 7)])
-        .node("Slice", &["x", "start", "end", "start"], "y")
+    let model = input(17, "N,2")
+        .param("start", Tensor::i64_vec(&[0]))
+        .param("last", Tensor::i64_vec(&[i64::MAX]))
+        .op("Cast", &["last"], "end", [Attribute::int("to", 7)])
+        .op("Slice", &["x", "start", "end", "start"], "y", [])
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     let y = run(&model, counting(&[1, 2]));
     assert_eq!(y.to_f32s().unwrap(), [1.0, 2.0]);
 }
 
 #[test]
 fn shapes_are_filled_with_floats_by_default() {
-    let model = Net::new(17)
-        .input("x", &["N", "2"])
-        .node("Shape", &["x"], "shape")
-        .node("ConstantOfShape", &["shape"], "zeros")
-        .node("Add", &["x", "zeros"], "y")
+    let model = input(17, "N,2")
+        .op("Shape", &["x"], "shape", [])
+        .op("ConstantOfShape", &["shape"], "zeros", [])
+        .op("Add", &["x", "zeros"], "y", [])
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     let y = run(&model, counting(&[1, 2]));
     assert_eq!(y.to_f32s().unwrap(), [1.0, 2.0]);
 }
@@ -289,32 +293,25 @@ fn shapes_are_filled_with_floats_by_default() {
 fn a_branch_on_sizes_is_taken() {
     // What torch.squeeze(x, 0) becomes where the first size is symbolic.
     let branch = |op: &str, inputs: &[&str], output: &str| {
-        let (graph, _) = Net::new(13).node(op, inputs, output).output(output).parts();
-        graph
+        untyped(branch(vec![node(op, inputs, &[output])], &[output]))
     };
-    let model = Net::new(13)
-        .input("x", &["N", "2"])
-        .weight("one", Tensor::i64s(&[], vec![1]))
-        .weight("zero", Tensor::i64_vec(&[0]))
-        .weight("first", Tensor::i64s(&[], vec![0]))
-        .node("Relu", &["x"], "relu")
-        .node("Shape", &["relu"], "shape")
-        .node("Gather", &["shape", "first"], "size")
-        .node("Equal", &["size", "one"], "single")
-        .node_with(
-            "If",
-            &["single"],
+    let model = input(13, "N,2")
+        .param("one", Tensor::i64s(&[], vec![1]))
+        .param("zero", Tensor::i64_vec(&[0]))
+        .param("first", Tensor::i64s(&[], vec![0]))
+        .op("Relu", &["x"], "relu", [])
+        .op("Shape", &["relu"], "shape", [])
+        .op("Gather", &["shape", "first"], "size", [])
+        .op("Equal", &["size", "one"], "single", [])
+        .node(if_node(
+            "single",
+            branch("Squeeze", &["relu", "zero"], "squeezed"),
+            branch("Identity", &["relu"], "kept"),
             "y",
-            vec![
-                graph(
-                    "then_branch",
-                    branch("Squeeze", &["relu", "zero"], "squeezed"),
-                ),
-                graph("else_branch", branch("Identity", &["relu"], "kept")),
-            ],
-        )
+        ))
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     assert_eq!(
         run(&model, counting(&[1, 2])),
         Tensor::f32s(&[2], vec![1.0, 2.0])
@@ -326,10 +323,13 @@ fn a_branch_on_sizes_is_taken() {
 fn what_old_opsets_upsample_takes_the_nearest_to_the_left() {
     let scales = |factor| Tensor::f32s(&[4], vec![1.0, 1.0, 1.0, factor]);
     let resized = |opset, op: &str, factor, mode| {
-        let net = Net::new(opset).input("x", &["N", "1", "1", "3"]);
-        let net = net.weight("scales", scales(factor));
-        let model = net.node_with(op, &["x", "scales"], "y", vec![text("mode", mode)]);
-        let y = run(&model.output("y").model(), counting(&[1, 1, 1, 3]));
+        let net = input(opset, "N,1,1,3");
+        let net = net.param("scales", scales(factor));
+        let model = net.op(op, &["x", "scales"], "y", [Attribute::string("mode", mode)]);
+        let y = run(
+            &model.output("y").finish().unwrap(),
+            counting(&[1, 1, 1, 3]),
+        );
         y.to_f32s().unwrap()
     };
     let tripled = [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0];
@@ -339,30 +339,34 @@ fn what_old_opsets_upsample_takes_the_nearest_to_the_left() {
     assert_eq!(resized(9, "Upsample", 2.0, "linear"), between);
     assert_eq!(resized(10, "Resize", 2.0, "linear"), between);
 
-    let attribute = AttributeProto {
+    let scales = AttributeProto {
         name: Some("scales".to_owned()),
         floats: vec![1.0, 1.0, 1.0, 3.0],
         r#type: Some(6),
         ..AttributeProto::default()
     };
-    let net = Net::new(8).input("x", &["N", "1", "1", "3"]);
-    let model = net.node_with("Upsample", &["x"], "y", vec![attribute]);
-    let y = run(&model.output("y").model(), counting(&[1, 1, 1, 3]));
+    let upsample = NodeProto {
+        attribute: vec![scales],
+        ..node("Upsample", &["x"], &["y"])
+    };
+    let model = input(8, "N,1,1,3").node(upsample);
+    let y = run(
+        &model.output("y").finish().unwrap(),
+        counting(&[1, 1, 1, 3]),
+    );
     assert_eq!(y.to_f32s().unwrap(), tripled);
 }
 
 #[test]
 fn activations_keep_their_factors() {
     let activated = |opset, op: &str, alpha: f32| {
-        let alpha = AttributeProto {
-            name: Some("alpha".to_owned()),
-            f: Some(alpha),
-            r#type: Some(1),
-            ..AttributeProto::default()
-        };
-        let net = Net::new(opset).input("x", &["N"]);
-        let net = net.node_with(op, &["x"], "y", vec![alpha]).output("y");
-        let y = run(&net.model(), Tensor::f32s(&[3], vec![-1.0, 0.0, 1.0]));
+        let alpha = Attribute::float("alpha", alpha);
+        let net = input(opset, "N");
+        let net = net.op(op, &["x"], "y", vec![alpha]).output("y");
+        let y = run(
+            &net.finish().unwrap(),
+            Tensor::f32s(&[3], vec![-1.0, 0.0, 1.0]),
+        );
         y.to_f32s().unwrap()
     };
     let close = |found: &[f32], expected: &[f32]| {
@@ -381,26 +385,29 @@ fn activations_keep_their_factors() {
 #[test]
 fn nodes_that_would_be_misread_are_refused() {
     let refused = |opset, op: &str, inputs: &[&str], attributes| {
-        let net = Net::new(opset).input("x", &["N", "4", "4", "4"]);
-        let net = net.node_with(op, inputs, "y", attributes).output("y");
+        let net = input(opset, "N,4,4,4");
+        let net = net.op(op, inputs, "y", attributes).output("y");
         failure(
-            &net.model(),
+            &net.finish().unwrap(),
             &[("x".to_owned(), counting(&[1, 4, 4, 4]))].into(),
         )
     };
     let attention = ["x", "x", "x"];
-    let windowed = vec![int("left_window_size", 2)];
+    let windowed = vec![Attribute::int("left_window_size", 2)];
     assert_eq!(
         refused(25, "Attention", &attention, windowed),
         "node `y` (Attention): tract cannot take this node: it ignores the window of attention"
     );
     let cached = ["x", "x", "x", "", "x", "x"];
-    let causal = vec![int("is_causal", 1)];
+    let causal = vec![Attribute::int("is_causal", 1)];
     assert_eq!(
         refused(24, "Attention", &cached, causal),
         "node `y` (Attention): tract cannot take this node: it counts a causal mask from the start of the cache"
     );
-    let cells = vec![int("blocksize", 2), text("mode", "CRD")];
+    let cells = vec![
+        Attribute::int("blocksize", 2),
+        Attribute::string("mode", "CRD"),
+    ];
     assert_eq!(
         refused(28, "SpaceToDepth", &["x"], cells),
         "node `y` (SpaceToDepth): tract cannot take this node: it knows mode DCR only"
@@ -409,29 +416,21 @@ fn nodes_that_would_be_misread_are_refused() {
 
 #[test]
 fn what_would_be_misread_in_a_branch_is_refused() {
-    let branch = |activation: Vec<AttributeProto>| {
-        let (branch, _) = Net::new(12)
-            .node_with("Celu", &["x"], "z", activation)
-            .output("z")
-            .parts();
-        vec![
-            graph("then_branch", branch.clone()),
-            graph("else_branch", branch),
-        ]
+    let branch = |alpha: f32| {
+        let alpha = Attribute::float("alpha", alpha).proto().clone();
+        let celu = NodeProto {
+            attribute: vec![alpha],
+            ..node("Celu", &["x"], &["z"])
+        };
+        untyped(branch(vec![celu], &["z"]))
     };
-    let alpha = |alpha: f32| AttributeProto {
-        name: Some("alpha".to_owned()),
-        f: Some(alpha),
-        r#type: Some(1),
-        ..AttributeProto::default()
-    };
-    let net = |factor| {
-        let net = Net::new(12)
-            .input("x", &["N"])
-            .typed_input("on", DataType::Bool, &[]);
-        net.node_with("If", &["on"], "y", branch(vec![alpha(factor)]))
+    let net = |alpha| {
+        input(12, "N")
+            .input("on", DataType::Bool, "")
+            .node(if_node("on", branch(alpha), branch(alpha), "y"))
             .output("y")
-            .model()
+            .finish()
+            .unwrap()
     };
     let on = Tensor::from_bytes(DataType::Bool, &[], vec![1].into());
     let inputs: Tensors = [("x".to_owned(), counting(&[2])), ("on".to_owned(), on)].into();

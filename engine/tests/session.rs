@@ -1,15 +1,8 @@
 //! Sessions of the default engine: what goes in, what stays, what comes out.
 
-mod common;
-
 use bcosc_engine::{EngineError, Feedback, Session, SessionOptions, Value, default_engine};
-use bcosc_ir::{DataType, Dim, Model, Tensor, Tensors};
-use common::{Net, int, shape, spread};
-
-fn counting(dims: &[u64]) -> Tensor {
-    let count = dims.iter().product::<u64>();
-    Tensor::f32s(dims, (1..=count).map(|i| i as f32).collect())
-}
+use bcosc_ir::{Attribute, DataType, Dim, Model, ModelBuilder, Tensor, Tensors};
+use bcosc_testing::{counting, input, weight};
 
 fn session_with(
     model: &Model,
@@ -33,29 +26,29 @@ fn names(ports: &[bcosc_engine::Port]) -> Vec<&str> {
 
 /// y = x w, with the batch open.
 fn linear() -> Model {
-    Net::new(13)
-        .input("x", &["N", "2"])
-        .weight("w", Tensor::f32s(&[2, 1], vec![1.0, 10.0]))
-        .node("MatMul", &["x", "w"], "y")
+    input(13, "N,2")
+        .param("w", Tensor::f32s(&[2, 1], vec![1.0, 10.0]))
+        .op("MatMul", &["x", "w"], "y", [])
         .output("y")
-        .model()
+        .finish()
+        .unwrap()
 }
 
 #[test]
 fn a_session_runs_many_times() {
-    let model = Net::new(13)
-        .input("x", &["N", "3"])
-        .weight("w", spread(&[3, 2], 1))
-        .node("MatMul", &["x", "w"], "h")
-        .node("Relu", &["h"], "y")
+    let model = input(13, "N,3")
+        .param("w", weight(1, &[3, 2]))
+        .op("MatMul", &["x", "w"], "h", [])
+        .op("Relu", &["h"], "y", [])
         .output("y")
         .output("h")
-        .model();
+        .finish()
+        .unwrap();
     let session = session(&model, &[("x", &[2, 3])]);
     assert_eq!(names(session.outputs()), ["y", "h"]);
-    let weights = spread(&[3, 2], 1).to_f32s().unwrap();
+    let weights = weight(1, &[3, 2]).to_f32s().unwrap();
     for seed in 0..3 {
-        let x = spread(&[2, 3], seed);
+        let x = weight(seed, &[2, 3]);
         let found = session.run(vec![x.clone().into()]).unwrap();
         let [y, h] = [&found[0], &found[1]].map(|v| v.to_tensor().unwrap().to_f32s().unwrap());
         let x = x.to_f32s().unwrap();
@@ -76,7 +69,7 @@ fn sessions_of_one_network_have_shapes_of_their_own() {
     let network = default_engine().load(&linear()).unwrap();
     assert_eq!(names(network.inputs()), ["x"]);
     let declared = network.inputs()[0].tensor_type.clone().unwrap();
-    assert_eq!(declared.shape, Some(shape(&["N", "2"])));
+    assert_eq!(declared.to_string(), "float[N,2]");
     for batch in 1..4 {
         let shapes = [("x".to_owned(), vec![batch, 2])].into();
         let session = network.session(&shapes, &SessionOptions::default());
@@ -93,11 +86,11 @@ fn sessions_of_one_network_have_shapes_of_their_own() {
 
 #[test]
 fn outputs_go_back_in_without_being_read() {
-    let model = Net::new(13)
-        .input("x", &["2"])
-        .node("Add", &["x", "x"], "y")
+    let model = input(13, "2")
+        .op("Add", &["x", "x"], "y", [])
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     let session = session(&model, &[("x", &[2])]);
     let mut value = default_engine().upload(&counting(&[2])).unwrap();
     let kept = value.clone();
@@ -119,13 +112,19 @@ fn values_that_stay_compute_what_values_that_are_read_do() {
         DataType::Bfloat16,
     ] {
         let third = Tensor::floats(dtype, &[], &[1.0 / 3.0]).unwrap();
-        let model = Net::new(13)
-            .typed_input("x", dtype, &["4"])
-            .weight("third", third)
-            .node("Mul", &["x", "third"], "h")
-            .node_with("Cast", &["h"], "y", vec![int("to", dtype.to_i32().into())])
-            .typed_output("y", dtype, &["4"])
-            .model();
+        let model = ModelBuilder::new(13)
+            .input("x", dtype, "4")
+            .param("third", third)
+            .op("Mul", &["x", "third"], "h", [])
+            .op(
+                "Cast",
+                &["h"],
+                "y",
+                [Attribute::int("to", dtype.to_i32().into())],
+            )
+            .output_as("y", dtype, "4")
+            .finish()
+            .unwrap();
         let session = session(&model, &[("x", &[4])]);
         let start = Tensor::floats(dtype, &[4], &[1.0, -7.0, 0.1, 1e3]).unwrap();
         let (mut kept, mut read) = (Value::from(start.clone()), start);
@@ -143,11 +142,12 @@ fn values_that_stay_compute_what_values_that_are_read_do() {
 #[test]
 fn rounding_to_16_bits_can_be_left_out() {
     let dtype = DataType::Float16;
-    let model = Net::new(13)
-        .typed_input("x", dtype, &["1"])
-        .node("Exp", &["x"], "y")
-        .typed_output("y", dtype, &["1"])
-        .model();
+    let model = ModelBuilder::new(13)
+        .input("x", dtype, "1")
+        .op("Exp", &["x"], "y", [])
+        .output_as("y", dtype, "1")
+        .finish()
+        .unwrap();
     let one = Tensor::floats(dtype, &[1], &[1.0]).unwrap();
     let output = |unrounded: bool| {
         let options = SessionOptions {
@@ -170,26 +170,26 @@ fn rounding_to_16_bits_can_be_left_out() {
 /// One step of gradient descent with momentum on (w x - t)^2 / 2:
 /// g = (w x - t) x, m' = m / 2 + g, w' = w - m' / 4.
 fn training_step() -> Model {
-    Net::new(13)
-        .input("x", &["1"])
-        .input("t", &["1"])
-        .input("w", &["1"])
-        .input("m", &["1"])
-        .weight("half", Tensor::f32s(&[], vec![0.5]))
-        .weight("rate", Tensor::f32s(&[], vec![0.25]))
-        .node("Mul", &["w", "x"], "y")
-        .node("Sub", &["y", "t"], "error")
-        .node("Mul", &["error", "x"], "g")
-        .node("Mul", &["m", "half"], "faded")
-        .node("Add", &["faded", "g"], "m_next")
-        .node("Mul", &["m_next", "rate"], "move")
-        .node("Sub", &["w", "move"], "w_next")
-        .node("Mul", &["error", "error"], "squared")
-        .node("Mul", &["squared", "half"], "loss")
+    input(13, "1")
+        .input("t", DataType::Float, "1")
+        .input("w", DataType::Float, "1")
+        .input("m", DataType::Float, "1")
+        .param("half", Tensor::f32s(&[], vec![0.5]))
+        .param("rate", Tensor::f32s(&[], vec![0.25]))
+        .op("Mul", &["w", "x"], "y", [])
+        .op("Sub", &["y", "t"], "error", [])
+        .op("Mul", &["error", "x"], "g", [])
+        .op("Mul", &["m", "half"], "faded", [])
+        .op("Add", &["faded", "g"], "m_next", [])
+        .op("Mul", &["m_next", "rate"], "move", [])
+        .op("Sub", &["w", "move"], "w_next", [])
+        .op("Mul", &["error", "error"], "squared", [])
+        .op("Mul", &["squared", "half"], "loss", [])
         .output("w_next")
         .output("loss")
         .output("m_next")
-        .model()
+        .finish()
+        .unwrap()
 }
 
 fn numbers(values: &[(&str, f32)]) -> Tensors {
@@ -288,11 +288,11 @@ fn runs_check_their_inputs() {
 
 #[test]
 fn what_the_engine_does_not_take_is_typed() {
-    let mystery = Net::new(13)
-        .input("x", &["N"])
-        .node("com.example.Mystery", &["x"], "y")
+    let mystery = input(13, "N")
+        .op("com.example::Mystery", &["x"], "y", [])
         .output("y")
-        .model();
+        .finish()
+        .unwrap();
     let Err(EngineError::Unsupported(parts)) = default_engine().load(&mystery) else {
         panic!("an unknown operator was loaded");
     };

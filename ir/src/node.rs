@@ -129,31 +129,6 @@ impl Op {
         self.attributes.iter().find(|a| a.name() == name)
     }
 
-    /// An integer attribute, or `default` where it is absent.
-    pub fn int(&self, name: &str, default: i64) -> i64 {
-        self.attribute(name)
-            .and_then(|a| a.proto.i)
-            .unwrap_or(default)
-    }
-
-    /// A float attribute, or `default` where it is absent.
-    pub fn float(&self, name: &str, default: f32) -> f32 {
-        self.attribute(name)
-            .and_then(|a| a.proto.f)
-            .unwrap_or(default)
-    }
-
-    /// An integer list attribute.
-    pub fn ints(&self, name: &str) -> Option<&[i64]> {
-        self.attribute(name).map(|a| a.proto.ints.as_slice())
-    }
-
-    /// A string attribute that is valid UTF-8.
-    pub fn string(&self, name: &str) -> Option<&str> {
-        let bytes = self.attribute(name)?.proto.s.as_ref()?;
-        std::str::from_utf8(bytes).ok()
-    }
-
     /// A tensor attribute.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
         let tensor = self.attribute(name)?.proto.t.as_deref()?;

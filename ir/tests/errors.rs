@@ -1,12 +1,10 @@
 //! Models that are not graphs are refused, by name.
 
-mod common;
-
 use bcosc_ir::Model;
 use bcosc_ir::onnx::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 };
-use common::*;
+use bcosc_testing::message::*;
 
 #[track_caller]
 fn refused(graph: GraphProto, message: &str) {

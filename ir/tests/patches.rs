@@ -7,6 +7,8 @@ use bcosc_ir::{
     Attribute, DataType, Dim, Graph, Model, Op, Operand, Patch, PatchError, Tensor, TensorType,
     Value,
 };
+use bcosc_testing::message::*;
+use bcosc_testing::{body, op, value};
 use common::*;
 
 #[test]

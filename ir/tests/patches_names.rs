@@ -6,6 +6,8 @@ use bcosc_ir::onnx::proto::GraphProto;
 use bcosc_ir::{
     DataType, Model, ModelBuilder, ORIGIN, Patch, PatchError, Tensor, TextOptions, Use,
 };
+use bcosc_testing::message::*;
+use bcosc_testing::{body, input, op, value};
 use common::*;
 
 #[test]
@@ -30,8 +32,7 @@ fn outputs_of_the_graph_keep_their_names() {
 #[test]
 fn an_output_passes_through_identity_where_a_name_is_fixed() {
     // An input, a parameter, and a value that is an output already.
-    let mut model = ModelBuilder::new(20)
-        .input("x", DataType::Float, "n")
+    let mut model = input(20, "n")
         .param("w", Tensor::f32s(&[1], vec![1.0]))
         .op("Add", &["x", "w"], "a", [])
         .op("Add", &["x", "w"], "b", [])
@@ -70,8 +71,7 @@ fn an_original_value_can_become_an_output() {
 
 #[test]
 fn two_outputs_of_one_name_move_together() {
-    let mut model = ModelBuilder::new(20)
-        .input("x", DataType::Float, "n")
+    let mut model = input(20, "n")
         .op("Relu", &["x"], "y", [])
         .output("y")
         .output("y")
@@ -90,11 +90,7 @@ fn two_outputs_of_one_name_move_together() {
 
 #[test]
 fn an_output_that_is_an_input_cannot_be_replaced() {
-    let mut model = ModelBuilder::new(20)
-        .input("x", DataType::Float, "n")
-        .output("x")
-        .finish()
-        .unwrap();
+    let mut model = input(20, "n").output("x").finish().unwrap();
     let patch = replacing(&model, "x", "Abs", &["x"]);
     let error = model.graph.apply(patch).unwrap_err();
     assert!(

@@ -1,7 +1,5 @@
 //! Models as text.
 
-mod common;
-
 use bcosc_ir::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     SparseTensorProto, TensorProto, TensorShapeProto, TensorShapeProtoDimension,
@@ -9,7 +7,8 @@ use bcosc_ir::onnx::proto::{
     TypeProtoOptional, TypeProtoSequence, TypeProtoTensor, TypeProtoValue, ValueInfoProto,
 };
 use bcosc_ir::{Attribute, DataType, Model, Op, Patch, Tensor, TextOptions};
-use common::*;
+use bcosc_testing::message::*;
+use bcosc_testing::value;
 
 fn attribute(attribute: Attribute) -> AttributeProto {
     attribute.proto().clone()

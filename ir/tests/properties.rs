@@ -2,10 +2,12 @@
 
 mod common;
 
-use bcosc_ir::{DataType, Model, ModelBuilder, NodeId, Op, Patch, Tensor, TextOptions, Value};
+use bcosc_ir::{Model, NodeId, Op, Patch, Tensor, TextOptions, Value};
+use bcosc_testing::input;
+use common::{all_values, mixed};
 use proptest::prelude::*;
 
-/// Operands of each operator, as distances back in the list of values; some are outputs.
+/// Operands of each operator, as places in the list of values; some are outputs.
 #[derive(Clone, Debug)]
 struct Plan {
     ops: Vec<(Vec<prop::sample::Index>, u8)>,
@@ -50,21 +52,8 @@ fn plan() -> impl Strategy<Value = Plan> {
 }
 
 fn build(plan: &Plan) -> Model {
-    let mut names = vec!["x".to_owned(), "w".to_owned()];
-    let mut made = Vec::new();
-    let mut builder = ModelBuilder::new(20)
-        .input("x", DataType::Float, "n,4")
-        .param("w", Tensor::f32s(&[1, 4], vec![0.5; 4]));
-    for (i, (operands, count)) in plan.ops.iter().enumerate() {
-        let operands: Vec<&str> = operands
-            .iter()
-            .map(|o| names[o.index(names.len())].as_str())
-            .collect();
-        let outputs: Vec<String> = (0..*count).map(|slot| format!("v{i}_{slot}")).collect();
-        builder = builder.op("Mix", &operands, &outputs.join(","), []);
-        names.extend(outputs.iter().cloned());
-        made.extend(outputs);
-    }
+    let start = input(20, "n,4").param("w", Tensor::f32s(&[1, 4], vec![0.5; 4]));
+    let (mut builder, made) = mixed(start, &plan.ops);
     let mut outputs: Vec<&str> = plan
         .outputs
         .iter()
@@ -78,15 +67,8 @@ fn build(plan: &Plan) -> Model {
     builder.finish().unwrap()
 }
 
-/// Values in an order in which each depends on earlier ones only.
-fn values(model: &Model) -> Vec<Value> {
-    let graph = &model.graph;
-    let of = |id: NodeId| (0..graph.output_count(id)).map(move |slot| graph.output(id, slot));
-    graph.nodes().into_iter().flat_map(of).collect()
-}
-
 fn change(model: &mut Model, change: &Change) {
-    let values = values(model);
+    let values = all_values(model);
     let ops = model.graph.ops();
     if ops.is_empty() {
         return;

@@ -5,6 +5,8 @@ mod common;
 use std::sync::Arc;
 
 use bcosc_ir::{DataType, Dim, Model, ModelBuilder, Op, Operand, Patch, TensorType};
+use bcosc_testing::message::node;
+use bcosc_testing::{input, op, value};
 use common::*;
 
 fn stands_for(model: &Model, name: &str) -> Vec<String> {
@@ -138,7 +140,7 @@ fn surgery_keeps_what_values_stand_for() {
     assert_eq!(stands_for(&rest, "a.abs"), ["a"]);
 
     // Names change, and what they stand for does not.
-    let builder = ModelBuilder::new(20).input("x", DataType::Float, "n,3");
+    let builder = input(20, "n,3");
     let builder = builder.op("Sin", &["x"], "b", []).output("b");
     let mut host = builder.finish().unwrap();
     let bindings = [(value(&rest, "a.abs"), value(&host, "x"))];

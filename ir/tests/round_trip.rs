@@ -1,13 +1,11 @@
 //! Parts that no patch touches are written unchanged.
 
-mod common;
-
 use bcosc_ir::Model;
 use bcosc_ir::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     SparseTensorProto, TensorAnnotation, TensorProto, TrainingInfoProto, ValueInfoProto,
 };
-use common::*;
+use bcosc_testing::message::*;
 
 #[track_caller]
 fn stays(graph: GraphProto) {

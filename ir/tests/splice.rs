@@ -5,16 +5,12 @@ mod common;
 use bcosc_ir::onnx::proto::{
     FunctionProto, GraphProto, ModelProto, OperatorSetIdProto, TensorAnnotation,
 };
-use bcosc_ir::{DataType, Model, ModelBuilder, SurgeryError, Tensor, TextOptions};
+use bcosc_ir::{DataType, Model, ModelBuilder, SurgeryError, Tensor};
+use bcosc_testing::message::*;
+use bcosc_testing::{body, input, value};
 use common::*;
 
-fn text(model: &Model) -> String {
-    let again = Model::from_proto(model.to_proto()).expect("the result is a model");
-    assert_eq!(again.to_proto(), model.to_proto());
-    model.to_text(TextOptions::default())
-}
-
-/// Splices a guest, and outputs what it outputs under its names and more.
+/// Splices a guest, and puts out what it puts out under its names and more.
 fn splice(host: &mut Model, guest: &Model, bindings: &[(&str, &str)]) -> Result<(), SurgeryError> {
     let bindings: Vec<_> = bindings
         .iter()

@@ -5,14 +5,10 @@ mod common;
 use bcosc_ir::onnx::proto::{
     FunctionProto, GraphProto, NodeProto, OperatorSetIdProto, TensorAnnotation,
 };
-use bcosc_ir::{DataType, Model, ModelBuilder, SurgeryError, Tensor, TextOptions, Value};
+use bcosc_ir::{DataType, Model, ModelBuilder, SurgeryError, Tensor, Value};
+use bcosc_testing::message::*;
+use bcosc_testing::value;
 use common::*;
-
-fn text(model: &Model) -> String {
-    let again = Model::from_proto(model.to_proto()).expect("the result is a model");
-    assert_eq!(again.to_proto(), model.to_proto());
-    model.to_text(TextOptions::default())
-}
 
 fn values(model: &Model, names: &[&str]) -> Vec<Value> {
     names.iter().map(|name| value(model, name)).collect()

@@ -1,8 +1,12 @@
 //! Parts of random graphs, put together again, compute what the whole computes.
 
+mod common;
+
 use std::collections::BTreeMap;
 
-use bcosc_ir::{DataType, Model, ModelBuilder, Node, NodeId, Tensor, TensorType, Value};
+use bcosc_ir::{DataType, Model, Node, Tensor, TensorType, Value};
+use bcosc_testing::input;
+use common::{all_values, mixed};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -15,35 +19,16 @@ fn ops() -> impl Strategy<Value = Ops> {
 }
 
 fn build(ops: &Ops) -> Model {
-    let mut names = vec!["x".to_owned(), "w".to_owned()];
-    let mut builder = ModelBuilder::new(20)
-        .input("x", DataType::Float, "4")
-        .param("w", Tensor::f32s(&[4], vec![0.5; 4]));
-    for (i, (operands, count)) in ops.iter().enumerate() {
-        let operands: Vec<&str> = operands
-            .iter()
-            .map(|o| names[o.index(names.len())].as_str())
-            .collect();
-        let outputs: Vec<String> = (0..*count).map(|slot| format!("v{i}_{slot}")).collect();
-        builder = builder.op("Mix", &operands, &outputs.join(","), []);
-        names.extend(outputs);
-    }
-    for name in &names[2..] {
-        builder = builder.output(name);
-    }
-    let mut model = builder.finish().unwrap();
-    for value in values(&model) {
+    let start = input(20, "4").param("w", Tensor::f32s(&[4], vec![0.5; 4]));
+    let (builder, made) = mixed(start, ops);
+    let outputs = made.iter().fold(builder, |b, name| b.output(name));
+    let mut model = outputs.finish().unwrap();
+    for value in all_values(&model) {
         model
             .graph
             .set_value_type(value, TensorType::fixed(DataType::Float, &[4]));
     }
     model
-}
-
-fn values(model: &Model) -> Vec<Value> {
-    let graph = &model.graph;
-    let of = |id: NodeId| (0..graph.output_count(id)).map(move |slot| graph.output(id, slot));
-    graph.nodes().into_iter().flat_map(of).collect()
 }
 
 /// Equal computations by number: an operator, the numbers of its operands, and a slot.
@@ -55,7 +40,7 @@ impl Numbers {
     fn of(&mut self, model: &Model) -> BTreeMap<String, usize> {
         let graph = &model.graph;
         let mut found: BTreeMap<Value, usize> = BTreeMap::new();
-        for value in values(model) {
+        for value in all_values(model) {
             let what = match graph.node(value.node) {
                 Node::Op(op) => op.op_type().to_owned(),
                 Node::Input(_) => graph.value_name(value).to_owned(),
@@ -91,7 +76,7 @@ proptest! {
         wanted in prop::collection::vec(any::<Index>(), 1..4),
     ) {
         let whole = build(&ops);
-        let all = values(&whole);
+        let all = all_values(&whole);
         let pick = |picks: &[Index]| {
             let mut picked: Vec<Value> = picks.iter().map(|i| all[i.index(all.len())]).collect();
             picked.sort_unstable();

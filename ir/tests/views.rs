@@ -3,23 +3,16 @@
 use bcosc_ir::views::{
     AxesOp, BatchNorm, Conv, Padding, Pool, PoolKind, Window, reduce, squeeze, unsqueeze,
 };
-use bcosc_ir::{Attribute, DataType, Model, ModelBuilder, NodeId, Op, Operand, Patch, Tensor};
-
-fn built(builder: ModelBuilder) -> Model {
-    match builder.finish() {
-        Ok(model) => model,
-        Err(error) => panic!("not a graph: {error}"),
-    }
-}
+use bcosc_ir::{Attribute, Model, NodeId, Op, Operand, Patch, Tensor};
+use bcosc_testing::{input, model};
 
 /// A model of one operator on an image.
 fn one(opset: i64, dims: &str, op: &str, inputs: &[&str], attributes: Vec<Attribute>) -> Model {
-    let builder = ModelBuilder::new(opset)
-        .input("x", DataType::Float, dims)
+    let builder = input(opset, dims)
         .param("w", Tensor::f32s(&[4, 2, 3, 1], vec![0.5; 24]))
         .param("c", Tensor::f32s(&[4], vec![0.5; 4]))
         .param("axes", Tensor::i64_vec(&[-1, 2]));
-    built(builder.op(op, inputs, "y", attributes).output("y"))
+    model(builder.op(op, inputs, "y", attributes).output("y"))
 }
 
 fn first(model: &Model) -> NodeId {
@@ -101,7 +94,7 @@ fn a_window_is_written_as_it_was_read() {
         ..Window::pointwise(2)
     };
     let op = same.write(Op::new("", "Conv"));
-    assert_eq!(op.string("auto_pad"), Some("SAME_LOWER"));
+    assert_eq!(op.get("auto_pad"), Some("SAME_LOWER"));
     let padded = Window {
         padding: Padding::Explicit(vec![1, 0, 0, 0]),
         ..Window::pointwise(2)
@@ -225,9 +218,8 @@ fn norms_are_seen_in_inference_only() {
     assert!(!norm(&inputs[..4], vec![]));
     assert!(!norm(&inputs, vec![Attribute::int("spatial", 0)]));
     assert!(!norm(&inputs, vec![Attribute::int("training_mode", 1)]));
-    let statistics = built(
-        ModelBuilder::new(8)
-            .input("x", DataType::Float, "n,4,6,8")
+    let statistics = model(
+        input(8, "n,4,6,8")
             .param("c", Tensor::f32s(&[4], vec![0.5; 4]))
             .op("BatchNormalization", &inputs, "y,mean", [])
             .output("y")
@@ -239,9 +231,8 @@ fn norms_are_seen_in_inference_only() {
 #[test]
 fn axes_are_an_attribute_or_an_input() {
     let forms = |opset: i64| {
-        let mut model = built(
-            ModelBuilder::new(opset)
-                .input("x", DataType::Float, "n,1,6")
+        let mut model = model(
+            input(opset, "n,1,6")
                 .op("Relu", &["x"], "y", [])
                 .output("y"),
         );
@@ -258,7 +249,11 @@ fn axes_are_an_attribute_or_an_input() {
         }
         let ops = model.graph.ops().into_iter().skip(1);
         let by_attribute = ops.map(|id| {
-            let attribute = model.graph.op(id).and_then(|op| op.ints("axes")).is_some();
+            let attribute = model
+                .graph
+                .op(id)
+                .and_then(|op| op.attribute("axes"))
+                .is_some();
             assert_ne!(attribute, model.graph.input(id, 1).is_some());
             attribute
         });

@@ -229,12 +229,12 @@ pub enum Reason {
     #[error("it does not see all channels of one position")]
     NotPointwise,
     /// A layer whose input has at least as many channels as its output.
-    #[error("its input is no narrower than its output")]
+    #[error("it has no more output than input channels")]
     NotNarrower,
     /// A layer whose input has fewer channels than its output.
-    #[error("its input is narrower than its output, and is scaled instead")]
+    #[error("it has more output than input channels, so its input is scaled instead")]
     Widens,
-    /// A value that runtimes do not keep in blocks of channels.
+    /// A value that the target does not keep in blocks of channels.
     #[error("it is not an image in single precision whose channels come in blocks of 16")]
     NotBlocked,
     /// An image that cannot be split into equal chunks of channels that fit the cache.

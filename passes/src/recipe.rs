@@ -24,12 +24,12 @@ use crate::deploy::accumulate::ACCUMULATE_ENERGIES;
 use crate::deploy::chunks::CHUNK_CHANNELS;
 use crate::deploy::fold_doubling::FOLD_DOUBLING;
 use crate::deploy::fold_norms::FOLD_NORM_SCALES;
+use crate::deploy::keep_blocked_layout::KEEP_BLOCKED_LAYOUT;
 use crate::deploy::lower::LOWER_DEPLOY;
-use crate::deploy::merge::MERGE_WEIGHTS;
-use crate::deploy::narrow::NARROW_SCALES;
+use crate::deploy::merge_scales::MERGE_SCALES;
+use crate::deploy::scale_inputs::SCALE_INPUTS;
 use crate::deploy::signed_square::SIGNED_SQUARES;
 use crate::deploy::square_relu::SQUARE_AFTER_RELU;
-use crate::deploy::stay_in_blocks::STAY_IN_BLOCKS;
 
 /// Passes in order.
 pub type Passes = [&'static Pass];
@@ -67,12 +67,12 @@ pub static LOWERING: &Passes = &[
     &FOLD_NORM_SCALES,
     &FOLD_DOUBLING,
     &SQUARE_AFTER_RELU,
-    &NARROW_SCALES,
-    &MERGE_WEIGHTS,
+    &SCALE_INPUTS,
+    &MERGE_SCALES,
     &SIGNED_SQUARES,
     &ACCUMULATE_ENERGIES,
     &LOWER_DEPLOY,
-    &STAY_IN_BLOCKS,
+    &KEEP_BLOCKED_LAYOUT,
     &CHUNK_CHANNELS,
     &LOWER,
 ];

@@ -61,7 +61,7 @@ pub struct Settings {
     pub bcos_projection: bool,
     /// The constant added to the logits.
     pub logit_bias: LogitBias,
-    /// Rewrite for fast inference.
+    /// Rewrite for fast inference on the CPU with ONNX Runtime.
     pub deploy: bool,
     /// The opset to upgrade the model to.
     pub opset: Option<i64>,

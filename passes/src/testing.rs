@@ -4,8 +4,8 @@ use bcosc_engine::default_interpreter;
 use bcosc_ir::{Model, TensorType, Tensors};
 
 pub(crate) use bcosc_testing::{
-    Array, Layers, assert_same_function, batch, image, infer, inputs_for, model, noise, outputs,
-    text, weight,
+    Array, Layers, assert_same_function, batch, image, infer, inferred, inputs_for, model, noise,
+    outputs, text, weight,
 };
 
 use crate::canonical::{Rule, Site};

@@ -61,6 +61,12 @@ pub fn weight(seed: u64, dims: &[u64]) -> Tensor {
     Tensor::f32s(dims, numbers.into_iter().map(|x| x as f32).collect())
 }
 
+/// The numbers 1, 2, 3, ...
+pub fn counting(dims: &[u64]) -> Tensor {
+    let count = dims.iter().product::<u64>();
+    Tensor::f32s(dims, (1..=count).map(|i| i as f32).collect())
+}
+
 /// Inputs of noise for a batch of 2.
 pub fn batch(model: &Model) -> Tensors {
     inputs_for(model, 2)

@@ -4,10 +4,15 @@
 
 mod array;
 mod builder;
+mod find;
 mod inputs;
+mod layers;
+pub mod message;
 mod same;
 
 pub use array::{Array, outputs};
-pub use builder::{Layers, image, infer, model, text};
-pub use inputs::{batch, inputs_for, noise, weight};
+pub use builder::{image, infer, inferred, input, model, text};
+pub use find::{body, op, value};
+pub use inputs::{batch, counting, inputs_for, noise, weight};
+pub use layers::Layers;
 pub use same::assert_same_function;

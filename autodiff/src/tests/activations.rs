@@ -1,8 +1,8 @@
-use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
+use bcosc_ir::{Attribute, Tensor};
 
 use super::{NOT_IN_DOUBLE, OPEN, SIZED};
-use crate::testing::{Law, backward, graph, holds, holds_in_single};
-use bcosc_testing::{model, weight};
+use crate::testing::{Law, backward, holds, holds_in_single};
+use bcosc_testing::{input, model, weight};
 
 #[test]
 fn gates() {
@@ -16,28 +16,28 @@ fn gates() {
         ("ThresholdedRelu", Law::Dynamic),
     ];
     for (op, law) in plain {
-        holds(op, law, graph(OPEN).op(op, &["x"], "y", []));
+        holds(op, law, input(18, OPEN).op(op, &["x"], "y", []));
     }
     for op in ["HardSwish", "LeakyRelu"] {
-        let builder = graph(OPEN).op(op, &["x"], "y", []);
+        let builder = input(18, OPEN).op(op, &["x"], "y", []);
         holds_in_single(op, Law::Dynamic, builder, NOT_IN_DOUBLE);
     }
-    let slope = graph(SIZED).param("slope", weight(0, &[4, 1, 1]));
+    let slope = input(18, SIZED).param("slope", weight(0, &[4, 1, 1]));
     holds(
         "PRelu",
         Law::Piecewise,
         slope.op("PRelu", &["x", "slope"], "y", []),
     );
-    let clip = graph(OPEN)
+    let clip = input(18, OPEN)
         .param("low", Tensor::f32s(&[], vec![-0.5]))
         .param("high", Tensor::f32s(&[], vec![0.25]))
         .op("Clip", &["x", "low", "high"], "y", []);
     holds("Clip", Law::Dynamic, clip);
-    let power = graph(OPEN).param("e", Tensor::f32s(&[], vec![3.0]));
+    let power = input(18, OPEN).param("e", Tensor::f32s(&[], vec![3.0]));
     holds("Pow", Law::Dynamic, power.op("Pow", &["x", "e"], "y", []));
     for approximate in ["none", "tanh"] {
         let attribute = vec![Attribute::string("approximate", approximate)];
-        let builder = ModelBuilder::new(20).input("x", DataType::Float, OPEN);
+        let builder = input(20, OPEN);
         let builder = builder.op("Gelu", &["x"], "y", attribute);
         holds_in_single(approximate, Law::Dynamic, builder, NOT_IN_DOUBLE);
     }
@@ -55,7 +55,10 @@ fn a_gate_is_finite_at_zero() {
         "Tanh",
         "LpNormalization",
     ] {
-        let (_, both) = backward(op, model(graph("2").op(op, &["x"], "y", []).output("y")));
+        let (_, both) = backward(
+            op,
+            model(input(18, "2").op(op, &["x"], "y", []).output("y")),
+        );
         let zeros = Tensor::f32s(&[2], vec![0.0; 2]);
         let ones = Tensor::f32s(&[2], vec![1.0; 2]);
         let inputs = [("x".to_owned(), zeros), ("s".to_owned(), ones)].into();

@@ -2,7 +2,7 @@ use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
 
 use crate::testing::{Law, holds_in_single, refusal};
 use bcosc_passes::Reason;
-use bcosc_testing::weight;
+use bcosc_testing::{input, weight};
 
 /// Why these cases run in single precision only.
 const IN_SINGLE: &str = "tract computes attention in single precision";
@@ -16,8 +16,7 @@ fn heads(queries: i64, values: i64) -> Vec<Attribute> {
 
 /// Queries, keys and values of tokens `x`, as channels side by side.
 fn packed(dims: &str, queries: u64, values: u64) -> ModelBuilder {
-    ModelBuilder::new(23)
-        .input("x", DataType::Float, dims)
+    input(23, dims)
         .param("wq", weight(0, &[6, queries]))
         .param("wk", weight(1, &[6, values]))
         .param("wv", weight(2, &[6, values]))

@@ -1,8 +1,8 @@
-use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
+use bcosc_ir::{Attribute, ModelBuilder, Tensor};
 
 use crate::testing::{Law, holds_in_single, refusal};
 use bcosc_passes::Reason;
-use bcosc_testing::noise;
+use bcosc_testing::{input, noise};
 
 /// Why these cases run in single precision only.
 const SAMPLED_IN_SINGLE: &str = "tract takes samples in single precision whatever its input";
@@ -14,19 +14,16 @@ fn grid(dims: &[u64]) -> Tensor {
 }
 
 fn sampled(size: &str, dims: &[u64], mode: &str, outside: &str, corners: i64) -> ModelBuilder {
-    ModelBuilder::new(20)
-        .input("x", DataType::Float, size)
-        .param("grid", grid(dims))
-        .op(
-            "GridSample",
-            &["x", "grid"],
-            "y",
-            [
-                Attribute::string("mode", mode),
-                Attribute::string("padding_mode", outside),
-                Attribute::int("align_corners", corners),
-            ],
-        )
+    input(20, size).param("grid", grid(dims)).op(
+        "GridSample",
+        &["x", "grid"],
+        "y",
+        [
+            Attribute::string("mode", mode),
+            Attribute::string("padding_mode", outside),
+            Attribute::int("align_corners", corners),
+        ],
+    )
 }
 
 #[test]
@@ -54,8 +51,7 @@ fn samples_go_back_to_their_pixels() {
 
 #[test]
 fn a_grid_may_depend_on_the_image() {
-    let builder = ModelBuilder::new(20)
-        .input("x", DataType::Float, "batch,2,3,4")
+    let builder = input(20, "batch,2,3,4")
         .op("Sin", &["x"], "sine", [])
         .op(
             "Transpose",

@@ -1,9 +1,9 @@
 use bcosc_ir::{Attribute, DataType, Tensor};
 
 use super::{OPEN, SIZED, list};
-use crate::testing::{Law, graph, holds, holds_against, refusal};
+use crate::testing::{Law, holds, holds_against, refusal};
 use bcosc_passes::Reason;
-use bcosc_testing::{model, weight};
+use bcosc_testing::{input, model, weight};
 
 fn axis(axis: i64) -> Vec<Attribute> {
     vec![Attribute::int("axis", axis)]
@@ -16,7 +16,7 @@ fn the_largest() {
             .into_iter()
             .chain([Attribute::int("largest", smallest)]);
         let builder =
-            graph(SIZED)
+            input(18, SIZED)
                 .param("k", list(&[3]))
                 .op("TopK", &["x", "k"], "y,i", attributes);
         holds("TopK", Law::Piecewise, builder);
@@ -26,11 +26,11 @@ fn the_largest() {
 #[test]
 fn picked_elements() {
     let indices = Tensor::i64s(&[2, 2, 3], vec![0, 1, 1, 2, 0, 2, 1, 1, 1, 0, 2, 0]);
-    let elements = graph("2,3,4").param("i", indices);
+    let elements = input(18, "2,3,4").param("i", indices);
     let elements = elements.op("GatherElements", &["x", "i"], "y", axis(1));
     holds("GatherElements", Law::Affine, elements);
     let indices = Tensor::i64s(&[3, 2], vec![0, 2, 1, 0, 0, 2]);
-    let rows = graph("2,3,4").param("i", indices);
+    let rows = input(18, "2,3,4").param("i", indices);
     holds(
         "GatherND",
         Law::Affine,
@@ -42,7 +42,7 @@ fn picked_elements() {
 fn places_along_other_axes() {
     for (along, keep) in [(1, 0), (2, 1)] {
         let places = [Attribute::int("axis", 1), Attribute::int("keepdims", keep)];
-        let builder = graph("3,4,4").op("ArgMax", &["x"], "i", places).op(
+        let builder = input(18, "3,4,4").op("ArgMax", &["x"], "i", places).op(
             "Gather",
             &["x", "i"],
             "y",
@@ -57,20 +57,20 @@ fn written_over() {
     for reduction in ["none", "add"] {
         let how = || [Attribute::string("reduction", reduction)];
         let indices = Tensor::i64s(&[2, 1], vec![2, 0]);
-        let rows = graph("3,4").param("i", indices);
+        let rows = input(18, "3,4").param("i", indices);
         let rows = rows
             .param("rows", list(&[1, 2]))
             .op("Gather", &["x", "rows"], "u", axis(0))
             .op("ScatterND", &["x", "i", "u"], "y", how());
         holds(reduction, Law::Affine, rows);
         let indices = Tensor::i64s(&[1, 4], vec![2, 0, 1, 1]);
-        let elements = graph("3,4")
+        let elements = input(18, "3,4")
             .param("i", indices)
             .param("u", weight(0, &[1, 4]));
         let elements = elements.op("ScatterElements", &["x", "i", "u"], "y", how());
         holds(reduction, Law::Affine, elements);
     }
-    let multiplied = graph("3,4")
+    let multiplied = input(18, "3,4")
         .param("i", Tensor::i64s(&[1, 1], vec![2]))
         .param("u", weight(0, &[1, 4]));
     let how = [Attribute::string("reduction", "mul")];
@@ -85,12 +85,12 @@ fn sums_and_triangles() {
             Attribute::int("exclusive", exclusive),
             Attribute::int("reverse", reverse),
         ];
-        let along = graph(SIZED).param("axis", Tensor::i64s(&[], vec![2]));
+        let along = input(18, SIZED).param("axis", Tensor::i64s(&[], vec![2]));
         let builder = along.op("CumSum", &["x", "axis"], "y", attributes);
         holds("CumSum", Law::Affine, builder);
     }
     for upper in [0, 1] {
-        let builder = graph(SIZED).param("k", Tensor::i64s(&[], vec![1]));
+        let builder = input(18, SIZED).param("k", Tensor::i64s(&[], vec![1]));
         let attributes = [Attribute::int("upper", upper)];
         holds(
             "Trilu",
@@ -103,7 +103,7 @@ fn sums_and_triangles() {
 #[test]
 fn places_in_batches() {
     let indices = Tensor::i64s(&[2, 3, 1], vec![2, 0, 2, 1, 1, 0]);
-    let builder = graph("2,3,4").param("i", indices);
+    let builder = input(18, "2,3,4").param("i", indices);
     let batch = [Attribute::int("batch_dims", 1)];
     let builder = builder.op("GatherND", &["x", "i"], "y", batch);
     holds("GatherND in batches", Law::Affine, builder);
@@ -120,21 +120,21 @@ fn elements_that_are_kept() {
     for size in [SIZED, OPEN] {
         for along in [1, 2] {
             // The axis may be longer than the condition.
-            let forward = graph(SIZED).param("i", list(&[1, 2]));
+            let forward = input(18, SIZED).param("i", list(&[1, 2]));
             let forward = forward.op("Gather", &["x", "i"], "y", axis(along));
             let [channels, rows] = if along == 1 { [2, 9] } else { [4, 2] };
-            let given = graph(size).param("c", condition(&kept));
+            let given = input(18, size).param("c", condition(&kept));
             let given = given.op("Compress", &["x", "c"], "y", axis(along));
             let dims = format!("batch,{channels},{rows},8");
             let given = given.output_as("y", DataType::Float, &dims);
             holds_against("Compress", Law::Affine, forward, model(given));
         }
-        let forward = graph(SIZED)
+        let forward = input(18, SIZED)
             .param("flat", list(&[-1]))
             .param("i", list(&[1, 2]))
             .op("Reshape", &["x", "flat"], "f", [])
             .op("Gather", &["f", "i"], "y", []);
-        let given = graph(size).param("c", condition(&kept));
+        let given = input(18, size).param("c", condition(&kept));
         let given = given.op("Compress", &["x", "c"], "y", []);
         let given = given.output_as("y", DataType::Float, "2");
         holds_against(
@@ -149,7 +149,7 @@ fn elements_that_are_kept() {
 #[test]
 fn reversed_sequences() {
     let forward = |size: &str| {
-        graph(size)
+        input(18, size)
             .param("zero", list(&[0]))
             .param("one", list(&[1]))
             .param("back", list(&[2, 1, 0]))
@@ -160,7 +160,7 @@ fn reversed_sequences() {
     };
     for size in ["2,3,4", "2,time,4"] {
         // The first row stays, the second turns.
-        let given = graph(size).param("lens", list(&[1, 3])).op(
+        let given = input(18, size).param("lens", list(&[1, 3])).op(
             "ReverseSequence",
             &["x", "lens"],
             "y",

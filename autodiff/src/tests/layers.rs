@@ -1,9 +1,9 @@
 use bcosc_ir::Attribute;
 
 use super::{OPEN, SCALED_IN_SINGLE, SIZED, ints};
-use crate::testing::{Law, graph, holds, holds_in_single, refusal};
+use crate::testing::{Law, holds, holds_in_single, refusal};
 use bcosc_passes::Reason;
-use bcosc_testing::weight;
+use bcosc_testing::{input, weight};
 
 #[test]
 fn convolutions() {
@@ -32,7 +32,7 @@ fn convolutions() {
     ];
     for (what, dims, attributes) in cases {
         for size in [SIZED, OPEN] {
-            let builder = graph(size)
+            let builder = input(18, size)
                 .param("w", weight(0, &dims))
                 .param("b", weight(1, &dims[..1]))
                 .op("Conv", &["x", "w", "b"], "y", attributes.clone());
@@ -50,7 +50,7 @@ fn convolutions() {
             Attribute::string("auto_pad", auto),
             ints("strides", &[stride, stride]),
         ];
-        let builder = graph(size).param("w", weight(0, &[6, 4, 4, 2])).op(
+        let builder = input(18, size).param("w", weight(0, &[6, 4, 4, 2])).op(
             "Conv",
             &["x", "w"],
             "y",
@@ -62,14 +62,14 @@ fn convolutions() {
 
 #[test]
 fn convolutions_of_other_ranks() {
-    let line = graph("batch,4,11").param("w", weight(0, &[6, 4, 3]));
+    let line = input(18, "batch,4,11").param("w", weight(0, &[6, 4, 3]));
     let strided = vec![ints("strides", &[2])];
     holds(
         "line",
         Law::Affine,
         line.op("Conv", &["x", "w"], "y", strided),
     );
-    let space = graph("batch,2,5,6,7").param("w", weight(0, &[3, 2, 2, 3, 2]));
+    let space = input(18, "batch,2,5,6,7").param("w", weight(0, &[3, 2, 2, 3, 2]));
     let strided = vec![ints("strides", &[2, 1, 3])];
     holds(
         "space",
@@ -87,7 +87,7 @@ fn transposed_convolutions() {
             ints("output_padding", &[1, 1]),
             Attribute::int("group", group),
         ];
-        let builder = graph(SIZED).param("w", weight(0, &dims)).op(
+        let builder = input(18, SIZED).param("w", weight(0, &dims)).op(
             "ConvTranspose",
             &["x", "w"],
             "y",
@@ -107,7 +107,7 @@ fn borders_of_transposed_convolutions() {
             ("batch,4,length", &[4, 3, 3], &[2]),
             ("batch,4,2,3,4", &[4, 3, 2, 3, 4], &[1, 2, 3]),
         ] {
-            let builder = graph(size).param("w", weight(0, w));
+            let builder = input(18, size).param("w", weight(0, w));
             let attributes = [auto_pad(how), ints("strides", strides)];
             let builder = builder.op("ConvTranspose", &["x", "w"], "y", attributes);
             holds(&format!("{how} {size}"), Law::Affine, builder);
@@ -120,7 +120,7 @@ fn borders_of_transposed_convolutions() {
         ("batch,4,2,3,4", &[4, 3, 2, 3, 4], &[1, 2, 3], &[2, 6, 10]),
     ] {
         for how in ["NOTSET", "SAME_UPPER"] {
-            let builder = graph(size).param("w", weight(0, w));
+            let builder = input(18, size).param("w", weight(0, w));
             let attributes = [
                 auto_pad(how),
                 ints("strides", strides),
@@ -136,10 +136,10 @@ fn borders_of_transposed_convolutions() {
         ints("dilations", &[3, 3]),
         ints("output_padding", &[2, 2]),
     ];
-    let builder = graph(SIZED).param("w", weight(0, &[4, 3, 2, 2]));
+    let builder = input(18, SIZED).param("w", weight(0, &[4, 3, 2, 2]));
     let builder = builder.op("ConvTranspose", &["x", "w"], "y", attributes);
     holds("far", Law::Affine, builder);
-    let gaps = graph(SIZED).param("w", weight(0, &[4, 3, 1, 1]));
+    let gaps = input(18, SIZED).param("w", weight(0, &[4, 3, 1, 1]));
     let attributes = [auto_pad("SAME_UPPER"), ints("strides", &[2, 2])];
     let gaps = gaps.op("ConvTranspose", &["x", "w"], "y", attributes);
     let expected = Reason::NoBackwardRuleFor(
@@ -150,21 +150,21 @@ fn borders_of_transposed_convolutions() {
 
 #[test]
 fn matrix_products() {
-    let right = graph("batch,5,4").param("w", weight(0, &[4, 3]));
+    let right = input(18, "batch,5,4").param("w", weight(0, &[4, 3]));
     holds(
         "right",
         Law::Affine,
         right.op("MatMul", &["x", "w"], "y", []),
     );
-    let left = graph("batch,5,4").param("w", weight(0, &[3, 5]));
+    let left = input(18, "batch,5,4").param("w", weight(0, &[3, 5]));
     holds("left", Law::Affine, left.op("MatMul", &["w", "x"], "y", []));
-    let repeated = graph("batch,1,5,4").param("w", weight(0, &[2, 4, 3]));
+    let repeated = input(18, "batch,1,5,4").param("w", weight(0, &[2, 4, 3]));
     holds(
         "repeated",
         Law::Affine,
         repeated.op("MatMul", &["x", "w"], "y", []),
     );
-    let einsum = graph("batch,5,4").param("w", weight(0, &[4, 3, 2]));
+    let einsum = input(18, "batch,5,4").param("w", weight(0, &[4, 3, 2]));
     let equation = vec![Attribute::string("equation", "nij,jkl->nkil")];
     holds(
         "einsum",
@@ -184,7 +184,7 @@ fn matrix_products() {
                 Attribute::int("transB", b),
                 Attribute::float("alpha", alpha),
             ];
-            let builder = graph(shape).param("w", weight(0, &dims));
+            let builder = input(18, shape).param("w", weight(0, &dims));
             let builder = builder.param("c", weight(1, &[3]));
             let operands = ["x", "w", "c"];
             // Without an addend there is nothing that is scaled in single precision.
@@ -195,7 +195,7 @@ fn matrix_products() {
         holds(&what, Law::Affine, gemm(1.0));
         holds_in_single(&what, Law::Affine, gemm(1.5), SCALED_IN_SINGLE);
     }
-    let added = graph("1,4")
+    let added = input(18, "1,4")
         .param("w", weight(0, &[4, 4]))
         .param("a", weight(1, &[1, 4]))
         .op("Add", &["x", "a"], "c", [])
@@ -204,7 +204,7 @@ fn matrix_products() {
     let added = added.op("Gemm", &["left", "w", "c"], "y", beta);
     holds_in_single("Gemm addend", Law::Affine, added, SCALED_IN_SINGLE);
     // softmax(x x^T) x: the first factor is held fixed.
-    let attention = graph("batch,5,4")
+    let attention = input(18, "batch,5,4")
         .op("Transpose", &["x"], "t", [ints("perm", &[0, 2, 1])])
         .op("MatMul", &["x", "t"], "scores", [])
         .op("Softmax", &["scores"], "p", [Attribute::int("axis", -1)])

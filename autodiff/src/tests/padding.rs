@@ -1,9 +1,9 @@
-use bcosc_ir::{Attribute, DataType, ModelBuilder};
+use bcosc_ir::{Attribute, DataType};
 
 use super::{OPEN, SIZED, list};
-use crate::testing::{Law, graph, holds, holds_against, refusal};
+use crate::testing::{Law, holds, holds_against, refusal};
 use bcosc_passes::Reason;
-use bcosc_testing::model;
+use bcosc_testing::{input, model};
 
 fn mode(mode: &str) -> Vec<Attribute> {
     vec![Attribute::string("mode", mode)]
@@ -19,14 +19,14 @@ fn borders() {
                 [0, 0, 0, 0, 0, 0, 1, 0],
                 [0, 1, 0, 0, 0, 2, 0, 0],
             ] {
-                let builder = graph(size).param("pads", list(&pads));
+                let builder = input(18, size).param("pads", list(&pads));
                 let builder = builder.op("Pad", &["x", "pads"], "y", mode(border));
                 holds(border, Law::Affine, builder);
             }
         }
     }
     // As wide as a mirror gets: all but the outermost row on either side.
-    let builder = graph("batch,1,3,2").param("pads", list(&[0, 0, 2, 1, 0, 0, 2, 1]));
+    let builder = input(18, "batch,1,3,2").param("pads", list(&[0, 0, 2, 1, 0, 0, 2, 1]));
     let builder = builder.op("Pad", &["x", "pads"], "y", mode("reflect"));
     holds("wide", Law::Affine, builder);
 }
@@ -35,7 +35,7 @@ fn borders() {
 fn wrapping_around() {
     for size in [SIZED, OPEN] {
         let axis = || [Attribute::int("axis", 2)];
-        let forward = graph(size)
+        let forward = input(18, size)
             .param("from", list(&[-3]))
             .param("end", list(&[i64::MAX]))
             .param("zero", list(&[0]))
@@ -48,8 +48,7 @@ fn wrapping_around() {
             SIZED => ["14", "8"],
             _ => ["rows", "width"],
         };
-        let given = ModelBuilder::new(19)
-            .input("x", DataType::Float, size)
+        let given = input(19, size)
             .param("pads", list(&[0, 0, 3, 0, 0, 0, 2, 0]))
             .op("Pad", &["x", "pads"], "y", mode("wrap"))
             .output_as("y", DataType::Float, &format!("batch,4,{rows},{wide}"));
@@ -59,7 +58,7 @@ fn wrapping_around() {
 
 #[test]
 fn more_than_there_is_cannot_be_mirrored() {
-    let builder = graph("batch,4,3,8").param("pads", list(&[0, 0, 3, 0, 0, 0, 0, 0]));
+    let builder = input(18, "batch,4,3,8").param("pads", list(&[0, 0, 3, 0, 0, 0, 0, 0]));
     let builder = builder.op("Pad", &["x", "pads"], "y", mode("reflect"));
     let expected = Reason::NoBackwardRuleFor("a Pad that repeats more than its input has");
     assert_eq!(refusal(builder), expected);

@@ -2,8 +2,9 @@ use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
 use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
 
 use super::{OPEN, SIZED, list};
-use crate::testing::{Law, graph, holds, holds_in_single, refusal};
+use crate::testing::{Law, holds, holds_in_single, refusal};
 use bcosc_passes::Reason;
+use bcosc_testing::input;
 
 /// Why cases run in single precision only.
 const IN_SINGLE: &str = "tract resizes in single precision whatever its input";
@@ -28,7 +29,7 @@ fn every_mode_by_scales() {
         for coordinates in COORDINATES {
             for size in [SIZED, OPEN] {
                 let scales = Tensor::f32s(&[4], vec![1.0, 1.0, 2.0, 0.7]);
-                let builder = graph(size).param("scales", scales).op(
+                let builder = input(18, size).param("scales", scales).op(
                     "Resize",
                     &["x", "", "scales"],
                     "y",
@@ -51,12 +52,14 @@ fn every_mode_by_scales() {
 fn every_mode_by_sizes() {
     for by in ["nearest", "linear", "cubic"] {
         for coordinates in COORDINATES {
-            let builder = graph("2,3,9,8").param("sizes", list(&[2, 3, 6, 13])).op(
-                "Resize",
-                &["x", "", "", "sizes"],
-                "y",
-                mode(by, coordinates),
-            );
+            let builder = input(18, "2,3,9,8")
+                .param("sizes", list(&[2, 3, 6, 13]))
+                .op(
+                    "Resize",
+                    &["x", "", "", "sizes"],
+                    "y",
+                    mode(by, coordinates),
+                );
             holds_in_single(
                 &format!("{by} {coordinates}"),
                 Law::Affine,
@@ -70,7 +73,7 @@ fn every_mode_by_sizes() {
 #[test]
 fn sizes_of_some_axes() {
     let some = [Attribute::ints("axes", &[2, 3])];
-    let builder = graph(OPEN).param("sizes", list(&[5, 11])).op(
+    let builder = input(18, OPEN).param("sizes", list(&[5, 11])).op(
         "Resize",
         &["x", "", "", "sizes"],
         "y",
@@ -82,7 +85,7 @@ fn sizes_of_some_axes() {
 #[test]
 fn a_filter_against_aliasing() {
     let filtered = [Attribute::int("antialias", 1)];
-    let builder = graph(SIZED).param("scales", Tensor::f32s(&[4], vec![1.0, 1.0, 0.5, 0.4]));
+    let builder = input(18, SIZED).param("scales", Tensor::f32s(&[4], vec![1.0, 1.0, 0.5, 0.4]));
     let attributes = mode("linear", "half_pixel").into_iter().chain(filtered);
     let builder = builder.op("Resize", &["x", "", "scales"], "y", attributes);
     holds_in_single("antialias", Law::Affine, builder, IN_SINGLE);
@@ -95,7 +98,7 @@ fn other_ranks() {
         ("batch,2,3,4,5", vec![1.0, 1.0, 2.0, 0.5, 1.5]),
     ] {
         let scales = Tensor::f32s(&[scales.len() as u64], scales);
-        let builder = graph(size).param("scales", scales).op(
+        let builder = input(18, size).param("scales", scales).op(
             "Resize",
             &["x", "", "scales"],
             "y",
@@ -107,7 +110,7 @@ fn other_ranks() {
 
 #[test]
 fn blocks_of_open_sizes() {
-    let builder = graph(OPEN).param("scales", Tensor::f32s(&[4], vec![1.0, 1.0, 2.0, 3.0]));
+    let builder = input(18, OPEN).param("scales", Tensor::f32s(&[4], vec![1.0, 1.0, 2.0, 3.0]));
     let rounding = [Attribute::string("nearest_mode", "floor")];
     let attributes = mode("nearest", "asymmetric").into_iter().chain(rounding);
     let builder = builder.op("Resize", &["x", "", "scales"], "y", attributes);
@@ -116,7 +119,7 @@ fn blocks_of_open_sizes() {
 
 #[test]
 fn a_number_of_images_has_to_be_known_to_stay() {
-    let builder = graph(OPEN).param("sizes", list(&[2, 4, 5, 5])).op(
+    let builder = input(18, OPEN).param("sizes", list(&[2, 4, 5, 5])).op(
         "Resize",
         &["x", "", "", "sizes"],
         "y",
@@ -140,7 +143,7 @@ fn upsampled(mode: &str) -> ModelBuilder {
         attribute: vec![Attribute::string("mode", mode).proto().clone(), scales],
         ..NodeProto::default()
     };
-    let builder = ModelBuilder::new(8).input("x", DataType::Float, OPEN);
+    let builder = input(8, OPEN);
     builder.node(node)
 }
 
@@ -156,7 +159,7 @@ fn factors_that_are_an_attribute() {
 
 #[test]
 fn a_crop_has_no_rule() {
-    let builder = graph(SIZED)
+    let builder = input(18, SIZED)
         .param(
             "roi",
             Tensor::f32s(&[8], vec![0.0, 0.0, 0.1, 0.1, 1.0, 1.0, 0.9, 0.9]),

@@ -1,8 +1,8 @@
 use bcosc_ir::{Attribute, Tensor};
 
 use super::{OPEN, SIZED, ints, list};
-use crate::testing::{Law, backward, graph, holds};
-use bcosc_testing::{model, weight};
+use crate::testing::{Law, backward, holds};
+use bcosc_testing::{input, model, weight};
 
 #[test]
 fn structural_operators() {
@@ -41,7 +41,7 @@ fn structural_operators() {
         ),
     ];
     for (op, size, operands, attributes) in cases {
-        let mut builder = graph(size);
+        let mut builder = input(18, size);
         let names = ["a", "b", "c", "d"];
         let mut inputs = vec!["x"];
         for (name, tensor) in names.iter().zip(operands) {
@@ -55,7 +55,7 @@ fn structural_operators() {
         (SIZED, [[0, 1], [9, 8], [2, 3], [2, 3]]),
         (OPEN, [[1, -3], [4, 99], [2, 3], [1, 1]]),
     ] {
-        let builder = graph(size)
+        let builder = input(18, size)
             .param("starts", list(&starts))
             .param("ends", list(&ends))
             .param("axes", list(&axes))
@@ -63,7 +63,7 @@ fn structural_operators() {
             .op("Slice", &["x", "starts", "ends", "axes", "steps"], "y", []);
         holds("Slice", Law::Affine, builder);
     }
-    let computed = graph("batch,4")
+    let computed = input(18, "batch,4")
         .op("Shape", &["x"], "shape", [])
         .param("other", list(&[0, 0]))
         .op("Min", &["shape", "other"], "places", [])
@@ -73,19 +73,19 @@ fn structural_operators() {
         Attribute::string("coordinate_transformation_mode", "asymmetric"),
         Attribute::string("nearest_mode", "floor"),
     ];
-    let enlarged = graph(SIZED)
+    let enlarged = input(18, SIZED)
         .param("scales", Tensor::f32s(&[4], vec![1.0, 1.0, 2.0, 3.0]))
         .op("Resize", &["x", "", "scales"], "y", blocks);
     holds("Resize", Law::Affine, enlarged);
     let axis = || [Attribute::int("axis", 1)];
-    let parts = graph(OPEN)
+    let parts = input(18, OPEN)
         .param("sizes", list(&[1, 3]))
         .param("c", weight(0, &[1]))
         .op("Split", &["x", "sizes"], "a,b", axis())
         .op("Mul", &["b", "c"], "m", [])
         .op("Concat", &["m", "b"], "y", axis());
     holds("Split and Concat", Law::Affine, parts);
-    let rows = graph(OPEN).op("Neg", &["x"], "n", []).op(
+    let rows = input(18, OPEN).op("Neg", &["x"], "n", []).op(
         "Concat",
         &["x", "n"],
         "y",
@@ -97,7 +97,7 @@ fn structural_operators() {
 #[test]
 fn cells_go_back_in_the_order_they_came_in() {
     let mode = || Attribute::string("mode", "CRD");
-    let builder = graph("batch,2,4,4").op(
+    let builder = input(18, "batch,2,4,4").op(
         "SpaceToDepth",
         &["x"],
         "y",
@@ -106,5 +106,5 @@ fn cells_go_back_in_the_order_they_came_in() {
     let (_, both) = backward("cells", model(builder.output("y")));
     let mut ops = both.graph.ops().into_iter();
     let back = ops.find_map(|id| both.graph.op(id).filter(|op| op.is("DepthToSpace")));
-    assert_eq!(back.and_then(|op| op.string("mode")), Some("CRD"));
+    assert_eq!(back.and_then(|op| op.get("mode")), Some("CRD"));
 }

@@ -1,19 +1,18 @@
 use bcosc_engine::default_interpreter;
-use bcosc_ir::{Attribute, DataType, Interpreter, ModelBuilder, Tensor};
+use bcosc_ir::{Attribute, DataType, Interpreter, Tensor};
 
 use crate::detached::cotangents;
 use crate::explanation::{Kind, explanation};
 use crate::parts::{Parts, Shared};
-use crate::testing::{backward, floats, graph, pulled_back};
+use crate::testing::{backward, floats, pulled_back};
 use bcosc_passes::{Context, Settings};
-use bcosc_testing::{infer, model, noise, weight};
+use bcosc_testing::{inferred, input, model, noise, weight};
 
 #[test]
 fn a_norm_that_does_nothing_leaves_nothing() {
     let ones = || Tensor::f32s(&[4], vec![1.0; 4]);
     let zeros = || Tensor::f32s(&[4], vec![0.0; 4]);
-    let builder = ModelBuilder::new(18)
-        .input("x", DataType::Float, "batch,3,8,8")
+    let builder = input(18, "batch,3,8,8")
         .param("w", weight(0, &[4, 3, 3, 3]))
         .param("scale", ones())
         .param("bias", zeros())
@@ -83,8 +82,7 @@ fn a_decoder_of_an_open_batch_is_explained() {
             Attribute::ints("pads", &[1, 1, 1, 1]),
         ]
     };
-    let builder = ModelBuilder::new(18)
-        .input("x", DataType::Float, "N,3,8,8")
+    let builder = input(18, "N,3,8,8")
         .param("pads", Tensor::i64_vec(&[0, 0, 1, 1, 0, 0, 1, 1]))
         .param("w", weight(0, &[4, 3, 3, 3]))
         .param("v", weight(1, &[4, 2, 4, 4]))
@@ -129,14 +127,13 @@ fn a_decoder_of_an_open_batch_is_explained() {
 
 #[test]
 fn cotangents_of_several_values_at_once() {
-    let builder = graph("batch,4")
+    let builder = input(18, "batch,4")
         .input("p", DataType::Float, "4")
         .op("Sigmoid", &["x"], "g", [])
         .op("Mul", &["g", "x"], "m", [])
         .op("Add", &["m", "p"], "y", [])
         .op("Neg", &["m"], "z", []);
-    let mut found = model(builder.output("y").output("z"));
-    infer(&mut found);
+    let mut found = inferred(builder.output("y").output("z"));
     let value = |name: &str| found.graph.value_named(name).unwrap();
     let [x, p, g, m, y, z] = ["x", "p", "g", "m", "y", "z"].map(value);
     let results = cotangents(&mut found, &[(y, y), (z, z)], &[x, m, g, p]).unwrap();
@@ -170,7 +167,7 @@ fn cotangents_of_several_values_at_once() {
 /// A deviation of 0 is not a divisor.
 #[test]
 fn a_flat_picture_has_a_cotangent() {
-    let builder = graph("batch,2,3,3").op("MeanVarianceNormalization", &["x"], "y", []);
+    let builder = input(18, "batch,2,3,3").op("MeanVarianceNormalization", &["x"], "y", []);
     let (_, both) = backward("flat", model(builder.output("y")));
     let [x, s] = [0.25, 1.0].map(|v| Tensor::f32s(&[1, 2, 3, 3], vec![v; 18]));
     let found = floats(&pulled_back(&both, &x, &s));

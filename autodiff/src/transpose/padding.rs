@@ -27,7 +27,7 @@ enum Border {
 
 pub(crate) fn pad(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x) = (cx.dy()?, cx.operand(0)?);
-    let border = match cx.op.string("mode").unwrap_or("constant") {
+    let border = match cx.attribute("mode")? {
         "constant" => Border::Constant,
         "edge" => Border::Edge,
         "reflect" => Border::Reflect,

@@ -22,13 +22,12 @@ const SIZES: u32 = 3;
 const IDENTITY: i64 = 9;
 
 pub(crate) fn resize(cx: &mut RuleContext<'_>) -> Found {
-    // What is outside of a crop is a number of its own, and a kept aspect ratio makes other scales.
-    if coordinates(cx).0 == "tf_crop_and_resize"
-        || cx
-            .op
-            .string("keep_aspect_ratio_policy")
-            .unwrap_or("stretch")
-            != "stretch"
+    // What lies outside of a crop is a number of its own, and a kept aspect ratio makes other scales.
+    if coordinates(cx)?.0 == "tf_crop_and_resize"
+        || !matches!(
+            cx.op.get("keep_aspect_ratio_policy"),
+            None | Some("stretch")
+        )
     {
         return Err(Reason::NoBackwardRule);
     }
@@ -51,16 +50,13 @@ pub(crate) fn resize(cx: &mut RuleContext<'_>) -> Found {
     Ok(vec![(0, found)])
 }
 
-/// The source position of a pixel, and its rounding.
-fn coordinates<'s>(cx: &RuleContext<'s>) -> (&'s str, &'s str) {
+/// Where a pixel is looked for, and how its place is rounded.
+fn coordinates<'s>(cx: &RuleContext<'s>) -> Result<(&'s str, &'s str), Reason> {
     if cx.opset < MODERN {
-        return ("asymmetric", "floor");
+        return Ok(("asymmetric", "floor"));
     }
-    let text = |name, default| cx.op.string(name).unwrap_or(default);
-    (
-        text("coordinate_transformation_mode", "half_pixel"),
-        text("nearest_mode", "round_prefer_floor"),
-    )
+    let mode = cx.attribute("coordinate_transformation_mode")?;
+    Ok((mode, cx.attribute("nearest_mode")?))
 }
 
 /// Dimensions of x and of y, whose sizes inference may not know.
@@ -86,7 +82,7 @@ enum Scales {
 
 fn scales(cx: &RuleContext<'_>) -> Result<Scales, Reason> {
     let rank = cx.dims(cx.operand(0)?)?.len();
-    let axes: Vec<usize> = match cx.op.ints("axes") {
+    let axes: Vec<usize> = match cx.op.get::<&[i64]>("axes") {
         Some(axes) => axes
             .iter()
             .map(|&axis| cx.axis(axis, rank))
@@ -129,14 +125,14 @@ fn known(given: Vec<f64>, axes: &[usize], rank: usize) -> Result<Scales, Reason>
 
 /// Whole factors by which each pixel becomes a block.
 fn blocks(cx: &RuleContext<'_>, scales: &Scales) -> Result<Option<Vec<i64>>, Reason> {
-    let centred = match coordinates(cx) {
+    let centred = match coordinates(cx)? {
         ("asymmetric", rounding) => rounding == "floor",
         ("half_pixel", rounding) => {
             matches!(rounding, "round_prefer_floor" | "round_prefer_ceil")
         }
         _ => false,
     };
-    if cx.op.string("mode").unwrap_or("nearest") != "nearest" || !centred {
+    if cx.op.get("mode") != Some("nearest") || !centred {
         return Ok(None);
     }
     let (from, to) = dims(cx)?;

@@ -70,7 +70,7 @@ fn positions(size: i64, start: i64, end: i64, step: i64) -> Result<Vec<i64>, Rea
 pub(crate) fn gather(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x, indices) = (cx.dy()?, cx.operand(0)?, cx.operand(1)?);
     let dims = cx.dims(x)?;
-    let axis = cx.axis(cx.op.int("axis", 0), dims.len())?;
+    let axis = cx.axis(cx.attribute("axis")?, dims.len())?;
     if cx.graph.constant(indices).is_none() {
         return scattered(cx, dy, axis);
     }
@@ -230,7 +230,7 @@ fn placed_in_open(
 pub(crate) fn compress(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x, condition) = (cx.dy()?, cx.operand(0)?, cx.operand(1)?);
     let dims = cx.dims(x)?;
-    let given = cx.op.attribute("axis").map(|_| cx.op.int("axis", 0));
+    let given: Option<i64> = cx.op.get("axis");
     let given = given.map(|axis| cx.axis(axis, dims.len())).transpose()?;
     let (axis, rank) = given.map_or((0, 1), |axis| (axis, dims.len()));
     let places = match given {

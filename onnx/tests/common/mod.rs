@@ -1,4 +1,5 @@
-//! Models that the tests share.
+//! Messages that the tests share. They have every field and every encoding of the wire format, most of which no
+//! builder of graphs would write; what tests of the other crates share stands above this one.
 
 // Each test binary uses a part of this.
 #![allow(dead_code)]

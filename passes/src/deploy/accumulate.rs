@@ -259,8 +259,8 @@ mod tests {
     use super::ACCUMULATE_ENERGIES;
     use crate::deploy::signed_square::SIGNED_SQUARES;
     use crate::deploy::square_relu::SQUARE_AFTER_RELU;
-    use crate::deploy::testing::{bcos, conv, deployed, image, norm, refused};
-    use crate::testing::text;
+    use crate::deploy::testing::{bcos, deployed, image, refused};
+    use crate::testing::{Layers, text};
     use crate::{Pass, Reason};
 
     const RULES: &[&Pass] = &[&SQUARE_AFTER_RELU, &SIGNED_SQUARES, &ACCUMULATE_ENERGIES];
@@ -268,8 +268,10 @@ mod tests {
     /// A layer on rectified, scaled features.
     fn dense(builder: ModelBuilder, x: &str, y: &str, channels: u64) -> ModelBuilder {
         let (scaled, seen) = (format!("{y}.scaled"), format!("{y}.seen"));
-        let builder = norm(builder, x, &scaled, channels).op("Relu", &[&scaled], &seen, []);
-        conv(builder, &seen, y, &[2, channels, 1, 1], [])
+        let builder = builder
+            .scale_norm(x, &scaled, channels)
+            .op("Relu", &[&scaled], &seen, []);
+        builder.conv(&seen, y, &[2, channels, 1, 1], [])
     }
 
     fn concat(builder: ModelBuilder, inputs: &[&str], y: &str) -> ModelBuilder {
@@ -294,17 +296,17 @@ mod tests {
            float[3] "a.scaled.beta" = {0.0, 0.0, 0.0},
            float[3] "a.scaled.mean" = {0.0, 0.0, 0.0},
            float[3] "a.scaled.var" = {0.81243485, 0.33257923, 0.8609626},
-           float[2,3,1,1] "a.weight" = {-0.8198231, -0.5585862, -1.0915186, -1.0646492, 0.34965923, 0.62712014},
+           float[2,3,1,1] "a.w" = {-0.8198231, -0.5585862, -1.0915186, -1.0646492, 0.34965923, 0.62712014},
            float[5] "b.scaled.gamma" = {-0.42343044, 1.0752838, 0.47338367, 0.9197123, 0.8644232},
            float[5] "b.scaled.beta" = {0.0, 0.0, 0.0, 0.0, 0.0},
            float[5] "b.scaled.mean" = {0.0, 0.0, 0.0, 0.0, 0.0},
            float[5] "b.scaled.var" = {0.81243485, 0.33257923, 0.8609626, 0.25880557, 0.19681376},
-           float[2,5,1,1] "b.weight" = {-1.0143253, 0.68723387, 0.2853081, 0.7341959, ... 9ca09168},
+           float[2,5,1,1] "b.w" = {-1.0143253, 0.68723387, 0.2853081, 0.7341959, ... 9ca09168},
            float[7] "y.scaled.gamma" = {-0.81243485, -0.33257923, 0.8609626, 0.25880557, 0.19681376, 0.5507204, 0.39432588},
            float[7] "y.scaled.beta" = {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0},
            float[7] "y.scaled.mean" = {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0},
            float[7] "y.scaled.var" = {0.81243485, 0.33257923, 0.8609626, 0.25880557, 0.19681376, 0.5507204, 0.39432588},
-           float[2,7,1,1] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 329fcdd9},
+           float[2,7,1,1] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 329fcdd9},
            float[3,3,1,1] "a.bcos.energy.squared_scales" = {1.3170584, 2.011806, -1.3693488, -0.22068371, ... 3b039c6f},
            float[3] "a.bcos.energy.epsilon" = {1e-6, 1e-6, 1e-6},
            float[3,3,1,1] "a.bcos.energy.squared_scales_2" = {0.0, 0.0, 1.3693488, 0.22068371, ... a74f9843},
@@ -320,7 +322,7 @@ mod tests {
         {
            "a.scaled" = BatchNormalization (x, "a.scaled.gamma", "a.scaled.beta", "a.scaled.mean", "a.scaled.var")
            "a.seen" = Relu ("a.scaled")
-           a = Conv ("a.seen", "a.weight")
+           a = Conv ("a.seen", "a.w")
            ["a.bcos.abs"] "a.bcos.abs" = Abs (a)  # from a
            ["a.bcos.square"] "a.bcos.square" = Mul (a, "a.bcos.abs")  # from a
            ["a.bcos.energy.part"] "a.bcos.energy.part" = Relu (x)  # from a
@@ -341,7 +343,7 @@ mod tests {
            xa = Concat <axis = 1> (x, "a.bcos.weighed")
            "b.scaled" = BatchNormalization (xa, "b.scaled.gamma", "b.scaled.beta", "b.scaled.mean", "b.scaled.var")
            "b.seen" = Relu ("b.scaled")
-           b = Conv ("b.seen", "b.weight")
+           b = Conv ("b.seen", "b.w")
            ["b.bcos.abs"] "b.bcos.abs" = Abs (b)  # from b
            ["b.bcos.square"] "b.bcos.square" = Mul (b, "b.bcos.abs")  # from b
            ["b.bcos.weighed"] "b.bcos.weighed" = bcosc.Weigh <group = 1, channels = 2, spatial = 2> ("b.bcos.square", "a.bcos.energy.pow_2")  # from b
@@ -354,7 +356,7 @@ mod tests {
            xab = Concat <axis = 1> (xa, "b.bcos.weighed")
            "y.scaled" = BatchNormalization (xab, "y.scaled.gamma", "y.scaled.beta", "y.scaled.mean", "y.scaled.var")
            "y.seen" = Relu ("y.scaled")
-           "y.before" = Conv ("y.seen", "y.weight")
+           "y.before" = Conv ("y.seen", "y.w")
            ["y.bcos.abs"] "y.bcos.abs" = Abs ("y.before")  # from y
            ["y.bcos.square"] "y.bcos.square" = Mul ("y.before", "y.bcos.abs")  # from y
            ["y.bcos.weighed"] y = bcosc.Weigh <group = 1, channels = 2, spatial = 2> ("y.bcos.square", "a.bcos.energy.pow_3")  # from y
@@ -370,8 +372,8 @@ mod tests {
 
     #[test]
     fn patches_keep_their_own() {
-        let seen = norm(image(), "x", "s", 3).op("Relu", &["s"], "r", []);
-        let model = bcos(conv(seen, "r", "y", &[2, 3, 3, 3], []).output("y"), 2.0);
+        let seen = image().scale_norm("x", "s", 3).op("Relu", &["s"], "r", []);
+        let model = bcos(seen.conv("r", "y", &[2, 3, 3, 3], []).output("y"), 2.0);
         assert_eq!(refused(RULES, &model), [Reason::NotPointwise]);
     }
 }

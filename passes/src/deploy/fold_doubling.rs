@@ -1,6 +1,6 @@
-//! The first layer sees the image once.
+//! The first layer reads x instead of [x, -x].
 //!
-//! An image and its negative carry nothing that the image does not:
+//! The negative adds no information, so it folds into the weights:
 //!
 //! ```text
 //! d = Concat (x, Neg (x))
@@ -19,7 +19,7 @@ use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 /// The pass.
 pub static FOLD_DOUBLING: Pass = Pass {
     name: "fold-doubling",
-    summary: "with --deploy: let first layers see x instead of [x, -x]",
+    summary: "with --deploy: let first layers read x instead of [x, -x]",
     effect: Effect::Exact,
     requires: &[&crate::bcos::layers::BCOS],
     run: run,
@@ -84,8 +84,8 @@ mod tests {
 
     use super::FOLD_DOUBLING;
     use crate::Reason;
-    use crate::deploy::testing::{bcos, conv, deployed, image, refused};
-    use crate::testing::text;
+    use crate::deploy::testing::{bcos, deployed, image, refused};
+    use crate::testing::{Layers, text};
 
     fn doubled() -> ModelBuilder {
         image().op("Neg", &["x"], "n", []).op(
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn the_negative_folds_into_the_weights() {
         let padded = [Attribute::ints("pads", &[1, 1, 1, 1])];
-        let layer = conv(doubled(), "d", "y", &[4, 6, 3, 3], padded).output("y");
+        let layer = doubled().conv("d", "y", &[4, 6, 3, 3], padded).output("y");
         let (after, _) = deployed(&[&FOLD_DOUBLING], &bcos(layer, 2.0));
         insta::assert_snapshot!(text(&after), @r#"
         <
@@ -108,11 +108,11 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (y)
         <
-           float[4,3,3,3] "d.weight" = {0.10433212, -0.117925584, 1.024094, 0.9601966, ... 78f0954f}
+           float[4,3,3,3] "d.w" = {0.10433212, -0.117925584, 1.024094, 0.9601966, ... 78f0954f}
         >
         {
            ["d.energy"] "d.energy" = bcosc.Energy <kernel_shape = [3, 3], pads = [1, 1, 1, 1], group = 1, channels = 3, gain = 2.0, epsilon = 1e-6, exponent = 0.5> (x)  # from d
-           "y.before" = Conv <pads = [1, 1, 1, 1]> (x, "d.weight")
+           "y.before" = Conv <pads = [1, 1, 1, 1]> (x, "d.w")
            ["y.bcos"] y = bcosc.Scale <b = 2.0, group = 1, channels = 4, spatial = 2> ("y.before", "d.energy")  # from y
         }
         "#);
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn every_exponent_folds() {
-        let layer = conv(doubled(), "d", "y", &[4, 6, 1, 1], []).output("y");
+        let layer = doubled().conv("d", "y", &[4, 6, 1, 1], []).output("y");
         let (_, outcome) = deployed(&[&FOLD_DOUBLING], &bcos(layer, 1.5));
         assert_eq!(outcome.changes.len(), 1);
     }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn groups_see_channels_of_their_own() {
         let groups = [Attribute::int("group", 2)];
-        let layer = conv(doubled(), "d", "y", &[4, 3, 1, 1], groups).output("y");
+        let layer = doubled().conv("d", "y", &[4, 3, 1, 1], groups).output("y");
         let reasons = refused(&[&FOLD_DOUBLING], &bcos(layer, 2.0));
         assert!(
             matches!(reasons[..], [Reason::UsedElsewhere(_)]),

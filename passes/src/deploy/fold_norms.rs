@@ -1,4 +1,4 @@
-//! Norm scales fold into the weights before them.
+//! The scales of batch norms fold into the weights of the layer before.
 //!
 //! With its mean and bias gone, a batch norm multiplies channel c by `s = gamma / sqrt(var + eps)`. A B-cos
 //! layer is homogeneous of degree B in its weights, so the scale moves into them:
@@ -113,12 +113,14 @@ pub(crate) fn norm_scale(graph: &Graph, norm: &BatchNorm) -> Result<Vec<f64>, We
 mod tests {
     use super::FOLD_NORM_SCALES;
     use crate::Reason;
-    use crate::deploy::testing::{bcos, conv, deployed, image, norm, refused};
-    use crate::testing::text;
+    use crate::deploy::testing::{bcos, deployed, image, refused};
+    use crate::testing::{Layers, text};
 
     #[test]
     fn scales_of_either_sign_fold() {
-        let layer = norm(conv(image(), "x", "y", &[4, 3, 3, 3], []), "y", "z", 4);
+        let layer = image()
+            .conv("x", "y", &[4, 3, 3, 3], [])
+            .scale_norm("y", "z", 4);
         let (after, _) = deployed(&[&FOLD_NORM_SCALES], &bcos(layer.output("z"), 2.0));
         insta::assert_snapshot!(text(&after), @r#"
         <
@@ -143,14 +145,18 @@ mod tests {
 
     #[test]
     fn other_exponents_stay() {
-        let layer = norm(conv(image(), "x", "y", &[4, 3, 1, 1], []), "y", "z", 4);
+        let layer = image()
+            .conv("x", "y", &[4, 3, 1, 1], [])
+            .scale_norm("y", "z", 4);
         let model = bcos(layer.output("z"), 1.5);
         assert_eq!(refused(&[&FOLD_NORM_SCALES], &model), [Reason::OnlyForB2]);
     }
 
     #[test]
     fn a_layer_that_is_read_before_its_norm_stays() {
-        let layer = norm(conv(image(), "x", "y", &[4, 3, 1, 1], []), "y", "z", 4);
+        let layer = image()
+            .conv("x", "y", &[4, 3, 1, 1], [])
+            .scale_norm("y", "z", 4);
         let model = bcos(layer.output("z").output("y"), 2.0);
         let reasons = refused(&[&FOLD_NORM_SCALES], &model);
         assert!(

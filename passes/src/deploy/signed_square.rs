@@ -1,8 +1,8 @@
-//! B = 2 layers that nothing rectifies put out their signed square over the norm.
+//! B = 2 layers without a rectifier become their signed square over the norm.
 //!
-//! Both factors of `y |y|` have one shape, which runtimes multiply fastest; the reciprocal is taken of
-//! the norm, which is small, instead of dividing (a depthwise layer, whose norm is as large as its output,
-//! divides):
+//! The factors of `y |y|` have the same shape, which is fastest to multiply, and multiplying by the reciprocal of
+//! the norm is cheaper than dividing, as the norm has one channel. A depthwise layer, whose norm has as many channels
+//! as its output, divides:
 //!
 //! ```text
 //! z = bcosc.Scale <b = 2> (y, bcosc.PatchNorm (x))
@@ -25,7 +25,7 @@ pub static SIGNED_SQUARES: Pass = Pass {
     effect: Effect::Exact,
     requires: &[
         &crate::deploy::square_relu::SQUARE_AFTER_RELU,
-        &crate::deploy::narrow::NARROW_SCALES,
+        &crate::deploy::scale_inputs::SCALE_INPUTS,
     ],
     run: run,
 };
@@ -58,12 +58,12 @@ mod tests {
 
     use super::SIGNED_SQUARES;
     use crate::Reason;
-    use crate::deploy::testing::{bcos, conv, deployed, image, refused};
-    use crate::testing::{text, weight};
+    use crate::deploy::testing::{bcos, deployed, image, refused};
+    use crate::testing::{Layers, text, weight};
 
     #[test]
     fn a_product_with_the_reciprocal_replaces_the_quotient() {
-        let layer = conv(image(), "x", "y", &[4, 3, 3, 3], []).output("y");
+        let layer = image().conv("x", "y", &[4, 3, 3, 3], []).output("y");
         let (after, _) = deployed(&[&SIGNED_SQUARES], &bcos(layer, 2.0));
         insta::assert_snapshot!(text(&after), @r#"
         <
@@ -72,10 +72,10 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (y)
         <
-           float[4,3,3,3] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... ae8cafe7}
+           float[4,3,3,3] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... ae8cafe7}
         >
         {
-           "y.before" = Conv (x, "y.weight")
+           "y.before" = Conv (x, "y.w")
            ["y.bcos.abs"] "y.bcos.abs" = Abs ("y.before")  # from y
            ["y.bcos.square"] "y.bcos.square" = Mul ("y.before", "y.bcos.abs")  # from y
            ["y.bcos.energy"] "y.bcos.energy" = bcosc.Energy <kernel_shape = [3, 3], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = -0.5> (x)  # from y
@@ -103,7 +103,7 @@ mod tests {
         ] {
             let grouped = attributes.iter().any(|a| a.name() == "group");
             let dims = [6, if grouped { 1 } else { 3 }, 2, 5];
-            let layer = conv(image(), "x", "y", &dims, attributes).output("y");
+            let layer = image().conv("x", "y", &dims, attributes).output("y");
             let (_, outcome) = deployed(&[&SIGNED_SQUARES], &bcos(layer, 2.0));
             assert_eq!(outcome.changes.len(), 1);
         }
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn depthwise_layers_divide() {
         let groups = [Attribute::int("group", 3)];
-        let layer = conv(image(), "x", "y", &[3, 1, 3, 3], groups).output("y");
+        let layer = image().conv("x", "y", &[3, 1, 3, 3], groups).output("y");
         let model = bcos(layer, 2.0);
         let (after, _) = deployed(&[&SIGNED_SQUARES], &model);
         insta::assert_snapshot!(text(&after), @r#"
@@ -122,10 +122,10 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (y)
         <
-           float[3,1,3,3] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 9bc664bf}
+           float[3,1,3,3] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 9bc664bf}
         >
         {
-           "y.before" = Conv <group = 3> (x, "y.weight")
+           "y.before" = Conv <group = 3> (x, "y.w")
            ["y.bcos.abs"] "y.bcos.abs" = Abs ("y.before")  # from y
            ["y.bcos.square"] "y.bcos.square" = Mul ("y.before", "y.bcos.abs")  # from y
            ["y.bcos.energy"] "y.bcos.energy" = bcosc.Energy <kernel_shape = [3, 3], group = 3, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = 0.5> (x)  # from y

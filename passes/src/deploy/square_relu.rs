@@ -1,4 +1,4 @@
-//! A rectified B = 2 layer squares what its rectifier lets through (see `rectifier.rs`).
+//! A B = 2 layer with a rectifier is rectified first, then squared (see `rectifier.rs`).
 //!
 //! ```text
 //! z = Relu (bcosc.Scale <b = 2> (y, bcosc.PatchNorm (x)))
@@ -10,8 +10,8 @@ use bcosc_ir::{Graph, Model, Patch, Value};
 
 use super::energy::{energy_of, over_norm};
 use super::everywhere;
-use super::narrow;
 use super::rectifier::{Rectifier, rectified_square};
+use super::scale_inputs;
 use crate::analysis::weights::WeightError;
 use crate::dialect::Scale;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
@@ -42,7 +42,7 @@ fn square(graph: &Graph, rectifier: &Rectifier, scale: &Scale) -> Result<Patch, 
     if graph.uses(scaled).len() != 1 {
         return Err(Reason::UsedElsewhere(graph.value_name(scaled).to_owned()));
     }
-    if narrow::widening(graph, scale).is_ok() {
+    if scale_inputs::widening(graph, scale).is_ok() {
         return Err(Reason::Widens);
     }
     let mut patch = Patch::at(scale.node);
@@ -58,12 +58,14 @@ mod tests {
 
     use super::SQUARE_AFTER_RELU;
     use crate::Reason;
-    use crate::deploy::testing::{bcos, clip, conv, deployed, image, refused};
-    use crate::testing::text;
+    use crate::deploy::testing::{bcos, deployed, image, refused};
+    use crate::testing::{Layers, text};
 
     #[test]
     fn the_rectifier_moves_to_the_convolution() {
-        let layer = conv(image(), "x", "y", &[4, 3, 3, 3], []).op("Relu", &["y"], "z", []);
+        let layer = image()
+            .conv("x", "y", &[4, 3, 3, 3], [])
+            .op("Relu", &["y"], "z", []);
         let (after, _) = deployed(&[&SQUARE_AFTER_RELU], &bcos(layer.output("z"), 2.0));
         insta::assert_snapshot!(text(&after), @r#"
         <
@@ -72,10 +74,10 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (z)
         <
-           float[4,3,3,3] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... ae8cafe7}
+           float[4,3,3,3] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... ae8cafe7}
         >
         {
-           y = Conv (x, "y.weight")
+           y = Conv (x, "y.w")
            ["y.bcos.relu"] "y.bcos.relu" = Relu (y)  # from y
            ["y.bcos.square"] "y.bcos.square" = Mul ("y.bcos.relu", "y.bcos.relu")  # from y
            ["y.bcos.energy"] "y.bcos.energy" = bcosc.Energy <kernel_shape = [3, 3], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = -0.5> (x)  # from y
@@ -86,8 +88,8 @@ mod tests {
 
     #[test]
     fn bounds_from_0_on_rectify_and_stay() {
-        let layer = conv(image(), "x", "y", &[4, 3, 3, 3], []);
-        let model = bcos(clip(layer, "y", "z", [0.0, 6.0]).output("z"), 2.0);
+        let layer = image().conv("x", "y", &[4, 3, 3, 3], []);
+        let model = bcos(layer.clip("y", "z", [0.0, 6.0]).output("z"), 2.0);
         let (after, _) = deployed(&[&SQUARE_AFTER_RELU], &model);
         insta::assert_snapshot!(text(&after), @r#"
         <
@@ -96,12 +98,12 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (z)
         <
-           float[4,3,3,3] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... ae8cafe7},
+           float[4,3,3,3] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... ae8cafe7},
            float "z.low" = {0.0},
            float "z.high" = {6.0}
         >
         {
-           y = Conv (x, "y.weight")
+           y = Conv (x, "y.w")
            ["y.bcos.relu"] "y.bcos.relu" = Relu (y)  # from y
            ["y.bcos.square"] "y.bcos.square" = Mul ("y.bcos.relu", "y.bcos.relu")  # from y
            ["y.bcos.energy"] "y.bcos.energy" = bcosc.Energy <kernel_shape = [3, 3], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = -0.5> (x)  # from y
@@ -115,8 +117,8 @@ mod tests {
 
     #[test]
     fn bounds_below_0_do_not_rectify() {
-        let layer = conv(image(), "x", "y", &[4, 3, 3, 3], []);
-        let model = bcos(clip(layer, "y", "z", [-1.0, 6.0]).output("z"), 2.0);
+        let layer = image().conv("x", "y", &[4, 3, 3, 3], []);
+        let model = bcos(layer.clip("y", "z", [-1.0, 6.0]).output("z"), 2.0);
         assert_eq!(refused(&[&SQUARE_AFTER_RELU], &model), []);
     }
 
@@ -134,7 +136,9 @@ mod tests {
 
     #[test]
     fn layers_that_scale_their_input_stay() {
-        let layer = conv(image(), "x", "y", &[4, 3, 1, 1], []).op("Relu", &["y"], "z", []);
+        let layer = image()
+            .conv("x", "y", &[4, 3, 1, 1], [])
+            .op("Relu", &["y"], "z", []);
         let model = bcos(layer.output("z"), 2.0);
         assert_eq!(refused(&[&SQUARE_AFTER_RELU], &model), [Reason::Widens]);
     }
@@ -142,14 +146,18 @@ mod tests {
     #[test]
     fn every_group_keeps_its_norm() {
         let groups = [Attribute::int("group", 3)];
-        let layer = conv(image(), "x", "y", &[6, 1, 3, 3], groups).op("Relu", &["y"], "z", []);
+        let layer = image()
+            .conv("x", "y", &[6, 1, 3, 3], groups)
+            .op("Relu", &["y"], "z", []);
         let (_, outcome) = deployed(&[&SQUARE_AFTER_RELU], &bcos(layer.output("z"), 2.0));
         assert_eq!(outcome.changes.len(), 1);
     }
 
     #[test]
     fn a_value_that_is_read_unrectified_too_stays() {
-        let layer = conv(image(), "x", "y", &[4, 3, 1, 1], []).op("Relu", &["y"], "z", []);
+        let layer = image()
+            .conv("x", "y", &[4, 3, 1, 1], [])
+            .op("Relu", &["y"], "z", []);
         let model = bcos(layer.output("z").output("y"), 2.0);
         let reasons = refused(&[&SQUARE_AFTER_RELU], &model);
         assert!(
@@ -160,7 +168,9 @@ mod tests {
 
     #[test]
     fn other_exponents_stay() {
-        let layer = conv(image(), "x", "y", &[4, 3, 1, 1], []).op("Relu", &["y"], "z", []);
+        let layer = image()
+            .conv("x", "y", &[4, 3, 1, 1], [])
+            .op("Relu", &["y"], "z", []);
         let model = bcos(layer.output("z"), 1.25);
         assert_eq!(refused(&[&SQUARE_AFTER_RELU], &model), [Reason::OnlyForB2]);
     }

@@ -48,7 +48,7 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "auto|none|NUMBER", default_value = "auto", value_parser = logit_bias,
         allow_hyphen_values = true, help_heading = "Conversion")]
     pub logit_bias: Bias,
-    /// Rewrite for fast inference
+    /// Rewrite for fast inference on the CPU with ONNX Runtime
     #[arg(long, help_heading = "Conversion")]
     pub deploy: bool,
 

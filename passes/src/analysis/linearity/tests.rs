@@ -1,11 +1,10 @@
 use bcosc_ir::{Attribute, Model, ModelBuilder};
 
 use super::*;
-use crate::testing::{Layers, image, infer, model};
+use crate::testing::{Layers, image, infer, inferred, model};
 
 fn verdict(builder: ModelBuilder) -> Verdict {
-    let mut model = model(builder);
-    infer(&mut model);
+    let mut model = inferred(builder);
     Linearity::of(&model.graph).verdicts().remove(0)
 }
 
@@ -90,8 +89,7 @@ fn a_decomposed_gelu_is_a_gate() {
         .param("half", number(0.5))
         .op("Mul", &["z", "half"], "y", [])
         .output("y");
-    let mut built = model(builder);
-    infer(&mut built);
+    let mut built = inferred(builder);
     let found = classes(&built);
     let class = |name: &str| found.iter().find(|(n, _)| n == name).map(|(_, c)| *c);
     assert_eq!(class("z"), Some(Class::Gate));
@@ -121,8 +119,7 @@ fn attention_weights_are_held_fixed_and_values_are_not() {
         )
         .op("MatMul", &["weights", "v"], "y", [])
         .output("y");
-    let mut built = model(builder);
-    infer(&mut built);
+    let mut built = inferred(builder);
     let found = classes(&built);
     let class = |name: &str| found.iter().find(|(n, _)| n == name).map(|(_, c)| *c);
     assert_eq!(class("y"), Some(Class::Attention));
@@ -133,8 +130,7 @@ fn attention_weights_are_held_fixed_and_values_are_not() {
 
 /// Which operands of the product y are held fixed.
 fn held_fixed(builder: ModelBuilder) -> [bool; 2] {
-    let mut built = model(builder.output("y"));
-    infer(&mut built);
+    let mut built = inferred(builder.output("y"));
     let graph = &built.graph;
     let node = graph.value_named("y").map(|y| y.node).unwrap();
     let analysis = Linearity::of(graph);

@@ -158,19 +158,11 @@ fn precedes_softmax(op: &Op) -> bool {
     let computes = || {
         matches!(
             op.op_type(),
-            "Add"
-                | "BatchNormalization"
-                | "Clip"
-                | "Conv"
-                | "Div"
-                | "MatMul"
-                | "Mul"
-                | "Sub"
-                | "Tanh"
-                | "Where"
+            "BatchNormalization" | "Clip" | "Conv" | "MatMul" | "Tanh" | "Where"
         )
     };
-    op.has_any(&[Trait::Structural, Trait::Cast]) || op.domain().is_empty() && computes()
+    op.has_any(&[Trait::Arithmetic, Trait::Cast, Trait::Structural])
+        || op.domain().is_empty() && computes()
 }
 
 /// The product of queries and keys that scores come from: of several candidates, one of two projections.
@@ -199,36 +191,29 @@ fn score_product(graph: &Graph, scores: Value, sources: &mut Sources<'_>) -> Opt
     found
 }
 
-/// Operators of heads, cosine similarity and rotary embeddings, between a projection and the products.
+/// What heads, cosine similarity and rotary positions are computed with besides arithmetic, between a projection and the
+/// products.
 const ON_VECTORS: &[&str] = &[
     "Abs",
-    "Add",
     "Clip",
     "Cos",
-    "Div",
     "Max",
-    "Mul",
-    "Neg",
-    "Pow",
-    "Reciprocal",
     "ReduceL2",
     "ReduceMean",
     "ReduceSum",
     "ReduceSumSquare",
     "Relu",
     "RotaryEmbedding",
-    "Sqrt",
-    "Sub",
     "Where",
 ];
 
 /// Whether an operator may be between a projection and the products: per-vector operators and structural ones. Queries
 /// and keys may be normalised; values only by norms that can be folded into a layer.
 fn follows_projection(op: &Op, normed: bool) -> bool {
-    let structural = op.has_any(&[Trait::Structural, Trait::Cast]);
+    let plain = op.has_any(&[Trait::Arithmetic, Trait::Cast, Trait::Structural]);
     let norms = op.has(Trait::Norm) && (normed || op.is("BatchNormalization"));
     let computes = || ON_VECTORS.contains(&op.op_type());
-    structural || norms || op.domain().is_empty() && computes()
+    plain || norms || op.domain().is_empty() && computes()
 }
 
 /// Where queries, keys and values come from.

@@ -131,40 +131,12 @@ fn copy(
 
 #[cfg(test)]
 mod tests {
-    use bcosc_ir::onnx::proto::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
     use bcosc_ir::{DataType, ModelBuilder, Tensor};
+    use bcosc_testing::message::{branch, if_node, node, untyped};
 
     use super::super::FOLD_CONSTANTS;
     use super::*;
     use crate::testing::{apply, assert_same_function, model, reasons, text};
-
-    fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
-        NodeProto {
-            op_type: Some(op.to_owned()),
-            input: inputs.iter().map(|&i| i.to_owned()).collect(),
-            output: vec![output.to_owned()],
-            ..NodeProto::default()
-        }
-    }
-
-    fn branch(name: &str, nodes: Vec<NodeProto>, output: &str) -> AttributeProto {
-        let output = ValueInfoProto {
-            name: Some(output.to_owned()),
-            ..ValueInfoProto::default()
-        };
-        let graph = GraphProto {
-            name: Some(name.to_owned()),
-            node: nodes,
-            output: vec![output],
-            ..GraphProto::default()
-        };
-        AttributeProto {
-            name: Some(name.to_owned()),
-            r#type: Some(5),
-            g: Some(Box::new(graph)),
-            ..AttributeProto::default()
-        }
-    }
 
     fn start(dims: &str) -> ModelBuilder {
         ModelBuilder::new(17)
@@ -174,15 +146,9 @@ mod tests {
     }
 
     fn choice(builder: ModelBuilder, condition: &str) -> ModelBuilder {
-        let squeezed = vec![node("Squeeze", &["r", "axis"], "a")];
-        let kept = vec![node("Identity", &["r"], "b")];
-        let then_branch = branch("then_branch", squeezed, "a");
-        let else_branch = branch("else_branch", kept, "b");
-        let attribute = vec![then_branch, else_branch];
-        let choice = NodeProto {
-            attribute,
-            ..node("If", &[condition], "y")
-        };
+        let squeezed = branch(vec![node("Squeeze", &["r", "axis"], &["a"])], &["a"]);
+        let kept = branch(vec![node("Identity", &["r"], &["b"])], &["b"]);
+        let choice = if_node(condition, untyped(squeezed), untyped(kept), "y");
         builder.node(choice).output("y")
     }
 

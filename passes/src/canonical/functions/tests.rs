@@ -1,5 +1,5 @@
-use bcosc_ir::onnx::proto::ValueInfoProto;
-use bcosc_ir::{DataType, ModelBuilder};
+use bcosc_ir::{Attribute, DataType, ModelBuilder};
+use bcosc_testing::message;
 
 use super::*;
 use crate::testing::{apply, assert_same_function, model, text, try_pass};
@@ -7,23 +7,15 @@ use crate::testing::{apply, assert_same_function, model, text, try_pass};
 const LOCAL: &str = "local";
 
 fn node(domain: &str, op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
-    NodeProto {
-        op_type: Some(op.to_owned()),
+    let node = NodeProto {
         domain: Some(domain.to_owned()),
-        name: Some(format!("{op}_of_{}", inputs.join("_"))),
-        input: inputs.iter().map(|&i| i.to_owned()).collect(),
-        output: outputs.iter().map(|&o| o.to_owned()).collect(),
-        ..NodeProto::default()
-    }
+        ..message::node(op, inputs, outputs)
+    };
+    message::named(&format!("{op}_of_{}", inputs.join("_")), node)
 }
 
 fn attribute(name: &str, value: f32) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(1),
-        f: Some(value),
-        ..AttributeProto::default()
-    }
+    Attribute::float(name, value).proto().clone()
 }
 
 fn reference(name: &str, to: &str) -> AttributeProto {
@@ -44,8 +36,8 @@ fn function(name: &str, inputs: &[&str], outputs: &[&str], nodes: Vec<NodeProto>
     FunctionProto {
         name: Some(name.to_owned()),
         domain: Some(LOCAL.to_owned()),
-        input: inputs.iter().map(|&i| i.to_owned()).collect(),
-        output: outputs.iter().map(|&o| o.to_owned()).collect(),
+        input: message::strings(inputs),
+        output: message::strings(outputs),
         node: nodes,
         opset_import: vec![import("", 20), import(LOCAL, 1)],
         ..FunctionProto::default()
@@ -105,36 +97,16 @@ fn calls_in_calls_become_operators() {
 
 #[test]
 fn graphs_in_a_body_see_the_names_of_the_call() {
-    let info = |name: &str| ValueInfoProto {
-        name: Some(name.to_owned()),
-        ..ValueInfoProto::default()
-    };
     let branch = |op: &str| GraphProto {
         name: Some(op.to_owned()),
-        node: vec![node("", op, &["a"], &["r"])],
-        output: vec![info("r")],
-        ..GraphProto::default()
-    };
-    let graph = |name: &str, g| AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(5),
-        g: Some(Box::new(g)),
-        ..AttributeProto::default()
+        ..message::untyped(message::branch(vec![node("", op, &["a"], &["r"])], &["r"]))
     };
     let choose = NodeProto {
-        attribute: vec![
-            graph("then_branch", branch("Abs")),
-            graph("else_branch", branch("Neg")),
-        ],
-        ..node("", "If", &["c"], &["b"])
+        name: Some("If_of_c".to_owned()),
+        ..message::if_node("c", branch("Abs"), branch("Neg"), "b")
     };
     let condition = NodeProto {
-        attribute: vec![AttributeProto {
-            name: Some("to".to_owned()),
-            r#type: Some(2),
-            i: Some(9),
-            ..AttributeProto::default()
-        }],
+        attribute: vec![Attribute::int("to", 9).proto().clone()],
         ..node("", "Cast", &["n"], &["c"])
     };
     let body = vec![node("", "Size", &["a"], &["n"]), condition, choose];

@@ -1,21 +1,21 @@
 use bcosc_ir::{Attribute, DataType, Graph, Model, ModelBuilder};
 
 use super::CHUNK_CHANNELS;
+use crate::deploy::keep_blocked_layout::KEEP_BLOCKED_LAYOUT;
 use crate::deploy::lower::LOWER_DEPLOY;
-use crate::deploy::narrow::NARROW_SCALES;
+use crate::deploy::scale_inputs::SCALE_INPUTS;
 use crate::deploy::signed_square::SIGNED_SQUARES;
 use crate::deploy::square_relu::SQUARE_AFTER_RELU;
-use crate::deploy::stay_in_blocks::STAY_IN_BLOCKS;
-use crate::deploy::testing::{bcos, conv, deployed, refused, typed};
-use crate::testing::text;
+use crate::deploy::testing::{bcos, deployed, refused};
+use crate::testing::{Layers, inferred, text};
 use crate::{Pass, Reason};
 
 const RULES: &[&Pass] = &[
     &SQUARE_AFTER_RELU,
-    &NARROW_SCALES,
+    &SCALE_INPUTS,
     &SIGNED_SQUARES,
     &LOWER_DEPLOY,
-    &STAY_IN_BLOCKS,
+    &KEEP_BLOCKED_LAYOUT,
     &CHUNK_CHANNELS,
 ];
 
@@ -27,8 +27,10 @@ fn image(positions: &str) -> ModelBuilder {
 /// A layer with a window on an image, and a pointwise one on that.
 fn two_layers(image: ModelBuilder, channels: u64) -> ModelBuilder {
     let padded = [Attribute::ints("pads", &[1, 1, 1, 1])];
-    let wide = conv(image, "x", "a", &[channels, 3, 3, 3], padded).op("Relu", &["a"], "b", []);
-    conv(wide, "b", "y", &[2, channels, 1, 1], []).output("y")
+    let wide = image
+        .conv("x", "a", &[channels, 3, 3, 3], padded)
+        .op("Relu", &["a"], "b", []);
+    wide.conv("b", "y", &[2, channels, 1, 1], []).output("y")
 }
 
 fn count(model: &Model, op_type: &str) -> usize {
@@ -104,14 +106,18 @@ fn a_wide_image_comes_in_chunks() {
 #[test]
 fn convolutions_between_chunks_are_cut_both_ways() {
     let padded = || [Attribute::ints("pads", &[1, 1, 1, 1])];
-    let wide = conv(image("48,48"), "x", "a", &[128, 3, 1, 1], []).op("Relu", &["a"], "b", []);
-    let wider = conv(wide, "b", "c", &[256, 128, 3, 3], padded()).op("Relu", &["c"], "d", []);
+    let wide = image("48,48")
+        .conv("x", "a", &[128, 3, 1, 1], [])
+        .op("Relu", &["a"], "b", []);
+    let wider = wide
+        .conv("b", "c", &[256, 128, 3, 3], padded())
+        .op("Relu", &["c"], "d", []);
     let pooled = [
         Attribute::ints("kernel_shape", &[2, 2]),
         Attribute::ints("strides", &[2, 2]),
     ];
     let small = wider.op("AveragePool", &["d"], "e", pooled);
-    let model = bcos(conv(small, "e", "y", &[2, 256, 1, 1], []).output("y"), 2.0);
+    let model = bcos(small.conv("e", "y", &[2, 256, 1, 1], []).output("y"), 2.0);
     let (after, outcome) = deployed(RULES, &model);
     assert_eq!(outcome.changes.len(), 2);
     // Two chunks go in and four come out; the pool works on each of the four.
@@ -140,7 +146,7 @@ fn depthwise_weights_and_biases_are_cut_with_their_channels() {
         .op("Div", &["c", "s"], "q", [])
         .op("Conv", &["q", "v"], "y", [])
         .output("y");
-    let model = typed(plain);
+    let model = inferred(plain);
     let (after, outcome) = deployed(&[&CHUNK_CHANNELS], &model);
     assert_eq!(outcome.changes.len(), 1);
     assert_eq!(text(&after).matches("group = 64").count(), 2);
@@ -148,10 +154,14 @@ fn depthwise_weights_and_biases_are_cut_with_their_channels() {
 
 #[test]
 fn a_layer_reads_what_took_the_place_of_chunks() {
-    let wide = conv(image("48,48"), "x", "a", &[128, 3, 1, 1], []).op("Abs", &["a"], "b", []);
-    let narrow = conv(wide, "b", "c", &[32, 128, 1, 1], []);
-    let again = conv(narrow, "c", "d", &[128, 32, 1, 1], []).op("Abs", &["d"], "e", []);
-    let model = typed(conv(again, "e", "y", &[2, 128, 1, 1], []).output("y"));
+    let wide = image("48,48")
+        .conv("x", "a", &[128, 3, 1, 1], [])
+        .op("Abs", &["a"], "b", []);
+    let narrow = wide.conv("b", "c", &[32, 128, 1, 1], []);
+    let again = narrow
+        .conv("c", "d", &[128, 32, 1, 1], [])
+        .op("Abs", &["d"], "e", []);
+    let model = again.conv("e", "y", &[2, 128, 1, 1], []).typed("y");
     let (_, outcome) = deployed(&[&CHUNK_CHANNELS], &model);
     assert_eq!(outcome.changes.len(), 2);
 }

@@ -1,8 +1,8 @@
-//! What flows between convolutions stays in blocks of channels.
+//! Images between convolutions stay in blocks of channels.
 //!
-//! Runtimes rearrange a tensor for an absolute value or a bound, there and back, and that costs more than the
-//! operator itself. A depthwise convolution by 1 keeps the blocks and takes such an operator into itself: a
-//! leaky rectifier of slope -1 is the absolute value. A sum and the rectifier behind it go into one as well:
+//! For an absolute value or a bound, ONNX Runtime reorders an image there and back, which costs more than the
+//! operator itself. A depthwise convolution by 1 works on blocks, and the operator behind it is fused into it; the
+//! absolute value is a `LeakyRelu` of slope -1. A sum and the `Relu` behind it are fused as well:
 //!
 //! ```text
 //! Abs (u)              LeakyRelu <alpha = -1> (Conv (u, ones))
@@ -13,17 +13,17 @@
 use bcosc_ir::views::Window;
 use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Patch, Value};
 
+use super::blocks::{Blocks, is_own_convolution};
 use super::everywhere;
-use super::layout::{Blocks, is_own_convolution};
 use crate::analysis::scalars::bounds;
 use crate::analysis::weights::WeightError;
 use crate::bcos::ones::Ones;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
-pub static STAY_IN_BLOCKS: Pass = Pass {
-    name: "stay-in-blocks",
-    summary: "with --deploy: keep what flows between convolutions in their layout",
+pub static KEEP_BLOCKED_LAYOUT: Pass = Pass {
+    name: "keep-blocked-layout",
+    summary: "with --deploy: keep images between convolutions in their layout of blocks",
     effect: Effect::Exact,
     requires: &[&crate::deploy::lower::LOWER_DEPLOY],
     run: run,
@@ -45,16 +45,16 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     })
 }
 
-/// The operand, in blocks, that a runtime would rearrange for an operator or go through once more.
+/// The operand in blocks that would be reordered for an operator, or read once more.
 fn leaves_blocks(graph: &Graph, blocks: &Blocks, node: NodeId) -> Option<Value> {
     let x = graph.input(node, 0)?;
     let op = graph
         .op(node)
         .filter(|op| op.domain().is_empty() && blocks.has(x))?;
-    let does_it_itself = || is_own_convolution(graph, x);
+    let is_fused = || is_own_convolution(graph, x);
     let leaves = match op.op_type() {
         "Abs" => true,
-        "Clip" => bounds(graph, node).is_some() && !does_it_itself(),
+        "Clip" => bounds(graph, node).is_some() && !is_fused(),
         "Add" => {
             let sum = Value { node, slot: 0 };
             let z = graph.input(node, 1)?;
@@ -63,7 +63,7 @@ fn leaves_blocks(graph: &Graph, blocks: &Blocks, node: NodeId) -> Option<Value> 
                 .and_then(|(relu, _)| graph.op(relu));
             rectified.is_some_and(|op| op.is("Relu"))
                 && blocks.has(sum)
-                && !does_it_itself()
+                && !is_fused()
                 && !is_own_convolution(graph, z)
         }
         _ => false,
@@ -98,31 +98,31 @@ fn stay(graph: &Graph, node: NodeId, x: Value, channels: u64) -> Patch {
 mod tests {
     use bcosc_ir::ModelBuilder;
 
-    use super::STAY_IN_BLOCKS;
+    use super::KEEP_BLOCKED_LAYOUT;
     use crate::deploy::lower::LOWER_DEPLOY;
-    use crate::deploy::narrow::NARROW_SCALES;
+    use crate::deploy::scale_inputs::SCALE_INPUTS;
     use crate::deploy::signed_square::SIGNED_SQUARES;
     use crate::deploy::square_relu::SQUARE_AFTER_RELU;
-    use crate::deploy::testing::{bcos, clip, conv, deployed, image, refused, typed};
-    use crate::testing::text;
+    use crate::deploy::testing::{bcos, deployed, image, refused};
+    use crate::testing::{Layers, text};
     use crate::{Pass, Reason};
 
     const RULES: &[&Pass] = &[
         &SQUARE_AFTER_RELU,
-        &NARROW_SCALES,
+        &SCALE_INPUTS,
         &SIGNED_SQUARES,
         &LOWER_DEPLOY,
-        &STAY_IN_BLOCKS,
+        &KEEP_BLOCKED_LAYOUT,
     ];
 
     /// Two pointwise layers on the image, their rectified sum, and a layer on that.
     fn residual(channels: u64) -> ModelBuilder {
-        let one = conv(image(), "x", "a", &[channels, 3, 1, 1], []);
-        let two = conv(one, "x", "b", &[channels, 3, 1, 1], []);
+        let one = image().conv("x", "a", &[channels, 3, 1, 1], []);
+        let two = one.conv("x", "b", &[channels, 3, 1, 1], []);
         let sum = two
             .op("Add", &["a", "b"], "sum", [])
             .op("Relu", &["sum"], "s", []);
-        conv(sum, "s", "y", &[2, channels, 1, 1], []).output("y")
+        sum.conv("s", "y", &[2, channels, 1, 1], []).output("y")
     }
 
     #[test]
@@ -136,9 +136,9 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (y)
         <
-           float[16,3,1,1] "a.weight" = {-0.8198231, -0.5585862, -1.0915186, -1.0646492, ... ca77e232},
-           float[16,3,1,1] "b.weight" = {-1.0143253, 0.68723387, 0.2853081, 0.7341959, ... df84ae02},
-           float[2,16,1,1] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... d1209e77},
+           float[16,3,1,1] "a.w" = {-0.8198231, -0.5585862, -1.0915186, -1.0646492, ... ca77e232},
+           float[16,3,1,1] "b.w" = {-1.0143253, 0.68723387, 0.2853081, 0.7341959, ... df84ae02},
+           float[2,16,1,1] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... d1209e77},
            int64[3] "a.energy.rows" = {0, 3, -1},
            float[1,3,1] "a.energy.ones" = {1.0, 1.0, 1.0},
            float[1] "a.energy.epsilon" = {1e-6},
@@ -158,19 +158,19 @@ mod tests {
            ["a.energy.sum"] "a.energy.sum" = Reshape ("a.energy.channel_sum", "a.energy.grid")  # from a
            ["a.energy.pow"] "a.energy.pow" = Pow ("a.energy.sum", "a.energy.exponent")  # from a
            ["a.weighed.weighed"] "a.weighed.weighed" = Mul (x, "a.energy.pow")  # from a
-           ["a.conv"] "a.conv" = Conv <kernel_shape = [1, 1]> ("a.weighed.weighed", "a.weight")  # from a
+           ["a.conv"] "a.conv" = Conv <kernel_shape = [1, 1]> ("a.weighed.weighed", "a.w")  # from a
            ["a.abs.blocked"] "a.abs.blocked" = Conv <kernel_shape = [1, 1], group = 16> ("a.conv", "a.abs.ones")  # from a
            ["a.abs.abs"] "a.abs.abs" = LeakyRelu <alpha = -1.0> ("a.abs.blocked")  # from a
            ["a.bcos_2"] "a.bcos_2" = Mul ("a.conv", "a.abs.abs")  # from a
            ["b.weighed.weighed"] "b.weighed.weighed" = Mul (x, "a.energy.pow")  # from b
-           ["b.conv"] "b.conv" = Conv <kernel_shape = [1, 1]> ("b.weighed.weighed", "b.weight")  # from b
+           ["b.conv"] "b.conv" = Conv <kernel_shape = [1, 1]> ("b.weighed.weighed", "b.w")  # from b
            ["b.abs.blocked"] "b.abs.blocked" = Conv <kernel_shape = [1, 1], group = 16> ("b.conv", "b.abs.ones")  # from b
            ["b.abs.abs"] "b.abs.abs" = LeakyRelu <alpha = -1.0> ("b.abs.blocked")  # from b
            ["b.bcos_2"] "b.bcos_2" = Mul ("b.conv", "b.abs.abs")  # from b
            ["sum.blocked"] "sum.blocked" = Conv <kernel_shape = [1, 1], group = 16> ("a.bcos_2", "sum.ones")  # from sum
            sum = Add ("sum.blocked", "b.bcos_2")
            s = Relu (sum)
-           "y.before" = Conv (s, "y.weight")
+           "y.before" = Conv (s, "y.w")
            ["y.bcos.abs"] "y.bcos.abs" = Abs ("y.before")  # from y
            ["y.bcos.square"] "y.bcos.square" = Mul ("y.before", "y.bcos.abs")  # from y
            ["y.bcos.energy.squares"] "y.bcos.energy.squares" = Mul (s, s)  # from y
@@ -183,9 +183,9 @@ mod tests {
 
     #[test]
     fn bounds_stay() {
-        let layer = conv(image(), "x", "a", &[16, 3, 3, 3], []);
-        let layer = clip(layer, "a", "b", [0.0, 6.0]);
-        let model = bcos(conv(layer, "b", "y", &[2, 16, 1, 1], []).output("y"), 2.0);
+        let layer = image().conv("x", "a", &[16, 3, 3, 3], []);
+        let layer = layer.clip("a", "b", [0.0, 6.0]);
+        let model = bcos(layer.conv("b", "y", &[2, 16, 1, 1], []).output("y"), 2.0);
         let (after, outcome) = deployed(RULES, &model);
         assert_eq!(outcome.changes.len(), 1);
         insta::assert_snapshot!(text(&after), @r#"
@@ -195,10 +195,10 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (y)
         <
-           float[16,3,3,3] "a.weight" = {-0.8198231, -0.5585862, -1.0915186, -1.0646492, ... 38aac83a},
+           float[16,3,3,3] "a.w" = {-0.8198231, -0.5585862, -1.0915186, -1.0646492, ... 38aac83a},
            float "b.low" = {0.0},
            float "b.high" = {6.0},
-           float[2,16,1,1] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... d1209e77},
+           float[2,16,1,1] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... d1209e77},
            int64[3] "a.bcos.energy.rows" = {0, 3, -1},
            float[1,3,1] "a.bcos.energy.ones" = {1.0, 1.0, 1.0},
            int64[4] "a.bcos.energy.grid" = {0, 1, 6, 8},
@@ -212,7 +212,7 @@ mod tests {
            float "y.bcos.energy.exponent" = {-0.5}
         >
         {
-           a = Conv (x, "a.weight")
+           a = Conv (x, "a.w")
            ["a.bcos.relu"] "a.bcos.relu" = Relu (a)  # from a
            ["a.bcos.square"] "a.bcos.square" = Mul ("a.bcos.relu", "a.bcos.relu")  # from a
            ["a.bcos.energy.squares"] "a.bcos.energy.squares" = Mul (x, x)  # from a
@@ -225,7 +225,7 @@ mod tests {
            ["a.bcos.weighed.weighed"] "a.bcos.weighed.weighed" = Mul ("a.bcos.square", "a.bcos.weighed.spread")  # from a
            ["b.blocked"] "b.blocked" = Conv <kernel_shape = [1, 1], group = 16> ("a.bcos.weighed.weighed", "b.ones")  # from b
            b = Clip ("b.blocked", "b.low", "b.high")
-           "y.before" = Conv (b, "y.weight")
+           "y.before" = Conv (b, "y.w")
            ["y.bcos.abs"] "y.bcos.abs" = Abs ("y.before")  # from y
            ["y.bcos.square"] "y.bcos.square" = Mul ("y.before", "y.bcos.abs")  # from y
            ["y.bcos.energy.squares"] "y.bcos.energy.squares" = Mul (b, b)  # from y
@@ -246,25 +246,25 @@ mod tests {
     }
 
     #[test]
-    fn what_a_runtime_fuses_itself_stays() {
-        let one = conv(image(), "x", "a", &[16, 3, 1, 1], []);
-        let two = conv(one, "x", "b", &[16, 3, 1, 1], []);
-        let bounded = clip(two, "a", "low", [0.0, 6.0]);
+    fn what_is_fused_anyway_stays() {
+        let one = image().conv("x", "a", &[16, 3, 1, 1], []);
+        let two = one.conv("x", "b", &[16, 3, 1, 1], []);
+        let bounded = two.clip("a", "low", [0.0, 6.0]);
         let sum = bounded
             .op("Add", &["low", "b"], "sum", [])
             .op("Relu", &["sum"], "y", []);
-        assert_eq!(refused(&[&STAY_IN_BLOCKS], &typed(sum.output("y"))), []);
+        assert_eq!(refused(&[&KEEP_BLOCKED_LAYOUT], &sum.typed("y")), []);
     }
 
     #[test]
     fn sums_that_are_read_unrectified_too_stay() {
         let relu = |image: ModelBuilder, x: &str, y: &str| image.op("Relu", &[x], y, []);
-        let one = relu(conv(image(), "x", "a", &[16, 3, 1, 1], []), "a", "c");
-        let two = relu(conv(one, "x", "b", &[16, 3, 1, 1], []), "b", "d");
+        let one = relu(image().conv("x", "a", &[16, 3, 1, 1], []), "a", "c");
+        let two = relu(one.conv("x", "b", &[16, 3, 1, 1], []), "b", "d");
         let sum = relu(two.op("Add", &["c", "d"], "sum", []), "sum", "y");
-        let (_, outcome) = deployed(&[&STAY_IN_BLOCKS], &typed(sum.clone().output("y")));
+        let (_, outcome) = deployed(&[&KEEP_BLOCKED_LAYOUT], &sum.clone().typed("y"));
         assert_eq!(outcome.changes.len(), 1);
-        let model = typed(sum.output("y").output("sum"));
-        assert_eq!(refused(&[&STAY_IN_BLOCKS], &model), []);
+        let model = sum.output("y").typed("sum");
+        assert_eq!(refused(&[&KEEP_BLOCKED_LAYOUT], &model), []);
     }
 }

@@ -1,8 +1,8 @@
-//! Weights of a tensor that is weighed twice in a row become one.
+//! A tensor that is scaled twice in a row is scaled once.
 //!
-//! Let `t = s p^(-1/2)`, with p the energy of some patch (its epsilon e included), be weighed by a power of
-//! its own energy. With S the sum of squares of s at a position, the energy of t is `S/p + e`, so both weights
-//! need nothing but s:
+//! Let `t = s p^(-1/2)`, with p the energy of some patch (its epsilon e included), be scaled by a power of
+//! its own energy. With S the sum of squares of s at a position, the energy of t is `S/p + e`, so both scales
+//! depend on s and p alone:
 //!
 //! ```text
 //! z = bcosc.Weigh (t, bcosc.Energy <1x1, exponent = -1/4> (t)),    t = bcosc.Weigh (s, p^(-1/2))
@@ -17,22 +17,22 @@ use crate::dialect::{Energy, Weigh};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
-pub static MERGE_WEIGHTS: Pass = Pass {
-    name: "merge-weights",
-    summary: "with --deploy: weigh a tensor once instead of twice",
+pub static MERGE_SCALES: Pass = Pass {
+    name: "merge-scales",
+    summary: "with --deploy: scale a tensor once instead of twice",
     effect: Effect::Exact,
-    requires: &[&crate::deploy::narrow::NARROW_SCALES],
+    requires: &[&crate::deploy::scale_inputs::SCALE_INPUTS],
     run: run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
-    everywhere(model, cx, "weighed once", |graph, node| {
+    everywhere(model, cx, "scaled once", |graph, node| {
         let (outer, inner) = twice(graph, node)?;
         Some(merge(graph, &outer, &inner).map_err(WeightError::from))
     })
 }
 
-/// A weigh and the one before it.
+/// A scale by energies and the one before it.
 fn twice(graph: &Graph, node: NodeId) -> Option<(Weigh, Weigh)> {
     let outer = Weigh::of(graph, node)?;
     let inner = Weigh::of(graph, outer.x.node)?;
@@ -90,24 +90,24 @@ fn output(node: NodeId) -> Value {
 mod tests {
     use bcosc_ir::{Attribute, ModelBuilder};
 
-    use super::MERGE_WEIGHTS;
-    use crate::deploy::narrow::NARROW_SCALES;
+    use super::MERGE_SCALES;
+    use crate::deploy::scale_inputs::SCALE_INPUTS;
     use crate::deploy::square_relu::SQUARE_AFTER_RELU;
-    use crate::deploy::testing::{bcos, conv, deployed, image, refused};
-    use crate::testing::text;
+    use crate::deploy::testing::{bcos, deployed, image, refused};
+    use crate::testing::{Layers, text};
     use crate::{Pass, Reason};
 
-    const RULES: &[&Pass] = &[&SQUARE_AFTER_RELU, &NARROW_SCALES, &MERGE_WEIGHTS];
+    const RULES: &[&Pass] = &[&SQUARE_AFTER_RELU, &SCALE_INPUTS, &MERGE_SCALES];
 
     fn two_layers(groups: u64) -> ModelBuilder {
         let grouped = [Attribute::int("group", groups as i64)];
-        let first = conv(image(), "x", "y", &[6, 3 / groups, 3, 3], grouped);
+        let first = image().conv("x", "y", &[6, 3 / groups, 3, 3], grouped);
         let rectified = first.op("Relu", &["y"], "z", []);
-        conv(rectified, "z", "u", &[8, 6, 1, 1], []).output("u")
+        rectified.conv("z", "u", &[8, 6, 1, 1], []).output("u")
     }
 
     #[test]
-    fn two_weights_become_one() {
+    fn two_scales_become_one() {
         let (after, _) = deployed(RULES, &bcos(two_layers(1), 2.0));
         insta::assert_snapshot!(text(&after), @r#"
         <
@@ -116,13 +116,13 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (u)
         <
-           float[6,3,3,3] "y.weight" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 4ea0e002},
-           float[8,6,1,1] "u.weight" = {-0.7098669, 0.13154043, -0.9673086, -0.45558217, ... 151ad1e4},
+           float[6,3,3,3] "y.w" = {0.48787567, 0.6461313, 0.7424666, 0.13376875, ... 4ea0e002},
+           float[8,6,1,1] "u.w" = {-0.7098669, 0.13154043, -0.9673086, -0.45558217, ... 151ad1e4},
            float "u.before.weighed.epsilon" = {1e-6},
            float "u.before.weighed.exponent" = {-0.25}
         >
         {
-           y = Conv <group = 1> (x, "y.weight")
+           y = Conv <group = 1> (x, "y.w")
            ["y.bcos.relu"] "y.bcos.relu" = Relu (y)  # from y
            ["y.bcos.square"] "y.bcos.square" = Mul ("y.bcos.relu", "y.bcos.relu")  # from y
            ["u.before.weighed.energy"] "u.before.weighed.energy" = bcosc.Energy <kernel_shape = [3, 3], group = 1, channels = 3, gain = 1.0, epsilon = 1e-6, exponent = 1.0> (x)  # from "u.before"
@@ -132,7 +132,7 @@ mod tests {
            ["u.before.weighed.mul_2"] "u.before.weighed.mul_2" = Mul ("u.before.weighed.energy", "u.before.weighed.add")  # from "u.before"
            ["u.before.weighed.pow"] "u.before.weighed.pow" = Pow ("u.before.weighed.mul_2", "u.before.weighed.exponent")  # from "u.before"
            ["u.before.weighed.weighed"] "u.before.weighed.weighed" = bcosc.Weigh <group = 1, channels = 6, spatial = 2> ("y.bcos.square", "u.before.weighed.pow")  # from "u.before"
-           ["u.before.conv"] "u.before.conv" = Conv <kernel_shape = [1, 1]> ("u.before.weighed.weighed", "u.weight")  # from "u.before"
+           ["u.before.conv"] "u.before.conv" = Conv <kernel_shape = [1, 1]> ("u.before.weighed.weighed", "u.w")  # from "u.before"
            ["u.before.abs"] "u.before.abs" = Abs ("u.before.conv")  # from "u.before"
            ["u.before.bcos"] u = Mul ("u.before.conv", "u.before.abs")  # from "u.before"
         }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_of_groups_stay() {
+    fn scales_of_groups_stay() {
         let model = bcos(two_layers(3), 2.0);
         assert_eq!(refused(RULES, &model), [Reason::NotPointwise]);
     }
