@@ -550,7 +550,7 @@ fn a_dash_is_standard_output_which_tables_stay_away_from() {
     let (code, nothing, said) = piped(&["-o", "-", "--emit", "explain"]);
     assert_eq!(code, 1);
     assert!(
-        nothing.is_empty() && said.contains("nothing can be written beside"),
+        nothing.is_empty() && said.contains("cannot write additional files next to"),
         "{said}"
     );
     let (code, nothing, said) = piped(&["-o", "-", "--report", "-"]);

@@ -377,5 +377,5 @@ fn what_is_not_linear_is_named() {
         text += &format!("{error}\n");
         cause = error.source();
     }
-    assert!(text.contains("at fault: y"), "{text}");
+    assert!(text.contains("because of y"), "{text}");
 }
