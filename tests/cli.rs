@@ -1,4 +1,4 @@
-//! The command line from outside: exit codes, what is written and printed, and what is not.
+//! The command line: exit codes, output and files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -196,7 +196,7 @@ fn a_folder_that_cannot_be_written_is_found_out_first() {
     let locked = folder.path().join("locked");
     fs::create_dir(&locked).unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
-    // Who may do anything cannot be locked out.
+    // The superuser may write anywhere.
     if fs::write(locked.join("probe"), "").is_err() {
         let done = convert(&model(), &locked.join("out.onnx"), &[]);
         assert_eq!(done.code, 1);
@@ -523,7 +523,7 @@ fn version_is_short() {
     );
 }
 
-/// What runs show on standard output, into a pipe, and beside it.
+/// Standard output and standard error of a run into a pipe.
 #[cfg(unix)]
 fn piped(args: &[&str]) -> (i32, Vec<u8>, String) {
     let done = bcosc().arg(model()).args(args).output().unwrap();

@@ -1,4 +1,4 @@
-//! `bcosc eval` from outside: what it measures, writes, prints and refuses.
+//! `bcosc eval`: metrics, output and errors.
 
 use std::fs;
 use std::path::{Path, PathBuf};

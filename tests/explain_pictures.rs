@@ -1,4 +1,4 @@
-//! `bcosc explain` from outside: what it writes, prints and refuses.
+//! `bcosc explain`: files, output and errors.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What a proof that fails says.
+//! Messages of failed proofs.
 
 use bcosc::{Error, Options, convert};
 use bcosc_ir::{DataType, ModelBuilder, Tensor};

@@ -1,4 +1,4 @@
-//! What models compute, against numbers worked out by hand.
+//! Outputs of models, against numbers computed by hand.
 
 use bcosc_engine::default_interpreter;
 use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};

@@ -1,4 +1,4 @@
-//! A model put into another one.
+//! Splicing a model into another one.
 
 mod common;
 
@@ -10,7 +10,7 @@ use bcosc_testing::message::*;
 use bcosc_testing::{body, input, value};
 use common::*;
 
-/// Splices a guest, and puts out what it puts out under its names and more.
+/// Splices a guest, and adds its outputs under its names.
 fn splice(host: &mut Model, guest: &Model, bindings: &[(&str, &str)]) -> Result<(), SurgeryError> {
     let bindings: Vec<_> = bindings
         .iter()

@@ -1,4 +1,4 @@
-//! Graphs taken apart: extracted parts, constants as inputs, inputs as constants.
+//! Surgery on graphs: extracted parts, constants as inputs, inputs as constants.
 
 mod common;
 

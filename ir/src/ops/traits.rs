@@ -1,4 +1,4 @@
-//! What passes ask of operators, beyond their schemas.
+//! Traits of operators beyond their schemas.
 
 /// Something that holds for an operator in all of its uses, unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -116,7 +116,7 @@ fn listed(names: &[&str]) -> String {
 mod tests {
     use super::*;
 
-    /// Listing looks at names alone.
+    /// Pictures are not decoded here.
     fn dataset(files: &[&str]) -> (tempfile::TempDir, Dataset) {
         let folder = tempfile::tempdir().unwrap();
         for file in files {

@@ -82,7 +82,7 @@ impl Explainer {
         let intake = &self.predictor.intake;
         let taken = intake.shapes(size, false);
         let forward = self.forward.session(&taken, &options)?;
-        // The backward part takes what the forward part gives for this size.
+        // The shapes of the shared values follow from the forward part.
         let mut shapes = InputShapes::new();
         for (place, port) in self.backward.inputs().iter().enumerate() {
             let from = place
