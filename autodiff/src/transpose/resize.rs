@@ -179,7 +179,7 @@ fn matrix(
     if cx.opset < IDENTITY {
         return Err(Reason::NeedsOpset {
             opset: IDENTITY,
-            what: "the backward rule of an Upsample that is no repetition of pixels",
+            what: "the backward rule of an interpolating Upsample",
         });
     }
     let (x, y) = (cx.operand(0)?, cx.y());

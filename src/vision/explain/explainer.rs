@@ -224,7 +224,7 @@ impl SizedExplainer {
         let logits = seen.logits.clone();
         let class = match class.to_tensor()?.to_i64s().ok().as_deref() {
             Some([class, ..]) if (0..logits.len() as i64).contains(class) => *class as usize,
-            _ => return Err(RunError::Values("the graph names no class".to_owned())),
+            _ => return Err(RunError::Values("the graph has no class output".to_owned())),
         };
         let (dims, weights) = first_row(&weights.to_tensor()?, batch)?;
         let (_, contributions) = first_row(&contributions.to_tensor()?, batch)?;
