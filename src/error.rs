@@ -24,7 +24,7 @@ pub enum Error {
     /// The graph of the model is invalid.
     #[error("{model}: {source}")]
     Import {
-        /// The file, or what stands for it.
+        /// The file, or a description of a model in memory.
         model: String,
         /// What is wrong.
         source: Box<ImportError>,

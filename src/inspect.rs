@@ -165,7 +165,7 @@ pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> 
         Ok(typed) => &typed.graph,
         Err(problem) => {
             warnings.push(format!(
-                "norms, composites and linearity refer to the model without canonicalization: {problem}"
+                "norms, composites and linearity refer to the model as given, since it has no canonical form: {problem}"
             ));
             graph
         }

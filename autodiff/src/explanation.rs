@@ -101,7 +101,7 @@ fn image(graph: &Graph) -> Result<Value, PassError> {
     })
 }
 
-/// The doubled channels that the graph builds of its input, where everything goes through them.
+/// The doubled channels that the graph computes from its input, if they are the only use of the input.
 fn doubled(graph: &Graph, image: Value) -> Option<Value> {
     let inverse_of_image = |value: Value| {
         let (node, op) = graph.producer(value)?;

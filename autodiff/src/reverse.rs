@@ -24,7 +24,7 @@ pub(crate) struct Mode<'a> {
 /// Adds to a model the operators that compute the cotangents of `wrt` from those of outputs, given as pairs
 /// of an output and its cotangent. `None` if no output depends on a value along what is followed.
 ///
-/// `typed` is the model's graph as it is, with the types of all values: rules see nothing of what they add.
+/// `typed` is the original graph with the types of all values; rules do not see the operators they add.
 pub(crate) fn cotangents(
     model: &mut Model,
     typed: &Graph,
@@ -57,7 +57,7 @@ pub(crate) fn cotangents(
         if wanted.is_empty() {
             continue;
         }
-        // A value that is asked for may be on the way to another.
+        // A requested value may be on the path to another.
         for value in results.iter().filter(|value| wrt.contains(value)) {
             if let Some(parts) = terms.get_mut(value) {
                 let sum = accumulate(model, *value, parts)?;

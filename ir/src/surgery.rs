@@ -88,7 +88,7 @@ pub enum SurgeryError {
         found: String,
     },
     /// An input of the model that is spliced in gets no value.
-    #[error("the input \"{input}\" of the model that is spliced in is not bound")]
+    #[error("the input \"{input}\" of the spliced model is not bound")]
     Unbound {
         /// The input.
         input: String,

@@ -1,4 +1,4 @@
-//! Parts of random graphs, put together again, compute what the whole computes.
+//! Parts of random graphs, spliced together again, compute the same as the whole.
 
 mod common;
 

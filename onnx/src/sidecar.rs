@@ -1,4 +1,4 @@
-//! The file beside a model that holds its large tensors.
+//! The external data file next to a model.
 
 use std::collections::HashMap;
 use std::fs;

@@ -131,7 +131,7 @@ fn write_external(model: &ModelProto, target: &Target) -> Result<Written, WriteE
     data.rename()?;
     if let Err(error) = output.finish() {
         if !replaces {
-            // The first error is the one to tell.
+            // Report the first error.
             let _ = fs::remove_file(&path);
         }
         return Err(error);

@@ -226,7 +226,7 @@ fn data_of_another_model_is_not_overwritten() {
     assert!(matches!(error, WriteError::SidecarInUse { .. }), "{error}");
     assert_eq!(names(&dir), ["a.onnx", "b.onnx.data"]);
     read(&a).unwrap();
-    // Once nobody refers to it, it is in nobody's way.
+    // An unreferenced file may be overwritten.
     fs::remove_file(&a).unwrap();
     write(&model_of(vec![floats("w", 2000)]), &b, &options).unwrap();
 }

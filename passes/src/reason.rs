@@ -57,7 +57,7 @@ pub enum Reason {
     #[error("it is the last layer before the output")]
     Head,
     /// Not the last layer.
-    #[error("other layers come between it and the output")]
+    #[error("there are other layers between it and the output")]
     NotHead,
     /// The input of the layer is more than one vector per image.
     #[error("its input is not one vector per image")]
@@ -173,7 +173,7 @@ pub enum Reason {
         replaces: u64,
     },
     /// The interpreter could not compute a constant.
-    #[error("it could not be computed: {0}")]
+    #[error("it cannot be evaluated: {0}")]
     NotEvaluated(String),
     /// A shape with more than one dynamic dimension.
     #[error("more than one dimension of shape {0} is dynamic")]
@@ -226,7 +226,7 @@ pub enum Reason {
     #[error("it adds a bias")]
     HasBias,
     /// A layer with a window larger than 1, or with groups.
-    #[error("it does not see all channels of one position")]
+    #[error("it is not a pointwise layer over all channels")]
     NotPointwise,
     /// A layer whose input has at least as many channels as its output.
     #[error("it has no more output than input channels")]
@@ -238,10 +238,10 @@ pub enum Reason {
     #[error("it is not an image in single precision whose channels come in blocks of 16")]
     NotBlocked,
     /// An image that cannot be split into equal chunks of channels that fit the cache.
-    #[error("its channels make no equal chunks of 64 or more that fit a cache")]
+    #[error("its channels cannot be split into equal chunks of 64 or more that fit the cache")]
     WideChunks,
     /// A value whose producer or consumer needs all channels.
-    #[error("\"{0}\" is made or read by something that needs all of its channels")]
+    #[error("\"{0}\" has a producer or consumer that needs all of its channels")]
     NotByChannel(String),
     /// An operator between the input and the explained output.
     #[error("no backward rule for this operator")]

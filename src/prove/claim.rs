@@ -105,7 +105,7 @@ impl Claim {
     }
 }
 
-/// What the original computes. If the engine cannot run it as it stands, its canonical form takes its place, and
+/// The outputs of the original. If the engine cannot run it, its canonical form is used, and
 /// a warning is returned.
 fn original(task: &Task<'_>) -> Result<Expected, Error> {
     let error = match task.run(task.original, InputContract::Same) {

@@ -209,7 +209,7 @@ pub(crate) fn normalizes(graph: &Graph) -> bool {
     image_input(graph).is_some_and(|image| Preprocessing::of(graph, image).is_some())
 }
 
-/// Whether the model's output is a vector that stands for the picture, rather than logits.
+/// Whether the model's output is an embedding, rather than logits.
 pub(crate) fn is_embedding(model: &Model, metadata: Option<&Metadata>) -> bool {
     metadata.is_some_and(|m| m.recipe == "clip") || plan::is_embedding(&model.graph)
 }

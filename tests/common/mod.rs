@@ -1,4 +1,4 @@
-//! What end-to-end tests share: fixtures, golden tensors, inputs in every contract.
+//! Helpers for end-to-end tests: fixtures, golden tensors, inputs in every format.
 
 #![allow(dead_code)]
 

@@ -15,7 +15,7 @@ use bcosc_passes::Reason;
 /// Operands of a cache, and lengths of what it holds.
 const CACHED: [u32; 3] = [4, 5, 6];
 
-/// How far queries see, where that is not everything.
+/// The range of positions that queries attend to, if limited.
 const WINDOW: [&str; 2] = ["left_window_size", "right_window_size"];
 
 pub(crate) fn attention(cx: &mut RuleContext<'_>) -> Found {

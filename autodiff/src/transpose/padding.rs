@@ -55,7 +55,7 @@ pub(crate) fn pad(cx: &mut RuleContext<'_>) -> Found {
         });
         if sides.iter().any(|&n| n > most) {
             return Err(Reason::NoBackwardRuleFor(
-                "a Pad that repeats more than its input has",
+                "a Pad with more padding than its input has elements",
             ));
         }
         found = folded(cx, found, axis as i64, sides, border);

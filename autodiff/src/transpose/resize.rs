@@ -1,4 +1,4 @@
-//! `Resize`, and `Upsample` before it: along each axis a matrix of what every pixel gives to every other.
+//! `Resize` and `Upsample`: a matrix along each axis.
 //!
 //! ```text
 //! y = x R     along one axis, R = Resize (I), as the operator itself resizes the identity
@@ -70,7 +70,7 @@ fn dims(cx: &RuleContext<'_>) -> Result<(Vec<Dim>, Vec<Dim>), Reason> {
     }
 }
 
-/// How the new sizes are told.
+/// How the new sizes are given.
 enum Scales {
     /// One factor per axis.
     Known(Vec<f64>),
@@ -179,7 +179,7 @@ fn matrix(
     if cx.opset < IDENTITY {
         return Err(Reason::NeedsOpset {
             opset: IDENTITY,
-            what: "the backward rule of an Upsample that is no repetition of pixels",
+            what: "the backward rule of an interpolating Upsample",
         });
     }
     let (x, y) = (cx.operand(0)?, cx.y());

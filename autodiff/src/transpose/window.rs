@@ -29,7 +29,7 @@ pub(crate) struct Slide {
 }
 
 impl Slide {
-    /// How a window goes from `x` to `y`; with `ceil` the last one may hang over the border.
+    /// The window from `x` to `y`; with `ceil` the last one may extend beyond the border.
     pub fn of(
         cx: &RuleContext<'_>,
         window: &Window,
@@ -57,7 +57,7 @@ impl Slide {
             (pads[axis], pads[rank + axis]) = (begin, end);
             if let (Some(from), Some(to)) = (from[axis], to[axis]) {
                 let left = from + begin + end - (stride * (to - 1) + extent);
-                // A window that hangs over sees that much more border.
+                // A window beyond the border needs that much more border.
                 pads[rank + axis] -= left.min(0);
                 rest[axis] = Some(left.max(0));
             } else if ceil && stride > 1 {

@@ -335,7 +335,7 @@ impl Loader {
             };
             let refused = refused(node, opset).filter(|_| self.weights == Weights::Values);
             let built = match refused {
-                Some(reason) => Err(Fault::new("tract cannot take this node", reason)),
+                Some(reason) => Err(Fault::new("tract does not support this node", reason)),
                 None => build(&framework, context, node),
             };
             let (op, captured, is_known) = match built {

@@ -14,7 +14,7 @@ impl Graph {
         self.vertex_mut(value.node).outputs[value.slot as usize].inferred = Some(inferred);
     }
 
-    /// Declares an input of the graph anew; it is then another quantity than the original's (see
+    /// Redeclares an input of the graph; it then no longer stands for a value of the original (see
     /// [`Graph::stands_for`]). Without effect on values that are not inputs.
     pub fn retype_input(&mut self, input: Value, tensor_type: TensorType) {
         let vertex = self.vertex_mut(input.node);
@@ -74,7 +74,7 @@ impl Graph {
         self.add_identity(value, name.to_owned())
     }
 
-    /// A copy of a value, beside the node that puts it out.
+    /// A copy of a value, next to its producer.
     pub(crate) fn add_identity(&mut self, of: Value, name: String) -> Value {
         let place = self.vertex(of.node).place;
         let mut op = Op::new("", "Identity").named(&name);

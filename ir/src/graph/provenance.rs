@@ -6,7 +6,7 @@
 //! * where a patch replaces a value, the replacement takes over what the old one stood for. A layer's
 //!   output that is multiplied with a factor hands its place to the product, since that is what the next layer
 //!   reads; a removed `Identity` hands its place to its operand, which then stands for two values;
-//! * a replacement of another type, an input that is declared anew, and what a patch says to
+//! * a replacement of another type, a redeclared input, and values that a patch is told to
 //!   [forget](crate::Patch::forget) stand for nothing;
 //! * copies, extracted parts and spliced models keep what they have.
 //!
@@ -69,7 +69,7 @@ impl Graph {
         found
     }
 
-    /// States that a value became another quantity than the original's: it stands for nothing any more.
+    /// States that a value no longer stands for any value of the original.
     /// Rules say so in their patch: [`Patch::forget`](crate::Patch::forget).
     pub fn forget(&mut self, value: Value) {
         self.vertex_mut(value.node).outputs[value.slot as usize]

@@ -1,4 +1,4 @@
-//! What passes ask of operators, beyond their schemas.
+//! Traits of operators beyond their schemas.
 
 /// Something that holds for an operator in all of its uses, unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -182,7 +182,10 @@ mod tests {
     fn every_row_is_of_an_operator_and_can_be_found() {
         assert!(TRAITS.is_sorted_by_key(|(name, _)| name));
         for (index, (name, traits)) in TRAITS.iter().enumerate() {
-            assert!(ops::find(name).is_some(), "{name} is no standard operator");
+            assert!(
+                ops::find(name).is_some(),
+                "{name} is not a standard operator"
+            );
             assert!(index == 0 || TRAITS[index - 1].0 != *name, "{name} twice");
             assert!(!traits.is_empty(), "{name} has no trait");
         }

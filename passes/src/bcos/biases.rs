@@ -59,7 +59,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let mut patch = Patch::at(node);
         patch.replace(Value { node, slot: 0 }, data);
         model.graph.apply(patch)?;
-        outcome.changed(label, "shift of channels removed");
+        outcome.changed(label, "bias of channels removed");
     }
     Ok(outcome)
 }

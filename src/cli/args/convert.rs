@@ -26,7 +26,7 @@ pub struct ConvertArgs {
     /// Exponent of the B-cos transform; at least 1
     #[arg(long, value_name = "B", default_value_t = 2.0, value_parser = b, help_heading = "Conversion")]
     pub b: f64,
-    /// List of passes to run
+    /// Recipe: the list of passes for a kind of network
     #[arg(long, value_enum, default_value_t = Recipe::Auto, help_heading = "Conversion")]
     pub recipe: Recipe,
     /// Keep biases

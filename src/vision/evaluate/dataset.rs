@@ -116,7 +116,7 @@ fn listed(names: &[&str]) -> String {
 mod tests {
     use super::*;
 
-    /// Listing looks at names alone.
+    /// Pictures are not decoded here.
     fn dataset(files: &[&str]) -> (tempfile::TempDir, Dataset) {
         let folder = tempfile::tempdir().unwrap();
         for file in files {
@@ -173,7 +173,10 @@ mod tests {
         assert_eq!(found.notes, ["there are no pictures in folder dog"]);
         assert_eq!(found.classes("net", 2, None).unwrap(), [0, 1]);
         let error = Dataset::list(&folder.path().join("dog"), None).unwrap_err();
-        assert!(error.to_string().contains("one folder a class"), "{error}");
+        assert!(
+            error.to_string().contains("one folder per class"),
+            "{error}"
+        );
     }
 
     #[test]

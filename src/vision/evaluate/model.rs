@@ -30,7 +30,7 @@ pub(super) struct EvaluatedModel {
 }
 
 impl EvaluatedModel {
-    /// Prepares a model for all that is asked for, and holds it against the data set.
+    /// Prepares a model for all requested metrics, and checks it against the data set.
     pub fn open(
         file: File,
         predict: &PredictOptions,
@@ -144,7 +144,7 @@ impl EvaluatedModel {
         })
     }
 
-    /// Classifies every picture, and explains it where `explain` asks for that.
+    /// Classifies every picture, and explains it if `explain` is set.
     fn predict(
         &self,
         items: &[Item],

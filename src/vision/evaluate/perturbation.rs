@@ -10,7 +10,7 @@
 //!   side) and puts pixels back. The area is large.
 //!
 //! Probabilities are of the class that is predicted on the picture itself. Areas are under the trapezoids over
-//! [0, 1], the share of pixels changed. The same in random order says what an order is worth.
+//! [0, 1], the share of pixels changed. Random order is the baseline.
 
 use bcosc_passes::Normalization;
 use rand::seq::SliceRandom;

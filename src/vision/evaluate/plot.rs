@@ -202,7 +202,7 @@ fn pointing(evaluation: &Evaluation, area: &Area<'_>) -> Result<(), Fault> {
     axes.configure_mesh()
         .disable_x_mesh()
         .x_labels(0)
-        .y_desc("share in the right cell")
+        .y_desc("share in the class's cell")
         .y_labels(6)
         .light_line_style(TRANSPARENT)
         .bold_line_style(GREY.mix(0.25))

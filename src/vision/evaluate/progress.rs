@@ -10,7 +10,7 @@ use crate::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Task {
-    /// All pictures are classified, and explained where completeness is asked for.
+    /// Classifying all pictures, with explanations if completeness is measured.
     Predict,
     /// Grids of `cells` x `cells` pictures are explained.
     Point {

@@ -4,7 +4,7 @@
 //! sorts predictions into 15 bins of confidence of equal width, `(i/15, (i+1)/15]`, and is the mean over all
 //! images of their bin's |accuracy - mean confidence|.
 //!
-//! The negative log-likelihood of one image is that of the loss that the kind of probability stands for:
+//! The negative log-likelihood of one image is the loss that belongs to the kind of probability:
 //! softmax: `-ln p(true class)`; sigmoid: the binary cross-entropies of all classes, added up. The two do
 //! not compare.
 

@@ -82,7 +82,7 @@ impl Explainer {
         let intake = &self.predictor.intake;
         let taken = intake.shapes(size, false);
         let forward = self.forward.session(&taken, &options)?;
-        // The backward part takes what the forward part gives for this size.
+        // The shapes of the shared values follow from the forward part.
         let mut shapes = InputShapes::new();
         for (place, port) in self.backward.inputs().iter().enumerate() {
             let from = place
@@ -224,7 +224,7 @@ impl SizedExplainer {
         let logits = seen.logits.clone();
         let class = match class.to_tensor()?.to_i64s().ok().as_deref() {
             Some([class, ..]) if (0..logits.len() as i64).contains(class) => *class as usize,
-            _ => return Err(RunError::Values("the graph names no class".to_owned())),
+            _ => return Err(RunError::Values("the graph has no class output".to_owned())),
         };
         let (dims, weights) = first_row(&weights.to_tensor()?, batch)?;
         let (_, contributions) = first_row(&contributions.to_tensor()?, batch)?;

@@ -69,7 +69,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever stands between the markers, and whatever lengths segments claim to have.
+        /// For any bytes between the markers, and any declared lengths of segments.
         #[test]
         fn any_bytes_are_judged(bytes: Vec<u8>) {
             let start = [MARKER, START_OF_IMAGE];

@@ -48,7 +48,7 @@ pub fn size(path: &Path) -> Result<(usize, usize), Error> {
 pub fn read(path: &Path, frame: Frame) -> Result<Images, Error> {
     let bytes = fs::read(path).map_err(|e| bad(path, e))?;
     if is_cut_short(&bytes) {
-        return Err(bad(path, "the file ends before the picture does"));
+        return Err(bad(path, "the file is truncated"));
     }
     let mut decoder = decoder(path, Cursor::new(bytes))?;
     let (columns, rows) = decoder.dimensions();

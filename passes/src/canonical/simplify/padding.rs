@@ -83,7 +83,7 @@ fn spatial_pads(site: &Site<'_>) -> Result<Vec<i64>, Reason> {
         all[axis + rank] = pads[i + axes.len()];
     }
     if all.iter().any(|&pad| pad < 0) {
-        return Err(Reason::Padding("some of it is negative"));
+        return Err(Reason::Padding("the padding is partly negative"));
     }
     if rank < 3 || [0, 1, rank, rank + 1].iter().any(|&i| all[i] != 0) {
         return Err(Reason::Padding("it pads the batch or the channels"));
@@ -251,7 +251,10 @@ mod tests {
     #[test]
     fn padding_that_cuts_stays() {
         let builder = conv(padded(&[0, 0, -1, 1, 0, 0, 0, 0]), "y", &[0; 4]);
-        assert_eq!(stays(builder), Reason::Padding("some of it is negative"));
+        assert_eq!(
+            stays(builder),
+            Reason::Padding("the padding is partly negative")
+        );
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl Plan {
             match decision {
                 Err(reason) => outcome.skipped(label, reason),
                 Ok(chunks) => {
-                    outcome.changed(label, format!("in {chunks} chunks of channels"));
+                    outcome.changed(label, format!("split into {chunks} chunks of channels"));
                     let chunked = images.into_iter().map(|value| (value, chunks));
                     plan.chunks.extend(chunked);
                 }

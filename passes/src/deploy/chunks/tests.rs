@@ -44,7 +44,7 @@ fn count(model: &Model, op_type: &str) -> usize {
 fn a_wide_image_comes_in_chunks() {
     let (after, outcome) = deployed(RULES, &bcos(two_layers(image("48,48"), 128), 2.0));
     assert_eq!(outcome.changes.len(), 1);
-    assert_eq!(outcome.changes[0].what, "in 2 chunks of channels");
+    assert_eq!(outcome.changes[0].what, "split into 2 chunks of channels");
     insta::assert_snapshot!(text(&after), @r#"
     <
        ir_version: 10,
