@@ -5,6 +5,7 @@ use std::path::Path;
 use bcosc_engine::Tract;
 use bcosc_ir::Model;
 use bcosc_onnx::{WriteOptions, Written};
+use bcosc_passes::analysis::channel_axis::channel_axis;
 use bcosc_passes::analysis::image::image_input;
 use bcosc_passes::analysis::linearity::{Linearity, Verdict};
 use bcosc_passes::bcos::biases::REMOVE_BIASES;
@@ -17,10 +18,11 @@ use crate::explanation::{explain_model, write_model};
 use crate::load::{Read, read};
 use crate::metadata::LOGIT_BIAS;
 use crate::plan::Passes;
+use crate::probabilities::before_probabilities;
 use crate::progress::{Event, Stage};
 use crate::report::Size;
 use crate::{Error, Metadata, Options, Recipe, Report, Source, Verify};
-use crate::{calibration, plan, prepare, prove, support};
+use crate::{calibration, plan, prepare, prove, soundness, support};
 
 /// A converted model and the record of how it came to be.
 #[derive(Clone, Debug)]
@@ -57,10 +59,13 @@ impl Converted {
     pub fn explanation_graph(&self) -> Result<Model, Error> {
         const LABEL: &str = "the converted model";
         // As it would be read again, so that the file is explained by the same bytes.
-        let read = Model::from_proto(self.model.to_proto()).map_err(|source| Error::Import {
+        let read = Model::from_proto(self.model.to_proto());
+        let mut read = read.map_err(|source| Error::Import {
             model: LABEL.to_owned(),
             source: Box::new(source),
         })?;
+        soundness::check_weights(&read, LABEL)?;
+        before_probabilities(&mut read);
         explain_model(read, LABEL)
     }
 
@@ -152,6 +157,10 @@ pub fn convert_with(
     }
     watch(Event::Imported { model: &original });
     support::check(&original, &label)?;
+    soundness::check(&original, &label)?;
+    if options.verification.when != Verify::Off {
+        soundness::check_weights(&original, &label)?;
+    }
 
     let settings = settings_for(&original, &settings);
     let calibration = match &options.calibration {
@@ -253,8 +262,10 @@ fn settings_for(model: &Model, settings: &Settings) -> Settings {
 
 /// Channels of the model's image input.
 fn channels(model: &Model) -> Option<usize> {
-    let shape = model.graph.value_type(image_input(&model.graph)?)?.shape?;
-    usize::try_from(shape.get(1)?.known()?).ok()
+    let image = image_input(&model.graph)?;
+    let shape = model.graph.value_type(image)?.shape?;
+    let axis = channel_axis(&model.graph, image)?;
+    usize::try_from(shape.get(axis)?.known()?).ok()
 }
 
 /// What the model says about itself afterwards.

@@ -32,12 +32,14 @@ mod metadata;
 mod options;
 mod plan;
 mod prepare;
+mod probabilities;
 mod probability;
 mod progress;
 mod proof;
 mod prove;
 mod report;
 mod reshape;
+mod soundness;
 mod support;
 #[cfg(feature = "vision")]
 mod vision;

@@ -32,16 +32,19 @@ pub(crate) fn read(source: Source, shapes: &[crate::InputShape]) -> Result<Read,
     let label = path
         .as_ref()
         .map_or_else(|| "model in memory".to_owned(), |p| p.display().to_string());
+    let mut ranks = Vec::new();
     if let Some(graph) = proto.graph.as_deref_mut()
         && !shapes.is_empty()
     {
+        ranks = reshape::output_ranks(graph);
         reshape::apply(graph, shapes, &label)?;
     }
     let warnings = describe_unknown(&unknown_fields).into_iter().collect();
-    let model = Model::from_proto(proto).map_err(|source| Error::Import {
+    let mut model = Model::from_proto(proto).map_err(|source| Error::Import {
         model: label.clone(),
         source: Box::new(source),
     })?;
+    reshape::declare_outputs(&mut model, &ranks);
     Ok(Read {
         model,
         label,

@@ -8,34 +8,32 @@ use bcosc_passes::bcos::input::double::DOUBLE_INPUT;
 use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, Normalization, Settings, pipeline, recipe};
 
+use crate::Error;
 use crate::options::contract_name;
-use crate::{Error, Probability};
 
-/// A contract on raw images takes the place of the normalisation that a graph begins with. Returns what
-/// to tell the user.
+/// A contract on raw images takes the place of the normalisation that a graph begins with, and of the `Transpose` that
+/// puts channels first. Returns what to tell the user.
 pub(crate) fn peel(
     model: &mut Model,
     settings: &mut Settings,
     label: &str,
 ) -> Result<Option<String>, Error> {
-    if settings.normalization.is_some() {
-        return Ok(None);
-    }
     let found = image_input(&model.graph).and_then(|image| Preprocessing::of(&model.graph, image));
-    let Some(found) = found else {
+    let normalizes = |found: &Preprocessing| found.normalizes;
+    if settings.normalization.is_some() {
+        let moved = found.filter(|found| found.channels_last && !found.normalizes);
+        return moved
+            .map(|moved| peel_transpose(&moved, model, label))
+            .transpose();
+    }
+    let Some(found) = found.filter(normalizes) else {
         return Err(Error::Options(format!(
             "input contract `{}` needs to know how the original's input was normalised, and {label} does not begin with a \
              normalisation: give --mean and --std, or --normalization",
             contract_name(settings.input)
         )));
     };
-    found.peel(model).map_err(|error| Error::Pass {
-        model: label.to_owned(),
-        source: Box::new(PipelineError {
-            pass: DOUBLE_INPUT.name,
-            source: Box::new(error),
-        }),
-    })?;
+    take_out(&found, model, label)?;
     let rounded = |numbers: &[f64]| {
         let texts = numbers.iter().map(|x| format!("{:.4}", x));
         texts.collect::<Vec<_>>().join(", ")
@@ -49,6 +47,24 @@ pub(crate) fn peel(
     );
     settings.normalization = Some(found.normalization);
     Ok(Some(note))
+}
+
+fn peel_transpose(found: &Preprocessing, model: &mut Model, label: &str) -> Result<String, Error> {
+    take_out(found, model, label)?;
+    Ok(
+        "the model takes images [N, H, W, C]; with the new input contract it takes [N, C, H, W]"
+            .to_owned(),
+    )
+}
+
+fn take_out(found: &Preprocessing, model: &mut Model, label: &str) -> Result<(), Error> {
+    found.peel(model).map_err(|error| Error::Pass {
+        model: label.to_owned(),
+        source: Box::new(PipelineError {
+            pass: DOUBLE_INPUT.name,
+            source: Box::new(error),
+        }),
+    })
 }
 
 /// Leaves a model only the outputs that are asked for, and what they need.
@@ -79,25 +95,6 @@ pub(crate) fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) ->
     model.graph.set_outputs(&kept);
     model.graph.remove_dead();
     Ok(())
-}
-
-/// Cuts a model that ends in probabilities off before them, so that it puts out logits; says which they were.
-pub(crate) fn before_probabilities(model: &mut Model) -> Option<Probability> {
-    let graph = &model.graph;
-    let [output] = graph.outputs() else {
-        return None;
-    };
-    let (node, op) = graph.producer(output.value)?;
-    let ending = match op.op_type() {
-        "Softmax" | "LogSoftmax" => Probability::Softmax,
-        "Sigmoid" => Probability::Sigmoid,
-        _ => return None,
-    };
-    let logits = graph.input(node, 0).filter(|_| op.domain().is_empty())?;
-    let name = output.info.name.clone().unwrap_or_default();
-    model.graph.set_outputs(&[(logits, name)]);
-    model.graph.remove_dead();
-    Some(ending)
 }
 
 /// The model without what exporters leave lying about, such as biases of zero; as it came where

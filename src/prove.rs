@@ -7,6 +7,7 @@
 
 mod claim;
 mod deployed;
+mod rounding;
 mod run;
 
 use bcosc_engine::{Liveness, liveness};

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use bcosc_ir::Dim;
+use bcosc_engine::Tract;
+use bcosc_ir::{Dim, Model, TensorType};
 use bcosc_onnx::proto::{
     GraphProto, TensorShapeProto, TensorShapeProtoDimension,
     TensorShapeProtoDimensionValue as DimValue, TypeProtoValue, ValueInfoProto,
 };
+use bcosc_passes::{Context, Settings};
 
 use crate::{Error, InputShape};
 
 /// Gives inputs new shapes. What takes the place of a symbol does so everywhere; where a fixed size
 /// changes, the model's own record of intermediate and output shapes is dropped, since it no
-/// longer holds. `label` names the model in errors.
+/// longer holds; [`declare_outputs`] puts new ones in. `label` names the model in errors.
 pub(crate) fn apply(
     graph: &mut GraphProto,
     shapes: &[InputShape],
@@ -93,6 +95,56 @@ pub(crate) fn apply(
         }
     }
     Ok(())
+}
+
+/// How many axes each output is declared to have.
+pub(crate) fn output_ranks(graph: &GraphProto) -> Vec<Option<usize>> {
+    let rank = |info: &ValueInfoProto| match info.r#type.as_ref()?.value.as_ref()? {
+        TypeProtoValue::TensorType(tensor) => Some(tensor.shape.as_ref()?.dim.len()),
+        _ => None,
+    };
+    graph.output.iter().map(rank).collect()
+}
+
+/// Declares the outputs whose shapes were dropped with those that inference finds; where it finds none, with as many
+/// open axes as they had. Files are incomplete without.
+pub(crate) fn declare_outputs(model: &mut Model, ranks: &[Option<usize>]) {
+    let dropped: Vec<usize> = (0..model.graph.outputs().len())
+        .filter(|&index| ranks.get(index).is_some_and(Option::is_some))
+        .filter(|&index| {
+            let declared = model.graph.outputs()[index].info.r#type.as_deref();
+            declared
+                .and_then(TensorType::from_proto)
+                .is_some_and(|t| t.shape.is_none())
+        })
+        .collect();
+    if dropped.is_empty() {
+        return;
+    }
+    let settings = Settings::default();
+    let context = Context {
+        settings: &settings,
+        interpreter: &Tract,
+        calibration: None,
+    };
+    // Types of other values are not left in the model. Where inference fails, so will what comes after, and says why.
+    let mut typed = model.clone();
+    let known = context.infer(&mut typed).is_ok();
+    for index in dropped {
+        let output = &typed.graph.outputs()[index];
+        let inferred = typed.graph.value_type(output.value).filter(|_| known);
+        let declared = output
+            .info
+            .r#type
+            .as_deref()
+            .and_then(TensorType::from_proto);
+        let (Some(rank), Some(mut declared)) = (ranks[index], declared) else {
+            continue;
+        };
+        let shape = inferred.and_then(|found| found.shape);
+        declared.shape = Some(shape.unwrap_or_else(|| vec![Dim::Unknown; rank]));
+        model.graph.redeclare_output(index, &declared);
+    }
 }
 
 fn shape_of(info: &mut ValueInfoProto) -> Option<&mut Option<TensorShapeProto>> {

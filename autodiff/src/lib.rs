@@ -5,3 +5,5 @@
 
 pub mod detached;
 pub mod explanation;
+pub mod scores;
+mod sizes;

@@ -1,5 +1,6 @@
 //! Views of a graph: what passes look at. Nothing here rewrites.
 
+pub mod channel_axis;
 pub mod channels;
 pub(crate) mod dense;
 pub mod image;

@@ -95,6 +95,12 @@ pub enum Reason {
         /// Number of inputs.
         inputs: usize,
     },
+    /// An image of bytes has no gradient.
+    #[error(
+        "the image \"{0}\" holds bytes, and what is explained are floating-point pixels [N, C, H, W]: convert the model with \
+         --input rgb, or export it without the cast"
+    )]
+    ByteImage(String),
     /// Raw images need to be normalised.
     #[error(
         "this input contract takes raw images: say how the model was normalised with --mean and --std, or --normalization"
@@ -264,13 +270,44 @@ pub enum Reason {
         broken_by: String,
     },
     /// An output that has no class to explain.
+    #[error("the output \"{output}\" is {found}, and one vector an image can be explained; {why}")]
+    NotVectors {
+        /// The output.
+        output: String,
+        /// Its type.
+        found: String,
+        /// What is the matter, and what to do.
+        why: NoVectors,
+    },
+    /// An input whose channels cannot be told.
     #[error(
-        "the output \"{0}\" does not hold one vector an image; choose one that does with --output"
+        "it cannot be told which axis of \"{0}\" holds channels, over which contributions are summed; export the model with images \
+         [N, C, H, W]"
     )]
-    NotVectors(String),
+    ChannelAxis(String),
     /// Something that only pays where several layers have it in common.
     #[error("no other layer shares it")]
     NotShared,
+}
+
+/// Why an output is not one vector an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoVectors {
+    /// It is a class index, for example.
+    #[error("none of the outputs is floating point: export the logits too")]
+    NotFloating,
+    /// The axis of the batch was squeezed away, or summed over.
+    #[error("where it holds the scores of one image, fix the batch to 1 with --input-shapes")]
+    NoBatch,
+    /// Another output may be one.
+    #[error("choose one that is with --output")]
+    Other,
+    /// Sizes are open.
+    #[error("give the inputs shapes with --input-shapes, so that its sizes are known")]
+    Open,
+    /// Every image has a map.
+    #[error("export the model with an output that is")]
+    Map,
 }
 
 impl Serialize for Reason {

@@ -1,6 +1,6 @@
 //! Two ways to rewrite the original that must compute the same.
 
-use bcosc_engine::{Outputs, ProofFigures, compare};
+use bcosc_engine::{Outputs, ProofFigures};
 use bcosc_ir::Model;
 use bcosc_passes::{Effect, InputContract, Pass, Settings, pipeline, recipe};
 
@@ -33,8 +33,8 @@ impl Task<'_> {
             || self.outputs(&claim.candidate, claim.what),
         );
         let ((expected, doubt), found) = (expected?, found?);
-        match compare(&expected, &found, self.verification.rtol) {
-            Ok(figures) => Ok((figures, doubt.into_iter().collect())),
+        match self.agree(&claim.reference, &expected, &found) {
+            Ok((figures, amplifies)) => Ok((figures, doubt.into_iter().chain(amplifies).collect())),
             Err(error) => {
                 self.bisect(claim)?;
                 Err(self.failure(claim.what, None, error.to_string()))
@@ -145,7 +145,11 @@ impl Task<'_> {
                 ));
             }
         };
-        match compare(expected, &found, self.verification.rtol) {
+        let reference = Rewrite {
+            passes: altered(prefix),
+            ..claim.reference.clone()
+        };
+        match self.agree(&reference, expected, &found) {
             Ok(_) => Ok(()),
             Err(error) => {
                 Err(self.failure(claim.what, pass.map(|pass| pass.name), error.to_string()))

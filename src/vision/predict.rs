@@ -4,7 +4,7 @@ mod intake;
 
 use std::sync::Arc;
 
-use bcosc_autodiff::explanation;
+use bcosc_autodiff::{explanation, scores};
 use bcosc_engine::{Network, Session, Tract};
 use bcosc_ir::{Graph, InterpreterError, Model, Tensor, Value};
 use bcosc_passes::analysis::image::image_input;
@@ -13,8 +13,9 @@ use bcosc_passes::{Context, InputContract, Normalization, Settings};
 
 use crate::contract::Images;
 use crate::load::{Read, read};
-use crate::prepare::{before_probabilities, keep_outputs};
-use crate::{Error, InputShape, Metadata, Probability, Source, plan, support};
+use crate::prepare::keep_outputs;
+use crate::probabilities::before_probabilities;
+use crate::{Error, InputShape, Metadata, Probability, Source, plan, soundness, support};
 
 pub use intake::Intake;
 
@@ -103,7 +104,8 @@ impl Predictor {
         let mut forward = model.clone();
         let (output, classes) = vectors(&mut forward).map_err(fail)?;
         let name = forward.graph.value_name(output).to_owned();
-        keep_outputs(&mut forward, &[name], &label)?;
+        forward.graph.set_outputs(&[(output, name)]);
+        forward.graph.remove_dead();
         let intake = Intake::of(&forward, metadata.as_ref(), options, &label)?;
         let embeds = is_embedding(model, metadata.as_ref());
         let logit_bias = options
@@ -193,6 +195,8 @@ pub(crate) fn read_for(
         keep_outputs(&mut model, &wanted, &label)?;
     }
     support::check_operators(&model, &label)?;
+    soundness::check(&model, &label)?;
+    soundness::check_weights(&model, &label)?;
     let ending = before_probabilities(&mut model);
     Ok((model, label, ending))
 }
@@ -243,6 +247,6 @@ fn vectors(model: &mut Model) -> Result<(Value, usize), String> {
         calibration: None,
     };
     context.infer(model).map_err(|e| e.to_string())?;
-    let (value, length) = explanation::vectors(&model.graph).map_err(|e| e.to_string())?;
+    let (value, length) = scores::scores(model).map_err(|e| e.to_string())?;
     Ok((value, length as usize))
 }

@@ -26,6 +26,8 @@ pub struct Preprocessing {
     pub white: f64,
     /// Whether images come as [N, H, W, C].
     pub channels_last: bool,
+    /// Whether anything is added or multiplied: moves and casts alone do not say how images were normalised.
+    pub normalizes: bool,
     /// The normalised image [N, C, H, W].
     pub result: Value,
     image: Value,
@@ -91,6 +93,7 @@ impl Preprocessing {
             normalization: Normalization { mean, std },
             white,
             channels_last,
+            normalizes: chain.iter().any(|step| matches!(step, Step::Affine { .. })),
             result,
             image,
             dtype,

@@ -125,7 +125,7 @@ impl SizedExplainer {
             _ => return Err(InterpreterError("the graph names no class".to_owned())),
         };
         let (dims, weights) = output(weights)?;
-        let (_, contributions) = output(contributions)?;
+        let (map, contributions) = output(contributions)?;
         let finite = |values: &[f32]| values.iter().all(|x| x.is_finite());
         if ![&logits, &weights, &contributions]
             .into_iter()
@@ -135,9 +135,7 @@ impl SizedExplainer {
                 "logits, W(x) or contributions are not finite".to_owned(),
             ));
         }
-        let [channels, height, width] = dims[..] else {
-            return Err(InterpreterError(format!("W(x) has dimensions {dims:?}")));
-        };
+        let ([channels, height, width], weights) = channels_first(&dims, &map, weights)?;
         let predictor = &self.predictor;
         let logit = f64::from(logits[class]);
         let contribution = contributions.iter().map(|c| f64::from(*c)).sum();
@@ -155,5 +153,26 @@ impl SizedExplainer {
             contributions,
             size: [height, width],
         })
+    }
+}
+
+/// W(x) as `[channels, height, width]`: channels may be the last of its axes, which the map of contributions lacks.
+fn channels_first(
+    dims: &[usize],
+    map: &[usize],
+    weights: Vec<f32>,
+) -> Result<([usize; 3], Vec<f32>), InterpreterError> {
+    match *dims {
+        [channels, height, width] if *map == [height, width] => {
+            Ok(([channels, height, width], weights))
+        }
+        [height, width, channels] if *map == [height, width] => {
+            let of = |channel: usize| weights.iter().copied().skip(channel).step_by(channels);
+            let moved = (0..channels).flat_map(of).collect();
+            Ok(([channels, height, width], moved))
+        }
+        _ => Err(InterpreterError(format!(
+            "W(x) has dimensions {dims:?} and contributions have {map:?}: they are not of one picture"
+        ))),
     }
 }
