@@ -8,7 +8,9 @@ use crate::{noise, text};
 /// An array of double-precision numbers.
 #[derive(Clone, Debug)]
 pub struct Array {
+    /// The sizes of its axes.
     pub dims: Vec<usize>,
+    /// Its elements, the last axis first.
     pub data: Vec<f64>,
 }
 

@@ -6,7 +6,7 @@ use crate::explanation::{Kind, explanation};
 use crate::parts::{Parts, Shared};
 use crate::testing::{backward, floats, pulled_back};
 use bcosc_passes::{Context, Settings};
-use bcosc_testing::{inferred, input, model, noise, weight};
+use bcosc_testing::{infer, inferred, input, model, noise, weight};
 
 #[test]
 fn a_norm_that_does_nothing_leaves_nothing() {
@@ -177,8 +177,7 @@ fn a_flat_picture_has_a_cotangent() {
 /// Both parts of an explanation graph together compute what the whole does; the layers are in one of them only.
 #[test]
 fn parts_compute_what_the_whole_does() {
-    let builder = ModelBuilder::new(18)
-        .input("x", DataType::Float, "batch,3,8,8")
+    let builder = input(18, "batch,3,8,8")
         .param("w", weight(0, &[4, 3, 3, 3]))
         .param("u", weight(1, &[4, 5]))
         .op("Conv", &["x", "w"], "c", [])

@@ -129,11 +129,11 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (z)
         <
-           float[4,3,3,3] "y.weight_2" = {-0.24587275, -0.3256282, -0.37417793, -0.0674149, ... 5f55a131}
+           float[4,3,3,3] "y.weight" = {-0.24587275, -0.3256282, -0.37417793, -0.0674149, ... 5f55a131}
         >
         {
            ["y.patch_norm"] "y.patch_norm" = bcosc.PatchNorm <kernel_shape = [3, 3], group = 1, channels = 3> (x)  # from y
-           y = Conv (x, "y.weight_2")
+           y = Conv (x, "y.weight")
            ["y.bcos"] z = bcosc.Scale <b = 2.0, group = 1, channels = 4, spatial = 2> (y, "y.patch_norm")  # from y
         }
         "#);
