@@ -1,4 +1,4 @@
-"""Speed and memory of bcosc beside its peers, in one run.
+"""Speed and memory of bcosc compared with other tools, in one run.
 
     compare.py --bcosc target/release/bcosc --model resnet50.dynamo.onnx [--rounds 7] [--skip-large]
 

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let explainer = Explainer::open(model.as_str(), &PredictOptions::default())?;
     let image = explainer.predictor.intake.read(Path::new(picture))?;
     let [_, _, height, width] = image.dims[..] else {
-        return Err("a picture has four dimensions".into());
+        return Err("pictures require four dimensions".into());
     };
     let sized = explainer.at(height as usize, width as usize)?;
     let explanation = sized.explain(&image, None)?;

@@ -8,11 +8,11 @@ use bcosc_passes::analysis::image::image_input;
 use crate::vision::calibrate;
 use crate::{Calibration, Error};
 
-/// Images of a calibration batch that a proof takes. What it shows does not depend on the
-/// statistics: a restored norm is the identity with any.
+/// Number of calibration images used in a proof. The result does not depend on the statistics,
+/// since a restored norm is the identity whatever they are.
 const FEW: usize = 4;
 
-/// One batch of images in the form that the converted model takes, by input name.
+/// One batch of images in the input format of the converted model, by input name.
 pub(crate) fn batch(
     model: &Model,
     label: &str,
@@ -21,8 +21,7 @@ pub(crate) fn batch(
 ) -> Result<Tensors, Error> {
     let input = image_input(&model.graph).ok_or_else(|| Error::Input {
         model: label.to_owned(),
-        problem: "there is not exactly one input that takes images, so it cannot be calibrated"
-            .to_owned(),
+        problem: "calibration requires exactly one image input".to_owned(),
     })?;
     let tensor = match calibration {
         Calibration::Batch(tensor) => tensor.clone(),

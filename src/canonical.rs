@@ -1,4 +1,4 @@
-//! The canonical form of a model, which everything made of it continues from.
+//! The canonical form of a model, the starting point of all conversions of it.
 
 use bcosc_engine::default_interpreter;
 use bcosc_ir::Model;
@@ -8,19 +8,19 @@ use bcosc_passes::{Context, Pass, Settings, pipeline};
 
 use crate::Error;
 
-/// A model after the canonical passes that a list begins with.
+/// A model after the leading canonical passes of a list.
 #[derive(Clone, Debug)]
 pub(crate) struct Canonical {
     pub(crate) model: Model,
-    /// What the passes did.
+    /// The outcome of each pass.
     pub(crate) steps: Vec<Step>,
 }
 
 impl Canonical {
-    /// Runs the canonical passes that `passes` begins with; `after` sees the model after each of them.
+    /// Runs the leading canonical passes of `passes`; `after` is called with the model after each of them.
     ///
     /// # Errors
-    /// [`Error::Pass`] where one of them fails; `label` names the model there.
+    /// [`Error::Pass`] if one of them fails; `label` names the model in the error.
     pub(crate) fn of(
         original: &Model,
         passes: &[&'static Pass],

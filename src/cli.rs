@@ -1,4 +1,4 @@
-//! The command line: parse, run, say what went wrong.
+//! The command line: parse arguments, run the command, report errors.
 
 mod args;
 mod convert;
@@ -23,8 +23,8 @@ use args::{Cli, Command};
 use clap::Parser;
 use messages::Messages;
 
-/// Runs the command line of this process; the code is 0, or 1 after an error, or 2 for a wrong
-/// command line.
+/// Runs the command line of this process. The exit code is 0 on success, 1 on an error, 2 on a usage
+/// error.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let messages = Messages::new(cli.output);
@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of a pipe that has seen enough is no error.
+        // A closed pipe (`bcosc ... | head`) is not an error.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             messages.error(&error);

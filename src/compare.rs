@@ -1,4 +1,4 @@
-//! Two models side by side: what they compute on the same seeded images.
+//! Comparing the outputs of two models on seeded images.
 
 use bcosc_engine::{Outputs, ProofError, ProofFigures, compare, default_engine, run_all};
 use bcosc_ir::{Model, Tensor};
@@ -8,28 +8,28 @@ use serde::Serialize;
 use crate::load::{Read, read};
 use crate::{Error, InputShape, Metadata, RunError, Source, Verification, samples};
 
-/// How one model compares with another.
+/// The comparison of two models.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// The figures, by the reference's name of each output.
+    /// The metrics, by the name of the output in the reference.
     pub figures: ProofFigures,
-    /// Whether they lie within the tolerance.
+    /// Whether all outputs are within the tolerance.
     pub agrees: bool,
-    /// What bcosc noted in the reference, if it made it.
+    /// The bcosc metadata of the reference, if any.
     pub reference: Option<Metadata>,
-    /// What bcosc noted in the candidate, if it made it.
+    /// The bcosc metadata of the candidate, if any.
     pub candidate: Option<Metadata>,
 }
 
 /// Runs two models on the same seeded images and compares their outputs.
 ///
-/// A model that bcosc made is fed as its input contract says, and its logit bias is taken off again.
-/// A model that takes normalised images gets them with the mean and standard deviation that either
-/// model's metadata has.
+/// Images are converted to the input format of each model, and the logit bias of converted models is
+/// subtracted. A model that takes normalised images gets the mean and standard deviation from the metadata of
+/// either model.
 ///
 /// # Errors
-/// Where a model cannot be read or run, or the models differ in number, type or shape of outputs.
-/// Outputs that differ are no error: see [`Comparison::agrees`].
+/// If a model cannot be read or run, or the models differ in number, type or shape of outputs.
+/// Different outputs are not an error: see [`Comparison::agrees`].
 pub fn compare_models(
     reference: impl Into<Source>,
     candidate: impl Into<Source>,

@@ -1,4 +1,4 @@
-//! Images in the form that an input contract takes.
+//! Images in an input format.
 
 use bcosc_engine::Encoding;
 use bcosc_ir::{DataType, Tensor};
@@ -14,10 +14,10 @@ pub struct Images {
 }
 
 impl Images {
-    /// The tensor that a model with `contract` takes for these images.
+    /// Encodes these images for a model with input format `contract`.
     ///
-    /// Without a normalisation, contract `same` gets the raw values. `normalization` has one number
-    /// a channel, or one for all.
+    /// Without a normalisation, `same` gets the raw values. `normalization` has one number per channel,
+    /// or one for all.
     pub fn tensor(
         &self,
         contract: InputContract,
@@ -40,7 +40,7 @@ impl Images {
     }
 }
 
-/// How pictures enter a model that takes them as `contract` says; raw where no normalisation is given.
+/// The encoding of pictures for input format `contract`; raw if no normalisation is given.
 pub(crate) fn encoding(contract: InputContract, normalization: Option<&Normalization>) -> Encoding {
     match (contract, normalization) {
         (InputContract::AddInverse, _) => Encoding::WithInverse,

@@ -1,4 +1,4 @@
-//! A conversion from bytes to a model that is proved.
+//! A conversion, from bytes to a verified model.
 
 use std::path::Path;
 
@@ -27,19 +27,19 @@ use crate::{
     support,
 };
 
-/// A converted model and the record of how it came to be.
+/// A converted model and the report of the conversion.
 #[derive(Clone, Debug)]
 pub struct Converted {
-    /// The model. Weights that no pass rewrote still lie in the original's memory map.
+    /// The model. Unchanged weights still refer to the memory map of the original.
     pub model: Model,
-    /// What was done and how it compares.
+    /// The report of the conversion.
     pub report: Report,
 }
 
 impl Converted {
-    /// Writes the model, and notes in the report where and how large it is.
+    /// Writes the model, and records its path and size in the report.
     ///
-    /// The file gets its name when it is whole; see [`bcosc_onnx::write`].
+    /// The file is written atomically; see [`bcosc_onnx::write`].
     ///
     /// # Errors
     /// [`Error::Write`] if the output cannot be written.
@@ -58,10 +58,10 @@ impl Converted {
     /// The explanation graph of the model; see [`crate::explanation_graph`].
     ///
     /// # Errors
-    /// [`Error::Explain`] where an output is not dynamic linear, or an operator has no backward rule.
+    /// [`Error::Explain`] if an output is not dynamic linear, or an operator has no backward rule.
     pub fn explanation_graph(&self) -> Result<Model, Error> {
         const LABEL: &str = "the converted model";
-        // As it would be read again, so that the file is explained by the same bytes.
+        // Go through the file format, so that the graph is the same as for the written file.
         let read = self
             .model
             .read_anew(self.model.to_proto())
@@ -72,7 +72,7 @@ impl Converted {
         explain_model(read, LABEL)
     }
 
-    /// Writes the explanation graph, and notes in the report where.
+    /// Writes the explanation graph, and records its path in the report.
     ///
     /// # Errors
     /// [`Error::Write`] if the file cannot be written.
@@ -91,21 +91,21 @@ impl Converted {
     /// The model as the bytes of an ONNX file, all tensors inside.
     ///
     /// # Errors
-    /// [`Error::Write`] if the model passes 2 GB.
+    /// [`Error::Write`] if the model exceeds 2 GB.
     pub fn to_bytes(&self) -> Result<Bytes, Error> {
         Ok(bcosc_onnx::encode(&self.model.to_proto())?)
     }
 }
 
-/// Converts a model into a B-cos model, and proves that the conversion kept what it must keep.
+/// Converts a model to a B-cos model and verifies the conversion.
 ///
 /// # Errors
-/// See [`Error`]. Where the proof fails, so does the conversion.
+/// See [`Error`]. A failed proof is an error.
 pub fn convert(source: impl Into<Source>, options: &Options) -> Result<Converted, Error> {
     convert_with(source, options, &|_| {})
 }
 
-/// As [`convert`], telling `watch` how it goes.
+/// As [`convert`], reporting progress to `watch`.
 ///
 /// # Errors
 /// As [`convert`].
@@ -162,7 +162,7 @@ pub fn convert_with(
             let canonical = from(&passes, &mut told)?;
             (recipe, passes, canonical)
         }
-        // All recipes begin alike, unless the user picks passes.
+        // All recipes start with the same passes, unless the user selects passes.
         None if options.passes == Selection::default() => {
             let canonical = from(CANONICAL, &mut told)?;
             let recipe = plan::choose(&canonical.typed(&label)?.graph);
@@ -237,9 +237,9 @@ pub fn convert_with(
     Ok(Converted { model, report })
 }
 
-/// Whether each output is dynamic linear. The types that the analysis needs are not left in the model.
+/// Whether each output is dynamic linear. Works on a copy, since the analysis adds types to the model.
 fn verdicts(model: &Model, label: &str) -> Result<Vec<Verdict>, Error> {
-    // Types only help to tell factors apart; without them nothing is taken for linear that is not.
+    // Types make the analysis more precise; without them it is still correct.
     let verdicts = Linearity::of(&model.graph).verdicts();
     if verdicts.iter().all(|verdict| verdict.dynamic_linear) {
         return Ok(verdicts);
@@ -247,7 +247,7 @@ fn verdicts(model: &Model, label: &str) -> Result<Vec<Verdict>, Error> {
     Ok(Linearity::of(&typed(model, label)?.graph).verdicts())
 }
 
-/// What the model says about itself afterwards.
+/// The metadata of the converted model.
 fn describe(model: &Model, settings: &Settings, recipe: Recipe, passes: &Passes) -> Metadata {
     let normalization = settings.normalization.clone();
     Metadata {
@@ -261,7 +261,7 @@ fn describe(model: &Model, settings: &Settings, recipe: Recipe, passes: &Passes)
             .unwrap_or_default(),
         std: normalization.map(|n| n.std).unwrap_or_default(),
         normalization_absorbed: settings.absorb_normalization,
-        // The pass that adds it knows the number of classes, and has noted the result.
+        // The pass that adds it knows the number of classes, and records the value.
         logit_bias: model
             .metadata(LOGIT_BIAS)
             .and_then(|bias| bias.parse().ok())

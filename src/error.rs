@@ -1,4 +1,4 @@
-//! What can go wrong; every message says where, and what to do about it where that is known.
+//! Errors. Messages name the location, and a remedy if there is one.
 
 use std::fmt;
 use std::io;
@@ -15,23 +15,23 @@ use crate::proof::Failure;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An option is out of range, or options do not go together.
+    /// An option is out of range, or options conflict.
     #[error("{0}")]
     Options(String),
     /// The model cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The model's graph is not one.
+    /// The graph of the model is invalid.
     #[error("{model}: {source}")]
     Import {
-        /// The file, or what stands for it.
+        /// The file, or a description of a model in memory.
         model: String,
         /// What is wrong.
         source: Box<ImportError>,
     },
-    /// The model came out of a conversion.
+    /// The model is already converted.
     #[error(
-        "{model} is a B-cos model already (bcosc {version} made it, B = {b}); convert the model that it was made from"
+        "{model} is already a B-cos model (made with bcosc {version}, B = {b}); convert the original model instead"
     )]
     AlreadyConverted {
         /// The file.
@@ -41,7 +41,7 @@ pub enum Error {
         /// Its B.
         b: f64,
     },
-    /// The operator set is one that bcosc does not know.
+    /// The operator set is not supported.
     #[error("{model}: {problem}")]
     Opset {
         /// The file.
@@ -64,20 +64,20 @@ pub enum Error {
     UnknownPass {
         /// The name.
         name: String,
-        /// Where it was looked for.
+        /// The list that was searched.
         place: String,
         /// A name that is close.
         similar: Option<&'static str>,
     },
-    /// A pass would run without another that it builds on.
-    #[error("pass `{pass}` needs `{requires}` to run before it")]
+    /// A pass would run without another that it requires.
+    #[error("pass `{pass}` requires `{requires}` before it")]
     MissingPass {
         /// The pass.
         pass: &'static str,
         /// What it needs.
         requires: &'static str,
     },
-    /// An input of the model is not what an option says.
+    /// An option does not match an input of the model.
     #[error("{model}: {problem}")]
     Input {
         /// The file.
@@ -119,9 +119,9 @@ pub enum Error {
     },
     /// A model cannot explain grids of pictures.
     #[error(
-        "{model} cannot explain {cells}x{cells} grids, which are {height} x {width} pixels: {problem}\n\
-         The grid pointing game needs a network that takes pictures of any size, whatever its file declares; leave it out \
-         for this one"
+        "{model} cannot explain {cells}x{cells} grids of {height} x {width} pixels: {problem}\n\
+         The grid pointing game requires a network that works on larger pictures (the file may still declare a fixed \
+         size); leave out --gridpg for this model"
     )]
     Grid {
         /// The model.
@@ -151,10 +151,10 @@ pub enum Error {
         /// Why.
         source: RunError,
     },
-    /// The converted model does not compute what it must.
+    /// The converted model fails the proof.
     #[error(transparent)]
     Proof(Box<Failure>),
-    /// A metadata entry that bcosc wrote was changed to something it does not understand.
+    /// A bcosc metadata entry is invalid.
     #[error("{model}: metadata `{key}` is `{value}`, which is not {expected}")]
     Metadata {
         /// The file.
@@ -177,7 +177,7 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A result cannot be brought into the form of a file.
+    /// A result cannot be encoded.
     #[error("cannot encode {what}: {problem}")]
     Encode {
         /// The form, such as `png`.
@@ -196,7 +196,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What could not be encoded as `what`.
+    /// A failure to encode something as `what`.
     pub(crate) fn encode(what: &'static str, problem: impl fmt::Display) -> Error {
         Error::Encode {
             what,
@@ -212,7 +212,7 @@ pub enum RunError {
     /// The engine cannot run it.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// No inputs can be made up for it.
+    /// No inputs can be generated for it.
     #[error(transparent)]
     Samples(#[from] SampleError),
     /// Its B-cos operators cannot be written as standard ONNX.
@@ -224,7 +224,7 @@ pub enum RunError {
     /// It cannot be cut into parts.
     #[error(transparent)]
     Parts(#[from] SurgeryError),
-    /// An input or output is not what it has to be.
+    /// An input or output has an unexpected form.
     #[error("{0}")]
     Values(String),
 }
@@ -250,7 +250,7 @@ impl fmt::Display for UnsupportedOp {
     }
 }
 
-/// Operators that a message names before it only counts.
+/// Number of operators that a message names; further ones are counted.
 const NAMED: usize = 5;
 
 fn list_ops(ops: &[UnsupportedOp], advice: &str) -> String {
@@ -263,7 +263,10 @@ fn list_ops(ops: &[UnsupportedOp], advice: &str) -> String {
         0 => String::new(),
         count => format!(" and {count} more"),
     };
-    format!("bcosc cannot convert {}{more}; {advice}", named.join(", "))
+    format!(
+        "unsupported operators: {}{more}; {advice}",
+        named.join(", ")
+    )
 }
 
 fn did_you_mean(similar: &Option<&'static str>) -> String {

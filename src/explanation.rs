@@ -13,15 +13,15 @@ use crate::load::{Read, read};
 use crate::outputs::{before_probabilities, keep_outputs};
 use crate::{Error, InputShape, Metadata, Source, plan, support};
 
-/// The oldest opset that an explanation graph is written in.
+/// The minimum opset of explanation graphs.
 const OLDEST: i64 = 13;
 
-/// Which explanation graph is made.
+/// Options of an explanation graph.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExplainOptions {
     /// New shapes of inputs.
     pub input_shapes: Vec<InputShape>,
-    /// The output to explain, by name; the first that is floating point where it is not said.
+    /// The output to explain, by name; by default the first floating-point output.
     pub output: Option<String>,
 }
 
@@ -30,11 +30,11 @@ pub struct ExplainOptions {
 ///
 /// Its inputs are the model's and `target` `[N]`, the class to explain of each image; -1 is the class that
 /// the model predicts, and of an embedding the entry of the largest magnitude. Its outputs are `logits`,
-/// `class` `[N]`, `weights` W(x) `[N, 2C, H, W]` and `contributions` `[N, H, W]`. A target that is no class
+/// `class` `[N]`, `weights` W(x) `[N, 2C, H, W]` and `contributions` `[N, H, W]`. A target that is not a class
 /// is explained by zeros. A model that ends in a softmax or a sigmoid is explained by its logits.
 ///
 /// # Errors
-/// [`Error::Explain`] where the output is not dynamic linear, or an operator has no backward rule.
+/// [`Error::Explain`] if the output is not dynamic linear, or an operator has no backward rule.
 pub fn explanation_graph(
     source: impl Into<Source>,
     options: &ExplainOptions,
@@ -49,7 +49,7 @@ pub fn explanation_graph(
     explain_model(model, &label)
 }
 
-/// The explanation graph of a model that is read already.
+/// The explanation graph of a model in memory.
 pub(crate) fn explain_model(mut model: Model, label: &str) -> Result<Model, Error> {
     let metadata = Metadata::read(&model, label)?;
     let embeds = metadata.is_some_and(|m| m.recipe == "clip") || plan::is_embedding(&model.graph);
@@ -58,7 +58,7 @@ pub(crate) fn explain_model(mut model: Model, label: &str) -> Result<Model, Erro
         false => Kind::Logits,
     };
     let settings = Settings {
-        // Rules are written for operators whose sizes are operands.
+        // Backward rules expect operators that take sizes as inputs.
         opset: model.opset("").filter(|&o| o < OLDEST).map(|_| OLDEST),
         ..Settings::default()
     };
@@ -77,12 +77,12 @@ pub(crate) fn explain_model(mut model: Model, label: &str) -> Result<Model, Erro
     Ok(model)
 }
 
-/// Where the explanation graph of a model lies: `net.onnx` has `net.explain.onnx`.
+/// The path of the explanation graph of a model: `net.explain.onnx` for `net.onnx`.
 pub fn explanation_path(model: &Path) -> PathBuf {
     model.with_extension("explain.onnx")
 }
 
-/// Writes a model; the file gets its name when it is whole.
+/// Writes a model atomically.
 ///
 /// # Errors
 /// [`Error::Write`] if the output cannot be written.

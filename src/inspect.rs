@@ -1,4 +1,4 @@
-//! What a model consists of, and what a conversion would make of it.
+//! The structure of a model, and a preview of its conversion.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::canonical::Canonical;
 use crate::load::{Read, read};
 use crate::{Error, Metadata, Recipe, Selection, Size, Source, plan, support};
 
-/// What a model consists of.
+/// The structure of a model.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
     /// The model file; `null` for a model in memory.
@@ -35,23 +35,23 @@ pub struct Inspection {
     pub inputs: Vec<Port>,
     /// Outputs in order.
     pub outputs: Vec<Port>,
-    /// How often each operator occurs, nested graphs included.
+    /// Count of each operator, nested graphs included.
     pub ops: BTreeMap<String, usize>,
     /// Number of local functions.
     pub functions: usize,
-    /// Where the norms are.
+    /// Norms and convolutions without norm.
     pub norms: Norms,
-    /// Composite operations, in whatever operators they are written.
+    /// Recognised composite operations.
     pub composites: Vec<Composites>,
-    /// Operators that are seldom used but in composites, and are in none that is known.
+    /// Operators that usually belong to a composite, but to none that was recognised.
     pub unrecognised: Vec<Unrecognised>,
-    /// For each output, whether it is dynamic linear as it stands.
+    /// For each output, whether it is dynamic linear before conversion.
     pub linearity: Vec<Verdict>,
-    /// What bcosc noted, if it made the model.
+    /// The bcosc metadata, if any.
     pub converted: Option<Metadata>,
-    /// What each recipe would do.
-    pub recipes: Vec<Prospect>,
-    /// What the user should know.
+    /// A preview of each recipe.
+    pub recipes: Vec<RecipePreview>,
+    /// Warnings.
     pub warnings: Vec<String>,
 }
 
@@ -60,21 +60,21 @@ pub struct Inspection {
 pub struct Port {
     /// Its name.
     pub name: String,
-    /// Element type and shape, such as `float[batch,3,224,224]`; `null` for what is no tensor.
+    /// Element type and shape, such as `float[batch,3,224,224]`; `null` for what is not a tensor.
     #[serde(rename = "type")]
     pub kind: Option<String>,
 }
 
-/// Batch norms, and convolutions that lack one.
+/// Batch norms, and convolutions without one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Norms {
     /// BatchNormalization nodes.
     pub batch_norms: usize,
-    /// Convolutions whose output goes straight into one of them.
+    /// Convolutions directly followed by a batch norm.
     pub convolutions_with_norm: usize,
-    /// Convolutions with a bias and no norm: likely folded when the model was exported.
+    /// Convolutions with a bias but no norm, probably folded at export.
     pub convolutions_folded: usize,
-    /// Convolutions with neither.
+    /// Convolutions with neither bias nor norm.
     pub convolutions_bare: usize,
     /// Layer, group, instance and RMS norms.
     pub other_norms: usize,
@@ -85,51 +85,51 @@ pub struct Norms {
 pub struct Composites {
     /// What they are.
     pub kind: Kind,
-    /// The nodes they end in, in the order of the graph.
+    /// The last node of each, in graph order.
     pub nodes: Vec<String>,
 }
 
-/// An operator that is in no composite that is known.
+/// An operator that is part of no recognised composite.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unrecognised {
     /// The node.
     pub node: String,
     /// Its operator.
     pub op: String,
-    /// The composite that comes closest, if one does.
+    /// The closest composite, if any.
     pub nearest: Option<Kind>,
-    /// The node that this composite cannot have.
+    /// The node that does not match this composite.
     pub stopped_at: Option<String>,
 }
 
-/// What a recipe would do to the model.
+/// A preview of a recipe.
 #[derive(Clone, Debug, Serialize)]
-pub struct Prospect {
+pub struct RecipePreview {
     /// The recipe.
     pub recipe: &'static str,
-    /// Why it cannot convert the model; `null` where it can.
+    /// Why it cannot convert the model; `null` if it can.
     pub problem: Option<String>,
     /// Passes that would change something.
     pub passes: Vec<PassSummary>,
-    /// Number of operators afterwards; `null` where the recipe cannot convert the model.
+    /// Number of operators afterwards; `null` if the recipe cannot convert the model.
     pub nodes: Option<usize>,
 }
 
-/// What a pass would do to the model.
+/// A preview of a pass.
 #[derive(Clone, Debug, Serialize)]
 pub struct PassSummary {
     /// The pass.
     pub pass: &'static str,
     /// How many changes it would make.
     pub changes: usize,
-    /// Places it would leave alone: how many for each reason.
+    /// Number of skipped nodes by reason.
     pub skips: BTreeMap<String, usize>,
 }
 
-/// Looks at a model.
+/// Inspects a model.
 ///
 /// # Errors
-/// Where the model cannot be read. What recipes cannot convert is no error: see [`Prospect`].
+/// If the model cannot be read. A model that no recipe can convert is not an error: see [`RecipePreview`].
 pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> {
     let Read {
         model,
@@ -165,7 +165,7 @@ pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> 
         Ok(typed) => &typed.graph,
         Err(problem) => {
             warnings.push(format!(
-                "norms, composites and linearity are those of the model as it stands, since it has no canonical form: {problem}"
+                "norms, composites and linearity refer to the model as given, since it has no canonical form: {problem}"
             ));
             graph
         }
@@ -173,7 +173,7 @@ pub fn inspect(source: impl Into<Source>) -> Result<(Inspection, Model), Error> 
     let raised = Raised::of(seen);
     let convertible = support::check(&model, &label).and(canonical);
     let prospects = [Recipe::Cnn, Recipe::Vit, Recipe::Clip]
-        .map(|recipe| prospect(&convertible, recipe, &settings));
+        .map(|recipe| preview(&convertible, recipe, &settings));
     let inspection = Inspection {
         producer: format!("{producer} {version}").trim().to_owned(),
         ir_version: model.ir_version(),
@@ -244,19 +244,23 @@ fn norms(graph: &Graph) -> Norms {
 }
 
 /// A conversion without proof and without output.
-fn prospect(canonical: &Result<Canonical, Error>, recipe: Recipe, settings: &Settings) -> Prospect {
+fn preview(
+    canonical: &Result<Canonical, Error>,
+    recipe: Recipe,
+    settings: &Settings,
+) -> RecipePreview {
     let rewritten = canonical
         .as_ref()
         .map_err(explain)
         .and_then(|canonical| rewrite(canonical, recipe, settings));
     match rewritten {
-        Err(problem) => Prospect {
+        Err(problem) => RecipePreview {
             recipe: recipe.name(),
             problem: Some(problem),
             passes: Vec::new(),
             nodes: None,
         },
-        Ok((steps, nodes)) => Prospect {
+        Ok((steps, nodes)) => RecipePreview {
             recipe: recipe.name(),
             problem: None,
             passes: steps.iter().filter_map(summary).collect(),
@@ -265,7 +269,7 @@ fn prospect(canonical: &Result<Canonical, Error>, recipe: Recipe, settings: &Set
     }
 }
 
-/// What the passes of a recipe do, and the number of operators afterwards.
+/// The outcome of the passes of a recipe, and the number of operators afterwards.
 fn rewrite(
     canonical: &Canonical,
     recipe: Recipe,
@@ -285,7 +289,7 @@ fn rewrite(
     Ok((steps, model.graph.op_count()))
 }
 
-/// What a pass did, where it did or left anything.
+/// The preview of a pass, if it changed or skipped anything.
 fn summary(step: &Step) -> Option<PassSummary> {
     let mut skips = BTreeMap::new();
     for skip in &step.outcome.skips {

@@ -1,7 +1,7 @@
 //! Compiles pretrained ONNX models into B-cos models.
 //!
 //! [`convert`] takes a model file or its bytes, runs the passes of a recipe over it, and proves
-//! with tract that the result computes what it must. It prints nothing and never ends the process.
+//! that the result computes the same function where it must. It does not print and never exits.
 //!
 //! ```
 //! use bcosc::{Options, Preset, convert};
@@ -54,7 +54,7 @@ pub use convert::{Converted, convert, convert_with};
 pub use error::{Error, RunError, UnsupportedOp};
 pub use explanation::{ExplainOptions, explanation_graph, explanation_path, write_model};
 pub use inspect::{
-    Composites, Inspection, Norms, PassSummary, Port, Prospect, Unrecognised, inspect,
+    Composites, Inspection, Norms, PassSummary, Port, RecipePreview, Unrecognised, inspect,
 };
 pub use metadata::Metadata;
 #[cfg(feature = "vision")]

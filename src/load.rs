@@ -1,4 +1,4 @@
-//! Reading a model: from a file or bytes to a graph.
+//! Reading a model from a file or from bytes.
 
 mod shapes;
 
@@ -13,7 +13,7 @@ use crate::{Error, InputShape, Source};
 /// A model as it was read.
 pub(crate) struct Read {
     pub model: Model,
-    /// What messages call it.
+    /// Its name in messages.
     pub label: String,
     pub path: Option<PathBuf>,
     pub bytes: u64,
@@ -88,7 +88,7 @@ pub(crate) fn read(source: Source, input_shapes: &[InputShape]) -> Result<Read, 
     File::open(source)?.build(input_shapes)
 }
 
-/// What to tell a user about fields of a model that were not understood.
+/// A warning about unknown fields of a model.
 fn describe_unknown(fields: &[UnknownField]) -> Option<String> {
     let first = fields.first()?;
     let more = match fields.len() - 1 {
@@ -96,6 +96,6 @@ fn describe_unknown(fields: &[UnknownField]) -> Option<String> {
         more => format!(" and {more} more kinds"),
     };
     Some(format!(
-        "the model has fields that this version of ONNX does not know, and they are lost: {first}{more}"
+        "the model has unknown fields, which were dropped: {first}{more}"
     ))
 }

@@ -9,8 +9,8 @@ fn main() -> ExitCode {
     cli::main()
 }
 
-/// A proof allocates and frees a large tensor a layer. Left to itself, glibc gives each back to the kernel and
-/// faults it in anew.
+/// A proof allocates and frees a large tensor per layer. By default, glibc returns each to the kernel and
+/// faults it in again.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code)]
 fn keep_freed_memory() {

@@ -1,4 +1,4 @@
-//! The facts about a converted model that travel in its metadata.
+//! The metadata of a converted model.
 
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::Error;
 use crate::options::contract_name;
 
-/// What a converted model says about itself in `metadata_props`.
+/// The `metadata_props` entries of a converted model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Metadata {
     /// Version of bcosc that made the model: `bcosc.version`.
@@ -20,7 +20,7 @@ pub struct Metadata {
     pub b: f64,
     /// Form of the model's input: `bcosc.input`.
     pub input: InputContract,
-    /// Mean that the original's input was normalised with, one number a channel; empty where it
+    /// Mean that the original's input was normalised with, one number per channel; empty where it
     /// was not said: `bcosc.mean`.
     pub mean: Vec<f64>,
     /// Standard deviation, as the mean: `bcosc.std`.
@@ -31,7 +31,7 @@ pub struct Metadata {
     pub logit_bias: f64,
     /// Whether biases were left in: `bcosc.biases_kept`.
     pub biases_kept: bool,
-    /// Whether the graph has the form for fast inference: `bcosc.deploy`.
+    /// Whether the graph has the form for fast inference on the CPU with ONNX Runtime: `bcosc.deploy`.
     pub deploy: bool,
 }
 
@@ -77,7 +77,7 @@ impl Metadata {
     /// the model in errors.
     ///
     /// # Errors
-    /// [`Error::Metadata`] where an entry is not what bcosc writes.
+    /// [`Error::Metadata`] if an entry is not what bcosc writes.
     pub fn read(model: &Model, label: &str) -> Result<Option<Self>, Error> {
         if model.metadata(B).is_none() {
             return Ok(None);

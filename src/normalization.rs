@@ -10,8 +10,8 @@ use bcosc_passes::{Normalization, Settings};
 use crate::Error;
 use crate::options::contract_name;
 
-/// Takes the normalisation that a graph begins with into the settings, since a contract on raw images takes
-/// its place. Returns what to tell the user.
+/// Moves a normalisation at the start of the graph into the settings if the input format takes raw images.
+/// Returns a note for the user.
 pub(crate) fn take_normalization(
     model: &mut Model,
     settings: &mut Settings,

@@ -1,4 +1,4 @@
-//! What a caller can ask for.
+//! Options of a conversion.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,13 +10,13 @@ use serde::{Serialize, Serializer};
 
 use crate::Error;
 
-/// Where a model comes from.
+/// The source of a model.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Source {
-    /// A file; its external data is looked for beside it.
+    /// A file; external data is read from the same folder.
     Path(PathBuf),
-    /// A whole model in memory, without external data.
+    /// A model in memory, without external data.
     Bytes(Bytes),
 }
 
@@ -56,21 +56,21 @@ impl From<Vec<u8>> for Source {
     }
 }
 
-/// Which list of passes runs.
+/// The list of passes to run.
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Recipe {
-    /// The recipe that fits: it looks for attention.
+    /// Chosen by the structure of the model
     #[default]
     Auto,
-    /// Classic convolutional networks.
+    /// Convolutional networks
     Cnn,
-    /// Transformers, mixers and networks with layer norms.
+    /// Transformers, mixers and networks with layer norms
     Vit,
-    /// CLIP image towers.
+    /// CLIP image encoders
     Clip,
-    /// No passes: the model is copied.
+    /// No passes: copy the model
     None,
 }
 
@@ -87,41 +87,41 @@ impl Recipe {
     }
 }
 
-/// Which passes of the recipe run. Names are those of `bcosc --list-passes`.
+/// Selection of passes of a recipe, by the names in `bcosc --list-passes`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Selection {
-    /// Exactly these, in this order, instead of the recipe's list.
+    /// Run exactly these, in this order, instead of the recipe's list.
     pub only: Option<Vec<String>>,
-    /// All but these.
+    /// Skip these.
     pub skip: Vec<String>,
-    /// Nothing after this one.
+    /// Stop after this one.
     pub stop_after: Option<String>,
 }
 
-/// When the model is compared with the original.
+/// When to compare the model with the original.
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
-    /// Never.
+    /// Never
     Off,
-    /// Once all passes have run.
+    /// After all passes
     #[default]
     Final,
-    /// After every pass too, so that a failure names the first pass at fault.
+    /// After every pass: a failure names the first pass that is wrong
     Each,
 }
 
-/// How the model is compared with the original.
+/// Options of the comparison with the original.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verification {
-    /// When.
+    /// When to compare.
     pub when: Verify,
     /// Largest accepted difference of an output, relative to the largest magnitude in it.
     pub rtol: f64,
-    /// Number of inputs, at least 2: one alone cannot show that outputs depend on the input.
+    /// Number of inputs, at least 2: a single input cannot show whether outputs depend on the input.
     pub samples: usize,
-    /// Seed that the inputs are drawn from.
+    /// Seed for the inputs.
     pub seed: u64,
 }
 
@@ -141,7 +141,7 @@ impl Default for Verification {
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum Calibration {
-    /// A batch `[N, C, ...]` in the form that the converted model takes.
+    /// A batch `[N, C, ...]` in the input format of the converted model.
     Batch(#[serde(serialize_with = "dims_of")] Tensor),
     /// Images on disk.
     #[cfg(feature = "vision")]
@@ -152,20 +152,20 @@ fn dims_of<S: Serializer>(batch: &Tensor, serializer: S) -> Result<S::Ok, S::Err
     batch.dims().serialize(serializer)
 }
 
-/// Images on disk to measure norm statistics on.
+/// Calibration images on disk.
 #[cfg(feature = "vision")]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CalibrationFiles {
     /// A folder of images (searched recursively), or a `.npy` array `[N,C,H,W]` of float32 in the
-    /// form that the converted model takes.
+    /// input format of the converted model.
     pub source: PathBuf,
-    /// How many images are used at most; they are spread evenly over the sorted folder.
+    /// Maximum number of images, spread evenly over the sorted folder.
     pub images: usize,
 }
 
 #[cfg(feature = "vision")]
 impl CalibrationFiles {
-    /// Number of images unless said otherwise.
+    /// Default number of images.
     pub const IMAGES: usize = 64;
 
     /// Calibration on at most [`CalibrationFiles::IMAGES`] images.
@@ -182,7 +182,7 @@ impl CalibrationFiles {
 pub struct InputShape {
     /// Name of the input.
     pub input: String,
-    /// Every dimension, outermost first.
+    /// All dimensions, outermost first.
     #[serde(serialize_with = "as_text")]
     pub dims: Vec<Dim>,
 }
@@ -190,14 +190,14 @@ pub struct InputShape {
 impl FromStr for InputShape {
     type Err = String;
 
-    /// Reads `NAME:D,D,...`, where D is a size, or the name of one that stays open. The name of the input
+    /// Parses `NAME:D,D,...`, where D is a size or the name of a dynamic dimension. The name of the input
     /// may contain colons.
     fn from_str(text: &str) -> Result<Self, String> {
         let (input, dims) = text
             .rsplit_once(':')
-            .ok_or_else(|| "write it as NAME:1,3,224,224".to_owned())?;
+            .ok_or_else(|| "expected NAME:D,D,..., such as image:1,3,224,224".to_owned())?;
         if input.is_empty() {
-            return Err("the name of the input is missing before the colon".to_owned());
+            return Err("expected the name of an input before the colon".to_owned());
         }
         let dims = dims
             .split(',')
@@ -221,7 +221,7 @@ fn dimension(text: &str) -> Result<Dim, String> {
         Ok(size) if size > 0 => Ok(Dim::Known(size)),
         Err(_) if is_name => Ok(Dim::Symbol(text.to_owned())),
         _ => Err(format!(
-            "`{text}` is not a dimension: a whole number from 1 is needed, or a name"
+            "`{text}` is not a dimension: expected a positive whole number or a name"
         )),
     }
 }
@@ -231,18 +231,18 @@ fn dimension(text: &str) -> Result<Dim, String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// torchvision's and timm's default.
+    /// Default of torchvision and timm
     Imagenet,
-    /// OpenAI's CLIP.
+    /// OpenAI CLIP
     Clip,
-    /// Images scaled to [-1, 1].
+    /// Images scaled to [-1, 1]
     Inception,
-    /// Images in [0, 1] as they are.
+    /// Images in [0, 1], unchanged
     None,
 }
 
 impl Preset {
-    /// The numbers: one a channel, or a single one that holds for all channels.
+    /// The mean and standard deviation: one number per channel, or one for all channels.
     pub fn normalization(self) -> Normalization {
         let (mean, std): (&[f64], &[f64]) = match self {
             Preset::Imagenet => (&[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225]),
@@ -260,15 +260,15 @@ impl Preset {
     }
 }
 
-/// Everything that a conversion can be told. The default converts with B = 2 and proves the result.
+/// Options of a conversion. The default converts with B = 2 and verifies the result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Options {
-    /// Which list of passes runs.
+    /// The list of passes to run.
     pub recipe: Recipe,
-    /// Which of its passes.
+    /// Selection of its passes.
     pub passes: Selection,
-    /// B, the input contract, the opset, and what else the passes can be told. A mean or standard
-    /// deviation of length 1 holds for all channels.
+    /// B, the input format, the opset, and other settings of the passes. A mean or standard
+    /// deviation of length 1 applies to all channels.
     pub settings: Settings,
     /// New shapes of inputs.
     pub input_shapes: Vec<InputShape>,
@@ -281,41 +281,39 @@ pub struct Options {
 }
 
 impl Options {
-    /// Checks what can be checked without a model.
+    /// Checks everything that does not need a model.
     ///
     /// # Errors
-    /// [`Error::Options`] where a number is out of range or two options do not go together.
+    /// [`Error::Options`] if a number is out of range or two options conflict.
     pub fn validate(&self) -> Result<(), Error> {
         let fail = |text: String| Err(Error::Options(text));
         let settings = &self.settings;
         if !settings.b.is_finite() || settings.b < 1.0 {
-            return fail(format!(
-                "B is {}: it must be a number of at least 1",
-                settings.b
-            ));
+            return fail(format!("B is {}, but must be at least 1", settings.b));
         }
         if let Some(normalization) = &settings.normalization {
             check_normalization(normalization)?;
         }
         if settings.absorb_normalization && settings.input == InputContract::Same {
-            return fail("the normalisation can be absorbed with input contract `add-inverse` or `rgb` only: with `same` the model takes normalised images".to_owned());
+            return fail("absorbing the normalisation requires input format `add-inverse` or `rgb`: with `same` the model takes normalised images".to_owned());
         }
         if let bcosc_passes::LogitBias::Value(bias) = settings.logit_bias
             && !bias.is_finite()
         {
-            return fail(format!(
-                "the logit bias is {bias}: it must be a finite number"
-            ));
+            return fail(format!("the logit bias is {bias}, but must be finite"));
         }
         let verification = &self.verification;
         if !verification.rtol.is_finite() || verification.rtol <= 0.0 || verification.rtol >= 1.0 {
             return fail(format!(
-                "the tolerance is {}: it must lie between 0 and 1, or a doubled output would pass",
+                "the tolerance is {}, but must be between 0 and 1",
                 verification.rtol
             ));
         }
         if verification.samples < 2 {
-            return fail("at least 2 samples are needed: one alone cannot show that outputs depend on the input".to_owned());
+            return fail(
+                "at least 2 samples are needed to check that outputs depend on the input"
+                    .to_owned(),
+            );
         }
         let images = match &self.calibration {
             Some(Calibration::Batch(batch)) => batch.dims().first().copied(),
@@ -330,7 +328,7 @@ impl Options {
     }
 }
 
-/// Checks that the numbers are some that images can be normalised with.
+/// Checks that images can be normalised with these numbers.
 pub(crate) fn check_normalization(normalization: &Normalization) -> Result<(), Error> {
     let fail = |text: String| Err(Error::Options(text));
     let Normalization { mean, std } = normalization;
@@ -353,7 +351,7 @@ pub(crate) fn check_normalization(normalization: &Normalization) -> Result<(), E
     Ok(())
 }
 
-/// Name of an input contract on the command line and in metadata.
+/// Name of an input format on the command line and in metadata.
 pub(crate) fn contract_name(contract: InputContract) -> &'static str {
     match contract {
         InputContract::Same => "same",

@@ -1,10 +1,10 @@
-//! The outputs of a model that are looked at.
+//! Selecting outputs of a model.
 
 use bcosc_ir::{Model, Value};
 
 use crate::{Error, Probability};
 
-/// Leaves a model only the outputs that are asked for, and what they need.
+/// Keeps only the requested outputs of a model, and the nodes they need.
 pub(crate) fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) -> Result<(), Error> {
     if wanted.is_empty() {
         return Ok(());
@@ -36,7 +36,7 @@ pub(crate) fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) ->
     Ok(())
 }
 
-/// Cuts a model that ends in probabilities off before them, so that it puts out logits; says which they were.
+/// Removes a final softmax or sigmoid, so that the model outputs logits. Returns which one it was.
 pub(crate) fn before_probabilities(model: &mut Model) -> Option<Probability> {
     let graph = &model.graph;
     let [output] = graph.outputs() else {

@@ -1,4 +1,4 @@
-//! Which passes run, and in which order.
+//! The list of passes of a conversion.
 
 use bcosc_ir::Graph;
 use bcosc_passes::analysis::raise::{Composite, Kind, Raised, attention_pool};
@@ -23,10 +23,10 @@ pub fn all_passes() -> Vec<&'static Pass> {
     all
 }
 
-/// The recipe that fits a model in its canonical form.
+/// Chooses the recipe for a model in canonical form.
 ///
-/// What decides is structure: an attention pool makes it `clip`, and so does an output that is called an
-/// embedding; attention, or norms of whole vectors, make it `vit`.
+/// The choice depends on the structure: `clip` if there is an attention pool or an output named as an
+/// embedding, `vit` if there is attention or a norm over whole vectors, else `cnn`.
 pub(crate) fn choose(canonical: &Graph) -> Recipe {
     let raised = Raised::of(canonical);
     let tokens =
@@ -40,15 +40,14 @@ pub(crate) fn choose(canonical: &Graph) -> Recipe {
     }
 }
 
-/// Whether the first output goes by the name of an embedding.
+/// Whether the first output is named as an embedding.
 pub(crate) fn is_embedding(graph: &Graph) -> bool {
     let first = graph.outputs().first();
     let name = first.map(|output| graph.value_name(output.value).to_lowercase());
     name.is_some_and(|name| name.contains("embed"))
 }
 
-/// The passes that run. `raises` tells whether the opset is to be raised, which is all that recipe
-/// `none` does, if anything.
+/// The passes to run. `raises` is whether to upgrade the opset, which is all that recipe `none` does.
 pub(crate) fn list(recipe: Recipe, selection: &Selection, raises: bool) -> Result<Passes, Error> {
     let of_recipe: Passes = match recipe {
         Recipe::Cnn => recipe::CNN.concat(),
@@ -90,7 +89,7 @@ pub(crate) fn list(recipe: Recipe, selection: &Selection, raises: bool) -> Resul
     }
 }
 
-/// Whether one of the lists that may run makes the model take another input, as [`contract`] says.
+/// Whether one of the possible lists changes the input format, see [`contract`].
 pub(crate) fn may_double_input(recipe: Recipe, selection: &Selection) -> bool {
     let recipes = match recipe {
         Recipe::Auto => &[Recipe::Cnn, Recipe::Vit, Recipe::Clip][..],
@@ -102,7 +101,7 @@ pub(crate) fn may_double_input(recipe: Recipe, selection: &Selection) -> bool {
         .any(|recipe| list(*recipe, selection, false).is_ok_and(doubles))
 }
 
-/// What a model takes after these passes.
+/// The input format of a model after these passes.
 pub(crate) fn contract(passes: &[&'static Pass], wanted: InputContract) -> InputContract {
     match DOUBLE_INPUT.is_in(passes) {
         true => wanted,
@@ -119,7 +118,7 @@ fn find(passes: &[&'static Pass], name: &str, place: &str) -> Result<usize, Erro
     })
 }
 
-/// The pass whose name shares most letter pairs with a misspelt one.
+/// The pass with the most similar name, by letter pairs.
 fn similar(passes: &[&'static Pass], name: &str) -> Option<&'static str> {
     let pairs = |text: &str| -> Vec<(u8, u8)> { text.bytes().zip(text.bytes().skip(1)).collect() };
     let wanted = pairs(name);

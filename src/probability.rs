@@ -8,12 +8,12 @@ use serde::Serialize;
 pub enum Probability {
     /// `e^z / (sum over classes of e^z)`: trained with cross-entropy.
     Softmax,
-    /// `1 / (1 + e^-z)`, each class for itself: trained with binary cross-entropy, as B-cos models are.
+    /// `1 / (1 + e^-z)` per class: trained with binary cross-entropy, as B-cos models are.
     Sigmoid,
 }
 
 impl Probability {
-    /// What is asked for, or what a model with this logit bias was trained with.
+    /// The given kind, or by default the one that a model with this logit bias was trained with.
     pub(super) fn of(wanted: Option<Self>, logit_bias: f64) -> Option<Self> {
         let usual = match logit_bias {
             0.0 => Probability::Softmax,

@@ -1,22 +1,22 @@
-//! What a conversion tells while it runs.
+//! Progress events of a conversion.
 
 use bcosc_ir::Model;
 use bcosc_passes::pipeline::Step;
 
-/// A moment of a conversion.
+/// A progress event.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Something begins that may take a while.
+    /// A stage begins.
     Stage(Stage),
-    /// The model is read, and no pass has run yet.
+    /// The model was imported; no pass has run yet.
     Imported {
         /// The original.
         model: &'a Model,
     },
     /// A pass of the final conversion has run.
     Pass {
-        /// What it did.
+        /// Its outcome.
         step: &'a Step,
         /// The model after it.
         model: &'a Model,
@@ -25,7 +25,7 @@ pub enum Event<'a> {
     },
 }
 
-/// A part of a conversion.
+/// A stage of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
@@ -40,7 +40,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// What is being done, in a few words.
+    /// A short description.
     pub fn describe(self) -> &'static str {
         match self {
             Stage::Read => "reading the model",

@@ -1,19 +1,19 @@
-//! The figures of a proof, or how it failed.
+//! The results of a proof.
 
 use bcosc_engine::{ProofFigures, Sensitivity};
 use serde::Serialize;
 
-/// How a converted model compares with its original.
+/// The comparison of a converted model with its original.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Proof {
     /// The exact passes at B = 1 against the original.
     pub exact: ProofFigures,
-    /// All passes at B = 1 against the altered original; `null` where that is the same comparison.
+    /// All passes at B = 1 against the altered original; `null` if there are no altering passes.
     pub altered: Option<ProofFigures>,
-    /// The deploy form against the plain one, at the model's own B; `null` without `--deploy`, and where
-    /// outputs do not depend on the input.
+    /// The deploy form against the plain form, at the model's B; `null` without `--deploy`, and if outputs do not
+    /// depend on the input.
     pub deployed: Option<ProofFigures>,
-    /// Whether the converted model's outputs depend on its input, at its own B.
+    /// Whether the outputs of the converted model depend on its input.
     pub sensitivity: Sensitivity,
     /// Seed of the inputs.
     pub seed: u64,
@@ -25,9 +25,9 @@ pub struct Proof {
 pub struct Failure {
     /// The model file.
     pub model: String,
-    /// What was looked at.
+    /// The comparison that failed.
     pub what: &'static str,
-    /// The first pass after which it is wrong, where that could be found.
+    /// The first pass after which the comparison fails, if found.
     pub pass: Option<&'static str>,
     /// What is wrong.
     pub problem: String,
@@ -36,6 +36,6 @@ pub struct Failure {
 }
 
 fn culprit(pass: &Option<&'static str>) -> String {
-    pass.map(|pass| format!(", from pass `{pass}` on"))
+    pass.map(|pass| format!(", starting with pass `{pass}`"))
         .unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Proof that a conversion kept what it must keep.
+//! Verification of a conversion.
 //!
 //! 1. The exact passes at B = 1, biases and max pooling kept, against the original.
 //! 2. All passes at B = 1 against the altered original: the canonical form with the altering passes only.
@@ -24,7 +24,7 @@ pub(crate) use task::Task;
 
 const EXACT: &str = "the exact passes at B = 1, against the original";
 const ALTERED: &str = "all passes at B = 1, against the original with only the altering passes";
-const SENSITIVE: &str = "the converted model at its own B";
+const SENSITIVE: &str = "the converted model";
 
 const NOT_DEPLOYED: &str = "the deploy form was not compared with the plain one, since outputs that do not depend on the input \
     show no difference; --calibrate the norms first";
@@ -127,12 +127,10 @@ fn sensitivity(task: &Task<'_>) -> Result<Sensitivity, Error> {
     let drawn = task.samples(task.converted, contract);
     let drawn = samples::several(drawn.map_err(|e| fail(e.to_string()))?);
     let outputs = task.run_on(task.converted, &drawn);
-    let outputs = outputs.map_err(|e| fail(format!("it does not run: {e}")))?;
+    let outputs = outputs.map_err(|e| fail(format!("it cannot be run: {e}")))?;
     let sensitivity = Sensitivity::of(&outputs).map_err(|e| fail(e.to_string()))?;
     match sensitivity.finite {
         true => Ok(sensitivity),
-        false => Err(fail(
-            "there are outputs that are infinite or not a number".to_owned(),
-        )),
+        false => Err(fail("there are infinite or NaN outputs".to_owned())),
     }
 }

@@ -1,4 +1,4 @@
-//! What a conversion did, for people and programs.
+//! The report of a conversion.
 
 use std::path::PathBuf;
 
@@ -9,21 +9,21 @@ use serde::Serialize;
 
 use crate::{Options, Proof};
 
-/// The record of a conversion. As JSON it is what `--report` writes; equal models and options give
-/// equal records.
+/// The report of a conversion, as written by `--report`. Equal models and options give equal
+/// reports.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Version of bcosc.
     pub bcosc: &'static str,
     /// The model file; `null` for a model in memory.
     pub model: Option<PathBuf>,
-    /// Where the converted model was written; `null` until it is.
+    /// Path of the converted model; `null` until it is written.
     pub output: Option<PathBuf>,
-    /// Where its explanation graph was written, if it was.
+    /// Path of the explanation graph, if written.
     pub explanation: Option<PathBuf>,
-    /// The recipe that ran.
+    /// The recipe used.
     pub recipe: &'static str,
-    /// What was asked for.
+    /// The options.
     pub options: Options,
     /// Version of the standard operator set of the result.
     pub opset: Option<i64>,
@@ -31,18 +31,18 @@ pub struct Report {
     pub before: Size,
     /// The result.
     pub after: Size,
-    /// What each pass did, in order.
+    /// The outcome of each pass, in order.
     pub passes: Vec<Step>,
-    /// What the user should know.
+    /// Warnings.
     pub warnings: Vec<String>,
-    /// For each output of the result, whether it is dynamic linear, and what adds to it or breaks it.
+    /// For each output of the result, whether it is dynamic linear, with constant terms or the nodes that break it.
     pub linearity: Vec<Verdict>,
-    /// How the result compares with the original; `null` where nothing was compared.
+    /// The comparison with the original; `null` if verification is off.
     pub proof: Option<Proof>,
 }
 
 impl Report {
-    /// The record of a conversion that is about to begin, of a model that takes so many bytes on disk.
+    /// A report before the conversion, for a model of this size on disk.
     pub(crate) fn new(
         path: Option<PathBuf>,
         options: &Options,
@@ -67,20 +67,19 @@ impl Report {
     }
 }
 
-/// How large a model is.
+/// The size of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Size {
     /// Number of operators in the main graph.
     pub nodes: usize,
     /// Number of floating-point weights in the main graph.
     pub parameters: u64,
-    /// Bytes on disk, external data included; `null` where the model was not read from a file or
-    /// not written yet.
+    /// Bytes on disk, external data included; `null` for a model in memory.
     pub bytes: Option<u64>,
 }
 
 impl Size {
-    /// The size of a model; `bytes` is what it takes on disk.
+    /// The size of a model with `bytes` on disk.
     pub fn of(model: &Model, bytes: Option<u64>) -> Self {
         Size {
             nodes: model.graph.op_count(),

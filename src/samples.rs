@@ -1,4 +1,4 @@
-//! The seeded inputs that models are compared on.
+//! Seeded inputs for comparisons.
 
 use bcosc_engine::Samples;
 use bcosc_ir::{Model, Tensors};
@@ -6,10 +6,10 @@ use bcosc_passes::{InputContract, Normalization};
 
 use crate::{RunError, Verification, contract};
 
-/// Where nothing is known of how images were normalised, this makes them about as large.
+/// A typical normalisation, used if the model's is not known.
 const TYPICAL: (f64, f64) = (0.5, 0.25);
 
-/// Draws the inputs that are asked for, in the form that a model takes.
+/// Draws inputs in the input format of a model.
 pub(crate) fn draw(
     model: &Model,
     taken: InputContract,
@@ -29,7 +29,7 @@ pub(crate) fn draw(
     Ok(samples.draw(model, &encoding)?)
 }
 
-/// The samples that hold several images, if any: they tell as much as others, for one preparation of the model.
+/// The samples that hold several images, if any; otherwise all.
 pub(crate) fn several(mut samples: Vec<Tensors>) -> Vec<Tensors> {
     let images = |sample: &Tensors| {
         let batches = sample.values().map(|t| t.dims().first().copied());

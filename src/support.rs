@@ -1,4 +1,4 @@
-//! Models that no recipe can convert are turned away before any work is done.
+//! Rejects models that no recipe can convert, before any other work.
 
 use bcosc_ir::ops::{NEWEST, OLDEST, Trait};
 use bcosc_ir::{Graph, Model, NodeId, Op};
@@ -11,7 +11,7 @@ const EXPORT_PLAIN: &str = "export the model with standard ONNX operators only (
 const EXPORT_FLOAT: &str = "the model is quantised: convert the floating-point model that it was made from, and quantise \
     afterwards";
 
-/// Checks that the model is one to convert. `label` names it in errors.
+/// Checks that the model can be converted. `label` names it in errors.
 pub(crate) fn check(model: &Model, label: &str) -> Result<(), Error> {
     if let Some(made) = Metadata::read(model, label)? {
         return Err(Error::AlreadyConverted {
@@ -23,20 +23,18 @@ pub(crate) fn check(model: &Model, label: &str) -> Result<(), Error> {
     check_operators(model, label)
 }
 
-/// Checks that bcosc knows the model's operators.
+/// Checks that bcosc supports the model's operators.
 pub(crate) fn check_operators(model: &Model, label: &str) -> Result<(), Error> {
     let opset_problem = match model.opset("") {
         Some(opset) if opset > NEWEST => Some(format!(
-            "opset {opset} is newer than {NEWEST}, the newest that this version of bcosc knows"
+            "opset {opset} is not supported: the newest supported opset is {NEWEST}"
         )),
         Some(opset) if opset < OLDEST => Some(format!(
-            "opset {opset} is older than {OLDEST}, the oldest that bcosc converts; export the model again with a \
-             newer opset, or raise it with onnx.version_converter"
+            "opset {opset} is not supported: the oldest supported opset is {OLDEST}; export the model with a \
+            newer opset, or use onnx.version_converter"
         )),
         Some(_) => None,
-        None => Some(
-            "the model does not say which version of the standard operator set it uses".to_owned(),
-        ),
+        None => Some("the model does not import the standard operator set".to_owned()),
     };
     if let Some(problem) = opset_problem {
         return Err(Error::Opset {

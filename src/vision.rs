@@ -1,4 +1,4 @@
-//! Pictures in and out: predicting, explaining, evaluating and calibrating on images from disk.
+//! Prediction, explanation, evaluation and calibration on images from disk.
 
 pub(crate) mod calibrate;
 pub(crate) mod evaluate;

@@ -1,4 +1,4 @@
-//! Explanation graphs against what the published implementation computes.
+//! Explanation graphs against the published implementation.
 
 mod common;
 
@@ -79,7 +79,7 @@ fn matches_published(network: &str, source: impl Into<Source>, options: &Options
         let expected = golden(network, "explain.contributions");
         assert_map(network, &expected, &found["contributions"]);
     }
-    // Asking for the predicted class is the same as not asking, and another class is another map.
+    // Choosing the predicted class equals the default; another class gives another map.
     let asked = run(classes.clone());
     let weights = |found: &Tensors| found["weights"].to_f32s().unwrap();
     assert_eq!(weights(&asked), weights(&found), "{network}");
@@ -110,7 +110,7 @@ fn transformers_are_explained_as_published() {
     }
 }
 
-/// Colour pictures from images alone, so that what lies between is held too: the input's form, the class, the maps.
+/// Colour pictures from images alone, so that what is between is held too: the input's form, the class, the maps.
 #[test]
 fn pictures_are_those_that_are_published() {
     for network in [
@@ -154,7 +154,7 @@ fn pictured_as_published(network: &str, source: impl Into<Source>, options: &Opt
     }
 }
 
-/// The form for fast inference is written otherwise, and is the same W(x)x.
+/// The deploy form has the same W(x)x.
 #[test]
 fn deployed_models_are_explained_as_they_were() {
     for network in [
@@ -180,8 +180,8 @@ fn deployed_models_are_explained_as_they_were() {
     }
 }
 
-/// A gate that bounds are taken of stays the gate when bounds come with a product with 1, and a rectified sum
-/// is none.
+/// A gate stays a gate after a product with 1, and a rectified sum is not
+/// one.
 #[test]
 fn deployed_gates_stay_gates() {
     let network = input(17, "batch,3,8,8")
@@ -213,7 +213,7 @@ fn deployed_gates_stay_gates() {
     );
 }
 
-/// What ends in probabilities is explained by the logits before them.
+/// Models that end in probabilities are explained by the logits before them.
 #[test]
 fn probabilities_are_explained_by_their_logits() {
     let weight: Vec<f32> = (0..15).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
@@ -263,7 +263,7 @@ fn a_tower_is_explained_as_published() {
     matches_published("clip_rn_tiny", file, &options, false);
 }
 
-/// Contributions on normalised channels add up to the logit, whichever class is asked for.
+/// Contributions on normalised channels add up to the logit, for every class.
 #[test]
 fn contributions_add_up_to_the_logit() {
     for network in ["resnet_tiny", "resnet_tiny_grouped", "densenet_tiny"] {
@@ -377,5 +377,5 @@ fn what_is_not_linear_is_named() {
         text += &format!("{error}\n");
         cause = error.source();
     }
-    assert!(text.contains("at fault: y"), "{text}");
+    assert!(text.contains("because of y"), "{text}");
 }

@@ -36,7 +36,7 @@ fn a_conversion_emits_the_explanation_graph_beside_its_result() {
         ["net.explain.onnx", "net.onnx", "r.json"]
     );
     let text = String::from_utf8(done.stdout).unwrap();
-    assert!(text.contains("explanation graph written to"), "{text}");
+    assert!(text.contains("wrote explanation graph"), "{text}");
     let report = std::fs::read_to_string(report).unwrap();
     assert!(report.contains("net.explain.onnx"), "{report}");
     // The result itself can be explained later, to the same graph.

@@ -1,4 +1,4 @@
-//! `bcosc explain` from outside: what it writes, prints and refuses.
+//! `bcosc explain`: files, output and errors.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ fn a_folder_is_explained_twice_with_the_same_bytes() {
     };
     let printed = run("one");
     assert!(printed.contains("b/c.png"), "{printed}");
-    assert!(printed.contains("10 files written to one"), "{printed}");
+    assert!(printed.contains("wrote 10 files to one"), "{printed}");
     run("two");
     let [one, two] = ["one", "two"].map(|out| folder.path().join(out));
     let expected = [

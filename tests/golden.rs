@@ -1,4 +1,4 @@
-//! Converted fixtures against what the published implementation computes for them.
+//! Converted fixtures against the published implementation.
 
 mod common;
 

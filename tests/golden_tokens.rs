@@ -1,4 +1,4 @@
-//! Converted transformers and towers against what the published implementation computes for them.
+//! Converted transformers and CLIP image encoders against the published implementation.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn nothing_changes_at_b_1_with_everything_kept() {
     }
 }
 
-/// The forms differ in their norms and activations, not in their weights: all meet the same numbers.
+/// The exports differ in their norms and activations, not in their weights: all have the same golden numbers.
 fn matches_published(b: f64, name: &str) {
     let mut options = Options::default();
     options.settings.b = b;

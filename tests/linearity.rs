@@ -14,9 +14,9 @@ use bcosc_testing::infer;
 use bcosc_testing::message::node;
 use common::{fixture, golden};
 
-/// What the name of every value ends in where it is held fixed.
+/// Suffix of the names of values that are held fixed.
 const FIXED: &str = "#fixed";
-/// Keeps zeros from being divided by; values are far larger.
+/// Avoids division by zero; values are far larger.
 const TINY: f32 = 1e-30;
 
 fn typed(model: &Model) -> Model {
@@ -189,7 +189,7 @@ fn assert_close(a: &[f32], b: &[f32], scale: &[f32], what: &str) {
     assert!(worst <= 1e-4 * largest, "{what}: {worst:e} of {largest:e}");
 }
 
-/// Centres images, so that B-cos networks without training have something to say.
+/// Centres images, so that untrained B-cos networks have outputs above rounding.
 fn image(network: &str, scale: f32, offset: f32) -> Tensor {
     let images = golden(network, "image");
     let values = images
@@ -260,13 +260,13 @@ fn check(network: &str, file: &str) {
     let (one, other) = (without(on(&whole, &x0)), without(on(&whole, &x1)));
     let apart: Vec<f32> = one.iter().zip(&other).map(|(a, b)| a + b).collect();
     assert_close(&both, &apart, &apart, &format!("{label}: linear"));
-    // Position embeddings say most in a network without training; what x says must be above rounding.
+    // Position embeddings dominate in an untrained network; the part of x must be above rounding.
     let largest = |y: &[f32]| y.iter().fold(0.0f32, |m, x| m.max(x.abs()));
     assert!(
         largest(&one) > 1e-4 * largest(&output),
         "{label}: nothing depends on x"
     );
-    // What is left at zero is what the named constants add, and nothing else.
+    // The output at zero is the sum of the named constant terms.
     let linear = frozen(&model, &named);
     let rest = on(&linear, &zero);
     assert_close(
@@ -284,7 +284,7 @@ fn check(network: &str, file: &str) {
         &output,
         &format!("{label}: W(x)x and constants"),
     );
-    // What contributions leave of a logit is what the named constants add to it.
+    // The residual of a logit is the sum of the named constant terms.
     let contributions = contributed(&converted, &input, &x0);
     let length = output.len() / contributions.len();
     let first = |values: &[f32]| -> Vec<f32> { values.iter().step_by(length).copied().collect() };

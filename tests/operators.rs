@@ -1,7 +1,7 @@
-//! What the stages know of operators, held against the register and against one another; `docs/operators.md` says it to
-//! users.
+//! Checks the operator tables of the stages against the register and one another, and generates
+//! `docs/operators.md`.
 //!
-//! `BCOSC_UPDATE_DOCS=1 cargo test --test operators` writes that page anew.
+//! `BCOSC_UPDATE_DOCS=1 cargo test --test operators` updates that page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,14 +13,14 @@ use bcosc_passes::analysis::layers;
 use bcosc_passes::analysis::linearity::{self, Rule};
 use bcosc_passes::canonical::opset;
 
-/// Linear operators that cannot be gone back through, and why.
+/// Linear operators without a backward rule, and why.
 const WITHOUT_BACKWARD_RULE: &[(&str, &str)] = &[];
 
 fn linearity() -> BTreeMap<&'static str, Rule> {
     linearity::operators().collect()
 }
 
-/// Whether an operator with this rule can put out something linear.
+/// Whether an operator with this rule can have a linear output.
 fn is_linear(rule: Rule) -> bool {
     !matches!(rule, Rule::Factor | Rule::ShapeOnly | Rule::Unknown)
 }
@@ -30,7 +30,10 @@ fn every_table_speaks_of_standard_operators() {
     let linearity = linearity::operators().map(|(name, _)| name);
     let opset = opset::changes().iter().map(|change| change.op);
     for name in linearity.chain(detached::operators()).chain(opset) {
-        assert!(ops::find(name).is_some(), "{name} is no standard operator");
+        assert!(
+            ops::find(name).is_some(),
+            "{name} is not a standard operator"
+        );
     }
 }
 
@@ -50,7 +53,7 @@ fn linear_operators_have_backward_rules_and_no_others_do() {
     let idle: Vec<&str> = backward.difference(&linear).copied().collect();
     assert!(
         idle.is_empty(),
-        "backward rules that nothing asks for: {idle:?}"
+        "backward rules of operators that are not linear: {idle:?}"
     );
 }
 
@@ -64,8 +67,8 @@ fn linearity_agrees_with_the_traits() {
             continue;
         };
         let fits = |wanted: Trait, holds: bool| assert!(!has(wanted) || holds, "{name}: {rule:?}");
-        fits(Trait::Structural, matches!(rule, Rule::Moves | Rule::Sum));
-        fits(Trait::Cast, rule == Rule::Moves);
+        fits(Trait::Structural, matches!(rule, Rule::Linear | Rule::Sum));
+        fits(Trait::Cast, rule == Rule::Linear);
         fits(Trait::ShapeOnly, rule == Rule::ShapeOnly);
         fits(Trait::Norm, matches!(rule, Rule::Norm { .. }));
         fits(Trait::Weights, rule == Rule::Product);
@@ -118,8 +121,8 @@ fn every_change_that_breaks_nodes_has_an_opset_rule() {
 const HEAD: &str = "\
 # Operators
 
-What bcosc does with each standard ONNX operator. This page is made from bcosc's own tables:
-`BCOSC_UPDATE_DOCS=1 cargo test --test operators` writes it anew.
+Support for each standard ONNX operator. This page is generated: `BCOSC_UPDATE_DOCS=1 cargo test --test operators`
+updates it.
 
 **Opsets**: the versions of the operator. Models of opset OLDEST to NEWEST can be converted.
 
@@ -127,33 +130,33 @@ What bcosc does with each standard ONNX operator. This page is made from bcosc's
 
 | | |
 |---|---|
-| B-cos layer | becomes a B-cos layer where its weights are constant, except queries, keys and values of attention |
-| stays linear | has weights, and no B-cos form |
+| B-cos layer | converted to a B-cos layer if its weights are constant, except queries, keys and values of attention |
+| stays linear | has weights, but no B-cos form |
 | unbiased | its bias is removed, unless `--keep-biases` is given |
-| averaged | becomes an average pool, unless `--keep-max-pool` is given |
-| removed | does nothing when not training |
-| kept | stays as it is |
-| refused | works on quantised numbers: convert the floating-point model, and quantise afterwards |
+| averaged | replaced by an average pool, unless `--keep-max-pool` is given |
+| removed | no effect in inference |
+| kept | unchanged |
+| refused | quantised: convert the floating-point model, and quantise afterwards |
 
-**Raise opset** (`--opset`): *yes* if nodes of any older version can be rewritten, else the newest opset that such nodes can
-be raised to.
+**Raise opset** (`--opset`): *yes* if nodes of all older versions can be upgraded, else the newest opset to which they
+can be upgraded.
 
 **Explain**:
 
 | | |
 |---|---|
-| linear | is followed back to the input |
-| product | is followed through one operand, the other is held fixed; through weights of a layer |
-| gate | is a factor times its input; the factor is held fixed |
-| norm | the statistic that it divides by is held fixed |
-| attention | the weights are held fixed, values are followed |
-| factor | may scale something else; what it puts out is not followed |
-| shape | reads shapes only |
-| not yet | is linear, and has no backward rule |
-| no | is not known: an output that depends on it in any way has no explanation |
+| linear | linear in its data input |
+| product | linear in one operand; the other is held fixed, or is a weight |
+| gate | a factor times its input; the factor is held fixed |
+| norm | the standard deviation is held fixed |
+| attention | linear in the values; attention weights are held fixed |
+| factor | can only be a factor of another value |
+| shape | depends on shapes only |
+| not yet | linear, but without a backward rule |
+| no | not supported: outputs that depend on it have no explanation |
 
-**Deploy** (`--deploy`): *fast form* if B-cos layers of this operator are written in the form that runs fastest, *folded* if it
-becomes part of such a layer, else as without `--deploy`.
+**Deploy** (`--deploy`): *fast form* if B-cos layers of this operator have a deploy form, *folded* if it is folded into such a
+layer, otherwise no change.
 
 | operator | opsets | convert | raise opset | explain | deploy |
 |---|---|---|---|---|---|
@@ -202,7 +205,7 @@ fn explain(rule: Option<Rule>, name: &str) -> &'static str {
         Some(Rule::Gate { .. }) => "gate",
         Some(Rule::Scaling | Rule::Product | Rule::Quotient) => "product",
         Some(
-            Rule::Moves
+            Rule::Linear
             | Rule::Sum
             | Rule::Choice
             | Rule::Winner

@@ -4,7 +4,7 @@ use bcosc::{Error, Options, convert};
 use bcosc_ir::{Attribute, DataType, ModelBuilder};
 use bcosc_testing::Layers;
 
-/// Logits of four classes, and an auxiliary head that is no floating-point classifier.
+/// Logits of four classes, and an auxiliary head that is not a floating-point classifier.
 fn two_heads() -> Vec<u8> {
     let model = ModelBuilder::new(17)
         .input("image", DataType::Float, "batch,3,8,8")

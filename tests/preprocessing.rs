@@ -65,7 +65,7 @@ fn it_stays_where_the_model_takes_what_it_took() {
     assert_eq!(input.to_string(), "uint8[batch,8,8,3]");
 }
 
-/// What a proof cannot see: the original as it came, on bytes, against what it became, on the same pixels.
+/// Not covered by proofs: the original on bytes against the converted model on the same pixels.
 #[test]
 fn bytes_and_what_takes_their_place_say_the_same() {
     let byte = |h: usize, w: usize, c: usize| ((37 * h + 11 * w + 83 * c + 5) % 256) as u8;

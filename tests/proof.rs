@@ -1,4 +1,4 @@
-//! What a proof that fails says.
+//! Messages of failed proofs.
 
 use bcosc::{Error, Options, convert};
 use bcosc_ir::{DataType, ModelBuilder, Tensor};
@@ -34,5 +34,5 @@ fn a_network_that_amplifies_rounding_is_told_from_a_wrong_deploy_form() {
     assert!(matches!(error, Error::Proof(_)), "{error}");
     let said = error.to_string();
     assert!(said.contains("the deploy form"), "{said}");
-    assert!(said.contains("when its input is a rounding away"), "{said}");
+    assert!(said.contains("numerically unstable"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! What values of a converted model stand for is what they are: both graphs are cut at matching places, and
+//! Values of a converted model equal the values they stand for: both graphs are cut at matching places, and
 //! both parts are run.
 
 mod common;
@@ -61,7 +61,7 @@ fn inputs(model: &Model, images: Tensor) -> Tensors {
     [(input.to_owned(), images)].into()
 }
 
-/// What some values of a model are, by cutting the model behind them.
+/// Some intermediate values of a model, by cutting the model after them.
 fn computed(model: &Model, values: &BTreeSet<Value>, inputs: &Tensors) -> Tensors {
     let values: Vec<Value> = values.iter().copied().collect();
     let part = model.extract(&model.graph.inputs(), &values).unwrap();
@@ -94,8 +94,8 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
     tensor.to_f64s().or_else(|_| integers()).unwrap()
 }
 
-/// Holds values of two models that stand for the same to the same numbers; returns what share of the first
-/// model's activations was found in the second.
+/// Checks that values of two models that stand for the same value are equal; returns the share of the first
+/// model's activations that was found in the second.
 fn assert_match(one: (&Model, Tensor), other: (&Model, Tensor), label: &str) -> f64 {
     let [(a, a_images), (b, b_images)] = [one, other];
     let found = b.graph.provenance();
@@ -165,6 +165,10 @@ fn values_are_what_they_stand_for_after_exact_passes() {
                 };
                 let converted = passed(&original, &passes, &settings);
                 let label = format!("{network}/{export} {input:?}");
+                // The original takes normalised pixels, not raw ones.
+                let image = original.graph.value_name(original.graph.inputs()[0]);
+                let image = converted.graph.standing_for(image);
+                assert_eq!(image.is_some(), input == InputContract::Same, "{label}");
                 let share = assert_match((&original, taken.clone()), (&converted, given), &label);
                 assert!(share > 0.85, "{label}: {share}");
             }

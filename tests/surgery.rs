@@ -1,4 +1,4 @@
-//! Parts of networks, run one after the other and put together again, compute what the whole computes.
+//! Parts of networks, run one after the other or spliced together again, compute the same as the whole.
 
 mod common;
 

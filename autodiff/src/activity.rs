@@ -1,8 +1,8 @@
 //! Activity analysis: which values reverse mode has to differentiate.
 //!
-//! A value is *active* where it depends on any of the values that derivatives are asked for, and is
-//! needed for any of the outputs. Both go along the operands that a use of reverse mode follows; a value
-//! that a subgraph captures counts as an operand of its node.
+//! A value is *active* if it depends on any of the values to differentiate with respect to, and any of the outputs
+//! depends on it. Dependencies follow the operands that the caller selects; a value that a subgraph captures
+//! counts as an operand of its node.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,8 @@
-//! What a rule works with: the node, what is known of it, and a patch to build in.
+//! The context of a backward rule: the node, its types, and the patch to extend.
 
 use std::collections::BTreeSet;
 
+use bcosc_ir::ops::AttributeValue;
 use bcosc_ir::views::{AxesOp, reduce, reduce_to, unsqueeze};
 use bcosc_ir::{Attribute, DataType, Dim, Graph, NodeId, Op, Operand, Patch, Tensor, Value};
 
@@ -14,7 +15,7 @@ pub(crate) type Found = Result<Vec<(u32, Operand)>, Reason>;
 /// A rule of one operator.
 pub(crate) type Rule = fn(&mut RuleContext<'_>) -> Found;
 
-/// One node on the way back.
+/// One node in reverse mode.
 pub(crate) struct RuleContext<'g> {
     pub graph: &'g Graph,
     pub opset: i64,
@@ -22,7 +23,7 @@ pub(crate) struct RuleContext<'g> {
     pub op: &'g Op,
     /// Slots of the operands whose cotangents are needed.
     pub wanted: &'g BTreeSet<u32>,
-    /// Cotangents of the outputs; `None` where nothing linear uses one.
+    /// Cotangents of the outputs; `None` if nothing linear uses one.
     pub cotangents: Vec<Option<Operand>>,
     pub patch: Patch,
 }
@@ -42,7 +43,7 @@ impl<'g> RuleContext<'g> {
         self.wanted.contains(&slot)
     }
 
-    /// An operand that must be there.
+    /// A required operand.
     pub fn operand(&self, slot: u32) -> Result<Value, Reason> {
         self.graph.input(self.node, slot).ok_or(Reason::Malformed)
     }
@@ -74,7 +75,7 @@ impl<'g> RuleContext<'g> {
             .map_or(DataType::Float, |t| t.dtype)
     }
 
-    /// The integers of an operand that must be a constant; `None` where it is left out.
+    /// The integers of an operand that must be a constant; `None` if it is left out.
     pub fn integers(&self, slot: u32) -> Result<Option<Vec<i64>>, Reason> {
         let Some(value) = self.graph.input(self.node, slot) else {
             return Ok(None);
@@ -87,9 +88,14 @@ impl<'g> RuleContext<'g> {
         tensor.to_i64s().map(Some).map_err(|_| Reason::Malformed)
     }
 
+    /// An attribute, or its default.
+    pub fn attribute<T: AttributeValue<'g>>(&self, name: &str) -> Result<T, Reason> {
+        self.op.get(name).ok_or(Reason::Malformed)
+    }
+
     /// Integers that are an attribute in old opsets and an operand in new ones.
     pub fn attribute_or(&self, name: &str, slot: u32) -> Result<Option<Vec<i64>>, Reason> {
-        match self.op.ints(name) {
+        match self.op.get::<&[i64]>(name) {
             Some(values) => Ok(Some(values.to_vec())),
             None => self.integers(slot),
         }
@@ -225,8 +231,8 @@ impl<'g> RuleContext<'g> {
         self.op("Slice", &[x, starts, ends, axes])
     }
 
-    /// The cotangent of an operand that was broadcast to the first output: summed over what it was
-    /// repeated along.
+    /// The cotangent of an operand that was broadcast to the first output: summed over the broadcast
+    /// axes.
     pub fn unbroadcast(&mut self, x: Operand, to: Value) -> Result<Operand, Reason> {
         let (wide, narrow) = (self.dims(self.y())?, self.dims(to)?);
         self.unbroadcast_from(x, &wide, &narrow)

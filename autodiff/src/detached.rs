@@ -1,17 +1,17 @@
-//! The rules of explanations: reverse mode along the linear path of a graph.
+//! Backward rules of explanations: reverse mode along the linear path of a graph.
 //!
 //! The graph is W(x)x plus constants, W(x) a product of weights and of factors that are held fixed
 //! ([`Linearity`] says which). From a cotangent s of an output comes W(x)^T s, of ordinary operators:
 //!
 //! ```text
 //! y = A x            s_x = A^T s_y          a layer, a sum, a view: `transpose`
-//! y = g(u) * x       s_x = g(u) * s_y       u detached: an ordinary value, just read
+//! y = g(u) * x       s_x = g(u) * s_y       u detached: read from the forward pass
 //! y = f(x)           s_x = (f(x) / x) * s_y an activation
 //! x used twice       s_x is the sum over its uses
 //! ```
 //!
-//! Sizes that are not known stay open: rules then read them from the values of the graph. What constants
-//! add does not matter to W(x) and is not looked at.
+//! Sizes that are not known stay dynamic: rules then read them from the values of the graph. Constant
+//! terms do not affect W(x) and are ignored.
 
 mod activations;
 mod attention;
@@ -25,10 +25,10 @@ use crate::transpose;
 use bcosc_passes::analysis::linearity::{Linearity, Standing};
 use bcosc_passes::{PassError, Reason};
 
-/// What explanations hold fixed, and the shared transposes.
+/// The tables of explanations: detached rules first, then the shared transposes.
 const TABLES: &[Table] = &[RULES, transpose::RULES];
 
-/// Operators that are no linear map, with what of them is held fixed.
+/// Operators that are not linear, with their factors held fixed.
 pub(crate) const RULES: Table = &[
     ("Attention", attention::attention),
     ("BatchNormalization", norms::batch),
@@ -58,11 +58,11 @@ pub(crate) const RULES: Table = &[
 ];
 
 /// Adds to a model the operators that compute the cotangents of `wrt` from those of outputs, given as pairs
-/// of an output and its cotangent; `None` where no output is linear in a value. The types of all values must
+/// of an output and its cotangent; `None` if no output is linear in a value. The types of all values must
 /// be known; the new ones are not inferred.
 ///
 /// # Errors
-/// Where an operator on the way has no backward rule.
+/// If an operator on the way has no backward rule.
 pub fn cotangents(
     model: &mut Model,
     outputs: &[(Value, Value)],
@@ -83,7 +83,7 @@ pub fn cotangents(
 /// As [`cotangents`], of one value from one output, which must be linear in it.
 ///
 /// # Errors
-/// Where the output is not linear in `wrt`, or an operator on the way has no backward rule.
+/// If the output is not linear in `wrt`, or an operator on the way has no backward rule.
 pub fn cotangent(
     model: &mut Model,
     output: Value,

@@ -7,9 +7,9 @@
 //! contributions = sum over channels of weights * x
 //! ```
 //!
-//! x is what the first layer's doubled channels are: where the graph itself builds `[x, -x]` or
-//! `[x, 1-x]` from its input, that value, and else the input. Constants that add to a logit, its bias
-//! among them, are no part of W(x)x.
+//! x is the value with the doubled channels: `[x, -x]` or `[x, 1-x]` if the graph computes it from its input, otherwise
+//! the input. Constants that add to a logit, its bias
+//! among them, are not part of W(x)x.
 
 use bcosc_ir::views::{AxesOp, reduce_to, unsqueeze};
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, TensorType};
@@ -23,9 +23,9 @@ use bcosc_passes::{Context, PassError, Reason, recipe};
 
 use crate::detached::cotangent;
 
-/// What the outputs of an explanation graph are called, in order.
+/// The names of the outputs of an explanation graph, in order.
 pub const OUTPUTS: [&str; 4] = ["logits", "class", "weights", "contributions"];
-/// The input that chooses the class of each image; a negative number leaves it to the model.
+/// The input with the class of each image; negative for the predicted class.
 pub const TARGET: &str = "target";
 
 /// What is explained.
@@ -37,10 +37,10 @@ pub enum Kind {
     Embedding,
 }
 
-/// Turns a model whose first floating-point output is one vector an image into its explanation graph.
+/// Converts a model whose first floating-point output is one vector per image to its explanation graph.
 ///
 /// # Errors
-/// Where the output is not dynamic linear, or an operator on the way has no backward rule.
+/// If the output is not dynamic linear, or an operator on the way has no backward rule.
 pub fn explanation(model: &mut Model, kind: Kind, cx: &Context<'_>) -> Result<(), PassError> {
     for pass in recipe::CANONICAL {
         (pass.run)(model, cx)?;
@@ -101,7 +101,7 @@ fn image(graph: &Graph) -> Result<Value, PassError> {
     })
 }
 
-/// The doubled channels that the graph builds of its input, where everything goes through them.
+/// The doubled channels that the graph computes from its input, if they are the only use of the input.
 fn doubled(graph: &Graph, image: Value) -> Option<Value> {
     let inverse_of_image = |value: Value| {
         let (node, op) = graph.producer(value)?;
@@ -118,7 +118,8 @@ fn doubled(graph: &Graph, image: Value) -> Option<Value> {
         let &[Some(a), Some(b)] = &graph.inputs_of(node)[..] else {
             return None;
         };
-        let inverse = inverse_of_image(b).filter(|_| a == image && op.int("axis", 0) == 1)?;
+        let inverse =
+            inverse_of_image(b).filter(|_| a == image && op.get("axis") == Some(1_i64))?;
         let goes_through = |used: &Use| match used {
             Use::Input { node: user, .. } => {
                 let sizes = graph.op(*user).is_some_and(|op| op.is("Shape"));
@@ -141,11 +142,11 @@ pub fn is_explanation(graph: &Graph) -> bool {
         && graph.value_named(TARGET).is_some()
 }
 
-/// The output to explain, which is one vector an image, and the length of its vectors: the first that is
+/// The output to explain, which is one vector per image, and the length of its vectors: the first that is
 /// floating point. The types of values must be known.
 ///
 /// # Errors
-/// Where the output is anything else.
+/// If the output is anything else.
 pub fn vectors(graph: &Graph) -> Result<(Value, u64), PassError> {
     let floating = |value: &Value| {
         let found = graph.value_type(*value);

@@ -1,11 +1,11 @@
-//! Reverse mode over the graph: what explanations and training are made of.
+//! Reverse-mode differentiation on the graph, for explanations and training.
 //!
-//! | module | what it has |
+//! | module | content |
 //! |---|---|
 //! | [`activity`] | which values are differentiated |
-//! | `reverse` | the driver: goes from outputs back to what is asked for, one rule an operator |
-//! | `rules`, `context` | tables of rules, and what a rule works with |
-//! | `transpose` | rules of linear maps, which any use shares |
+//! | `reverse` | the driver: propagates cotangents from outputs to the requested values |
+//! | `rules`, `context` | tables of backward rules, and the context of a rule |
+//! | `transpose` | rules of linear operators, shared by all uses |
 //! | [`detached`] | rules of explanations, with every dynamic factor held fixed |
 //! | [`explanation`] | the explanation graph |
 //!

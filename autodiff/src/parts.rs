@@ -5,8 +5,8 @@
 //! target, shared values -> backward -> class, weights, contributions
 //! ```
 //!
-//! The cut goes through floating-point and boolean values that do not depend on `target`. Shapes and indices are
-//! computed again behind it: a runtime that prepares a graph for fixed sizes has to see how they come about.
+//! The cut consists of floating-point and boolean values that do not depend on `target`. Shapes and indices are
+//! computed in both parts, since runtimes that prepare a graph for fixed sizes must be able to fold them.
 
 use std::collections::BTreeSet;
 

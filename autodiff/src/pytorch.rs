@@ -18,7 +18,7 @@ fn folder() -> PathBuf {
         .collect()
 }
 
-/// The names of all cases: the operator, and what is special behind a dot.
+/// The names of all cases: the operator, and what is special after a dot.
 fn cases() -> BTreeSet<String> {
     let files = std::fs::read_dir(folder()).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());

@@ -1,8 +1,8 @@
-//! The driver of reverse mode: from the cotangents of outputs to those of the values asked for.
+//! The driver of reverse mode: from the cotangents of outputs to those of the requested values.
 //!
-//! Nodes are visited against their order. The cotangent of a value is the sum of what its uses send back; the
-//! rule of its node then makes from it the cotangents of the operands that are active. Which rules and
-//! which operands, the caller says.
+//! Nodes are visited in reverse order. The cotangent of a value is the sum of the contributions of its uses; the
+//! rule of its node then computes the cotangents of the active operands. The caller selects rules and
+//! operands.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,9 +22,9 @@ pub(crate) struct Mode<'a> {
 }
 
 /// Adds to a model the operators that compute the cotangents of `wrt` from those of outputs, given as pairs
-/// of an output and its cotangent. `None` where no output depends on a value along what is followed.
+/// of an output and its cotangent. `None` if no output depends on a value along what is followed.
 ///
-/// `typed` is the model's graph as it is, with the types of all values: rules see nothing of what they add.
+/// `typed` is the original graph with the types of all values; rules do not see the operators they add.
 pub(crate) fn cotangents(
     model: &mut Model,
     typed: &Graph,
@@ -57,10 +57,10 @@ pub(crate) fn cotangents(
         if wanted.is_empty() {
             continue;
         }
-        // A value that is asked for may lie on the way to another.
+        // A requested value may be on the path to another.
         for value in results.iter().filter(|value| wrt.contains(value)) {
             if let Some(parts) = terms.get_mut(value) {
-                let sum = settle(model, *value, parts)?;
+                let sum = accumulate(model, *value, parts)?;
                 *parts = vec![sum];
                 done.insert(*value, sum);
             }
@@ -74,7 +74,7 @@ pub(crate) fn cotangents(
     }
     for value in wrt {
         if let Some(parts) = terms.remove(value) {
-            let sum = settle(model, *value, &parts)?;
+            let sum = accumulate(model, *value, &parts)?;
             done.insert(*value, sum);
         }
     }
@@ -133,8 +133,8 @@ fn propagate(
         .collect())
 }
 
-/// The sum of what the uses of a value send back.
-fn settle(model: &mut Model, value: Value, terms: &[Value]) -> Result<Value, PassError> {
+/// The sum of the cotangent contributions of a value.
+fn accumulate(model: &mut Model, value: Value, terms: &[Value]) -> Result<Value, PassError> {
     let malformed = || PassError::Model(Reason::Malformed);
     let mut patch = Patch::at(value.node);
     let sum = total(&mut patch, terms).ok_or_else(malformed)?;
@@ -143,7 +143,7 @@ fn settle(model: &mut Model, value: Value, terms: &[Value]) -> Result<Value, Pas
     sum.applied(&added).ok_or_else(malformed)
 }
 
-/// The sum of values of one type; `None` where there is none.
+/// The sum of values of one type; `None` if there is none.
 fn total(patch: &mut Patch, terms: &[Value]) -> Option<Operand> {
     let mut sum = None;
     for term in terms {

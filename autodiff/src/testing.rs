@@ -10,7 +10,7 @@ use crate::detached::cotangent;
 use bcosc_passes::{PassError, Reason};
 use bcosc_testing::{infer, inferred, inputs_for, model, noise};
 
-/// How a graph from `x` to `y` is held against its cotangent.
+/// The identity that a graph from `x` to `y` and its cotangent must satisfy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Law {
     /// `<s, f(x + d) - f(x)> = <W^T s, d>`: linear, but for what constants add.

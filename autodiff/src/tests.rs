@@ -239,7 +239,7 @@ fn what_few_networks_have() {
     let rms = newer(23).param("scale", weight(0, &[8]));
     let rms = rms.op("RMSNormalization", &["x", "scale"], "y", []);
     holds_in_single("RMSNormalization", Law::Dynamic, rms, NORM_IN_SINGLE);
-    // One scale a group, and later one a channel.
+    // One scale per group, and later one per channel.
     for (opset, scales) in [(18, 2), (21, 4)] {
         let groups = [Attribute::int("num_groups", 2)];
         let builder = newer(opset)

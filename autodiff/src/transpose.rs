@@ -1,7 +1,7 @@
-//! Transposes: the backward rules of operators that are linear maps of the operands that are followed.
+//! Transposes: the backward rules of operators that are linear in the differentiated operands.
 //!
-//! They hold whatever reverse mode is used for: an operator's factors that are not followed, such as a
-//! weight, a divisor or indices, are read as they are.
+//! All uses of reverse mode share them: other operands, such as a weight, a divisor or indices, are read from the
+//! forward pass.
 
 mod arithmetic;
 mod blocks;

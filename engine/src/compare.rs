@@ -1,13 +1,12 @@
-//! How far two results agree.
+//! Comparison of two results.
 
 use bcosc_ir::{DataType, Tensor, TensorError};
 use serde::Serialize;
 
-/// No tolerance beyond this is granted: with a larger one, results that have little to do with each
-/// other would pass.
+/// Maximum tolerance: with a larger one, unrelated results would pass.
 const LARGEST_TOLERANCE: f64 = 0.1;
 
-/// How far a result agrees with a reference.
+/// Metrics of the comparison of a result with a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Agreement {
     /// Largest difference.
@@ -16,13 +15,13 @@ pub struct Agreement {
     pub max_relative: f64,
     /// Cosine of the angle between the two, as vectors.
     pub cosine: f64,
-    /// Share of the rows (along the first dimension) that have their largest element at the same place.
+    /// Share of rows (along the first dimension) whose largest element has the same index.
     pub top1: f64,
     /// Whether both are free of NaN and infinities.
     pub finite: bool,
-    /// How many elements were compared; 0 if any output had none.
+    /// Number of elements compared; 0 if any output has none.
     pub elements: u64,
-    /// Whether floating-point numbers are 0 everywhere on both sides, so that nothing was compared.
+    /// Whether both are floating point and all zeros, so that the comparison is meaningless.
     pub zero: bool,
 }
 
@@ -33,9 +32,9 @@ pub enum CompareError {
     /// They differ in shape or element type.
     #[error("the reference is {reference}, the candidate {candidate}")]
     Type {
-        /// What the reference is.
+        /// Type of the reference.
         reference: String,
-        /// What the candidate is.
+        /// Type of the candidate.
         candidate: String,
     },
     /// One of them cannot be read.
@@ -57,14 +56,14 @@ impl Agreement {
         let rows = reference.dims().first().copied().unwrap_or(1);
         let (reference_numbers, candidate_numbers) = (numbers(reference)?, numbers(candidate)?);
         let mut found = measure(&reference_numbers, &candidate_numbers, rows);
-        // Integers are labels and sizes: 0 says as much as any other.
+        // Integers are labels and sizes: 0 is as meaningful as any other.
         found.zero &= reference.dtype().is_float();
         Ok(found)
     }
 
-    /// The agreement of several pairs taken together: the worst of each figure, and the mean of
-    /// `top1`, in which a batch counts for as much as its images; what is 0 everywhere counts where
-    /// nothing else does. With no pair at all, nothing agrees.
+    /// Combines the metrics of several pairs: the worst value of each, and the mean of `top1` weighted by rows.
+    /// Pairs of zeros count only if there are no others. Without pairs, nothing
+    /// agrees.
     pub fn overall(parts: impl IntoIterator<Item = Agreement>) -> Agreement {
         let mut parts = parts.into_iter();
         let Some(first) = parts.next() else {
@@ -94,21 +93,21 @@ impl Agreement {
         }
     }
 
-    /// Whether the two compute the same, up to a difference of `rtol` relative to the largest
-    /// magnitude in the reference. Never with NaN or infinities, or with nothing to compare, and not
-    /// beyond a tolerance of 0.1.
+    /// Whether both are equal up to a difference of `rtol` relative to the largest magnitude in the
+    /// reference. False with NaN or infinities, or nothing to compare. The tolerance is at most
+    /// 0.1.
     pub fn within(&self, rtol: f64) -> bool {
         let granted = rtol >= 0.0 && self.max_relative <= rtol.min(LARGEST_TOLERANCE);
         granted && self.finite && self.elements > 0 && !self.zero
     }
 }
 
-/// A part without elements leaves the whole without.
+/// Any part without elements makes the total 0.
 fn all_or_none(a: u64, b: u64) -> u64 {
     if a == 0 || b == 0 { 0 } else { a + b }
 }
 
-/// NaN is worse than anything.
+/// NaN is the worst value.
 fn worst(a: f64, b: f64, of: impl Fn(f64, f64) -> f64) -> f64 {
     if a.is_nan() || b.is_nan() {
         f64::NAN

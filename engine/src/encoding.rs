@@ -1,14 +1,14 @@
-//! How pictures become a model's input.
+//! Encodings of pictures as model input.
 
-/// How pictures enter a model.
+/// The encoding of pictures for a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Encoding {
-    /// As they are: x in [0, 1].
+    /// Unchanged: x in [0, 1].
     #[default]
     Raw,
     /// Per channel, `(x - mean) / std`.
     Normalized {
-        /// One mean a channel, or one for all.
+        /// One mean per channel, or one for all.
         mean: Vec<f64>,
         /// One standard deviation a channel, or one for all.
         std: Vec<f64>,
@@ -18,10 +18,10 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Checks that pictures of so many channels can be encoded.
+    /// Checks that pictures with this number of channels can be encoded.
     ///
     /// # Errors
-    /// What does not fit, in words.
+    /// A description of the mismatch.
     pub fn check(&self, channels: usize) -> Result<(), String> {
         let Encoding::Normalized { mean, std } = self else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The seam between bcosc and what runs models.
+//! The interface between bcosc and the engines that run models.
 //!
 //! An [`Engine`] loads a model's graph and weights into a [`Network`]. A network makes a [`Session`] for inputs
 //! of given shapes. A session runs, any number of times and on any thread:
@@ -15,7 +15,7 @@
 //! }
 //! ```
 //!
-//! What a run puts out stays with the engine until it is read; see [`Value`]. [`crate::Feedback`] keeps the
+//! What a run outputs stays with the engine until it is read; see [`Value`]. [`crate::Feedback`] keeps the
 //! state of a training loop there.
 
 use std::collections::BTreeMap;
@@ -28,41 +28,41 @@ use crate::{EngineError, Value};
 /// The shape of each input, by name.
 pub type InputShapes = BTreeMap<String, Vec<u64>>;
 
-/// Something that runs ONNX models.
+/// An engine that runs ONNX models.
 ///
-/// To be one, an engine has to compute what the operators of the ONNX standard say, and refuse the model with
-/// [`EngineError::Unsupported`] where it would not. Outputs depend on the model and the inputs alone: not on the
-/// number of threads, nor on what ran before or runs at the same time.
+/// An engine must compute operators as the ONNX standard defines them, and reject the model with
+/// [`EngineError::Unsupported`] if it cannot. Outputs depend on the model and the inputs only, not on the
+/// number of threads, or on earlier or concurrent runs.
 pub trait Engine: fmt::Debug + Send + Sync {
     /// Its name, for messages.
     fn name(&self) -> &'static str;
 
-    /// Takes in a model's graph and weights, for inputs of any shape that it declares.
+    /// Loads a model's graph and weights, for inputs of any shape that it declares.
     ///
     /// # Errors
     /// [`EngineError::Unsupported`] names the nodes that the engine cannot compute.
     fn load(&self, model: &Model) -> Result<Box<dyn Network>, EngineError>;
 
-    /// Takes a tensor into the engine's memory, for inputs that are the same in many runs.
+    /// Copies a tensor into the engine's memory, for inputs that are the same in many runs.
     ///
     /// # Errors
-    /// Where the engine does not have its element type, or no memory.
+    /// If the engine does not have its element type, or no memory.
     fn upload(&self, tensor: &Tensor) -> Result<Value, EngineError>;
 }
 
 /// A model in an engine's memory.
 pub trait Network: fmt::Debug + Send + Sync {
-    /// What has to be fed, in the order of the graph, as the model declares it. Inputs that have an initializer
-    /// are not among them.
+    /// The inputs as the model declares them, in the order of the graph, without those that have an
+    /// initializer.
     fn inputs(&self) -> &[Port];
 
-    /// What is computed, in the order of the graph, as the model declares it.
+    /// The outputs as the model declares them, in the order of the graph.
     fn outputs(&self) -> &[Port];
 
-    /// Prepares the network for inputs of these shapes. Sessions share what they can of its weights.
+    /// Prepares the network for inputs of these shapes. Sessions share weights where possible.
     ///
     /// # Errors
-    /// Where a shape is missing, belongs to no input or does not fit its declaration, or the graph makes no
+    /// If a shape is missing, belongs to no input or does not fit its declaration, or the graph makes no
     /// sense for the shapes.
     fn session(
         &self,
@@ -70,7 +70,7 @@ pub trait Network: fmt::Debug + Send + Sync {
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, EngineError>;
 
-    /// As [`Network::session`], giving up the network, so that weights need not be kept in two forms.
+    /// As [`Network::session`], but consumes the network, so that weights need not be kept in two forms.
     ///
     /// # Errors
     /// As [`Network::session`].
@@ -83,18 +83,18 @@ pub trait Network: fmt::Debug + Send + Sync {
     }
 }
 
-/// A network that is ready to run on inputs of fixed shapes. Threads can share it; runs do not know one another.
+/// A network that is ready to run on inputs of fixed shapes. Threads can share it; runs are independent.
 pub trait Session: fmt::Debug + Send + Sync {
-    /// What has to be fed, in the order of the graph; all shapes are known.
+    /// The inputs, in the order of the graph; all shapes are known.
     fn inputs(&self) -> &[Port];
 
-    /// What is computed, in the order of the graph.
+    /// The outputs, in the order of the graph.
     fn outputs(&self) -> &[Port];
 
     /// Computes the outputs from one value for each input, both in the order of the graph.
     ///
     /// # Errors
-    /// Where an input is missing or of another type or shape, or the computation fails.
+    /// If an input is missing or of another type or shape, or the computation fails.
     fn run(&self, inputs: Vec<Value>) -> Result<Vec<Value>, EngineError>;
 
     /// As [`Session::run`], with all inputs and outputs by name and in host memory.
@@ -125,18 +125,18 @@ pub trait Session: fmt::Debug + Send + Sync {
 pub struct Port {
     /// Its name.
     pub name: String,
-    /// What is known of its type.
+    /// Its type, as far as known.
     pub tensor_type: Option<TensorType>,
 }
 
-/// How a session runs. What it computes does not depend on this, but for [`SessionOptions::unrounded`].
+/// Options of a session. Only [`SessionOptions::unrounded`] affects the results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// How many threads one run may use at most; 1 by default, which is best where many runs go side by side. The
-    /// default engine always runs on the caller's thread alone.
+    /// Maximum number of threads of one run; 1 by default, which is best for many concurrent runs. The
+    /// default engine always runs on the caller's thread.
     pub threads: usize,
-    /// Whether outputs that are declared with 16 bits are left in single precision by an engine that computes
-    /// them so. Comparisons see more that way.
+    /// Whether an engine that computes in single precision returns 16-bit outputs without rounding, for more precise
+    /// comparisons.
     pub unrounded: bool,
 }
 

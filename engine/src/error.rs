@@ -1,13 +1,13 @@
-//! What can go wrong between a model and its outputs.
+//! Errors of engines.
 
 use std::fmt;
 
 use bcosc_ir::{DataType, TensorError, TensorType};
 
-/// Unsupported nodes that a message names before it only counts.
+/// Number of unsupported nodes that a message names; further ones are counted.
 const NAMED: usize = 5;
 
-/// Why an engine cannot do what it is asked to.
+/// An error of an engine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -30,7 +30,7 @@ pub enum EngineError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A value is too large to be meant.
+    /// A value is too large.
     #[error("node `{node}` computes {value}, which is too large")]
     TooLarge {
         /// The node that computes it.
@@ -50,22 +50,22 @@ pub enum EngineError {
     /// A run needs one value for each input.
     #[error("{given} inputs are given, not {expected}")]
     InputCount {
-        /// How many inputs there are.
+        /// Number of inputs.
         expected: usize,
-        /// How many values are given.
+        /// Number of given values.
         given: usize,
     },
     /// The model does not declare the type of an input, or the engine does not have it.
-    #[error("input `{0}` has no type that can be fed")]
+    #[error("input `{0}` is not a numeric tensor")]
     UntypedInput(String),
     /// An input is of another element type.
     #[error("input `{input}` is declared {declared}, given {given}")]
     InputType {
         /// The input.
         input: String,
-        /// The element type it has.
+        /// Its declared element type.
         declared: DataType,
-        /// The element type of what is given.
+        /// The element type of the given value.
         given: DataType,
     },
     /// An input is of another shape.
@@ -73,9 +73,9 @@ pub enum EngineError {
     InputShape {
         /// The input.
         input: String,
-        /// The type it has.
+        /// Its declared type.
         declared: TensorType,
-        /// The shape of what is given.
+        /// The shape of the given value.
         given: Vec<u64>,
     },
     /// The engine does not compute with this element type.
@@ -87,7 +87,7 @@ pub enum EngineError {
     /// Running failed.
     #[error("{place}: {reason}")]
     Run {
-        /// What was being done.
+        /// The operation.
         place: String,
         /// What is wrong.
         reason: String,

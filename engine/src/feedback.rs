@@ -1,4 +1,4 @@
-//! Runs that go on where the one before left off.
+//! Runs whose outputs are inputs of the next run.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,23 @@ use bcosc_ir::{Tensor, Tensors};
 
 use crate::{EngineError, Session, Value};
 
-/// A session some of whose inputs are its own outputs of the run before, as parameters and optimiser state are
-/// while training. They stay with the engine until they are read.
+/// A session with inputs that are outputs of the previous run, such as parameters and optimiser state in
+/// training. They stay in the engine's memory until they are read.
 #[derive(Debug)]
 pub struct Feedback {
     session: Box<dyn Session>,
-    /// By input, the place of the output that it takes its next value from.
+    /// For each input, the index of the output with its next value.
     sources: BTreeMap<usize, usize>,
     /// The value of each input in `sources`.
     state: BTreeMap<usize, Value>,
 }
 
 impl Feedback {
-    /// Joins outputs to inputs: after a run, the input of each pair `(output, input)` has the output's value.
+    /// Connects outputs to inputs: after a run, the input of each pair `(output, input)` gets the output's value.
     /// `initial` has the values for the first run.
     ///
     /// # Errors
-    /// Where there is no output or input of a name, or an initial value is missing.
+    /// If there is no output or input of a name, or an initial value is missing.
     pub fn new(
         session: Box<dyn Session>,
         pairs: &[(&str, &str)],
@@ -47,10 +47,10 @@ impl Feedback {
         })
     }
 
-    /// Runs once, from the state and the other inputs by name; returns the outputs that are no state, by name.
+    /// Runs once, from the state and the other inputs by name; returns the outputs that are not state, by name.
     ///
     /// # Errors
-    /// As [`Session::run`]. The state is given up to the run: where that fails, later runs report that it is
+    /// As [`Session::run`]. The run consumes the state: if it fails, later runs report that the state is
     /// missing.
     pub fn run(&mut self, inputs: &Tensors) -> Result<BTreeMap<String, Value>, EngineError> {
         let ports = self.session.inputs();
@@ -78,7 +78,7 @@ impl Feedback {
     /// Reads the state of an input.
     ///
     /// # Errors
-    /// [`EngineError::UnknownInput`] where the input is no state, [`EngineError::MissingInput`] after a run that
+    /// [`EngineError::UnknownInput`] if the input is not a state, [`EngineError::MissingInput`] after a run that
     /// failed.
     pub fn read(&self, input: &str) -> Result<Tensor, EngineError> {
         let slot = self.session.inputs().iter().position(|i| i.name == input);

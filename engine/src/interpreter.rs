@@ -1,22 +1,22 @@
-//! What passes ask about graphs, answered by an engine.
+//! The interpreter of the passes, implemented with an engine.
 
 use bcosc_ir::{Facts, Interpreter, InterpreterError, Model, Tensors};
 
 use crate::facts;
 use crate::{Engine, SessionOptions};
 
-/// Answers passes: an engine computes values; types, shapes and constants are inferred by the same rules
-/// whatever the engine.
+/// Evaluates graphs for passes. The engine computes values; types, shapes and constants are inferred by the same rules
+/// for every engine.
 ///
-/// Inference takes in no weights but small ones. A model that is run is loaded once and released after it: passes
-/// run each model they make only once.
+/// Inference does not load large weights. A model that is run is loaded once and then released, since passes run
+/// each model only once.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineInterpreter<'e> {
     engine: &'e dyn Engine,
 }
 
 impl<'e> EngineInterpreter<'e> {
-    /// Computes with this engine.
+    /// An interpreter with this engine.
     pub const fn new(engine: &'e dyn Engine) -> Self {
         EngineInterpreter { engine }
     }

@@ -1,4 +1,4 @@
-//! Running models, and comparing what they compute.
+//! Running models and comparing their outputs.
 //!
 //! An [`Engine`] runs models; [`default_engine`] is the one that is always there. [`EngineInterpreter`] answers
 //! what passes ask about graphs. Nothing else here depends on which engine runs: a proof draws [`Samples`] for
@@ -45,10 +45,10 @@ pub use samples::{SampleError, Samples, nudged};
 pub use sensitivity::Sensitivity;
 pub use value::{Stored, Value};
 
-// The one place that says which engine is the default, and what infers types.
+// The only place that selects the default engine and the type inference.
 use tract::{Tract, facts};
 
-/// The engine that needs nothing but bcosc: one that runs on the CPU.
+/// The built-in engine, which runs on the CPU.
 pub fn default_engine() -> &'static dyn Engine {
     &Tract
 }

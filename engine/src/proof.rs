@@ -1,4 +1,4 @@
-//! Proof that two models compute the same.
+//! Comparison of two models on samples.
 
 use bcosc_ir::{Model, Tensors};
 use serde::Serialize;
@@ -7,20 +7,20 @@ use crate::compare::{Agreement, CompareError};
 use crate::runs::{Outputs, run_all};
 use crate::{Engine, EngineError};
 
-/// What a proof found.
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProofFigures {
-    /// Over all outputs and samples. Every output has to agree by itself.
+    /// Over all outputs and samples. Each output must agree on its own.
     pub overall: Agreement,
     /// Over all samples, by the reference's name of the output, in the order of the graph.
     pub outputs: Vec<(String, Agreement)>,
-    /// How many runs were compared.
+    /// Number of samples.
     pub samples: usize,
     /// The tolerance.
     pub rtol: f64,
 }
 
-/// Two models were not shown to compute the same.
+/// A failed comparison.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProofError {
@@ -38,35 +38,35 @@ pub enum ProofError {
     /// The models have different numbers of outputs.
     #[error("the reference has {reference} outputs, the candidate {candidate}")]
     OutputCount {
-        /// How many the reference has.
+        /// Number of outputs of the reference.
         reference: usize,
-        /// How many the candidate has.
+        /// Number of outputs of the candidate.
         candidate: usize,
     },
     /// The models were run on different numbers of samples.
-    #[error("{reference} samples of the reference, {candidate} of the candidate")]
+    #[error("the reference has {reference} samples, the candidate {candidate}")]
     SampleCount {
-        /// How many times the reference was run.
+        /// Number of samples of the reference.
         reference: usize,
-        /// How many times the candidate was run.
+        /// Number of samples of the candidate.
         candidate: usize,
     },
     /// The reference cannot be run.
-    #[error("the reference does not run: {0}")]
+    #[error("the reference cannot be run: {0}")]
     Reference(EngineError),
     /// The candidate cannot be run.
-    #[error("the candidate does not run: {0}")]
+    #[error("the candidate cannot be run: {0}")]
     Candidate(EngineError),
 }
 
 impl ProofFigures {
-    /// Whether every output lies within the tolerance.
+    /// Whether every output is within the tolerance.
     fn agree(&self) -> bool {
         let agrees = |(_, output): &(String, Agreement)| output.within(self.rtol);
         !self.outputs.is_empty() && self.outputs.iter().all(agrees)
     }
 
-    /// What speaks against the models computing the same, in words.
+    /// A description of the difference.
     pub fn difference(&self) -> String {
         let Agreement {
             max_abs,
@@ -76,25 +76,25 @@ impl ProofFigures {
             ..
         } = self.overall;
         if elements == 0 {
-            return "there is an output without elements, which proves nothing".to_owned();
+            return "there is an output without elements".to_owned();
         }
         if !finite {
-            return "there are outputs that are not finite".to_owned();
+            return "there are infinite or NaN outputs".to_owned();
         }
         let zero = self.outputs.iter().find(|(_, output)| output.zero);
         if let Some((name, _)) = zero.filter(|_| max_relative <= self.rtol) {
-            return format!("output `{name}` is 0 everywhere in both, so nothing was compared");
+            return format!("output `{name}` is all zeros in both models");
         }
         let rtol = self.rtol;
         format!(
-            "the outputs differ by up to {max_abs:.3e}, relatively {max_relative:.3e} (tolerance {rtol:.1e})"
+            "outputs differ: max |d| {max_abs:.3e}, relative {max_relative:.3e} (tolerance {rtol:.1e})"
         )
     }
 }
 
-/// Runs both models, at the same time, and compares their outputs by position.
+/// Runs both models concurrently, and compares their outputs by position.
 ///
-/// Samples are paired by position too: they hold the same data, as each model takes it.
+/// Samples are also paired by position: the same data, encoded for each model.
 pub fn prove(
     engine: &dyn Engine,
     reference: &Model,
@@ -111,7 +111,7 @@ pub fn prove(
     compare(&expected, &found.map_err(ProofError::Candidate)?, rtol)
 }
 
-/// Compares what two models computed, output by output and sample by sample.
+/// Compares the outputs of two models for all samples.
 pub fn compare(
     reference: &[Outputs],
     candidate: &[Outputs],

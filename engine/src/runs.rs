@@ -8,8 +8,8 @@ use crate::{Engine, EngineError, InputShapes, Session, SessionOptions, Value};
 /// The outputs of one run, in the order of the graph.
 pub type Outputs = Vec<(String, Tensor)>;
 
-/// Loads a model once and runs it on each sample; outputs are not rounded to 16 bits. Samples of the same shapes
-/// share a session; sessions and runs go side by side.
+/// Loads a model once and runs it on each sample, in parallel; outputs are not rounded to 16 bits. Samples of the same
+/// shapes share a session.
 ///
 /// # Errors
 /// Of several, that of the first sample.
@@ -38,7 +38,7 @@ pub fn run_all(
         Ok(members.par_iter().map(run).collect())
     };
     let ran: Vec<_> = groups.par_iter().map(run).collect();
-    // In order, so that of several errors the same one is told each time.
+    // In order, so that of several errors the same one is reported each time.
     let mut results: Vec<Option<Outputs>> = vec![None; samples.len()];
     for ((_, members), outputs) in groups.iter().zip(ran) {
         for (&index, outputs) in members.iter().zip(outputs?) {

@@ -1,4 +1,4 @@
-//! Seeded inputs to try a model on.
+//! Seeded random inputs for a model.
 
 mod pictures;
 
@@ -12,20 +12,20 @@ use rand_distr::StandardNormal;
 use crate::Encoding;
 use pictures::picture;
 
-/// Sizes that neither the model nor the caller fixes: of pictures, and of anything else.
+/// Default sizes of dynamic dimensions: of pictures, and of other inputs.
 const SIDE: u64 = 224;
 const LENGTH: u64 = 16;
 
-/// More elements than this are taken for a mistake.
+/// Maximum number of elements of an input.
 const LARGEST_INPUT: u64 = 1 << 31;
 
-/// Which inputs to draw. The same samples give the same inputs.
+/// Which inputs to draw. Equal values give equal inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Samples {
-    /// Where the random numbers start.
+    /// Seed of the random numbers.
     pub seed: u64,
-    /// How many times a model is run. Where the batch is symbolic, the second run is on a batch of
-    /// two and the others on one.
+    /// Number of samples. If the batch size is symbolic, the second sample is a batch of
+    /// two, and the others are batches of one.
     pub count: usize,
     /// Shapes of inputs, by name, for dimensions that are not fixed by the model. The first
     /// dimension is taken from here only if there is nothing symbolic to choose it by.
@@ -42,7 +42,7 @@ impl Default for Samples {
     }
 }
 
-/// No inputs can be made up for a model.
+/// No inputs can be generated for a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("input `{input}`: {problem}")]
 pub struct SampleError {
@@ -55,7 +55,7 @@ pub struct SampleError {
 impl Samples {
     /// Draws inputs for a model. Floating-point inputs of four dimensions are pictures, distinct
     /// ones throughout, and the same whatever their encoding; other floating-point inputs are normal
-    /// deviates. Bytes of four dimensions are pictures in 0..=255, other integers lie in 0..10.
+    /// deviates. Bytes of four dimensions are pictures in 0..=255, other integers are in 0..10.
     pub fn draw(&self, model: &Model, encoding: &Encoding) -> Result<Vec<Tensors>, SampleError> {
         (0..self.count)
             .map(|sample| self.draw_one(model, encoding, sample))
@@ -90,8 +90,8 @@ impl Samples {
     }
 }
 
-/// The same inputs a rounding away: elements in single and double precision are moved by one part in 2^23,
-/// up and down by turns. How far outputs move then is how far a model amplifies rounding.
+/// The same inputs with a rounding error: floating-point elements are changed by one part in 2^23,
+/// alternately up and down. The change of the outputs shows how much a model amplifies rounding.
 pub fn nudged(samples: &[Tensors]) -> Result<Vec<Tensors>, TensorError> {
     let all = |sample: &Tensors| {
         let moved = sample.iter().map(|(name, x)| Ok((name.clone(), nudge(x)?)));
@@ -131,7 +131,7 @@ impl Draw<'_> {
         }
     }
 
-    /// Gives every dimension a size; those of one name get the same.
+    /// Chooses a size for every dimension; dimensions of the same name get the same size.
     fn shape(
         &self,
         declared: &TensorType,
@@ -193,7 +193,7 @@ impl Draw<'_> {
         if !dtype.is_float() {
             let bytes = integers(dtype, elements, &mut rng);
             let bytes =
-                bytes.ok_or_else(|| self.error(format!("no samples of {dtype} can be drawn")))?;
+                bytes.ok_or_else(|| self.error(format!("cannot generate samples of {dtype}")))?;
             return Ok(Tensor::from_bytes(dtype, dims, bytes.into()));
         }
         let values: Vec<f64> = match *dims {
@@ -204,14 +204,14 @@ impl Draw<'_> {
                 .collect(),
         };
         let tensor = Tensor::floats(dtype, dims, &values);
-        tensor.ok_or_else(|| self.error(format!("no samples of {dtype} can be drawn")))
+        tensor.ok_or_else(|| self.error(format!("cannot generate samples of {dtype}")))
     }
 
-    /// Pictures [N, C, H, W], or [N, H, W, C] where that is what the dimensions look like.
+    /// Pictures [N, C, H, W], or [N, H, W, C] if the dimensions suggest it.
     fn pictures_as_declared(&self, dims: &[u64]) -> Result<Vec<f64>, SampleError> {
         let known: Vec<Dim> = dims.iter().map(|&d| Dim::Known(d)).collect();
         let &[n, a, b, c] = dims else {
-            return Err(self.error("a picture has four dimensions"));
+            return Err(self.error("pictures require four dimensions"));
         };
         let [a, b, c] = [a as usize, b as usize, c as usize];
         if !channels_last(&known) {
@@ -254,7 +254,7 @@ impl Draw<'_> {
         Ok(values)
     }
 
-    /// Random numbers of their own for every part of every sample.
+    /// Independent random numbers for every part of every sample.
     fn rng(&self, part: u64) -> Xoshiro256PlusPlus {
         let path = [
             self.samples.seed,

@@ -6,10 +6,10 @@ use serde::Serialize;
 use crate::compare::numbers;
 use crate::runs::Outputs;
 
-/// Outputs that differ by less than this between images, relative to their size, are rounding noise.
+/// Smaller relative differences between images are rounding noise.
 const NOISE: f64 = 1e-6;
 
-/// How a model's outputs differ between images.
+/// The variation of a model's outputs between images.
 ///
 /// The logit bias that B-cos heads end with is the same for all images and much larger than the logits of a
 /// network before it is trained; models are best measured without it.
@@ -22,15 +22,15 @@ pub struct Sensitivity {
     pub relative_range: f64,
     /// The largest range of an element over the images. The output with the smallest counts.
     pub range: f64,
-    /// How many images were looked at.
+    /// Number of images.
     pub images: usize,
 }
 
 impl Sensitivity {
-    /// Measures outputs of several runs, whose first dimension runs over images.
+    /// Measures the outputs of several runs; the first dimension is the batch.
     ///
     /// # Errors
-    /// Where an output cannot be read.
+    /// If an output cannot be read.
     pub fn of(runs: &[Outputs]) -> Result<Self, TensorError> {
         let outputs = runs.first().map_or(0, Vec::len);
         let mut found = Sensitivity {
@@ -67,7 +67,7 @@ impl Sensitivity {
     }
 }
 
-/// The least and the largest value of each element over the images.
+/// The minimum and maximum of each element over the images.
 #[derive(Default)]
 struct Spread {
     bounds: Vec<(f64, f64)>,

@@ -24,7 +24,7 @@ use crate::{Engine, EngineError, Network, Value};
 
 pub(crate) use facts::facts;
 
-/// Runs models with tract, in half precision or bfloat16 by way of single precision.
+/// Runs models with tract; half precision and bfloat16 are computed in single precision.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tract;
 

@@ -1,4 +1,4 @@
-//! Tensors that stay where they are.
+//! Tensors in host memory or in the memory of an engine.
 
 use std::any::Any;
 use std::fmt;
@@ -8,12 +8,12 @@ use bcosc_ir::{Tensor, TensorType};
 
 use crate::EngineError;
 
-/// What goes into a run and comes out of it: a tensor in host memory, or one that lies wherever an engine
-/// keeps it. Clones share the elements.
+/// An input or output of a run: a tensor in host memory, or in the memory of an engine.
+/// Clones share the elements.
 ///
-/// The outputs of a run stay with the engine. Fed to a later run, of any session of that engine, they are not
-/// copied; another engine reads them first. A value that is given up to a run, with no clone left elsewhere,
-/// leaves its memory to the engine.
+/// The outputs of a run stay in the engine's memory. As inputs of a later run of the same engine they are not
+/// copied; another engine reads them first. If a run gets the last clone of a value, the engine can reuse its
+/// memory.
 #[derive(Clone, Debug)]
 pub struct Value(Place);
 
@@ -55,7 +55,7 @@ impl Value {
     /// The elements, copied to host memory if they are not there.
     ///
     /// # Errors
-    /// Where the engine cannot read them.
+    /// If the engine cannot read them.
     pub fn to_tensor(&self) -> Result<Tensor, EngineError> {
         match &self.0 {
             Place::Host(tensor) => Ok(tensor.clone()),
@@ -66,7 +66,7 @@ impl Value {
     /// The value as the engine that keeps values of type `T` knows it; itself if it is not one of those.
     ///
     /// # Errors
-    /// The value, where it lies in host memory or with another engine.
+    /// The value, where it is in host memory or with another engine.
     pub fn into_stored<T: Stored>(self) -> Result<Arc<T>, Value> {
         let Place::Engine(stored) = self.0 else {
             return Err(self);

@@ -1,4 +1,4 @@
-//! An engine of another kind: what stands on the seam works with it as with the default one.
+//! A second engine: everything that uses the engine traits works with it like with the default one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

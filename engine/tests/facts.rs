@@ -1,4 +1,4 @@
-//! What tract tells the compiler about graphs.
+//! Facts about graphs, as inferred by tract.
 
 use bcosc_engine::default_interpreter;
 use bcosc_ir::{Attribute, DataType, Dim, Facts, Interpreter, Model, ModelBuilder, Tensor};

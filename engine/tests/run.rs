@@ -1,4 +1,4 @@
-//! What models compute, against numbers worked out by hand.
+//! Outputs of models, against numbers computed by hand.
 
 use bcosc_engine::default_interpreter;
 use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
@@ -396,13 +396,13 @@ fn nodes_that_would_be_misread_are_refused() {
     let windowed = vec![Attribute::int("left_window_size", 2)];
     assert_eq!(
         refused(25, "Attention", &attention, windowed),
-        "node `y` (Attention): tract cannot take this node: it ignores the window of attention"
+        "node `y` (Attention): tract does not support this node: it ignores the window of attention"
     );
     let cached = ["x", "x", "x", "", "x", "x"];
     let causal = vec![Attribute::int("is_causal", 1)];
     assert_eq!(
         refused(24, "Attention", &cached, causal),
-        "node `y` (Attention): tract cannot take this node: it counts a causal mask from the start of the cache"
+        "node `y` (Attention): tract does not support this node: it counts a causal mask from the start of the cache"
     );
     let cells = vec![
         Attribute::int("blocksize", 2),
@@ -410,7 +410,7 @@ fn nodes_that_would_be_misread_are_refused() {
     ];
     assert_eq!(
         refused(28, "SpaceToDepth", &["x"], cells),
-        "node `y` (SpaceToDepth): tract cannot take this node: it knows mode DCR only"
+        "node `y` (SpaceToDepth): tract does not support this node: it supports mode DCR only"
     );
 }
 
@@ -437,6 +437,6 @@ fn what_would_be_misread_in_a_branch_is_refused() {
     assert!(default_interpreter().run(&net(1.0), &inputs).is_ok());
     assert_eq!(
         failure(&net(2.0), &inputs),
-        "node `y` (If): tract cannot take this node: it ignores the factor of an activation"
+        "node `y` (If): tract does not support this node: it ignores the factor of an activation"
     );
 }

@@ -1,4 +1,4 @@
-//! Sessions of the default engine: what goes in, what stays, what comes out.
+//! Sessions of the default engine: inputs, stored values, outputs.
 
 use bcosc_engine::{EngineError, Feedback, Session, SessionOptions, Value, default_engine};
 use bcosc_ir::{Attribute, DataType, Dim, Model, ModelBuilder, Tensor, Tensors};

@@ -1,5 +1,5 @@
-//! A conversion without proof takes any bytes: it ends in an error, or in a model that can be read
-//! and imported. Its explanation graph, likewise.
+//! A conversion without proof accepts any bytes: it returns an error, or a model that can be read and
+//! imported. Likewise its explanation graph.
 //!
 //! Weights would be most of an input, and changing them finds little. Inputs may leave them out: a
 //! floating-point initializer without data is filled in here.

@@ -1,5 +1,5 @@
-//! Import takes any message: it refuses it, or gives a graph whose export is imported again as the
-//! same graph.
+//! Import accepts any message: it returns an error, or a graph whose export is imported as the same
+//! graph.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The reader takes any bytes: it refuses them, or gives a model that is written and read back the
-//! same.
+//! The reader accepts any bytes: it returns an error, or a model that is the same after writing and
+//! reading.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Models by hand, for tests and for graphs that are put together from scratch.
+//! A builder for models.
 
 use bcosc_onnx::DataType;
 use bcosc_onnx::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
@@ -98,7 +98,7 @@ impl ModelBuilder {
         self
     }
 
-    /// A node as it is, for what [`ModelBuilder::op`] has no words for.
+    /// A node as an ONNX message, for what [`ModelBuilder::op`] does not cover.
     pub fn node(mut self, node: NodeProto) -> Self {
         self.graph.node.push(node);
         self

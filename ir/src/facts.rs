@@ -1,10 +1,10 @@
-//! What running a graph can tell: the seam between the passes and whatever executes ONNX.
+//! The interface between passes and the engine that evaluates graphs.
 
 use std::collections::BTreeMap;
 
 use crate::{Dim, Model, Tensor, TensorType};
 
-/// What is known of a graph's values before it runs, by value name.
+/// Facts about a graph's values, inferred without inputs, by value name.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Element types and shapes.
@@ -43,13 +43,13 @@ pub trait Interpreter {
     fn run(&self, model: &Model, inputs: &Tensors) -> Result<Tensors, InterpreterError>;
 }
 
-/// The interpreter could not take or run a graph; it knows why.
+/// The interpreter failed to load or run a graph.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct InterpreterError(Box<dyn std::error::Error + Send + Sync>);
 
 impl InterpreterError {
-    /// What an interpreter reports.
+    /// An error of an interpreter.
     pub fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         InterpreterError(Box::new(source))
     }

@@ -38,7 +38,7 @@ pub struct Value {
     pub slot: u32,
 }
 
-/// Where a value is used.
+/// A use of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Use {
     /// An input slot of an operator.
@@ -62,7 +62,7 @@ pub enum Use {
 #[derive(Clone, Debug)]
 pub(crate) struct Vertex {
     pub serial: u32,
-    /// Nodes leave in this order wherever dependencies allow: the place in the original file first.
+    /// Order of nodes in the written file, where dependencies allow: position in the original file first.
     pub place: u32,
     pub node: Node,
     pub outputs: Vec<Output>,
@@ -83,7 +83,7 @@ pub(crate) enum Port {
 /// An output of the graph: a value and its declaration.
 #[derive(Clone, Debug)]
 pub struct GraphOutput {
-    /// What is put out.
+    /// What is output.
     pub value: Value,
     /// Name, type and documentation as declared.
     pub info: ValueInfoProto,
@@ -97,9 +97,9 @@ pub struct Graph {
     /// `Input` nodes, and parameters that are inputs with a default value, in declared order.
     pub(crate) inputs: Vec<NodeId>,
     pub(crate) outputs: Vec<GraphOutput>,
-    /// Every name that was ever in use here and in nested graphs.
+    /// All names ever used in this graph and in nested graphs.
     pub(crate) names: BTreeSet<String>,
-    /// The last number put behind a name to tell it from others.
+    /// The last number appended to a name to make it unique.
     pub(crate) suffixes: BTreeMap<String, u32>,
     pub(crate) frame: Frame,
     /// Nodes below this serial number came with the model.
@@ -115,7 +115,7 @@ pub(crate) struct Frame {
     pub doc_string: Option<String>,
     pub metadata_props: Vec<StringStringEntryProto>,
     pub quantization_annotation: Vec<TensorAnnotation>,
-    /// `value_info` entries for names that no node puts out, with their places in the list.
+    /// `value_info` entries for names that no node outputs, with their places in the list.
     pub stray_value_info: Vec<(u32, ValueInfoProto)>,
 }
 
@@ -130,12 +130,12 @@ impl Graph {
         crate::order::topological(self)
     }
 
-    /// Whether no node waits for itself.
+    /// Whether the graph is acyclic.
     pub fn is_acyclic(&self) -> bool {
         self.nodes().len() == self.net.node_count()
     }
 
-    /// Every operator, producers first.
+    /// Every operator, in topological order.
     pub fn ops(&self) -> Vec<NodeId> {
         let mut nodes = self.nodes();
         nodes.retain(|&id| matches!(self.node(id), Node::Op(_)));
@@ -150,7 +150,7 @@ impl Graph {
             .count()
     }
 
-    /// Every node in order of creation; cheaper than [`Graph::nodes`] where order does not matter.
+    /// Every node in order of creation; cheaper than [`Graph::nodes`] if order does not matter.
     pub fn unordered(&self) -> impl Iterator<Item = NodeId> {
         self.net.node_indices().map(|index| self.id(index))
     }
@@ -162,7 +162,7 @@ impl Graph {
             .is_some_and(|v| v.serial == id.serial)
     }
 
-    /// A node. The id must be of this graph and still there: see [`Graph::contains`].
+    /// A node. The id must belong to this graph and not be removed: see [`Graph::contains`].
     pub fn node(&self, id: NodeId) -> &Node {
         &self.vertex(id).node
     }
@@ -172,12 +172,12 @@ impl Graph {
         self.node(id).as_op()
     }
 
-    /// The operator that puts out a value, if one does.
+    /// The operator that outputs a value, if one does.
     pub fn producer(&self, value: Value) -> Option<(NodeId, &Op)> {
         self.op(value.node).map(|op| (value.node, op))
     }
 
-    /// Operands of a node by slot; `None` where an optional input is left out.
+    /// Operands of a node by slot; `None` if an optional input is left out.
     pub fn inputs_of(&self, id: NodeId) -> Vec<Option<Value>> {
         let arity = self.op(id).map_or(0, |op| op.arity);
         let mut slots = vec![None; arity as usize];
@@ -189,7 +189,7 @@ impl Graph {
         slots
     }
 
-    /// One operand of a node; `None` where it is left out.
+    /// One operand of a node; `None` if it is left out.
     pub fn input(&self, id: NodeId, slot: u32) -> Option<Value> {
         let mut edges = self.net.edges_directed(id.index, Direction::Incoming);
         let edge = edges.find(|e| e.weight().to == Port::Input(slot))?;
@@ -287,7 +287,7 @@ impl Graph {
         declared.and_then(TensorType::from_proto)
     }
 
-    /// The tensor behind a value: a parameter's, or a `Constant` node's.
+    /// The tensor of a value: a parameter's, or a `Constant` node's.
     pub fn constant(&self, value: Value) -> Option<Tensor> {
         match self.node(value.node) {
             Node::Parameter(parameter) => match &parameter.data {
@@ -340,7 +340,7 @@ impl Graph {
         })
     }
 
-    /// How messages speak of a node: its name, or else the name of its first output.
+    /// The label of a node in messages: its name, or else the name of its first output.
     pub fn label(&self, id: NodeId) -> String {
         let vertex = self.vertex(id);
         let own = vertex.node.as_op().map_or("", Op::name);

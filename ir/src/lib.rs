@@ -1,6 +1,6 @@
 //! The bcosc graph.
 //!
-//! A [`Model`] mirrors an ONNX model without loss: what no pass touches leaves as it came. Its
+//! A [`Model`] mirrors an ONNX model without loss: unchanged parts are written back as they were read. Its
 //! [`Graph`] is read through [`NodeId`]s and [`Value`]s, changed only through [`Patch`]es, and
 //! translated at the borders by [`Model::from_proto`] and [`Model::to_proto`].
 

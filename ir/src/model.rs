@@ -73,7 +73,7 @@ impl Model {
         crate::metadata::set(&mut self.header.metadata_props, key, value);
     }
 
-    /// Local functions, as they came.
+    /// Local functions, unchanged.
     pub fn functions(&self) -> &[FunctionProto] {
         &self.header.functions
     }

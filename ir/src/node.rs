@@ -1,4 +1,4 @@
-//! What a vertex of the graph is: an operator, an input, a parameter or a captured value.
+//! The vertices of the graph: operators, inputs, parameters and captured values.
 
 use std::sync::Arc;
 
@@ -129,31 +129,6 @@ impl Op {
         self.attributes.iter().find(|a| a.name() == name)
     }
 
-    /// An integer attribute, or `default` where it is absent.
-    pub fn int(&self, name: &str, default: i64) -> i64 {
-        self.attribute(name)
-            .and_then(|a| a.proto.i)
-            .unwrap_or(default)
-    }
-
-    /// A float attribute, or `default` where it is absent.
-    pub fn float(&self, name: &str, default: f32) -> f32 {
-        self.attribute(name)
-            .and_then(|a| a.proto.f)
-            .unwrap_or(default)
-    }
-
-    /// An integer list attribute.
-    pub fn ints(&self, name: &str) -> Option<&[i64]> {
-        self.attribute(name).map(|a| a.proto.ints.as_slice())
-    }
-
-    /// A string attribute that is valid UTF-8.
-    pub fn string(&self, name: &str) -> Option<&str> {
-        let bytes = self.attribute(name)?.proto.s.as_ref()?;
-        std::str::from_utf8(bytes).ok()
-    }
-
     /// A tensor attribute.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
         let tensor = self.attribute(name)?.proto.t.as_deref()?;
@@ -172,7 +147,7 @@ impl Op {
         }
     }
 
-    /// Takes an attribute away, if it is there.
+    /// Removes an attribute, if present.
     pub fn unset(&mut self, name: &str) {
         self.attributes.retain(|a| a.name() != name);
     }

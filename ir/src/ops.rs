@@ -1,4 +1,4 @@
-//! The register of operators: what every standard operator is, said once.
+//! The register of standard operators.
 //!
 //! `ops/table.rs` is generated from the schemas of the `onnx` package: inputs, outputs, attributes and their defaults,
 //! and the opsets at which they changed. `ops/traits.rs` is written by hand: what passes ask of operators beyond

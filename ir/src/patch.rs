@@ -46,20 +46,20 @@ impl From<Value> for Operand {
     }
 }
 
-/// A patch that does not fit the graph: a defect of the rule that made it.
+/// A patch that does not fit the graph: a bug in the rule that made it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PatchError {
-    /// It speaks of a node or an output that is not there, or not any more.
-    #[error("the patch at {anchor} refers to a node that is not there any more")]
+    /// It refers to a node or an output that does not exist.
+    #[error("the patch at {anchor} refers to a removed node")]
     StaleNode {
-        /// Where the patch applies.
+        /// The anchor of the patch.
         anchor: String,
     },
     /// The new value has another type than the one it replaces.
     #[error("the patch at {anchor} replaces \"{value}\" ({old}) by a {new}")]
     TypeChanged {
-        /// Where the patch applies.
+        /// The anchor of the patch.
         anchor: String,
         /// The replaced value.
         value: String,
@@ -68,12 +68,12 @@ pub enum PatchError {
         /// The type of the replacement.
         new: String,
     },
-    /// It gives an operand or an attribute to something that takes none.
-    #[error("the patch at {anchor} changes {node}, which is no operator")]
+    /// It changes an operand or attribute of a node that is not an operator.
+    #[error("the patch at {anchor} changes {node}, which is not an operator")]
     NotAnOperator {
-        /// Where the patch applies.
+        /// The anchor of the patch.
         anchor: String,
-        /// What it changes.
+        /// The changed node.
         node: String,
     },
     /// It replaces an output of the graph that is an input too.
@@ -81,25 +81,25 @@ pub enum PatchError {
         "the patch at {anchor} replaces the output \"{value}\", which is also an input and keeps its name"
     )]
     FixedName {
-        /// Where the patch applies.
+        /// The anchor of the patch.
         anchor: String,
         /// The output.
         value: String,
     },
-    /// A new operator holds a subgraph that was made for another place.
+    /// A new operator has a subgraph that captures values not available at the anchor.
     #[error(
         "the patch at {anchor} adds a subgraph that reads \"{value}\", which the node there does not pass on"
     )]
     UnknownCapture {
-        /// Where the patch applies.
+        /// The anchor of the patch.
         anchor: String,
         /// What the subgraph reads.
         value: String,
     },
-    /// The graph would wait for itself.
-    #[error("the patch at {anchor} closes a cycle")]
+    /// The graph would have a cycle.
+    #[error("the patch at {anchor} creates a cycle")]
     Cycle {
-        /// Where the patch applies.
+        /// The anchor of the patch.
         anchor: String,
     },
 }
@@ -252,7 +252,7 @@ impl Patch {
         self.edits.push(Edit::SetAttribute { node, attribute });
     }
 
-    /// Takes an attribute of an operator away.
+    /// Removes an attribute of an operator.
     pub fn unset_attribute(&mut self, node: NodeId, attribute: &str) {
         self.edits.push(Edit::Unset {
             node,

@@ -1,9 +1,9 @@
 //! Models as text, in ONNX's own textual syntax.
 //!
-//! The full form is what `onnx.parser.parse_model` reads. Names that are no identifiers are quoted.
+//! The full form is what `onnx.parser.parse_model` reads. Names that are not identifiers are quoted.
 //! What the syntax has no place for stands in comments (node metadata and documentation) or is left
 //! out: names of types' dimensions (denotations), device placement, training information, sparse
-//! initializers, names of tensors in attributes that are no identifiers, and lists of tensors,
+//! initializers, names of tensors in attributes that are not identifiers, and lists of tensors,
 //! graphs or types as attributes, which the parser reads as empty.
 //!
 //! By default tensors of more than eight elements are cut short: `{0.5, 1.0, 1.5, 2.0, ... 8f3a0c11}`,
@@ -132,7 +132,7 @@ impl Printer<'_, '_> {
         self.out.end_line()
     }
 
-    /// Leaves the line open behind the closing brace.
+    /// Leaves the line open after the closing brace.
     fn graph(&mut self, graph: &GraphProto, name: &str) -> fmt::Result {
         write!(self.out, "{} ", Name(name))?;
         self.value_infos(&graph.input)?;
@@ -237,7 +237,7 @@ impl Printer<'_, '_> {
         if let Some(overload) = node.overload.as_deref().filter(|o| !o.is_empty()) {
             write!(self.out, ":{overload}")?;
         }
-        // Behind the operands where graphs would tear the two apart.
+        // After the operands where graphs would tear the two apart.
         let holds_graph = node
             .attribute
             .iter()

@@ -1,4 +1,4 @@
-//! Taking graphs apart and putting them together.
+//! Extracting, splicing and re-parameterising graphs.
 //!
 //! | operation | what it does |
 //! |---|---|
@@ -23,11 +23,11 @@ use std::collections::BTreeSet;
 
 use crate::{Graph, TensorType, Value};
 
-/// A graph cannot be taken apart or put together this way.
+/// Why an operation on a graph failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SurgeryError {
-    /// A value is not there, not any more, or is a left-out output.
+    /// A value does not exist, was removed, or is an omitted output.
     #[error("{what} {index} is not a value of the graph")]
     NoValue {
         /// What the value was given as.
@@ -44,7 +44,7 @@ pub enum SurgeryError {
         value: String,
     },
     /// A part of a graph needs an input of the whole that is not among its own.
-    #[error("\"{output}\" depends on the input \"{input}\", which is not cut off")]
+    #[error("\"{output}\" depends on the input \"{input}\", which is not among the new inputs")]
     NotCutOff {
         /// Output of the part.
         output: String,
@@ -70,13 +70,15 @@ pub enum SurgeryError {
         value: String,
     },
     /// Quantisation annotations or training graphs need a constant to stay one.
-    #[error("\"{value}\" stays a constant: a quantisation annotation or a training graph names it")]
+    #[error(
+        "\"{value}\" must stay a constant: a quantisation annotation or a training graph refers to it"
+    )]
     Pinned {
         /// The constant.
         value: String,
     },
     /// An input is bound to something of another type.
-    #[error("the input \"{input}\" takes a {expected}, and is bound to a {found}")]
+    #[error("the input \"{input}\" takes a {expected}, but is bound to a {found}")]
     TypeMismatch {
         /// The input.
         input: String,
@@ -86,7 +88,7 @@ pub enum SurgeryError {
         found: String,
     },
     /// An input of the model that is spliced in gets no value.
-    #[error("the input \"{input}\" of the model that is spliced in is not bound")]
+    #[error("the input \"{input}\" of the spliced model is not bound")]
     Unbound {
         /// The input.
         input: String,

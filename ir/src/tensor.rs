@@ -19,7 +19,7 @@ pub enum TensorError {
     #[error(transparent)]
     Onnx(#[from] bcosc_onnx::TensorError),
     /// The elements are of another kind than the caller needs.
-    #[error("a tensor of {wanted} elements is needed, this one is {found}")]
+    #[error("expected a tensor of {wanted} elements, found {found}")]
     WrongType {
         /// The kind that is needed.
         wanted: &'static str,
@@ -128,7 +128,7 @@ impl Tensor {
         self.dtype().byte_len(self.len()).unwrap_or(u64::MAX)
     }
 
-    /// The elements, little-endian; borrows from the file where the tensor lies in `raw_data`.
+    /// The elements, little-endian; borrows from the file where the tensor is in `raw_data`.
     pub fn bytes(&self) -> Result<Bytes, TensorError> {
         Ok(self.proto.payload()?)
     }

@@ -47,7 +47,7 @@ pub type Shape = Vec<Dim>;
 pub struct TensorType {
     /// Element type.
     pub dtype: DataType,
-    /// Dimensions; `None` where even the rank is unknown.
+    /// Dimensions; `None` if even the rank is unknown.
     pub shape: Option<Shape>,
 }
 

@@ -1,6 +1,6 @@
 //! Typed views of operators: what an operator means, whichever opset wrote it.
 //!
-//! A view is `None` where the node is another operator or lacks what the specification requires.
+//! A view is `None` if the node is another operator or lacks what the specification requires.
 
 mod axes;
 mod conv;

@@ -1,4 +1,4 @@
-//! Models that are no graphs are refused, by name.
+//! Models that are not graphs are refused, by name.
 
 use bcosc_ir::Model;
 use bcosc_ir::onnx::proto::{
@@ -122,11 +122,11 @@ fn cycles() {
             node("Relu", &["a"], &["b"]),
             node("Relu", &["x"], &["y"]),
         ]),
-        "Add node \"a\" takes part in a cycle: the graph must be acyclic",
+        "Add node \"a\" is part of a cycle; graphs must be acyclic",
     );
     refused(
         with(vec![node("Add", &["x", "y"], &["y"])]),
-        "Add node \"y\" takes part in a cycle: the graph must be acyclic",
+        "Add node \"y\" is part of a cycle; graphs must be acyclic",
     );
     // Through a value that a branch captures.
     let inner = branch(vec![node("Relu", &["late"], &["r"])], &["r"]);
@@ -135,7 +135,7 @@ fn cycles() {
             if_node("x", inner.clone(), inner, "y"),
             node("Relu", &["y"], &["late"]),
         ]),
-        "If node \"y\" takes part in a cycle: the graph must be acyclic",
+        "If node \"y\" is part of a cycle; graphs must be acyclic",
     );
 }
 

@@ -185,7 +185,7 @@ fn only_operators_take_operands() {
     let error = model.graph.apply(patch).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the patch at a changes x, which is no operator"
+        "the patch at a changes x, which is not an operator"
     );
 }
 

@@ -19,7 +19,7 @@ struct Plan {
 enum Change {
     /// Replace a value by an operator of an earlier one.
     Replace(prop::sample::Index, prop::sample::Index),
-    /// Put an operator behind a value.
+    /// Put an operator after a value.
     InsertAfter(prop::sample::Index),
     /// Use an earlier value in the place of a value.
     Merge(prop::sample::Index, prop::sample::Index),

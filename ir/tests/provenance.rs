@@ -39,7 +39,7 @@ fn what_is_put_behind_a_value_takes_its_place() {
         assert!(stands_for(&model, "a").is_empty());
         assert_eq!(standing(&model, "a").as_deref(), Some("a.abs"));
     }
-    // The second lies between the two, where the original has nothing.
+    // The second is between the two, where the original has nothing.
     assert!(stands_for(&model, "a.abs_2").is_empty());
 }
 

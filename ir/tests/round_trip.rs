@@ -1,4 +1,4 @@
-//! What no patch touches leaves as it came.
+//! Parts that no patch touches are written unchanged.
 
 use bcosc_ir::Model;
 use bcosc_ir::onnx::proto::{

@@ -1,4 +1,4 @@
-//! A model put into another one.
+//! Splicing a model into another one.
 
 mod common;
 
@@ -10,7 +10,7 @@ use bcosc_testing::message::*;
 use bcosc_testing::{body, value};
 use common::*;
 
-/// Splices a guest, and puts out what it puts out under its names and more.
+/// Splices a guest, and adds its outputs under its names.
 fn splice(host: &mut Model, guest: &Model, bindings: &[(&str, &str)]) -> Result<(), SurgeryError> {
     let bindings: Vec<_> = bindings
         .iter()
@@ -283,9 +283,9 @@ fn what_cannot_be_spliced_is_named() {
         messages.push(error.unwrap_err().to_string());
     }
     insta::assert_snapshot!(messages.join("\n"), @r#"
-    the input "q" of the model that is spliced in is not bound
-    the input "q" takes a int64[n], and is bound to a float[n,3]
-    the input "p" takes a float[n,3], and is bound to a float[3]
+    the input "q" of the spliced model is not bound
+    the input "q" takes a int64[n], but is bound to a float[n,3]
+    the input "p" takes a float[n,3], but is bound to a float[3]
     input "p" is given twice
     "z" is not an input of the graph
     the models use versions 20 and 19 of the operator set ""

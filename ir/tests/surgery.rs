@@ -1,4 +1,4 @@
-//! Graphs taken apart: extracted parts, constants as inputs, inputs as constants.
+//! Surgery on graphs: extracted parts, constants as inputs, inputs as constants.
 
 mod common;
 
@@ -221,7 +221,7 @@ fn subgraphs_bring_along_what_they_capture() {
     let error = extract(&model, &["cond"], &["y"]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "\"y\" depends on the input \"x\", which is not cut off"
+        "\"y\" depends on the input \"x\", which is not among the new inputs"
     );
 }
 
@@ -275,7 +275,7 @@ fn what_cannot_be_extracted_is_named() {
     };
     assert_eq!(
         message(&["b"], &["d", "y"]),
-        "\"y\" depends on the input \"x\", which is not cut off"
+        "\"y\" depends on the input \"x\", which is not among the new inputs"
     );
     assert_eq!(message(&["a", "a"], &["y"]), "input \"a\" is given twice");
     assert_eq!(message(&["a"], &["y", "y"]), "output \"y\" is given twice");
@@ -395,9 +395,9 @@ fn what_cannot_be_promoted_or_bound_is_named() {
     "a" is not a dense constant
     "x" is not a dense constant
     "a" is not an input of the graph
-    the input "x" takes a float[n,4], and is bound to a float[4]
-    the input "x" takes a float[n,4], and is bound to a float[1,5]
-    the input "x" takes a float[n,4], and is bound to a int64[1,4]
+    the input "x" takes a float[n,4], but is bound to a float[4]
+    the input "x" takes a float[n,4], but is bound to a float[1,5]
+    the input "x" takes a float[n,4], but is bound to a int64[1,4]
     "#);
     model.graph.bind(x, one(&[7, 4])).unwrap();
     text(&model);

@@ -1,4 +1,4 @@
-//! Parts of random graphs, put together again, compute what the whole computes.
+//! Parts of random graphs, spliced together again, compute the same as the whole.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn build(ops: &Ops) -> Model {
 struct Numbers(BTreeMap<(String, Vec<usize>, u32), usize>);
 
 impl Numbers {
-    /// The number of each output of a model. Inputs are told apart by name, constants by what they hold.
+    /// The number of each output of a model. Inputs are distinguished by name, constants by what they hold.
     fn of(&mut self, model: &Model) -> BTreeMap<String, usize> {
         let graph = &model.graph;
         let mut found: BTreeMap<Value, usize> = BTreeMap::new();

@@ -94,7 +94,7 @@ fn a_window_is_written_as_it_was_read() {
         ..Window::pointwise(2)
     };
     let op = same.write(Op::new("", "Conv"));
-    assert_eq!(op.string("auto_pad"), Some("SAME_LOWER"));
+    assert_eq!(op.get("auto_pad"), Some("SAME_LOWER"));
     let padded = Window {
         padding: Padding::Explicit(vec![1, 0, 0, 0]),
         ..Window::pointwise(2)
@@ -249,7 +249,11 @@ fn axes_are_an_attribute_or_an_input() {
         }
         let ops = model.graph.ops().into_iter().skip(1);
         let by_attribute = ops.map(|id| {
-            let attribute = model.graph.op(id).and_then(|op| op.ints("axes")).is_some();
+            let attribute = model
+                .graph
+                .op(id)
+                .and_then(|op| op.attribute("axes"))
+                .is_some();
             assert_ne!(attribute, model.graph.input(id, 1).is_some());
             attribute
         });

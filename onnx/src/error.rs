@@ -1,4 +1,4 @@
-//! What can go wrong, typed; every message says where.
+//! Errors of reading and writing, with their location.
 
 use std::fmt;
 use std::io;
@@ -50,10 +50,10 @@ pub enum ReadErrorKind {
     /// The path names a pipe, a device or the like.
     #[error("is not a regular file")]
     NotRegular,
-    /// The file is something else; the text says what it looks like.
+    /// The file is not an ONNX model; the text describes what it looks like.
     #[error("is not an ONNX model: {0}")]
     NotOnnx(&'static str),
-    /// The bytes are no protobuf message of the ONNX schema.
+    /// The bytes are not a valid ONNX protobuf message.
     #[error("is not a valid ONNX model, or is damaged: at byte {offset}, in {place}: {problem}")]
     Malformed {
         /// Where in the file, in bytes from its start.
@@ -63,34 +63,36 @@ pub enum ReadErrorKind {
         /// What is wrong there.
         problem: MalformedProblem,
     },
-    /// The protobuf decoder found what the scan before it does not look for.
+    /// An error of the protobuf decoder that the scan did not detect.
     #[error("is not a valid ONNX model, or is damaged: {0}")]
     Decode(prost::DecodeError),
     /// The message has no graph.
-    #[error("has no graph (field 7 of ModelProto), so there is no network in it")]
+    #[error("has no graph (field 7 of ModelProto)")]
     NoGraph,
     /// The message would need far more memory than the file has bytes.
-    #[error("would take {needed} bytes of memory to decode a structure of {len} bytes; refused")]
+    #[error(
+        "refusing to decode a structure of {len} bytes that would need {needed} bytes of memory"
+    )]
     TooDense {
         /// Bytes of memory.
         needed: u64,
         /// Bytes of the model.
         len: u64,
     },
-    /// A tensor's declaration and its data do not agree.
+    /// A tensor's declaration and its data do not match.
     #[error("{error} (at {place})")]
     Tensor {
-        /// Where the tensor stands, such as `graph.initializer[3]`.
+        /// Location of the tensor, such as `graph.initializer[3]`.
         place: String,
         /// What is wrong with it.
         error: TensorError,
     },
-    /// A tensor's external data cannot be had.
+    /// A tensor's external data cannot be read.
     #[error("tensor `{tensor}` (at {place}): {problem}")]
     External {
         /// The tensor's name.
         tensor: String,
-        /// Where the tensor stands, such as `graph.initializer[3]`.
+        /// Location of the tensor, such as `graph.initializer[3]`.
         place: String,
         /// What is wrong with its data.
         problem: ExternalProblem,
@@ -102,7 +104,7 @@ pub enum ReadErrorKind {
 #[non_exhaustive]
 pub enum MalformedProblem {
     /// A value runs past the end of its message or of the file.
-    #[error("{needed} bytes are declared and {left} are left")]
+    #[error("{needed} bytes are declared, but only {left} are left")]
     Truncated {
         /// Bytes that the value takes.
         needed: u64,
@@ -110,10 +112,10 @@ pub enum MalformedProblem {
         left: u64,
     },
     /// A variable-length number does not end.
-    #[error("a number is cut off or longer than ten bytes")]
+    #[error("invalid varint (truncated or longer than ten bytes)")]
     Varint,
     /// A field has number 0 or one that is out of range, or a wire type that does not exist.
-    #[error("no valid field key")]
+    #[error("invalid field key")]
     Key,
     /// A field has another wire type than the schema gives it.
     #[error("the field is encoded as {found} where the schema has {expected}")]
@@ -124,7 +126,7 @@ pub enum MalformedProblem {
         found: &'static str,
     },
     /// Packed fixed-width values do not fill the field.
-    #[error("{len} bytes do not hold a whole number of values")]
+    #[error("{len} bytes are not a whole number of values")]
     Packed {
         /// Bytes of the field.
         len: u64,
@@ -140,28 +142,28 @@ pub enum MalformedProblem {
     TooManyUnknown(usize),
 }
 
-/// Why external data cannot be had.
+/// Why external data cannot be read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ExternalProblem {
     /// The model was given as bytes, so there is no folder to look in.
-    #[error("its data lies in another file; open the model by its path")]
+    #[error("its data is in an external file; open the model by its path")]
     InMemory,
     /// There is no `location` entry.
     #[error("its external data has no `location`")]
     NoLocation,
-    /// A key stands twice.
+    /// A key occurs twice.
     #[error("its external data has two `{0}` entries")]
     Twice(&'static str),
-    /// The location is absolute or climbs with `..`.
+    /// The location is absolute or contains `..`.
     #[error("its external data location `{0}` is not a plain path inside the model's folder")]
     BadLocation(String),
-    /// The location leads out of the folder through a symbolic link.
-    #[error("its external data location `{location}` leads out of the model's folder, to {}", .target.display())]
+    /// The location points outside the folder through a symbolic link.
+    #[error("its external data location `{location}` points outside the model's folder, to {}", .target.display())]
     Outside {
         /// The location as the model gives it.
         location: String,
-        /// Where it leads.
+        /// The target of the link.
         target: PathBuf,
     },
     /// The location is a folder, a pipe or the like.
@@ -172,7 +174,7 @@ pub enum ExternalProblem {
     Io {
         /// The location as the model gives it.
         location: String,
-        /// What the system says.
+        /// The system error.
         error: io::Error,
     },
     /// `offset` or `length` is not a plain decimal number.
@@ -185,7 +187,7 @@ pub enum ExternalProblem {
     },
     /// `length` differs from what the shape and the type take.
     #[error(
-        "its external data has length {length}, while its shape and type take {declared} bytes"
+        "its external data has length {length}, but its shape and type require {declared} bytes"
     )]
     WrongLength {
         /// The `length` entry, in bytes.
@@ -194,7 +196,9 @@ pub enum ExternalProblem {
         declared: u64,
     },
     /// The file ends before the data does.
-    #[error("its external data lies at {offset} to {end} of `{location}`, which has {size} bytes")]
+    #[error(
+        "its external data is at bytes {offset} to {end} of `{location}`, which has {size} bytes"
+    )]
     Short {
         /// The location as the model gives it.
         location: String,
@@ -206,7 +210,7 @@ pub enum ExternalProblem {
         size: u64,
     },
     /// The tensor holds data as well.
-    #[error("it has external data and inline data; only one may be there")]
+    #[error("it has both external and inline data")]
     Both,
 }
 
@@ -233,10 +237,10 @@ pub enum TensorProblem {
         dim: i64,
     },
     /// The shape has more elements, or more bytes, than 64 bits count.
-    #[error("its shape {0:?} is too large to exist")]
+    #[error("its shape {0:?} is too large")]
     TooLarge(Vec<i64>),
     /// The data type is missing, `UNDEFINED`, or one that the schema does not have.
-    #[error("its data type {0} is not one that ONNX defines")]
+    #[error("its data type {0} is not defined by ONNX")]
     DataType(i32),
     /// A fixed-size element type is needed.
     #[error("it holds strings, which have no fixed size")]
@@ -247,8 +251,8 @@ pub enum TensorProblem {
     /// The data is a part of a larger tensor.
     #[error("it holds a segment of a larger tensor, which is not supported")]
     Segment,
-    /// The data lies in another file that has not been read.
-    #[error("its data lies in another file that was not read")]
+    /// The data is in another file that has not been read.
+    #[error("its data is in an external file that was not read")]
     Unresolved,
     /// `raw_data` has another length than the shape and the type take.
     #[error("it has {found} bytes of data, while {data_type} {dims:?} takes {expected}")]
@@ -265,7 +269,7 @@ pub enum TensorProblem {
     /// A typed field has another number of values than the shape and the type take.
     #[error("it has {found} values in {field}, while {data_type} {dims:?} takes {expected}")]
     ValueCount {
-        /// The field that the type's values lie in.
+        /// The field that the type's values are in.
         field: &'static str,
         /// The element type.
         data_type: DataType,
@@ -276,12 +280,12 @@ pub enum TensorProblem {
         /// Values there are.
         found: u64,
     },
-    /// The values lie in a field that is for other types.
-    #[error("its values lie in {found}, while those of type {data_type} belong in {expected}")]
+    /// The values are in a field that is for other types.
+    #[error("its values are in {found}, but those of type {data_type} belong in {expected}")]
     WrongField {
         /// The element type.
         data_type: DataType,
-        /// Where the type's values belong.
+        /// The field for this element type.
         expected: &'static str,
         /// Where values are.
         found: &'static str,
@@ -292,12 +296,12 @@ pub enum TensorProblem {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The system refuses; the path is the output's.
+    /// A system error for the output path.
     #[error("cannot write {}: {error}", .path.display())]
     Io {
         /// The file that cannot be written.
         path: PathBuf,
-        /// What the system says.
+        /// The system error.
         error: io::Error,
     },
     /// The output is a folder or has no file name.
@@ -305,7 +309,7 @@ pub enum WriteError {
     NotAFile(PathBuf),
     /// A protobuf file holds less than 2 GiB.
     #[error(
-        "the model takes {bytes} bytes, and an ONNX file holds at most {}; use external data",
+        "the model takes {bytes} bytes, but an ONNX file can hold at most {}; use external data",
         crate::write::LIMIT
     )]
     TooLarge {
@@ -313,7 +317,7 @@ pub enum WriteError {
         bytes: u64,
     },
     /// External data needs a place beside the model, and the output has none.
-    #[error("cannot write external data beside {}: it is a device, a pipe or a symbolic link", .0.display())]
+    #[error("cannot write external data next to {}: it is a device, a pipe or a symbolic link", .0.display())]
     NoSidecar(PathBuf),
     /// The file for the external data is another model's.
     #[error("{} holds external data of {}; choose another output name", .sidecar.display(), .model.display())]

@@ -24,7 +24,7 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// The folder that a model file lies in.
+    /// The folder that a model file is in.
     pub(crate) fn of(model: &Path) -> Self {
         let parent = model.parent().filter(|p| !p.as_os_str().is_empty());
         Self {

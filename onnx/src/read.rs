@@ -15,14 +15,14 @@ use crate::scan::{UnknownField, scan};
 use crate::sniff::sniff;
 use crate::walk::exclusive;
 
-/// A model and what reading it found.
+/// A model as read from a file or bytes.
 #[derive(Clone, Debug)]
 pub struct ModelFile {
     /// The model. Payloads are slices of the mapped file or of the bytes that were given.
     pub model: ModelProto,
-    /// Where it was read from; `None` for a model in memory.
+    /// The path; `None` for a model in memory.
     pub path: Option<PathBuf>,
-    /// Bytes of the model file and of all files that its external data lies in.
+    /// Bytes of the model file and of all files that its external data is in.
     pub bytes: u64,
     /// Fields that this version of the schema does not have. The model has lost them.
     pub unknown_fields: Vec<UnknownField>,
@@ -38,7 +38,7 @@ pub struct ModelFile {
 /// `external_data`, see [`TensorProto::is_external`].
 ///
 /// # Errors
-/// If the file cannot be read, is no ONNX model, is damaged, points outside its folder, or
+/// If the file cannot be read, is not an ONNX model, is damaged, points outside its folder, or
 /// declares tensors that its data does not match.
 pub fn read(path: &Path) -> Result<ModelFile, ReadError> {
     let fail = |kind| ReadError::new(Some(path), kind);
@@ -73,13 +73,13 @@ pub fn decode(bytes: Bytes) -> Result<ModelFile, ReadError> {
 }
 
 /// The structure of a model file, with external data left where it is and nothing checked. `None`
-/// for what is no model.
+/// for what is not a model.
 pub(crate) fn structure(path: &Path) -> Option<ModelProto> {
     open(path).and_then(parse).ok().map(|file| file.model)
 }
 
 fn open(path: &Path) -> Result<Bytes, ReadErrorKind> {
-    // Looked at before it is opened: opening a pipe would wait for a writer.
+    // Check before opening: opening a pipe would block.
     let metadata = fs::metadata(path).map_err(ReadErrorKind::Io)?;
     if metadata.is_dir() {
         return Err(ReadErrorKind::Folder);
@@ -106,7 +106,7 @@ pub(crate) fn map(file: &File) -> io::Result<Bytes> {
 }
 
 fn parse(bytes: Bytes) -> Result<ModelFile, ReadErrorKind> {
-    // Only what fails is asked what else it might be: some models begin like other formats.
+    // Guess the format only after a failure: some models start like other formats.
     let instead = |kind| sniff(&bytes).map_or(kind, ReadErrorKind::NotOnnx);
     let unknown_fields = scan(&bytes).map_err(instead)?;
     let model = ModelProto::decode(bytes.clone()).map_err(|e| instead(ReadErrorKind::Decode(e)))?;
@@ -121,7 +121,7 @@ fn parse(bytes: Bytes) -> Result<ModelFile, ReadErrorKind> {
     })
 }
 
-/// Checks every tensor's size against its data, and has `external` fetch what lies outside.
+/// Checks every tensor's size against its data, and has `external` fetch what is outside.
 fn tie(
     model: &mut ModelProto,
     mut external: impl FnMut(&mut TensorProto, &dyn Fn() -> String) -> Result<(), ReadErrorKind>,

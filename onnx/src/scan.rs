@@ -1,4 +1,4 @@
-//! A look at the wire format before it is decoded.
+//! A scan of the wire format before it is decoded.
 //!
 //! The scan walks tags and lengths by the schema and steps over payloads, so on a memory map it
 //! touches only the pages that hold structure. It finds what the decoder would drop (unknown
@@ -13,7 +13,7 @@ use crate::fields::{Field, Kind, MAX_FIELDS, MESSAGES, MODEL};
 /// How deeply messages may be nested: the decoder's own limit.
 const MAX_DEPTH: u32 = 100;
 
-/// How many kinds of unknown fields are told apart. Far beyond what new schema versions add; a
+/// How many kinds of unknown fields are distinguished. Far beyond what new schema versions add; a
 /// file that has more is something else.
 const MAX_UNKNOWN: usize = 64;
 
@@ -28,7 +28,7 @@ const MEMORY_A_BYTE: u64 = 32;
 pub struct UnknownField {
     /// The message type, such as `NodeProto`.
     pub message: &'static str,
-    /// Where it stands first, such as `graph.node[12]`; empty for the model itself.
+    /// First occurrence, such as `graph.node[12]`; empty for the model itself.
     pub place: String,
     /// The field number.
     pub field: u32,

@@ -1,4 +1,4 @@
-//! The file beside a model that holds its large tensors.
+//! The external data file next to a model.
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,7 +22,7 @@ const SMALLEST: u64 = 1024;
 /// mapped alone; elements are aligned for every type then, too.
 const ALIGNMENT: u64 = 4096;
 
-/// The tensors that lie outside a model file, and where.
+/// The tensors that are outside a model file, and where.
 pub(crate) struct Sidecar {
     parts: Vec<Part>,
     /// Bytes of the whole file.
@@ -115,7 +115,7 @@ pub(crate) fn pull_in(tensor: &mut TensorProto) -> Result<(), TensorError> {
     Ok(())
 }
 
-/// A model other than `except`, in the same folder, whose external data lies in a file called
+/// A model other than `except`, in the same folder, whose external data is in a file called
 /// `name`; the first one in the order of names.
 pub(crate) fn user_of(name: &str, except: &Path) -> Option<PathBuf> {
     let parent = except.parent().filter(|p| !p.as_os_str().is_empty());

@@ -45,7 +45,7 @@ pub(crate) fn sniff(bytes: &[u8]) -> Option<&'static str> {
     text(bytes)
 }
 
-/// Kinds of text, told apart by how they begin.
+/// Kinds of text, distinguished by how they begin.
 fn text(bytes: &[u8]) -> Option<&'static str> {
     let head = &bytes[..bytes.len().min(512)];
     // The cut may fall inside a character.

@@ -20,7 +20,7 @@ pub fn is_stdout(path: &Path) -> bool {
 /// Writes any file as models are written: it gets its name when it is whole.
 ///
 /// # Errors
-/// [`WriteError::NotAFile`] where the path is that of a folder, [`WriteError::Io`] where it cannot be written.
+/// [`WriteError::NotAFile`] if the path is that of a folder, [`WriteError::Io`] if it cannot be written.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     let mut output = Target::at(path)?.open()?;
     let written = output.file().write_all(bytes);
@@ -32,7 +32,7 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
 pub(crate) struct Target {
     /// The path without symbolic links in its last part.
     pub(crate) path: PathBuf,
-    /// Whether a file can lie beside it and be found from it.
+    /// Whether a file can be beside it and be found from it.
     pub(crate) has_neighbours: bool,
     kind: Kind,
 }
@@ -48,7 +48,7 @@ enum Kind {
 }
 
 impl Target {
-    /// Looks at `path`. A symbolic link stays and the file behind it is replaced.
+    /// Looks at `path`. A symbolic link stays and the file after it is replaced.
     pub(crate) fn at(path: &Path) -> Result<Self, WriteError> {
         if path.file_name().is_none() {
             return Err(WriteError::NotAFile(path.to_path_buf()));

@@ -1,7 +1,7 @@
 //! Access to a tensor's elements, whichever field holds them.
 //!
 //! ONNX stores elements in `raw_data` or in the typed field that its data type is assigned to:
-//! most small types lie in `int32_data`, one element a value, the 2- and 4-bit ones already packed.
+//! most small types are in `int32_data`, one element a value, the 2- and 4-bit ones already packed.
 //! Here all of them come out as what `raw_data` would hold: row-major, little-endian, packed.
 
 use std::mem::size_of;
@@ -59,7 +59,7 @@ impl TensorProto {
         data_type.byte_len(count).ok_or_else(|| self.too_large())
     }
 
-    /// Whether the model says that the data lies in another file.
+    /// Whether the model says that the data is in another file.
     ///
     /// After [`crate::read()`] such a tensor has its bytes in `raw_data` *and* keeps `data_location`
     /// and `external_data` as they were: the two together mark data that came from outside. A model
@@ -69,7 +69,7 @@ impl TensorProto {
     }
 
     /// The elements as `raw_data` holds them: row-major, little-endian, elements below a byte
-    /// packed from the low bits up. No copy is made where they lie in `raw_data` already. Values
+    /// packed from the low bits up. No copy is made where they are in `raw_data` already. Values
     /// in `int32_data` and `uint64_data` that are wider than the type are cut to its low bits, and
     /// booleans become 0 or 1.
     ///

@@ -22,12 +22,12 @@ pub(crate) const LIMIT: u64 = i32::MAX as u64;
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExternalData {
-    /// Beside the model if any tensor came from outside or the model would pass 2 GB, else inside.
+    /// External if the original has external data or the model exceeds 2 GB
     #[default]
     Auto,
-    /// Beside the model, in one file.
+    /// In one file next to the model
     Always,
-    /// Inside the model file.
+    /// In the model file
     Never,
 }
 
@@ -131,7 +131,7 @@ fn write_external(model: &ModelProto, target: &Target) -> Result<Written, WriteE
     data.rename()?;
     if let Err(error) = output.finish() {
         if !replaces {
-            // The first error is the one to tell.
+            // Report the first error.
             let _ = fs::remove_file(&path);
         }
         return Err(error);

@@ -1,4 +1,4 @@
-//! Files that are no models, damaged models, and places that cannot be written.
+//! Files that are not models, damaged models, and places that cannot be written.
 
 mod common;
 
@@ -254,7 +254,7 @@ fn a_read_only_folder_stays_as_it_is() {
     let folder = dir.path().join("folder");
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
-    // The superuser may write anyway; then there is nothing to see.
+    // The superuser may write anyway; then there is nothing to test.
     if fs::write(folder.join("probe"), "").is_err() {
         let error = write(
             &full_model(),

@@ -105,7 +105,7 @@ fn the_mode_decides_and_auto_follows_the_input() {
     assert!(data("again.onnx.data") == data("out.onnx.data"));
     assert!(read(&at("out.onnx")).unwrap().model == outside);
 
-    // Nothing is large enough to lie outside.
+    // Nothing is large enough to be outside.
     let small = model_of(vec![floats("w", 3)]);
     assert_eq!(
         save(&small, &at("small.onnx"), ExternalData::Always).sidecar,
@@ -226,7 +226,7 @@ fn data_of_another_model_is_not_overwritten() {
     assert!(matches!(error, WriteError::SidecarInUse { .. }), "{error}");
     assert_eq!(names(&dir), ["a.onnx", "b.onnx.data"]);
     read(&a).unwrap();
-    // Once nobody refers to it, it is in nobody's way.
+    // An unreferenced file may be overwritten.
     fs::remove_file(&a).unwrap();
     write(&model_of(vec![floats("w", 2000)]), &b, &options).unwrap();
 }

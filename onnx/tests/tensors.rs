@@ -179,7 +179,7 @@ fn reading_checks_every_tensor_and_says_where() {
         error.contains("it has 8 bytes of data, while float [3] takes 12"),
         "{error}"
     );
-    // Types of the future pass, and so do segments; who wants their elements gets the error.
+    // Unknown types and segments pass; the error comes when elements are read.
     branch(&mut model, vec![2]);
     model.graph.as_mut().unwrap().initializer[0].data_type = Some(77);
     assert_eq!(decode(encode(&model).unwrap()).unwrap().model, model);

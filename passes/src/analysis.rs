@@ -1,4 +1,4 @@
-//! Views of a graph: what passes look at. Nothing here rewrites.
+//! Analyses and views of a graph. Nothing here rewrites.
 
 pub mod channels;
 pub(crate) mod dense;

@@ -1,4 +1,4 @@
-//! The passes that turn a canonical network into a B-cos network.
+//! Passes that convert a canonical network to a B-cos network.
 
 pub mod attention_pool;
 pub mod biases;

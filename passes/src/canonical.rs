@@ -1,8 +1,8 @@
-//! The canonical form: what exporters add around a network is taken away.
+//! The canonical form: removes what exporters add around a network.
 //!
-//! In order: local functions become operators, initializers become constants, sequences become
-//! tensors; then constants and shapes are computed, operators that do nothing go, and with them
-//! what nothing uses any more. Every pass keeps the function.
+//! In order: inline local functions, convert default inputs to constants, replace sequences by tensors,
+//! evaluate constants and shapes, remove operators without effect, remove unused nodes. All passes are
+//! exact.
 
 mod constants;
 pub mod cse;

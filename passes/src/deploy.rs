@@ -1,22 +1,23 @@
-//! The deploy form: exact rewrites of B-cos layers that make inference fast.
+//! The deploy form: exact rewrites of B-cos layers for fast inference on the CPU with ONNX Runtime.
 //!
-//! The rules speak of B = 2, at which a B-cos layer is a signed square over a norm, and leave other
-//! layers to [`crate::bcos::lower`].
+//! The rules apply at B = 2, where a B-cos layer is a signed square over a norm; other layers are left to
+//! [`crate::bcos::lower`]. They choose what is fastest on one target, and `target.rs` has all that they assume of it.
 
 pub mod accumulate;
+mod blocks;
 pub mod chunks;
 mod energy;
 pub mod fold_doubling;
 pub mod fold_norms;
-mod layout;
+pub mod keep_blocked_layout;
 pub mod lower;
-pub mod merge;
-pub mod narrow;
+pub mod merge_scales;
 mod power;
 mod rectifier;
+pub mod scale_inputs;
 pub mod signed_square;
 pub mod square_relu;
-pub mod stay_in_blocks;
+mod target;
 #[cfg(test)]
 mod testing;
 
@@ -30,7 +31,7 @@ use crate::{Context, Outcome, PassError};
 pub(crate) fn everywhere(
     model: &mut Model,
     cx: &Context<'_>,
-    what: &str,
+    change: &str,
     rule: impl Fn(&Graph, NodeId) -> Option<Result<Patch, WeightError>>,
 ) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
@@ -45,10 +46,10 @@ pub(crate) fn everywhere(
         match rule(graph, node) {
             None => {}
             Some(Ok(patch)) => {
-                outcome.changed(graph.label(node), what);
+                outcome.changed(graph.label(node), change);
                 model.graph.apply(patch)?;
             }
-            Some(Err(error)) => error.settle(graph, node, &mut outcome)?,
+            Some(Err(error)) => error.skip_or_fail(graph, node, &mut outcome)?,
         }
     }
     Ok(outcome)

@@ -1,6 +1,6 @@
-//! B-cos operators as the passes see them, before they are written in standard ONNX.
+//! Marker operators for B-cos layers, before they are lowered to standard ONNX.
 //!
-//! They live in the domain [`DOMAIN`], which no model that leaves bcosc imports:
+//! They are in the domain [`DOMAIN`], and never in a written model:
 //!
 //! ```text
 //! n = bcosc.PatchNorm <kernel_shape, strides, pads, dilations, group> (x)   [N, group, spatial...]
@@ -36,7 +36,7 @@ pub const VECTOR_EPSILON: f64 = 1e-12;
 /// Added to the cosine before a power other than 1.
 pub const COSINE_EPSILON: f64 = 1e-6;
 
-/// `sqrt(sum of x^2 over the window and the group's channels + 1e-6)`, one value a group and position.
+/// `sqrt(sum of x^2 over the window and the group's channels + 1e-6)`, one value per group and position.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PatchNorm {
     /// Input [N, channels, spatial...].
@@ -109,7 +109,7 @@ pub struct Scale {
     pub node: NodeId,
     /// Output of the linear layer.
     pub y: Value,
-    /// Norm of what the layer saw.
+    /// Norm of the layer's input.
     pub norm: Value,
     /// The exponent B.
     pub b: f64,
@@ -147,7 +147,7 @@ impl Scale {
     }
 }
 
-/// A power of the sum of squares that one output of a convolution sees.
+/// A power of the sum of squares over the inputs of one output of a convolution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Energy {
     /// Input [N, channels, spatial...].
@@ -162,7 +162,7 @@ pub struct Energy {
     pub gain: f64,
     /// Added to the sum.
     pub epsilon: f64,
-    /// The power that is taken.
+    /// The exponent.
     pub exponent: f64,
 }
 
@@ -222,7 +222,7 @@ impl Energy {
     }
 }
 
-/// A tensor times one number a position and group of channels.
+/// A tensor times one number per position and group of channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weigh {
     /// The node.

@@ -1,7 +1,7 @@
-//! Rewrites that turn a network into a B-cos network.
+//! Passes that convert a network to a B-cos network.
 //!
 //! A [`Pass`] is one rewrite; a [`recipe`] is an ordered list of them. Folders are stages: [`analysis`]
-//! looks and rewrites nothing, [`canonical`] knows no B-cos, [`bcos`] knows no deploy form, [`deploy`] knows all.
+//! rewrites nothing, [`canonical`] does not depend on [`bcos`], [`bcos`] does not depend on [`deploy`].
 
 pub mod analysis;
 pub mod bcos;

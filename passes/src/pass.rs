@@ -1,4 +1,4 @@
-//! What a pass is: a named rewrite of a model that says what it did and what it left alone.
+//! Passes: named rewrites of a model that report what they changed and skipped.
 
 use bcosc_ir::{
     Facts, Interpreter, InterpreterError, Model, NodeId, PatchError, SurgeryError, TensorError,
@@ -12,9 +12,9 @@ use crate::{Reason, Settings};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
-    /// At B = 1 the function stays the same, to rounding.
+    /// Keeps the function at B = 1, up to rounding.
     Exact,
-    /// The function changes on purpose.
+    /// Changes the function on purpose.
     Altering,
 }
 
@@ -23,7 +23,7 @@ pub enum Effect {
 pub struct Pass {
     /// Name on the command line, such as `restore-norms`.
     pub name: &'static str,
-    /// What it does, in one line.
+    /// One-line description.
     pub summary: &'static str,
     /// Whether it keeps the function.
     pub effect: Effect,
@@ -49,9 +49,9 @@ impl PartialEq for Pass {
 
 impl Eq for Pass {}
 
-/// What passes share: the user's settings and a way to run graphs.
+/// Context of a pass: settings and an interpreter.
 pub struct Context<'a> {
-    /// What the user asked for.
+    /// Settings of the conversion.
     pub settings: &'a Settings,
     /// Runs and analyses graphs.
     pub interpreter: &'a dyn Interpreter,
@@ -60,35 +60,35 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Infers the types of all values, records them in the graph, and returns what is known.
+    /// Infers the types of all values, stores them in the graph, and returns the facts.
     pub fn infer(&self, model: &mut Model) -> Result<Facts, PassError> {
         let limit = self.settings.largest_constant;
         Ok(self.interpreter.infer(model, limit)?)
     }
 }
 
-/// What a pass did.
+/// The outcome of a pass.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Outcome {
-    /// Changes, in the order they were made.
+    /// Changes, in order.
     pub changes: Vec<Change>,
-    /// Places that were looked at and left, with the reason.
+    /// Skipped nodes, with reasons.
     pub skips: Vec<Skip>,
 }
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// The node of the model, by the name users know.
+    /// The name of the node in the original model.
     pub node: String,
-    /// What happened to it.
+    /// The change.
     pub what: String,
 }
 
-/// One place that a pass left alone.
+/// One skipped node.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Skip {
-    /// The node of the model, by the name users know.
+    /// The name of the node in the original model.
     pub node: String,
     /// Why.
     pub reason: Reason,
@@ -103,7 +103,7 @@ impl Outcome {
         });
     }
 
-    /// Records a place left alone.
+    /// Records a skipped node.
     pub fn skipped(&mut self, node: impl Into<String>, reason: Reason) {
         self.skips.push(Skip {
             node: node.into(),
@@ -112,11 +112,11 @@ impl Outcome {
     }
 }
 
-/// Why a pass could not go on.
+/// Why a pass failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassError {
-    /// The model has something that the pass cannot convert.
+    /// The pass cannot convert a node.
     #[error("{op} node \"{node}\" (opset {opset}): {reason}")]
     Unsupported {
         /// The node's name.
@@ -125,24 +125,24 @@ pub enum PassError {
         op: String,
         /// Version of the operator set it belongs to.
         opset: i64,
-        /// What is the matter, and what to do.
+        /// The problem, and a remedy if there is one.
         reason: Reason,
     },
-    /// An input of the model is not what the pass needs.
+    /// An input of the model does not meet the requirements of the pass.
     #[error("input \"{input}\": {reason}")]
     Input {
         /// The input's name.
         input: String,
-        /// What is the matter, and what to do.
+        /// The problem, and a remedy if there is one.
         reason: Reason,
     },
-    /// The model as a whole is not what the pass needs.
+    /// The model does not meet the requirements of the pass.
     #[error("{0}")]
     Model(Reason),
-    /// A rule made a patch that does not fit: a defect of bcosc.
+    /// A rule built an invalid patch (a bug in bcosc).
     #[error("internal error: {0}")]
     Patch(#[from] PatchError),
-    /// A part of the graph could not be taken out.
+    /// A part of the graph cannot be extracted.
     #[error("internal error: {0}")]
     Surgery(#[from] SurgeryError),
     /// Running or analysing the graph failed.

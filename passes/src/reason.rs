@@ -1,75 +1,75 @@
-//! Why a rule does not apply: typed, so that tests can ask for a reason and reports can word it.
+//! Typed reasons why a rule does not apply, for tests and reports.
 
 use serde::{Serialize, Serializer};
 
-/// Why a place was left alone, or why a model cannot be converted.
+/// Why a node was skipped, or why a model cannot be converted.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The weight is computed while running.
+    /// The weight is computed at run time.
     #[error("the weight is not a constant")]
     DynamicWeight,
-    /// Integers, where only real numbers make sense.
-    #[error("its numbers are not floating point")]
+    /// Integers where floating point is required.
+    #[error("its element type is not floating point")]
     NotFloating,
-    /// The weight cannot be computed with.
-    #[error("a weight is infinite or not a number")]
+    /// The weight has infinite or NaN elements.
+    #[error("the weight has infinite or NaN elements")]
     NotFiniteWeight,
-    /// Operands of a norm that do not belong together.
-    #[error("the norm's operands do not have one element a channel each")]
+    /// Operands of a norm with inconsistent sizes.
+    #[error("the operands of the norm do not have one element per channel")]
     NormShape,
-    /// A product of which one factor is no matrix.
-    #[error("one factor of the product is a vector")]
+    /// A matrix product with a vector.
+    #[error("one operand of the product is a vector")]
     VectorProduct,
     /// A linear operator that is not converted.
-    #[error("bcosc has no B-cos form of this operator")]
+    #[error("no B-cos form for this operator")]
     NoBcosForm,
-    /// Something to unpool is asked for, and there is nothing.
-    #[error("the model has no attention pool that could be unpooled; leave --attention-unpool out")]
+    /// `--attention-unpool` on a model without attention pool.
+    #[error("the model has no attention pool; remove --attention-unpool")]
     NoAttentionPool,
-    /// The layer behind an attention pool.
-    #[error("it is the output projection of an attention pool; --bcos-projection converts it")]
+    /// The output projection of an attention pool.
+    #[error("output projection of an attention pool; use --bcos-projection to convert it")]
     OutputProjection,
-    /// Values that no layer of their own makes.
+    /// Values that are not computed by a layer of their own.
     #[error(
-        "one layer makes queries, keys and values; export the attention pool with a layer for each"
+        "one layer computes queries, keys and values; export the attention pool with separate layers"
     )]
     PackedValues,
-    /// Something between a mean and the head that is no norm.
-    #[error("\"{0}\" lies between the mean and the head, and is no norm")]
+    /// An operator between the mean and the head that is not part of a norm.
+    #[error("\"{0}\" is between the mean and the head, but is not a norm")]
     NotNorm(String),
-    /// A layer on constants, such as one that makes a position embedding.
-    #[error("it does not see the input")]
+    /// A layer on constants, such as a position embedding.
+    #[error("it does not depend on the input")]
     NotOfInput,
-    /// A layer that attention needs linear.
-    #[error("it makes the queries, keys or values of attention, which stay linear")]
+    /// A projection of attention.
+    #[error("it computes queries, keys or values of attention, which stay linear")]
     Projection,
     /// A shape that the rule needs is unknown.
     #[error("the shape of {0} is not known")]
     UnknownShape(String),
-    /// Something else reads a value that the rule would change.
-    #[error("\"{0}\" is used elsewhere too")]
+    /// A value that the rule would change has other consumers.
+    #[error("\"{0}\" has other consumers")]
     UsedElsewhere(String),
-    /// An option says so.
+    /// Kept because of an option.
     #[error("kept by {0}")]
     Kept(&'static str),
-    /// The layer gives the logits.
+    /// The last layer.
     #[error("it is the last layer before the output")]
     Head,
-    /// The layer does not give the logits.
-    #[error("other layers come between it and the output")]
+    /// Not the last layer.
+    #[error("there are other layers between it and the output")]
     NotHead,
-    /// The layer's input is more than one vector an image.
-    #[error("it does not see one vector an image")]
+    /// The input of the layer is more than one vector per image.
+    #[error("its input is not one vector per image")]
     NotOneVector,
-    /// The node does not have what its operator must have.
-    #[error("the node lacks an input or attribute that the operator must have")]
+    /// A required input or attribute is missing.
+    #[error("a required input or attribute is missing")]
     Malformed,
     /// Second output of a max pool.
-    #[error("its indices output is used")]
+    #[error("its output `Indices` is used")]
     IndicesUsed,
     /// An operator does not exist in the model's opset.
-    #[error("{what} needs opset {opset}; raise it with --opset {opset}")]
+    #[error("{what} requires opset {opset}; use --opset {opset}")]
     NeedsOpset {
         /// First opset that has it.
         opset: i64,
@@ -81,15 +81,15 @@ pub enum Reason {
         "the norm is in training mode, or its statistics are used; export the model in eval mode"
     )]
     TrainingMode,
-    /// A bias that is not one number an output unit.
-    #[error("its bias is not one number an output unit")]
+    /// A bias without one element per output unit.
+    #[error("its bias does not have one element per output unit")]
     BiasShape,
-    /// A bias that is computed while running.
+    /// A bias that is computed at run time.
     #[error("its bias is not a constant")]
     DynamicBias,
     /// Several inputs, or none, could be the image.
     #[error(
-        "the model has {inputs} inputs, and not exactly one of them is an image (floating point, rank 3 or more)"
+        "the model has {inputs} inputs; exactly one must be an image (floating point, rank 3 or more)"
     )]
     NoImageInput {
         /// Number of inputs.
@@ -97,55 +97,53 @@ pub enum Reason {
     },
     /// Raw images need to be normalised.
     #[error(
-        "this input contract takes raw images: say how the model was normalised with --mean and --std, or --normalization"
+        "this input format takes raw images: give the normalisation of the model with --normalization, or --mean and --std"
     )]
     NormalizationMissing,
-    /// As many means and standard deviations as channels are needed.
-    #[error("the input has {channels} channels, but {given} numbers of mean or std are given")]
+    /// Means or standard deviations that do not match the channels.
+    #[error("the input has {channels} channels, but the mean or std has {given} values")]
     NormalizationLength {
         /// Channels of the input.
         channels: u64,
         /// Numbers given.
         given: usize,
     },
-    /// Means or standard deviations that nothing can be divided by.
-    #[error("means must be finite, and standard deviations finite and greater than 0")]
+    /// Invalid means or standard deviations.
+    #[error("means must be finite; standard deviations must be finite and positive")]
     NormalizationValue,
-    /// The graph changes the input before the first layer.
+    /// An operator processes the input before the first layer.
     #[error("node \"{0}\" processes the input before the first linear layer; use --input same")]
     PreprocessingInGraph(String),
-    /// Nothing in the graph is linear.
+    /// The graph has no linear layer.
     #[error("no convolution or linear layer depends on the input")]
     NoLinearLayer,
-    /// The first layer is one that cannot be doubled.
+    /// The input channels of the first layer cannot be doubled.
     #[error(
-        "the first layer is neither a convolution nor a linear layer on the channels of an image"
+        "the first layer must be a convolution or a linear layer over the channels of an image"
     )]
     FirstLayerForm,
     /// An output that is not class logits.
-    #[error("the output is not logits of more than two classes")]
+    #[error("the output is not a vector of logits for more than two classes")]
     NotLogits,
-    /// Calibration could not look at a norm.
-    #[error("the input of norm \"{0}\" could not be measured: its shape is not known")]
+    /// Calibration cannot measure a norm.
+    #[error("the input of norm \"{0}\" cannot be measured: its shape is not known")]
     NotMeasured(String),
-    /// Calibration met infinities.
+    /// Calibration found infinite or NaN values.
     #[error("the input of norm \"{0}\" is not finite on the calibration images")]
     NotFinite(String),
-    /// The wanted opset is not one that the model can be raised to.
-    #[error(
-        "the model has opset {from}, which can be raised to at most {newest}, not changed to {to}"
-    )]
+    /// The model cannot be upgraded to the requested opset.
+    #[error("cannot change opset {from} to {to}: supported are opsets {from} to {newest}")]
     OpsetOutOfRange {
         /// The model's opset.
         from: i64,
         /// The wanted one.
         to: i64,
-        /// The newest that is known.
+        /// The newest supported opset.
         newest: i64,
     },
     /// An operator in a subgraph would need a rewrite.
     #[error(
-        "its subgraph has {0}, which changed between the opsets; export the model with the newer opset"
+        "its subgraph contains {0}, which changed between these opsets; export the model with the newer opset"
     )]
     OldSubgraph(&'static str),
     /// The old form cannot be written in the new opset.
@@ -154,20 +152,20 @@ pub enum Reason {
     /// A batch norm that subtracts a mean.
     #[error("the norm subtracts a mean; run uncentre-norms first")]
     Centred,
-    /// The operator does something; not worth a line in a report.
+    /// The operator has an effect; not reported.
     #[error("needed: {0}")]
     Needed(&'static str),
-    /// An output of the graph would lose its name.
-    #[error("\"{0}\" is an output of the graph, and what it repeats cannot take its name")]
+    /// An output of the graph whose name must be kept.
+    #[error("\"{0}\" is an output of the graph whose name cannot be kept")]
     OutputName(String),
-    /// An operand that has to be a constant.
+    /// An operand that must be a constant.
     #[error("\"{0}\" is not a constant")]
     NotConstant(String),
-    /// A sparse tensor, which no pass reads.
+    /// A sparse tensor (not supported).
     #[error("it is a sparse tensor")]
     Sparse,
     /// A constant would make the file larger.
-    #[error("as a constant it would take {bytes} bytes and replace {replaces}")]
+    #[error("the constant would take {bytes} bytes and replace only {replaces}")]
     TooLarge {
         /// Size of the constant.
         bytes: u64,
@@ -175,34 +173,34 @@ pub enum Reason {
         replaces: u64,
     },
     /// The interpreter could not compute a constant.
-    #[error("it could not be computed: {0}")]
+    #[error("it cannot be evaluated: {0}")]
     NotEvaluated(String),
-    /// A shape with more than one size that has to be computed.
-    #[error("more than one size of the shape {0} is computed while running")]
+    /// A shape with more than one dynamic dimension.
+    #[error("more than one dimension of shape {0} is dynamic")]
     ShapeArithmetic(String),
-    /// A list of tensors whose elements cannot be told.
+    /// A sequence with unknown elements.
     #[error("the elements of the sequence \"{0}\" are not known")]
     Sequence(String),
-    /// A branch with branches or loops.
-    #[error("the branch holds graphs of its own")]
+    /// A branch with nested graphs.
+    #[error("the branch contains nested graphs")]
     NestedGraph,
-    /// A dropout that drops.
+    /// A dropout in training mode.
     #[error("it is in training mode; export the model in eval mode")]
     Training,
-    /// Padding that its reader cannot take over.
+    /// Padding that cannot be merged into its consumer.
     #[error("its padding cannot be merged: {0}")]
     Padding(&'static str),
     /// A local function that calls itself.
     #[error("the function \"{0}\" calls itself")]
     RecursiveFunction(String),
     /// Local functions nested too deep.
-    #[error("functions call each other more than {0} deep")]
+    #[error("function calls are nested more than {0} deep")]
     FunctionsTooDeep(usize),
     /// Inlined functions would be too many operators.
-    #[error("with its functions put in place the model has {0} operators")]
+    #[error("the model would have {0} operators after inlining functions")]
     FunctionsTooLarge(u64),
     /// A local function for another version of an operator set.
-    #[error("the function \"{function}\" is written for opset {version}, the model has {model}")]
+    #[error("the function \"{function}\" uses opset {version}, but the model uses {model}")]
     FunctionOpset {
         /// The function.
         function: String,
@@ -211,65 +209,61 @@ pub enum Reason {
         /// The model's version.
         model: i64,
     },
-    /// A rewritten message is not a graph.
-    #[error("the rewritten model is not a graph: {0}")]
+    /// A rewritten model is invalid.
+    #[error("the rewritten model is invalid: {0}")]
     NotAGraph(String),
-    /// A rule of the deploy form that rests on B = 2.
-    #[error("the rule holds for B = 2")]
+    /// A deploy rule that requires B = 2.
+    #[error("the rule requires B = 2")]
     OnlyForB2,
-    /// A rule of the deploy form: in half precision its squares would leave the range, and in double precision
+    /// A deploy rule that requires single precision: in half precision squares overflow, and in double precision
     /// runtimes have no fast kernels.
     #[error("it does not compute in single precision")]
     NotSingle,
-    /// A rule of the deploy form for convolutions.
-    #[error("it is not the scale of a convolution")]
+    /// A deploy rule for convolutions.
+    #[error("it does not scale a convolution")]
     NoConvolution,
-    /// A bias that stands in the way.
+    /// A bias prevents the rule.
     #[error("it adds a bias")]
     HasBias,
-    /// A layer that sees more than one position, or sees groups of channels.
-    #[error("it does not see all channels of one position")]
+    /// A layer with a window larger than 1, or with groups.
+    #[error("it is not a pointwise layer over all channels")]
     NotPointwise,
     /// A layer whose input has at least as many channels as its output.
-    #[error("its input is no narrower than its output")]
+    #[error("it has no more output than input channels")]
     NotNarrower,
     /// A layer whose input has fewer channels than its output.
-    #[error("its input is narrower than its output, and is scaled instead")]
+    #[error("it has more output than input channels, so its input is scaled instead")]
     Widens,
-    /// A value that runtimes do not keep in blocks of channels.
+    /// A value that the target does not keep in blocks of channels.
     #[error("it is not an image in single precision whose channels come in blocks of 16")]
     NotBlocked,
-    /// An image too large for a cache in any chunks that its channels can be cut into.
-    #[error("its channels make no equal chunks of 64 or more that fit a cache")]
+    /// An image that cannot be split into equal chunks of channels that fit the cache.
+    #[error("its channels cannot be split into equal chunks of 64 or more that fit the cache")]
     WideChunks,
-    /// A value that something makes or reads as a whole.
-    #[error("\"{0}\" is made or read by something that needs all of its channels")]
+    /// A value whose producer or consumer needs all channels.
+    #[error("\"{0}\" has a producer or consumer that needs all of its channels")]
     NotByChannel(String),
-    /// An operator on the way from the input to what is explained.
+    /// An operator between the input and the explained output.
     #[error("no backward rule for this operator")]
     NoBackwardRule,
     /// A form of an operator that has a rule in other forms.
     #[error("no backward rule for {0}")]
     NoBackwardRuleFor(&'static str),
-    /// An open size that a backward rule needs.
-    #[error("the backward rule needs the size of {0}; give the inputs shapes with --input-shapes")]
+    /// A backward rule needs a dynamic size.
+    #[error("the backward rule needs the size of {0}; give input shapes with --input-shapes")]
     OpenSize(String),
-    /// An output that does not depend linearly on the input.
-    #[error(
-        "\"{output}\" is no linear map of the input, whatever is held fixed; at fault: {broken_by}"
-    )]
+    /// An output that is not dynamic linear.
+    #[error("\"{output}\" is not dynamic linear in the input because of {broken_by}")]
     NotLinear {
         /// The output.
         output: String,
         /// The nodes that break it.
         broken_by: String,
     },
-    /// An output that has no class to explain.
-    #[error(
-        "the output \"{0}\" does not hold one vector an image; choose one that does with --output"
-    )]
+    /// An output that is not one vector per image.
+    #[error("the output \"{0}\" is not one vector per image; choose another with --output")]
     NotVectors(String),
-    /// Something that only pays where several layers have it in common.
+    /// A rule that only pays off if several layers share a value.
     #[error("no other layer shares it")]
     NotShared,
 }

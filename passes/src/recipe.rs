@@ -1,4 +1,4 @@
-//! The recipes: which passes run, in which order.
+//! Recipes: ordered lists of passes.
 //!
 //! A recipe is a list of stages, and a stage a list of passes; recipes share stages.
 
@@ -24,55 +24,55 @@ use crate::deploy::accumulate::ACCUMULATE_ENERGIES;
 use crate::deploy::chunks::CHUNK_CHANNELS;
 use crate::deploy::fold_doubling::FOLD_DOUBLING;
 use crate::deploy::fold_norms::FOLD_NORM_SCALES;
+use crate::deploy::keep_blocked_layout::KEEP_BLOCKED_LAYOUT;
 use crate::deploy::lower::LOWER_DEPLOY;
-use crate::deploy::merge::MERGE_WEIGHTS;
-use crate::deploy::narrow::NARROW_SCALES;
+use crate::deploy::merge_scales::MERGE_SCALES;
+use crate::deploy::scale_inputs::SCALE_INPUTS;
 use crate::deploy::signed_square::SIGNED_SQUARES;
 use crate::deploy::square_relu::SQUARE_AFTER_RELU;
-use crate::deploy::stay_in_blocks::STAY_IN_BLOCKS;
 
-/// Passes in the order they run.
+/// Passes in order.
 pub type Passes = [&'static Pass];
 
-/// What every recipe starts with: the canonical form.
+/// The canonical form, the start of every recipe.
 pub static CANONICAL: &Passes = &[
-    // Everything is an operator, a constant or a tensor, in the opset that is asked for.
+    // Only operators, constants and tensors remain, in the requested opset.
     &INLINE_FUNCTIONS,
     &DROP_DEFAULT_INPUTS,
     &RAISE_OPSET,
     &RESOLVE_SEQUENCES,
-    // What can be computed now is, and what then does nothing goes.
+    // Evaluate constants, then remove what has no effect.
     &FOLD_CONSTANTS,
     &SIMPLIFY,
     &REMOVE_DEAD,
 ];
 
-/// Statistics go into biases; folded norms are restored while every convolution still has its bias.
+/// Means move into biases; folded norms are restored while every convolution still has its bias.
 static NORMS: &Passes = &[&UNCENTRE_NORMS, &RESTORE_NORMS];
 /// The linear head moves before the pooling.
 static HEAD: &Passes = &[&REORDER_HEAD, &REORDER_TOKEN_HEAD];
-/// A head that a norm separates from the mean: this alters the function.
+/// The same for a head with a norm before it, which alters the function.
 static HEAD_AND_NORM: &Passes = &[&REORDER_HEAD_AND_NORM];
 static INPUT: &Passes = &[&DOUBLE_INPUT];
 /// Alterations of the original.
 static POOLS: &Passes = &[&AVERAGE_POOLS];
-/// The attention pool at the end loses what it adds, or gives every position as an output.
+/// Alterations of the attention pool at the end.
 static ATTENTION_POOL: &Passes = &[&DROP_POOL_POSITIONS, &UNPOOL_ATTENTION];
 static BIASES: &Passes = &[&REMOVE_BIASES];
-/// What B-cos is, with norms that fit before and after.
+/// The B-cos layers, with calibration of norms before and after.
 static LAYERS: &Passes = &[&CALIBRATE_NORMS, &BCOS, &REMEASURE_NORMS];
 static LOGIT_BIAS: &Passes = &[&ADD_LOGIT_BIAS];
-/// With --deploy fast forms first, then standard operators for all that is left.
+/// Lowering: with --deploy the fast forms first, then the remaining markers.
 pub static LOWERING: &Passes = &[
     &FOLD_NORM_SCALES,
     &FOLD_DOUBLING,
     &SQUARE_AFTER_RELU,
-    &NARROW_SCALES,
-    &MERGE_WEIGHTS,
+    &SCALE_INPUTS,
+    &MERGE_SCALES,
     &SIGNED_SQUARES,
     &ACCUMULATE_ENERGIES,
     &LOWER_DEPLOY,
-    &STAY_IN_BLOCKS,
+    &KEEP_BLOCKED_LAYOUT,
     &CHUNK_CHANNELS,
     &LOWER,
 ];
@@ -97,7 +97,7 @@ pub static VIT: &[&Passes] = &[
     LOWERING,
 ];
 
-/// Image towers of CLIP: without a logit bias, since embeddings are no logits.
+/// CLIP image encoders: no logit bias, since the output is an embedding.
 pub static CLIP: &[&Passes] = &[
     CANONICAL,
     NORMS,

@@ -1,31 +1,31 @@
-//! What the user can choose.
+//! Settings of the passes.
 
 use serde::Serialize;
 
-/// Form of the converted model's input.
+/// Input format of the converted model.
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InputContract {
-    /// What the original took; the graph builds [xn, -xn].
+    /// The input of the original; the graph computes [x, -x]
     #[default]
     Same,
-    /// [x, 1-x] with x in [0, 1]: twice the channels.
+    /// [x, 1-x] with x in [0, 1]: twice the channels
     AddInverse,
-    /// x in [0, 1]; the graph builds [x, 1-x].
+    /// x in [0, 1]; the graph computes [x, 1-x]
     Rgb,
 }
 
 /// Per-channel mean and standard deviation that the original's input was normalised with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Normalization {
-    /// One mean a channel, on images in [0, 1].
+    /// One mean per channel, for images in [0, 1].
     pub mean: Vec<f64>,
-    /// One standard deviation a channel, on images in [0, 1].
+    /// One standard deviation per channel, for images in [0, 1].
     pub std: Vec<f64>,
 }
 
-/// What is added to every class logit.
+/// The constant added to every class logit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogitBias {
@@ -41,31 +41,31 @@ pub enum LogitBias {
 /// Settings of a conversion.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
-    /// Exponent of the B-cos transform, at least 1.
+    /// Exponent of the B-cos transform; at least 1.
     pub b: f64,
-    /// Form of the converted model's input.
+    /// Input format of the converted model.
     pub input: InputContract,
-    /// How the original's input was normalised; needed by contracts that take raw images.
+    /// Normalisation of the original's input; required by input formats that take raw images.
     pub normalization: Option<Normalization>,
     /// Fold the normalisation into the first layer.
     pub absorb_normalization: bool,
-    /// Leave biases in.
+    /// Keep biases.
     pub keep_biases: bool,
-    /// Leave max pooling in.
+    /// Keep max pooling.
     pub keep_max_pool: bool,
-    /// Leave the head behind the mean over positions.
+    /// Keep the head after the mean over positions.
     pub keep_head: bool,
-    /// Let attention pools put out every position.
+    /// Make attention pools output every position.
     pub attention_unpool: bool,
-    /// Make the layer behind an attention pool a B-cos layer.
+    /// Convert the output projection of an attention pool.
     pub bcos_projection: bool,
-    /// What is added to the logits.
+    /// The constant added to the logits.
     pub logit_bias: LogitBias,
-    /// Rewrite for fast inference.
+    /// Rewrite for fast inference on the CPU with ONNX Runtime.
     pub deploy: bool,
-    /// The opset to raise the model to.
+    /// The opset to upgrade the model to.
     pub opset: Option<i64>,
-    /// Constants that folding may create, in bytes, beyond what they replace.
+    /// Largest constant that folding may create, in bytes, beyond the size of the parameters it replaces.
     pub largest_constant: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What the tests of passes share: running a pass, comparing what two models compute.
+//! Helpers for tests of passes: run a pass, compare the outputs of two models.
 
 use bcosc_engine::default_interpreter;
 use bcosc_ir::{Model, TensorType, Tensors};
@@ -30,7 +30,7 @@ pub(crate) fn apply(pass: &Pass, model: &mut Model) -> Outcome {
     }
 }
 
-/// The model after an exact pass, which is held to the function of the model before.
+/// The model after an exact pass, after checking that it computes the same as the model before.
 pub(crate) fn rewritten(pass: &Pass, before: &Model) -> Model {
     let mut after = before.clone();
     let outcome = apply(pass, &mut after);
@@ -44,7 +44,7 @@ pub(crate) fn rewritten(pass: &Pass, before: &Model) -> Model {
     after
 }
 
-/// Why a rule leaves the first operator of a kind alone.
+/// The reason why a rule does not apply to the first operator of a kind.
 pub(crate) fn refusal(rules: &[Rule], model: &Model, op_type: &str) -> Reason {
     let mut typed = model.clone();
     infer(&mut typed);
@@ -69,7 +69,7 @@ pub(crate) fn refusal(rules: &[Rule], model: &Model, op_type: &str) -> Reason {
     reason.unwrap_or_else(|| panic!("no rule looks at {op_type}"))
 }
 
-/// What a pass says of the places that it left alone.
+/// The reasons of skipped nodes.
 pub(crate) fn reasons(outcome: Outcome) -> Vec<Reason> {
     outcome.skips.into_iter().map(|skip| skip.reason).collect()
 }
@@ -95,7 +95,7 @@ pub(crate) fn exponent(b: f64) -> Settings {
     }
 }
 
-/// A copy of the model after some passes, and what the last of them did.
+/// A copy of the model after some passes, and the outcome of the last.
 pub(crate) fn passed(
     passes: &[&Pass],
     model: &Model,

@@ -36,9 +36,9 @@ Examples:
   bcosc explain-graph out.onnx -o out.explain.onnx
   bcosc eval out.onnx --data val/ --gridpg
 
-Exit status: 0 if all went well, 1 on an error (a conversion writes nothing then), 2 on a wrong command line.";
+Exit status: 0 on success, 1 on an error (no model is written), 2 on a usage error.";
 
-/// Compile a pretrained ONNX model into a B-cos model, and prove that it still computes what it must.
+/// Convert a pretrained ONNX model to a B-cos model, and verify the conversion.
 #[derive(Debug, Parser)]
 #[command(
     name = "bcosc",
@@ -61,22 +61,22 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Compare what two models compute on seeded inputs
+    /// Compare the outputs of two models on seeded inputs
     Verify(VerifyArgs),
-    /// Show what a model consists of, and what each recipe would do to it
+    /// Show the structure of a model and what each recipe would change
     Inspect(InspectArgs),
-    /// Explain a model's predictions on pictures: colour pictures, contribution maps, arrays
+    /// Explain predictions on pictures: colour pictures, contribution maps, arrays
     Explain(ExplainArgs),
-    /// Write the graph that computes a model's explanations: for B-cos models from anywhere
+    /// Write an ONNX graph that computes the explanations of a model
     ExplainGraph(ExplainGraphArgs),
-    /// Measure how good models and their explanations are on a folder of labelled pictures
+    /// Evaluate models and their explanations on labelled pictures
     Eval(EvalArgs),
 }
 
-/// How much is told; the same for every command.
+/// Verbosity, shared by all commands.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct OutputArgs {
-    /// Print nothing but errors
+    /// Print errors only
     #[arg(
         short,
         long,
@@ -85,7 +85,7 @@ pub struct OutputArgs {
         help_heading = "Messages"
     )]
     pub quiet: bool,
-    /// Tell more; twice for every detail
+    /// Verbose; repeat for more detail
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Messages")]
     pub verbose: u8,
 }

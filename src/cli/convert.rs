@@ -17,10 +17,10 @@ use super::messages::Messages;
 use super::progress::Progress;
 use super::{interrupt, tables};
 
-/// Converts a model, writes it, and tells what was done.
+/// Converts a model, writes it, and prints a summary.
 pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
     let Some(model) = &args.model else {
-        bail!("no model is given")
+        bail!("no model was given")
     };
     let options = args.options();
     let explains = args.emit.contains(&EmitArg::Explain);
@@ -32,10 +32,10 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
     let beside = output.filter(|_| explains).map(explanation_path);
     let results = [output, beside.as_deref(), args.report.as_deref()];
     check_outputs(results.into_iter().flatten())?;
-    // A model may take the place of the one that it was made from.
+    // The converted model may overwrite the original.
     check_kept([model], results[1..].iter().flatten().copied())?;
     let mut converted = convert(model, &options, args.dump_ir.as_deref(), messages)?;
-    // Both graphs are made before either is written.
+    // Build both graphs before writing either.
     let explanation = explains.then(|| converted.explanation_graph());
     let explanation = explanation.transpose()?;
     if let Some(output) = output {
@@ -137,11 +137,11 @@ fn print(out: &mut dyn Write, report: &Report, all: bool) -> io::Result<()> {
         writeln!(out, "\n{}", super::proofs::table(proof))?;
     }
     match &report.output {
-        Some(path) => writeln!(out, "\nwritten to {}", path.display())?,
-        None => writeln!(out, "\nnothing was written")?,
+        Some(path) => writeln!(out, "\nwrote {}", path.display())?,
+        None => writeln!(out, "\nno model was written (--dry-run)")?,
     }
     match &report.explanation {
-        Some(path) => writeln!(out, "explanation graph written to {}", path.display()),
+        Some(path) => writeln!(out, "wrote explanation graph {}", path.display()),
         None => Ok(()),
     }
 }

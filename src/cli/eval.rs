@@ -10,7 +10,7 @@ use super::messages::Messages;
 use super::progress::Progress;
 use super::tables;
 
-/// Evaluates models, and prints their figures side by side.
+/// Evaluates models and prints their metrics side by side.
 pub fn run(args: &EvalArgs, messages: Messages) -> anyhow::Result<()> {
     check_outputs(args.results())?;
     check_kept(
@@ -35,7 +35,7 @@ pub fn run(args: &EvalArgs, messages: Messages) -> anyhow::Result<()> {
     });
     drop(progress);
     let evaluated = evaluated?;
-    // Both are made before either is written.
+    // Build both before writing either.
     let plot = args.plot.as_ref().map(|path| Ok((path, evaluated.plot()?)));
     let plot: Option<(_, String)> = plot.transpose().map_err(|e: bcosc::Error| e)?;
     if let Some(path) = &args.report {
@@ -62,7 +62,7 @@ pub fn run(args: &EvalArgs, messages: Messages) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What figures mean that are not known by their names.
+/// Explains the metrics in the table.
 fn legend(evaluation: &Evaluation) -> String {
     let any = |has: fn(&Figures) -> bool| evaluation.models.iter().any(has);
     let parts = [
@@ -72,22 +72,22 @@ fn legend(evaluation: &Evaluation) -> String {
         ),
         (
             any(|m| !m.pointing.is_empty()),
-            "GridPG: share of positive contributions in the right picture of a grid.",
+            "GridPG: share of positive contributions inside the picture of the explained class.",
         ),
         (
             any(|m| m.perturbation.is_some()),
-            "Deletion and insertion: areas under curves; good are a low and a high one.",
+            "Deletion, insertion: area under the curve; lower deletion and higher insertion are better.",
         ),
         (
             any(|m| m.completeness.is_some()),
-            "Residual: the share of the logit that contributions leave, on average.",
+            "Residual: share of the logit that contributions do not account for, mean over images.",
         ),
     ];
     let shown = parts.iter().filter(|(has, _)| *has);
     shown.map(|(_, text)| *text).collect::<Vec<_>>().join("\n")
 }
 
-/// A row: what it is called, and what it is of one model.
+/// A row: its name, and its value for a model.
 type Row = (String, Box<dyn Fn(&Figures) -> Option<String>>);
 
 fn row(name: impl Into<String>, value: impl Fn(&Figures) -> Option<String> + 'static) -> Row {
@@ -124,7 +124,7 @@ fn table(evaluation: &Evaluation) -> String {
         rows.push(row(format!("GridPG {cells}x{cells}"), move |m| {
             find(m).and_then(|p| score(&p))
         }));
-        rows.push(row("  by chance", move |m| {
+        rows.push(row("  chance level", move |m| {
             find(m).map(|p| number(p.chance))
         }));
         rows.push(row("  grids", move |m| {
@@ -136,11 +136,11 @@ fn table(evaluation: &Evaluation) -> String {
     };
     rows.extend([
         row("deletion", area(|p| &p.deletion)),
-        row("  in random order", area(|p| &p.deletion_random)),
+        row("  random order", area(|p| &p.deletion_random)),
         row("insertion", area(|p| &p.insertion)),
-        row("  in random order", area(|p| &p.insertion_random)),
+        row("  random order", area(|p| &p.insertion_random)),
         row("residual", |m| m.completeness.map(|c| share(c.mean))),
-        row("  largest", |m| m.completeness.map(|c| share(c.max))),
+        row("  maximum", |m| m.completeness.map(|c| share(c.max))),
     ]);
     let mut table = tables::plain();
     let names = evaluation.models.iter().map(|m| m.name.clone());
@@ -166,7 +166,7 @@ fn score(played: &Pointing) -> Option<String> {
     })
 }
 
-/// Rounding is small, and what constants add is not.
+/// A share in a notation that suits both rounding errors and constant terms.
 fn share(value: f64) -> String {
     match value < 1e-3 {
         true => tables::figure(value),

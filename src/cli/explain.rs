@@ -19,12 +19,12 @@ use super::messages::Messages;
 use super::progress::Progress;
 use super::tables;
 
-/// Rows that a sheet holds at most.
+/// Maximum number of rows in a sheet.
 const ROWS: usize = 500;
-/// Pictures that the table on the terminal holds at most.
+/// Maximum number of pictures in the table on the terminal.
 const SHOWN: usize = 20;
 
-/// What became of one picture.
+/// The result for one picture.
 #[derive(Serialize)]
 struct Entry {
     image: PathBuf,
@@ -44,7 +44,7 @@ struct Line {
     explanation: Explanation,
 }
 
-/// Everything, for programs.
+/// The JSON report.
 #[derive(Serialize)]
 struct Report<'a> {
     bcosc: &'static str,
@@ -53,7 +53,7 @@ struct Report<'a> {
     images: Vec<&'a Entry>,
 }
 
-/// Explains pictures, draws them, and tells the figures.
+/// Explains pictures, writes the results and prints a table.
 pub fn run(args: &ExplainArgs, messages: Messages) -> anyhow::Result<()> {
     if let Some(folder) = &args.out {
         check_apart(folder, &args.images)?;
@@ -124,9 +124,9 @@ pub fn run(args: &ExplainArgs, messages: Messages) -> anyhow::Result<()> {
     }
 }
 
-/// What every picture needs.
+/// State shared by all pictures.
 struct Job<'a> {
-    /// How many pictures the sheet has room for.
+    /// Maximum number of pictures in the sheet.
     rows: usize,
     args: &'a ExplainArgs,
     labels: Option<&'a Labels>,
@@ -134,7 +134,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Writes what belongs to one picture.
+    /// Writes the results of one picture.
     fn write(&self, item: &Item, explained: Explained, draw: bool) -> anyhow::Result<Entry> {
         let mut entry = Entry {
             image: item.path.clone(),
@@ -179,7 +179,7 @@ impl Job<'_> {
             let label = self.labels.and_then(|l| l.name(explanation.class));
             entry.explanations.push(Line {
                 label: label.map(str::to_owned),
-                // Maps are written by now, and there may be many pictures.
+                // The maps are written; drop them to save memory.
                 explanation: Explanation {
                     logits: Vec::new(),
                     weights: Vec::new(),
@@ -191,7 +191,7 @@ impl Job<'_> {
         Ok(entry)
     }
 
-    /// Writes what belongs to all pictures, and tells the figures.
+    /// Writes the report and the sheet, and prints the table.
     fn finish(
         &self,
         entries: &mut [Entry],
@@ -214,7 +214,7 @@ impl Job<'_> {
         if let Some(path) = self.args.sheet.as_ref().filter(|_| !rows.is_empty()) {
             if count > self.rows {
                 messages.warning(&format!(
-                    "the sheet shows the first {} of {count} pictures",
+                    "the sheet shows only the first {} of {count} pictures",
                     self.rows
                 ));
             }
@@ -234,7 +234,7 @@ impl Job<'_> {
 
     fn print(&self, out: &mut dyn Write, entries: &[Entry]) -> io::Result<()> {
         let mut table = tables::plain();
-        // Names of files stay in one piece.
+        // Do not wrap file names.
         table.set_content_arrangement(ContentArrangement::Disabled);
         let mut header = vec!["picture", "class", "logit"];
         let predictor = &self.explainer.predictor;
@@ -264,7 +264,7 @@ impl Job<'_> {
         tables::align_right(&mut table, 2..6);
         writeln!(out, "{}", tables::text(table))?;
         if let Some(more) = entries.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-            writeln!(out, "and {more} more; --report has all of them")?;
+            writeln!(out, "and {more} more (see --report)")?;
         }
         match predictor.logit_bias {
             0.0 => writeln!(out, "\nlogit = contributions + residual"),
@@ -275,10 +275,10 @@ impl Job<'_> {
         }?;
         let all: Vec<&PathBuf> = entries.iter().flat_map(|e| &e.files).collect();
         if let (Some(folder), [_, ..]) = (&self.args.out, &all[..]) {
-            writeln!(out, "{} files written to {}", all.len(), folder.display())?;
+            writeln!(out, "wrote {} files to {}", all.len(), folder.display())?;
         }
         match &self.args.sheet {
-            Some(path) => writeln!(out, "sheet written to {}", path.display()),
+            Some(path) => writeln!(out, "wrote sheet {}", path.display()),
             None => Ok(()),
         }
     }
@@ -295,7 +295,7 @@ impl Entry {
     }
 }
 
-/// The pictures of one explanation as PNG files, by what they show.
+/// The pictures of one explanation as PNG files, by kind.
 fn pictures_of(
     explained: &Explained,
     explanation: &Explanation,
@@ -327,7 +327,7 @@ fn choice(args: &ExplainArgs, labels: Option<&Labels>) -> anyhow::Result<Choice>
         let class = match (text.parse(), labels) {
             (Ok(class), _) => class,
             (Err(_), Some(labels)) => labels.class(text)?,
-            (Err(_), None) => bail!("`{text}` is not the number of a class; names need --labels"),
+            (Err(_), None) => bail!("`{text}` is not a class number; class names require --labels"),
         };
         if !classes.contains(&class) {
             classes.push(class);
@@ -342,7 +342,7 @@ fn named(folder: &Path, name: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Rounding, or what constants add, which is as large as contributions.
+/// The residual in a notation that suits both rounding errors and constant terms.
 fn residual(explanation: &Explanation) -> String {
     match explanation.residual {
         small if small.abs() < 1e-3 => format!("{small:.1e}"),

@@ -1,4 +1,4 @@
-//! Files that results are written to.
+//! Output files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use bcosc_onnx::{STDOUT, is_stdout};
 
 use super::interrupt;
 
-/// Where tables go: a result in a pipe or on standard output must not be followed by one.
+/// The stream for tables: stderr if a result goes to standard output or a pipe, otherwise stdout.
 pub fn for_tables<'p>(results: impl IntoIterator<Item = &'p Path>) -> Box<dyn Write> {
     match results.into_iter().any(is_stream) {
         true => Box::new(io::stderr().lock()),
@@ -23,7 +23,7 @@ fn is_stream(path: &Path) -> bool {
     is_stdout(path) || fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir())
 }
 
-/// Writes a file; it gets its name when it is whole.
+/// Writes a file atomically.
 pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let _writing = interrupt::writing();
     Ok(bcosc_onnx::write_bytes(path, bytes)?)
@@ -36,13 +36,13 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<
     write(path, text.as_bytes())
 }
 
-/// Finds out before the work is done whether each of its results has a place of its own.
+/// Checks before any work is done that all output files are distinct and can be written.
 pub fn check_outputs<'p>(paths: impl IntoIterator<Item = &'p Path>) -> anyhow::Result<()> {
     let mut seen = BTreeSet::new();
     for path in paths {
         check_output(path)?;
         if !seen.insert(place(path)) {
-            bail!("two results cannot both go to {}", path.display());
+            bail!("two outputs have the same path: {}", path.display());
         }
     }
     Ok(())
@@ -52,7 +52,7 @@ fn check_output(path: &Path) -> anyhow::Result<()> {
     let metadata = fs::metadata(path);
     if metadata.as_ref().is_ok_and(fs::Metadata::is_dir) {
         bail!(
-            "cannot write {}: it is a folder; name a file",
+            "cannot write {}: it is a folder; give a file name",
             path.display()
         );
     }
@@ -67,7 +67,7 @@ fn folder_of(path: &Path) -> &Path {
     parent.unwrap_or(Path::new("."))
 }
 
-/// Whether what is read outlives the results.
+/// Checks that no output overwrites an input.
 pub fn check_kept<'p>(
     read: impl IntoIterator<Item = &'p PathBuf>,
     results: impl IntoIterator<Item = &'p Path>,
@@ -75,13 +75,13 @@ pub fn check_kept<'p>(
     let places: BTreeSet<PathBuf> = results.into_iter().map(place).collect();
     for path in read {
         if places.contains(&place(path)) {
-            bail!("{} is read, and would be overwritten", path.display());
+            bail!("{} is an input and would be overwritten", path.display());
         }
     }
     Ok(())
 }
 
-/// Where a path leads, by its one name.
+/// The canonical form of a path; the file may not exist yet.
 fn place(path: &Path) -> PathBuf {
     if is_stdout(path) {
         return STDOUT.into();
@@ -94,21 +94,23 @@ fn place(path: &Path) -> PathBuf {
     found.unwrap_or_else(|| path.to_owned())
 }
 
-/// A model is no text for a terminal, and nothing lies beside what is no file.
+/// Checks that a model is not written to a terminal, and that additional files have a place next to it.
 pub fn check_model_output(path: &Path, is_alone: bool) -> anyhow::Result<()> {
     if is_stdout(path) && io::stdout().is_terminal() {
-        bail!("standard output is a terminal, and a model is no text; name a file");
+        bail!(
+            "refusing to write a model to a terminal; give a file name or redirect standard output"
+        );
     }
     if !is_alone && is_stream(path) {
         bail!(
-            "nothing can be written beside {}; name a file",
+            "cannot write additional files next to {}; give a file name",
             path.display()
         );
     }
     Ok(())
 }
 
-/// Makes a folder for results, and those above it, unless it is there.
+/// Creates an output folder and its parents if they do not exist.
 pub fn make_folder(path: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(path).map_err(|source| Error::File {
         path: path.to_owned(),
@@ -117,7 +119,7 @@ pub fn make_folder(path: &Path) -> anyhow::Result<()> {
     check_folder(path, path)
 }
 
-/// Whether files can be made in a folder; the error names what they are made for.
+/// Checks that a folder is writable; the error names the output file.
 fn check_folder(folder: &Path, named: &Path) -> anyhow::Result<()> {
     tempfile::tempfile_in(folder).map_err(|source| Error::File {
         path: named.to_owned(),

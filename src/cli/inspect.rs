@@ -10,10 +10,10 @@ use super::messages::Messages;
 use super::progress::Progress;
 use super::{tables, verify};
 
-/// Prints what a model consists of.
+/// Prints the structure of a model.
 pub fn run(args: &InspectArgs, messages: Messages) -> anyhow::Result<()> {
     let progress = Progress::new(messages.animated());
-    progress.say("looking at the model");
+    progress.say("inspecting the model");
     let inspected = inspect(&args.model);
     drop(progress);
     let (found, model) = inspected?;
@@ -44,9 +44,9 @@ fn print(out: &mut dyn Write, found: &Inspection) -> io::Result<()> {
             .map_or_else(String::new, |p| p.display().to_string()),
     );
     if let Some(made) = &found.converted {
-        row("made by", verify::describe(made));
+        row("producer", verify::describe(made));
     } else if !found.producer.is_empty() {
-        row("made by", found.producer.clone());
+        row("producer", found.producer.clone());
     }
     row(
         "size",
@@ -78,19 +78,19 @@ fn print(out: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     tables::align_right(&mut table, 1..2);
     writeln!(out, "{}", tables::text(table))?;
 
-    for prospect in &found.recipes {
-        match (&prospect.problem, prospect.nodes) {
-            (Some(problem), _) => writeln!(out, "\nrecipe {}: {problem}", prospect.recipe)?,
+    for preview in &found.recipes {
+        match (&preview.problem, preview.nodes) {
+            (Some(problem), _) => writeln!(out, "\nrecipe {}: {problem}", preview.recipe)?,
             (None, nodes) => {
                 writeln!(
                     out,
                     "\nrecipe {}: converts the model to {} nodes",
-                    prospect.recipe,
+                    preview.recipe,
                     nodes.unwrap_or(0)
                 )?;
                 let mut table = tables::plain();
-                table.set_header(["pass", "changes", "left alone"]);
-                for pass in &prospect.passes {
+                table.set_header(["pass", "changes", "skipped"]);
+                for pass in &preview.passes {
                     let skips: Vec<String> = pass
                         .skips
                         .iter()
@@ -120,14 +120,19 @@ fn recognised(found: &Inspection) -> Vec<String> {
         .collect();
     for left in found.unrecognised.iter().take(LISTED) {
         let nearest = match (&left.nearest, &left.stopped_at) {
-            (Some(kind), Some(node)) => format!("; no {}: \"{node}\" does not fit", kind.name()),
+            (Some(kind), Some(node)) => {
+                format!("; close to {}, but \"{node}\" does not match", kind.name())
+            }
             _ => String::new(),
         };
-        lines.push(format!("not: {} \"{}\"{nearest}", left.op, left.node));
+        lines.push(format!(
+            "unrecognised: {} \"{}\"{nearest}",
+            left.op, left.node
+        ));
     }
     match found.unrecognised.len().saturating_sub(LISTED) {
         0 => {}
-        more => lines.push(format!("not: {more} more; --json lists all")),
+        more => lines.push(format!("unrecognised: {more} more (see --json)")),
     }
     lines
 }
@@ -162,19 +167,19 @@ fn norms(norms: &Norms) -> Vec<String> {
     )];
     if norms.convolutions_with_norm > 0 {
         lines.push(format!(
-            "{} convolutions have one",
+            "{} convolutions followed by a batch norm",
             norms.convolutions_with_norm
         ));
     }
     if norms.convolutions_folded > 0 {
         lines.push(format!(
-            "{} convolutions have a bias and no norm: likely folded at export, and restored when converting",
+            "{} convolutions with a bias but no norm: probably folded at export; the conversion restores the norms",
             norms.convolutions_folded
         ));
     }
     if norms.convolutions_bare > 0 {
         lines.push(format!(
-            "{} convolutions have neither norm nor bias",
+            "{} convolutions with neither norm nor bias",
             norms.convolutions_bare
         ));
     }

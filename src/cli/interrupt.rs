@@ -1,4 +1,4 @@
-//! Ctrl-C and polite requests to end.
+//! Ctrl-C and termination signals.
 
 use std::process;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,17 +6,17 @@ use std::thread;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Held while an output file is written.
+/// Locked while an output file is written.
 static WRITING: Mutex<()> = Mutex::new(());
 
-/// Whether an end was asked for before.
+/// Whether the process was interrupted before.
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// Exit status after an interrupt, as shells report it.
+/// Exit status after an interrupt, by shell convention.
 const INTERRUPTED: i32 = 130;
 
-/// Ends the process on an interrupt, but lets a file that is being written become whole first, so
-/// that neither half a file nor a temporary one is left. The second interrupt does not wait.
+/// Exits on an interrupt, but first waits for an output file that is being written, so that no partial or
+/// temporary file is left. A second interrupt does not wait.
 pub fn install() {
     let handler = || {
         if ASKED.swap(true, Ordering::SeqCst) {
@@ -27,13 +27,13 @@ pub fn install() {
             process::exit(INTERRUPTED);
         });
     };
-    // Without a handler an interrupt still ends the process.
+    // Without a handler, an interrupt still ends the process.
     if let Err(error) = ctrlc::set_handler(handler) {
-        tracing::debug!(%error, "no interrupt handler");
+        tracing::debug!(%error, "cannot install an interrupt handler");
     }
 }
 
-/// Announces that an output file is written while the guard lives.
+/// A guard to hold while an output file is written.
 pub fn writing() -> MutexGuard<'static, ()> {
     WRITING.lock().unwrap_or_else(PoisonError::into_inner)
 }

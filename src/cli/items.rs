@@ -1,4 +1,4 @@
-//! The pictures that a command is given.
+//! The pictures given on the command line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,19 +9,19 @@ use bcosc::pictures;
 /// A picture.
 pub struct Item {
     pub path: PathBuf,
-    /// What tables and captions call it: the path as it was given, or inside the folder that was given.
+    /// Name in tables and captions: the given path, or the path inside the given folder.
     pub shown: String,
-    /// What the names of its results start with.
+    /// Start of the names of its output files.
     pub name: PathBuf,
 }
 
-/// All pictures, each once, folders opened. A name is that of the file, or the path inside the folder,
-/// without the extension unless two would then be the same. What is below `out` are results of earlier runs.
+/// All pictures, each once; folders are searched. A name is the file name, or the path inside the folder,
+/// without the extension unless two names would then be equal. Files below `out` are results of earlier runs.
 pub fn items(given: &[PathBuf], out: Option<&Path>) -> anyhow::Result<Vec<Item>> {
     let mut items = Vec::new();
     let mut seen = BTreeSet::new();
     let mut add = |path: PathBuf, shown: &Path, name: &Path| {
-        // One file may be given by different paths.
+        // The same file may be given by different paths.
         if seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
             items.push(Item {
                 path,
@@ -41,10 +41,7 @@ pub fn items(given: &[PathBuf], out: Option<&Path>) -> anyhow::Result<Vec<Item>>
             found.retain(|picture| !picture.canonicalize().is_ok_and(|p| p.starts_with(&out)));
         }
         if found.is_empty() {
-            bail!(
-                "there is no picture (jpg, png or webp) in {} or below",
-                path.display()
-            );
+            bail!("no pictures (jpg, png or webp) found in {}", path.display());
         }
         for picture in found {
             let name = picture.strip_prefix(path).unwrap_or(&picture).to_owned();
@@ -64,7 +61,7 @@ pub fn items(given: &[PathBuf], out: Option<&Path>) -> anyhow::Result<Vec<Item>>
     Ok(items)
 }
 
-/// Refuses to write results among pictures: the next run would explain them.
+/// Checks that results are not written among the pictures, where the next run would explain them.
 pub fn check_apart(out: &Path, given: &[PathBuf]) -> anyhow::Result<()> {
     let Ok(out) = out.canonicalize() else {
         return Ok(());
@@ -72,7 +69,7 @@ pub fn check_apart(out: &Path, given: &[PathBuf]) -> anyhow::Result<()> {
     for folder in given.iter().filter(|path| path.is_dir()) {
         if folder.canonicalize().is_ok_and(|f| f.starts_with(&out)) {
             bail!(
-                "results would lie among the pictures of {}; give another -o",
+                "the output folder is among the pictures in {}; give another -o",
                 folder.display()
             );
         }
@@ -80,13 +77,13 @@ pub fn check_apart(out: &Path, given: &[PathBuf]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses pictures whose results would overwrite each other.
+/// Checks that results do not overwrite each other.
 pub fn check_names(items: &[Item]) -> anyhow::Result<()> {
     let mut taken: BTreeMap<&Path, &Path> = BTreeMap::new();
     for item in items {
         if let Some(other) = taken.insert(&item.name, &item.path) {
             bail!(
-                "results of {} and {} would have the same name; explain them with different -o",
+                "results for {} and {} would have the same name; explain them in separate runs with different -o",
                 other.display(),
                 item.path.display()
             );

@@ -9,7 +9,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::OutputArgs;
 
-/// How much is told, and in which colours.
+/// Verbosity and colours.
 #[derive(Clone, Copy, Debug)]
 pub struct Messages {
     quiet: bool,
@@ -27,7 +27,7 @@ impl Messages {
             (false, _) => Some(Level::TRACE),
         };
         if let Some(level) = level {
-            // The names of all our crates begin so.
+            // All crates of this workspace have this prefix.
             let ours = Targets::new().with_target("bcosc", level);
             let subscriber = tracing_subscriber::fmt()
                 .with_writer(io::stderr)
@@ -37,7 +37,7 @@ impl Messages {
                 .with_max_level(level)
                 .finish()
                 .with(ours);
-            // Fails only where a subscriber is set already, and none is.
+            // Fails only if a subscriber is already set.
             let _ = subscriber.try_init();
         }
         Messages {
@@ -47,28 +47,28 @@ impl Messages {
         }
     }
 
-    /// Whether nothing but errors is printed.
+    /// Whether only errors are printed.
     pub fn quiet(self) -> bool {
         self.quiet
     }
 
-    /// Whether more than usual is told.
+    /// Whether `--verbose` was given.
     pub fn verbose(self) -> bool {
         self.verbose > 0
     }
 
-    /// Whether a moving display may be drawn on stderr.
+    /// Whether progress may be drawn on stderr.
     pub fn animated(self) -> bool {
         !self.quiet && self.verbose == 0 && io::stderr().is_terminal()
     }
 
-    /// Prints an error and what caused it.
+    /// Prints an error and its causes.
     pub fn error(self, error: &anyhow::Error) {
         let mut text = error.to_string();
         self.line("error", "31", &text);
         for cause in error.chain().skip(1) {
             let cause = cause.to_string();
-            // Some errors say their cause in their own words.
+            // Some messages already include their cause.
             if !text.contains(&cause) {
                 self.print(&format!("  caused by: {cause}"));
             }
@@ -93,7 +93,7 @@ impl Messages {
     }
 
     fn print(self, line: &str) {
-        // Where stderr is gone there is nobody to tell.
+        // If stderr is closed, there is nowhere to report it.
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
 }

@@ -6,10 +6,10 @@ use bcosc::passes::Effect;
 
 use super::tables;
 
-/// Prints every pass: name, whether it keeps the function, one line.
+/// Prints the name, effect and summary of every pass.
 pub fn run() -> anyhow::Result<()> {
     let mut table = tables::plain();
-    table.set_header(["pass", "effect", "what it does"]);
+    table.set_header(["pass", "effect", "summary"]);
     for pass in bcosc::all_passes() {
         let effect = match pass.effect {
             Effect::Exact => "exact",
@@ -21,7 +21,7 @@ pub fn run() -> anyhow::Result<()> {
     writeln!(out, "{}", tables::text(table))?;
     writeln!(
         out,
-        "\nExact passes keep the function at B = 1; altering ones change it on purpose."
+        "\nExact passes keep the function at B = 1; altering passes change it on purpose."
     )?;
     Ok(())
 }

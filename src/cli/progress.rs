@@ -1,4 +1,4 @@
-//! A line on the terminal that says what is being done, once it takes long.
+//! Progress on the terminal for tasks that take a while.
 
 use std::borrow::Cow;
 use std::thread;
@@ -7,16 +7,16 @@ use std::time::Duration;
 use bcosc::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// What is over sooner than this needs no display.
+/// Shorter tasks show no progress.
 const PATIENCE: Duration = Duration::from_millis(800);
 
-/// The display; nothing is drawn unless stderr is a terminal.
+/// A spinner or progress bar; drawn only if stderr is a terminal.
 pub struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// A display that is drawn after a while if it is `animated`.
+    /// Progress that is drawn after a delay if `animated`.
     pub fn new(animated: bool) -> Self {
         let bar = ProgressBar::hidden();
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} [{elapsed}]") {
@@ -35,7 +35,7 @@ impl Progress {
         Progress { bar }
     }
 
-    /// Shows what is going on.
+    /// Shows the current step of a conversion.
     pub fn tell(&self, event: &Event<'_>) {
         match event {
             Event::Stage(stage) => self.bar.set_message(stage.describe()),
@@ -46,7 +46,7 @@ impl Progress {
         }
     }
 
-    /// Shows how many of so many are done.
+    /// Starts a progress bar.
     pub fn count(&self, what: impl Into<Cow<'static, str>>, length: usize) {
         const TEMPLATE: &str = "{msg} {wide_bar} {pos} of {len} [{elapsed}, {eta} left]";
         self.bar.reset();
@@ -57,12 +57,12 @@ impl Progress {
         }
     }
 
-    /// One more is done.
+    /// Advances the progress bar.
     pub fn advance(&self) {
         self.bar.inc(1);
     }
 
-    /// Shows what is going on, in words.
+    /// Shows a message.
     pub fn say(&self, text: &'static str) {
         self.bar.set_message(text);
     }

@@ -1,4 +1,4 @@
-//! The figures of a proof as text.
+//! The results of a proof as text.
 
 use bcosc::Proof;
 use bcosc_engine::{Agreement, ProofFigures};
@@ -6,7 +6,7 @@ use comfy_table::Table;
 
 use super::tables;
 
-/// All of a proof's figures.
+/// All results of a proof.
 pub fn table(proof: &Proof) -> String {
     let mut table = header("proof");
     row(&mut table, "exact passes at B = 1", &proof.exact);
@@ -14,19 +14,19 @@ pub fn table(proof: &Proof) -> String {
         row(&mut table, "all passes at B = 1", altered);
     }
     if let Some(deployed) = &proof.deployed {
-        row(&mut table, "deploy form at its B", deployed);
+        row(&mut table, "deploy form, model's B", deployed);
     }
     tables::align_right(&mut table, 1..5);
     let sensitivity = &proof.sensitivity;
     let depend = match sensitivity.depends_on_input() {
         true => "depend",
-        false => "DO NOT depend",
+        false => "do not depend",
     };
     let samples = proof.exact.samples;
     let table = tables::text(table);
     format!(
-        "{table}\n\nAt the model's own B, outputs {depend} on the input:\nthey vary by {} between {} images.\n\
-         {samples} seeded inputs (seed {}), tolerance {}.",
+        "{table}\n\nOutputs of the converted model {depend} on the input (relative range {} over {} images).\n\
+         Compared on {samples} seeded inputs (seed {}), tolerance {}.",
         tables::figure(sensitivity.relative_range),
         sensitivity.images,
         proof.seed,
@@ -34,7 +34,7 @@ pub fn table(proof: &Proof) -> String {
     )
 }
 
-/// A table of comparisons without rows.
+/// The header of a table of comparisons.
 pub fn header(title: &str) -> Table {
     let mut table = tables::plain();
     table.set_header([title, "max |d|", "relative", "1 - cosine", "top-1"]);
@@ -46,7 +46,7 @@ pub fn row(table: &mut Table, name: &str, figures: &ProofFigures) {
     agreement(table, name, &figures.overall);
 }
 
-/// Adds the figures of a comparison.
+/// Adds the metrics of a comparison.
 pub fn agreement(table: &mut Table, name: &str, figures: &Agreement) {
     table.add_row([
         name.to_owned(),

@@ -1,4 +1,4 @@
-//! How results are laid out as text.
+//! Results as text tables.
 
 use std::io::{self, IsTerminal};
 
@@ -7,7 +7,7 @@ use bcosc::passes::pipeline::Step;
 use bcosc::{Report, Size};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-/// Width where there is no terminal to ask.
+/// Width if stdout is not a terminal.
 const WIDTH: u16 = 80;
 
 /// A table without lines, as wide as the terminal.
@@ -22,7 +22,7 @@ pub fn plain() -> Table {
     table
 }
 
-/// The table as text: columns two spaces apart, nothing at the ends of lines.
+/// The table as text: columns separated by two spaces, no trailing whitespace.
 pub fn text(mut table: Table) -> String {
     table.column_iter_mut().for_each(|column| {
         column.set_padding((0, 2));
@@ -51,10 +51,10 @@ pub fn sizes(before: Size, after: Size) -> String {
     text(table)
 }
 
-/// What each pass did and what it left alone: equal things counted, or `all` of them by name.
+/// The changes and skips of each pass: equal ones are counted, or `all` are listed by node.
 pub fn steps(report: &Report, all: bool) -> String {
     let mut table = plain();
-    table.set_header(["pass", "nodes", "what it did"]);
+    table.set_header(["pass", "nodes", "changes"]);
     let mut idle = Vec::new();
     for step in &report.passes {
         let changes = step
@@ -71,13 +71,13 @@ pub fn steps(report: &Report, all: bool) -> String {
             true => {
                 let changes = changes.map(|(what, node)| format!("{node}: {what}"));
                 changes
-                    .chain(skips.map(|(why, node)| format!("left {node}: {why}")))
+                    .chain(skips.map(|(why, node)| format!("skipped {node}: {why}")))
                     .collect()
             }
             false => {
                 let left = grouped(skips, true)
                     .into_iter()
-                    .map(|line| format!("left {line}"));
+                    .map(|line| format!("skipped {line}"));
                 grouped(changes, false).into_iter().chain(left).collect()
             }
         };
@@ -92,14 +92,14 @@ pub fn steps(report: &Report, all: bool) -> String {
     let mut text = text(table);
     if all && !idle.is_empty() {
         let mut list = plain();
-        list.add_row(["nothing to do for", &idle.join(", ")]);
+        list.add_row(["no changes", &idle.join(", ")]);
         text.push_str("\n\n");
         text.push_str(&self::text(list));
     }
     text
 }
 
-/// Whether each output is dynamic linear, and what adds to it or breaks it.
+/// For each output, whether it is dynamic linear, with its constant terms or the nodes that break it.
 pub fn linearity(verdicts: &[Verdict]) -> String {
     let mut table = plain();
     for found in verdicts {
@@ -113,7 +113,7 @@ fn verdict(verdict: &Verdict) -> String {
     if !verdict.dynamic_linear {
         let nodes: Vec<&str> = verdict.broken_by.iter().map(String::as_str).collect();
         return format!(
-            "`{output}` is not dynamic linear: {} cannot be seen as a factor times its input.",
+            "`{output}` is not dynamic linear in the input because of {}",
             named(&nodes)
         );
     }
@@ -124,13 +124,13 @@ fn verdict(verdict: &Verdict) -> String {
         }
     }
     match constants.len() {
-        0 => format!("`{output}` is dynamic linear: W(x)x is all of it."),
+        0 => format!("`{output}` = W(x)x"),
         1 => format!(
-            "`{output}` is dynamic linear: W(x)x and what a constant adds ({}).",
+            "`{output}` = W(x)x plus a constant term ({})",
             named(&constants)
         ),
         n => format!(
-            "`{output}` is dynamic linear: W(x)x and what {n} constants add ({}).",
+            "`{output}` = W(x)x plus {n} constant terms ({})",
             named(&constants)
         ),
     }
@@ -143,12 +143,12 @@ fn difference(step: &Step) -> String {
     }
 }
 
-/// How many different things a pass may say before they are only counted.
+/// Number of different messages of a pass that are shown; further ones are counted.
 const LARGEST_GROUPS: usize = 6;
-/// How many nodes are named.
+/// Number of nodes that are named.
 const NAMED: usize = 3;
 
-/// Equal texts become one line with a count, and with the nodes where `name` asks for them.
+/// Groups equal texts into one line with a count, or with the node names if `name` is set.
 fn grouped<'a>(entries: impl Iterator<Item = (String, &'a str)>, name: bool) -> Vec<String> {
     let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
     for (text, node) in entries {
@@ -186,7 +186,7 @@ fn named(nodes: &[&str]) -> String {
     }
 }
 
-/// Sets columns of numbers against the right edge.
+/// Right-aligns columns of numbers.
 pub fn align_right(table: &mut Table, columns: std::ops::Range<usize>) {
     for column in columns {
         if let Some(column) = table.column_mut(column) {
@@ -195,7 +195,7 @@ pub fn align_right(table: &mut Table, columns: std::ops::Range<usize>) {
     }
 }
 
-/// A number with its digits in groups.
+/// A number with thousands separators.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -208,12 +208,12 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// A number of bytes in a unit that suits it.
+/// A number of bytes with a suitable unit.
 pub fn bytes(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
 
-/// A figure of a comparison.
+/// A number in scientific notation.
 pub fn figure(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn places_left_alone_are_named() {
+    fn skipped_nodes_are_named() {
         let skips = ["a", "b", "c", "d"].map(|node| ("no shape".to_owned(), node));
         assert_eq!(
             grouped(skips.into_iter(), true),

@@ -11,7 +11,7 @@ use super::messages::Messages;
 use super::progress::Progress;
 use super::{proofs, tables};
 
-/// Compares two models; an error if they do not agree.
+/// Compares two models; fails if their outputs differ.
 pub fn run(args: &VerifyArgs, messages: Messages) -> anyhow::Result<()> {
     check_outputs(args.report.as_deref())?;
     check_kept([&args.reference, &args.candidate], args.report.as_deref())?;
@@ -55,7 +55,7 @@ pub fn run(args: &VerifyArgs, messages: Messages) -> anyhow::Result<()> {
     }
     if !compared.agrees {
         bail!(
-            "{} and {} do not agree: {}",
+            "the outputs of {} and {} differ: {}",
             args.reference.display(),
             args.candidate.display(),
             figures.difference()
@@ -64,7 +64,7 @@ pub fn run(args: &VerifyArgs, messages: Messages) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a converted model says of itself.
+/// One line about a converted model, from its metadata.
 pub fn describe(made: &Metadata) -> String {
     let bias = match made.logit_bias {
         0.0 => String::new(),
@@ -77,7 +77,7 @@ pub fn describe(made: &Metadata) -> String {
         .unwrap_or_default()
         .to_owned();
     format!(
-        "B-cos model by bcosc {}, recipe {}, B = {}, input {input}{bias}",
+        "B-cos model made with bcosc {}: recipe {}, B = {}, input {input}{bias}",
         made.version, made.recipe, made.b
     )
 }

@@ -10,9 +10,8 @@ use bcosc_onnx::proto::{
 
 use crate::{Error, InputShape};
 
-/// Gives inputs new shapes. What takes the place of a symbol does so everywhere; where a fixed size
-/// changes, the model's own record of intermediate and output shapes is dropped, since it no
-/// longer holds. `label` names the model in errors.
+/// Sets the shapes of inputs. A symbol is replaced everywhere. If a fixed size changes, the declared shapes of
+/// intermediate values and outputs are dropped, since they may no longer hold. `label` names the model in errors.
 pub(crate) fn apply(
     graph: &mut GraphProto,
     shapes: &[InputShape],
@@ -37,20 +36,20 @@ pub(crate) fn apply(
             .find(|i| i.name.as_deref() == Some(&wanted.input));
         let input = input.ok_or_else(|| {
             fail(format!(
-                "there is no input `{}` to give a shape; the model's inputs are: {known}",
+                "there is no input `{}`; the inputs are: {known}",
                 wanted.input
             ))
         })?;
         let shape = shape_of(input).ok_or_else(|| {
             fail(format!(
-                "input `{}` is not a tensor, so it has no shape to change",
+                "input `{}` is not a tensor and has no shape",
                 wanted.input
             ))
         })?;
         let old = shape.get_or_insert_default();
         if !old.dim.is_empty() && old.dim.len() != wanted.dims.len() {
             return Err(fail(format!(
-                "input `{}` has {} dimensions, and the new shape has {}",
+                "input `{}` has {} dimensions, but the new shape has {}",
                 wanted.input,
                 old.dim.len(),
                 wanted.dims.len()

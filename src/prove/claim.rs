@@ -1,4 +1,4 @@
-//! Two models that must compute the same, and what is said where they do not.
+//! A claim that two models compute the same function.
 
 use bcosc_engine::{Outputs, ProofFigures, compare};
 use bcosc_ir::Model;
@@ -9,7 +9,7 @@ use crate::canonical::Canonical;
 use crate::plan::{self, Passes};
 use crate::{Error, Verify};
 
-/// Two models, and what is said of them.
+/// A claim that two rewrites of a model compute the same function.
 pub(super) struct Claim {
     pub what: &'static str,
     /// `None` is the original itself.
@@ -17,11 +17,11 @@ pub(super) struct Claim {
     pub candidate: Rewrite,
 }
 
-/// Outputs of the reference, and what the user should know about it.
+/// Outputs of the reference, and a warning about it.
 type Expected = (Vec<Outputs>, Option<String>);
 
 impl Claim {
-    /// Compares both sides. Where they differ, finds the first pass at fault.
+    /// Compares both sides. If they differ, finds the first pass at fault.
     pub(super) fn check(&self, task: &Task<'_>) -> Result<(ProofFigures, Option<String>), Error> {
         if task.verification.when == Verify::Each
             && let Some(found) = self.walk(task)?
@@ -75,7 +75,7 @@ impl Claim {
                 Ok(found) => found,
                 // Before the canonical form is reached there may be operators that the engine does not know.
                 Err(_) if pass.is_in(recipe::CANONICAL) && !is_last => continue,
-                Err(error) => return Err(fail(format!("it does not run: {error}"))),
+                Err(error) => return Err(fail(format!("it cannot be run: {error}"))),
             };
             let compared = compare(&expected.0, &found, task.verification.rtol);
             figures = Some(compared.map_err(|error| fail(error.to_string()))?);
@@ -105,8 +105,8 @@ impl Claim {
     }
 }
 
-/// What the original computes. If the engine cannot run it as it stands, its canonical form takes its place, and
-/// the user is told.
+/// The outputs of the original. If the engine cannot run it, its canonical form is used, and
+/// a warning is returned.
 fn original(task: &Task<'_>) -> Result<Expected, Error> {
     let error = match task.run(task.original, InputContract::Same) {
         Ok(outputs) => return Ok((outputs, None)),
@@ -125,9 +125,8 @@ fn original(task: &Task<'_>) -> Result<Expected, Error> {
         what: format!("the original, {}", task.label),
         source,
     })?;
-    let warning = format!(
-        "the original cannot be run as it stands ({error}); its canonical form was compared instead"
-    );
+    let warning =
+        format!("the original cannot be run ({error}); compared with its canonical form instead");
     Ok((outputs, Some(warning)))
 }
 

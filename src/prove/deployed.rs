@@ -1,4 +1,4 @@
-//! The deploy form against the plain one.
+//! Comparison of the deploy form with the plain form.
 
 use bcosc_engine::{Outputs, ProofError, ProofFigures, compare, nudged};
 use bcosc_passes::{LogitBias, Settings};
@@ -6,12 +6,12 @@ use bcosc_passes::{LogitBias, Settings};
 use super::task::{Rewrite, Task};
 use crate::Error;
 
-const DEPLOYED: &str = "the deploy form at the model's own B, against the plain form";
+const DEPLOYED: &str = "the deploy form against the plain form";
 
-/// What the deploy form may differ by, in tolerances: squares double relative errors in every layer.
+/// The tolerance is larger by this factor: squaring doubles relative errors in every layer.
 const TOLERANCE: f64 = 10.0;
 
-/// Holds the deploy form against the plain one, at the model's own B: its rules say nothing at B = 1.
+/// Compares the deploy form with the plain form at the model's B: at B = 1 there is no deploy form.
 pub(super) fn check(task: &Task<'_>) -> Result<ProofFigures, Error> {
     let form = |deploy| Rewrite {
         passes: task.split().1.to_vec(),
@@ -31,10 +31,9 @@ pub(super) fn check(task: &Task<'_>) -> Result<ProofFigures, Error> {
     compare(&expected, &found, tolerance).map_err(|error| {
         let amplified = amplified(task, &plain, &expected, tolerance);
         let problem = match amplified {
-            Some(moves) => format!(
-                "{error}; but the plain form itself moves by {moves:.1e} when its input is a rounding away: it \
-                 amplifies rounding as it stands, so that no two ways to compute it agree; a smaller --b or \
-                 --calibrate with its own images may steady it"
+            Some(change) => format!(
+                "{error}; but the outputs of the plain form change by {change:.1e} when its input changes by a rounding \
+                 error: the model is numerically unstable; try a smaller --b, or --calibrate"
             ),
             None => error.to_string(),
         };
@@ -42,7 +41,7 @@ pub(super) fn check(task: &Task<'_>) -> Result<ProofFigures, Error> {
     })
 }
 
-/// By how much outputs move when inputs do so by a rounding, where that is more than the tolerance.
+/// The change of the outputs for a change of the inputs by a rounding error, if above the tolerance.
 fn amplified(
     task: &Task<'_>,
     rewrite: &Rewrite,

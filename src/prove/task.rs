@@ -1,4 +1,4 @@
-//! Rewriting the original, and running what comes of it on seeded inputs.
+//! Rewrites of the original, run on seeded inputs.
 
 use std::borrow::Cow;
 
@@ -12,17 +12,16 @@ use crate::canonical::Canonical;
 use crate::plan::{self, Passes};
 use crate::{Error, Failure, RunError, Verification, samples};
 
-const HALF: &str =
-    "; the weights are in half precision, whose rounding --rtol 0.02 would allow for";
+const HALF: &str = "; the weights are half precision: try --rtol 0.02";
 
-/// What is to be proved.
+/// The models and settings of a proof.
 pub(crate) struct Task<'a> {
-    /// What runs the models.
+    /// Runs the models.
     pub engine: &'a dyn Engine,
-    /// What passes ask, answered by the engine.
+    /// Evaluates constants for passes.
     pub interpreter: &'a EngineInterpreter<'a>,
     pub original: &'a Model,
-    /// The original after the canonical passes that `passes` begins with; rewrites continue from it.
+    /// The original after the leading canonical passes of `passes`; all rewrites start from it.
     pub canonical: &'a Canonical,
     pub converted: &'a Model,
     pub passes: &'a [&'static Pass],
@@ -32,7 +31,7 @@ pub(crate) struct Task<'a> {
     pub label: &'a str,
 }
 
-/// Passes that continue from the canonical form, and what they are told.
+/// Passes that start from the canonical form, and their settings.
 #[derive(Clone)]
 pub(super) struct Rewrite {
     pub passes: Passes,
@@ -40,7 +39,7 @@ pub(super) struct Rewrite {
 }
 
 impl Rewrite {
-    /// What the model takes afterwards.
+    /// The input format afterwards.
     pub fn contract(&self) -> InputContract {
         plan::contract(&self.passes, self.settings.input)
     }
@@ -58,7 +57,7 @@ impl<'a> Task<'a> {
         Ok(model)
     }
 
-    /// Runs passes; says whether they changed anything.
+    /// Runs passes; returns whether they changed anything.
     pub(super) fn run_passes(
         &self,
         model: &mut Model,
@@ -81,7 +80,7 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// What a rewrite computes. `what` is the claim that fails where it cannot be run.
+    /// The outputs of a rewrite. `what` names the claim in errors.
     pub(super) fn outputs(
         &self,
         rewrite: &Rewrite,
@@ -89,7 +88,7 @@ impl<'a> Task<'a> {
     ) -> Result<Vec<Outputs>, Error> {
         let model = self.rewrite(rewrite)?;
         let outputs = self.run(&model, rewrite.contract());
-        outputs.map_err(|error| self.failure(what, None, format!("it does not run: {error}")))
+        outputs.map_err(|error| self.failure(what, None, format!("it cannot be run: {error}")))
     }
 
     pub(super) fn run(
@@ -108,7 +107,7 @@ impl<'a> Task<'a> {
         Ok(run_all(self.engine, &*self.runnable(model)?, samples)?)
     }
 
-    /// The model with B-cos operators in standard ONNX; between passes there are others.
+    /// The model with B-cos operators lowered to standard ONNX.
     fn runnable<'m>(&self, model: &'m Model) -> Result<Cow<'m, Model>, RunError> {
         let is_marker = |id| {
             let op = model.graph.op(id);

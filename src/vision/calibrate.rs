@@ -7,7 +7,7 @@ use bcosc_passes::{InputContract, Settings};
 
 use crate::{CalibrationFiles, Error};
 
-/// One batch of images in the form that the converted model takes at `input`.
+/// One batch of images in the format of input `input` of the converted model.
 pub(crate) fn batch(
     model: &Model,
     label: &str,
@@ -32,7 +32,7 @@ pub(crate) fn batch(
         .is_some_and(|batch| batch < 2)
     {
         return Err(fail(
-            "its batch size is fixed, and calibration needs several images at once; export it with a dynamic batch",
+            "calibration needs several images at once, but the batch size is fixed; export the model with a dynamic batch",
         ));
     }
     if source::is_array(&calibration.source) {
@@ -56,10 +56,10 @@ pub(crate) fn batch(
     };
     let (4, Some(channels)) = (shape.len(), side(1)) else {
         return Err(fail(
-            "its input does not take pictures: [N, C, H, W] with a known C is needed; give a .npy array instead",
+            "its input is not an image [N, C, H, W] with known C; calibrate on a .npy array instead",
         ));
     };
-    let taken = source::Taken {
+    let taken = source::ImageShape {
         channels,
         height: side(2),
         width: side(3),

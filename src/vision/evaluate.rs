@@ -1,13 +1,13 @@
-//! How good a model and its explanations are, on pictures whose classes are known.
+//! Evaluation of models and their explanations on labelled pictures.
 
 mod dataset;
+mod model;
 mod perturbation;
 mod plot;
 mod pointing;
+mod progress;
 mod random;
 mod reliability;
-mod subject;
-mod watch;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,36 +18,35 @@ use crate::load::{File, Read};
 use crate::vision::predict::normalizes;
 use crate::{Error, Intake, Metadata, PredictOptions, Probability, Source};
 use dataset::Dataset;
-use subject::Subject;
-use watch::Watch;
+use model::EvaluatedModel;
+use progress::ProgressReporter;
 
 pub use perturbation::{Curve, Perturbation, PerturbationOptions};
 pub use pointing::{Pointing, PointingOptions};
+pub use progress::{Progressed, Task};
 pub use reliability::{Bin, Reliability};
-pub use watch::{Progressed, Task};
 
-/// What is measured, and on which pictures.
+/// Options of an evaluation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EvaluateOptions {
-    /// How pictures enter the models. Of one model it goes before the model's metadata; of several, metadata
-    /// goes before what it says of input and logit bias.
+    /// Preprocessing. For a single model, it takes precedence over metadata; for several, metadata takes precedence
+    /// for input format and logit bias.
     pub predict: PredictOptions,
-    /// A file with the names of the models' classes, one a line, in order; class folders are looked for among
-    /// them.
+    /// A file with class names, one per line, in the order of the logits; class folders are matched by name.
     pub labels: Option<PathBuf>,
-    /// How many pictures are used at most, spread evenly; all where it is not said.
+    /// Maximum number of pictures, spread evenly; all by default.
     pub images: Option<usize>,
-    /// Plays the grid pointing game.
+    /// Measure the grid pointing game.
     pub pointing: Option<PointingOptions>,
-    /// Deletes and inserts pixels.
+    /// Measure pixel deletion and insertion.
     pub perturbation: Option<PerturbationOptions>,
-    /// Explains every picture, and sees whether contributions add up to the logit.
+    /// Explain every picture, and measure whether contributions add up to the logit.
     pub completeness: bool,
-    /// What random numbers are drawn from.
+    /// Seed for random numbers.
     pub seed: u64,
 }
 
-/// How good models are. As JSON it is what `bcosc eval --report` writes; it does not depend on the number of
+/// The result of an evaluation, as written by `bcosc eval --report`. It does not depend on the number of
 /// threads.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
@@ -57,32 +56,32 @@ pub struct Evaluation {
     pub data: PathBuf,
     /// Its class folders.
     pub folders: Vec<String>,
-    /// How many of its pictures were used.
+    /// Number of pictures used.
     pub images: usize,
-    /// What random numbers were drawn from.
+    /// Seed for random numbers.
     pub seed: u64,
-    /// How the grid pointing game was played, if it was.
+    /// Options of the grid pointing game, if measured.
     pub pointing: Option<PointingOptions>,
     /// The models, in the order in which they were given.
     pub models: Vec<Figures>,
-    /// What the user should know.
+    /// Warnings.
     pub warnings: Vec<String>,
 }
 
-/// How good one model is.
+/// The metrics of one model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figures {
-    /// What it is called in tables: the file's name where that tells it from the others.
+    /// Name in tables: the file name if unique, otherwise the path.
     pub name: String,
-    /// The file, or what stands for it.
+    /// The file, or a description of a model in memory.
     pub model: String,
-    /// How pictures entered it.
+    /// Preprocessing.
     pub intake: Intake,
     /// Height and width of pictures.
     pub size: [usize; 2],
-    /// How many classes it tells apart.
+    /// Number of classes.
     pub classes: usize,
-    /// What it adds to every class logit.
+    /// The constant added to every class logit.
     pub logit_bias: f64,
     /// How logits became probabilities.
     pub probability: Probability,
@@ -91,21 +90,21 @@ pub struct Figures {
     /// The share of images whose true class is among the five with the highest logits; `null` with five
     /// classes or fewer.
     pub top5: Option<f64>,
-    /// Whether it knows how often it is right.
+    /// Calibration of the confidence.
     pub reliability: Reliability,
     /// The grid pointing game, for each size of grids.
     pub pointing: Vec<Pointing>,
     /// Deletion and insertion of pixels.
     pub perturbation: Option<Perturbation>,
-    /// Whether contributions add up.
+    /// Completeness of contributions.
     pub completeness: Option<Completeness>,
 }
 
-/// How much of the logit of the predicted class contributions leave unexplained:
+/// The share of the logit of the predicted class that contributions do not account for:
 /// `|logit - logit bias - sum of contributions| / |logit - logit bias|`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Completeness {
-    /// On how many images: those where the logit is not the logit bias.
+    /// Number of images, without those whose logit equals the logit bias.
     pub images: usize,
     /// The largest.
     pub max: f64,
@@ -113,12 +112,12 @@ pub struct Completeness {
     pub mean: f64,
 }
 
-/// Evaluates models on a folder of pictures with one folder a class. What models are asked for is tried on each
-/// before the first is evaluated. `tell` is called from many threads.
+/// Evaluates models on a folder of pictures with one folder per class. All models are checked before the first is
+/// evaluated. `tell` is called from many threads.
 ///
 /// # Errors
-/// Where a model cannot be read, run or (if explanations are asked for) explained, or has no classes; where
-/// the folders cannot be matched with its classes; where a picture is damaged; and [`Error::Grid`] where a
+/// If a model cannot be read, run or (if explanations are asked for) explained, or has no classes; where
+/// the folders cannot be matched with its classes; where a picture is damaged; and [`Error::Grid`] if a
 /// model takes no grids.
 pub fn evaluate(
     models: &[Source],
@@ -129,29 +128,31 @@ pub fn evaluate(
     let dataset = Dataset::list(data, options.images)?;
     let mut warnings = dataset.notes.clone();
     let cells = cells(&dataset, options, &mut warnings)?;
-    let mut subjects = Vec::new();
+    let mut evaluated = Vec::new();
     for source in models {
         let file = File::open(source.clone())?;
         let predict = match models.len() {
             1 => options.predict.clone(),
             _ => beside_metadata(&file, &options.predict)?,
         };
-        subjects.push(Subject::open(file, &predict, &dataset, options, &cells)?);
+        evaluated.push(EvaluatedModel::open(
+            file, &predict, &dataset, options, &cells,
+        )?);
     }
-    let mut evaluated = Vec::new();
-    for (subject, name) in subjects.iter().zip(names(&subjects)) {
-        let watch = Watch { tell, model: &name };
-        let figures = subject.evaluate(&dataset, options, &watch)?;
+    let mut all_figures = Vec::new();
+    for (model, name) in evaluated.iter().zip(names(&evaluated)) {
+        let progress = ProgressReporter { tell, model: &name };
+        let figures = model.evaluate(&dataset, options, &progress)?;
         let asked = options.pointing.as_ref().map_or(0, |p| p.grids);
         for short in figures.pointing.iter().filter(|p| p.grids < asked) {
             warnings.push(format!(
-                "{name}: only {} of {asked} {n}x{n} grids could be made of {} pictures that are right and confident",
+                "{name}: only {} of {asked} {n}x{n} grids could be made of {} correctly and confidently classified pictures",
                 short.grids,
                 short.candidates,
                 n = short.cells
             ));
         }
-        evaluated.push(figures);
+        all_figures.push(figures);
     }
     Ok(Evaluation {
         bcosc: env!("CARGO_PKG_VERSION"),
@@ -160,12 +161,12 @@ pub fn evaluate(
         images: dataset.items.len(),
         seed: options.seed,
         pointing: options.pointing.clone(),
-        models: evaluated,
+        models: all_figures,
         warnings,
     })
 }
 
-/// Options for one of several models: what it says itself, or does itself, goes before them.
+/// Options for one of several models: its metadata takes precedence.
 fn beside_metadata(file: &File, options: &PredictOptions) -> Result<PredictOptions, Error> {
     let Read { model, label, .. } = file.clone().build(&options.input_shapes)?;
     let mut options = options.clone();
@@ -182,7 +183,7 @@ fn beside_metadata(file: &File, options: &PredictOptions) -> Result<PredictOptio
     Ok(options)
 }
 
-/// Sizes of grids. Those that are asked for must be possible; of the usual ones, those that are possible.
+/// Grid sizes. Requested sizes must be possible; default sizes are dropped if they are not.
 fn cells(
     dataset: &Dataset,
     options: &EvaluateOptions,
@@ -202,7 +203,7 @@ fn cells(
         return Ok(possible);
     };
     let problem = format!(
-        "{n}x{n} grids need {} classes, and there are pictures of {filled}",
+        "{n}x{n} grids need {} classes, but only {filled} have pictures",
         n.saturating_mul(*n)
     );
     if pointing.cells.is_some() || possible.is_empty() {
@@ -212,19 +213,19 @@ fn cells(
     Ok(possible)
 }
 
-/// Short names, or long ones where short ones are not different.
-fn names(subjects: &[Subject]) -> Vec<String> {
-    let short = |subject: &Subject| {
-        let stem = Path::new(subject.label()).file_stem();
+/// File stems, or full paths if stems are not unique.
+fn names(models: &[EvaluatedModel]) -> Vec<String> {
+    let short = |model: &EvaluatedModel| {
+        let stem = Path::new(model.label()).file_stem();
         stem.map_or_else(String::new, |s| s.to_string_lossy().into_owned())
     };
-    let all: Vec<String> = subjects.iter().map(short).collect();
+    let all: Vec<String> = models.iter().map(short).collect();
     let is_unique = |name: &String| all.iter().filter(|other| *other == name).count() == 1;
     all.iter()
-        .zip(subjects)
-        .map(|(name, subject)| match is_unique(name) {
+        .zip(models)
+        .map(|(name, model)| match is_unique(name) {
             true => name.clone(),
-            false => subject.label().to_owned(),
+            false => model.label().to_owned(),
         })
         .collect()
 }

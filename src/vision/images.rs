@@ -1,4 +1,4 @@
-//! Pictures on disk: which there are, and how they become arrays.
+//! Finding and decoding pictures on disk.
 
 mod folder;
 mod jpeg;
@@ -14,7 +14,7 @@ pub use folder::pictures;
 pub(crate) use folder::spread;
 pub(crate) use picture::{read, size};
 
-/// What a model takes of a picture.
+/// The size and channels of pictures for a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Frame {
     /// 1 (grey) or 3 (red, green, blue).
@@ -23,15 +23,15 @@ pub(crate) struct Frame {
     pub height: usize,
     /// Columns of pixels.
     pub width: usize,
-    /// How much of the shorter side is kept, in (0, 1].
+    /// Share of the shorter side that the centre crop keeps, in (0, 1].
     pub crop: f64,
 }
 
-/// Size of a side that neither the model nor the pictures limit.
+/// Maximum size of a dynamic side.
 pub(crate) const LARGEST_FREE_SIDE: usize = 224;
 
-/// A side for all of the pictures where the model leaves it open: the median of their shorter sides, and
-/// no more than models are usually trained on.
+/// The size for all pictures if the model leaves it dynamic: the median of the shorter sides,
+/// at most the size that models are usually trained on.
 pub(crate) fn free_side(paths: &[PathBuf]) -> Result<usize, Error> {
     let sides = paths
         .par_iter()

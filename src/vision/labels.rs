@@ -1,11 +1,11 @@
-//! Names of classes.
+//! Class names.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
 
-/// The names of a model's classes, in the order of its logits.
+/// The class names of a model, in the order of its logits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
     path: PathBuf,
@@ -13,10 +13,10 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Reads a text file with one name a line. `classes` is how many the model has.
+    /// Reads a text file with one name per line. `classes` is the number of classes of the model.
     ///
     /// # Errors
-    /// [`Error::Labels`] where the file cannot be read, or has another number of lines.
+    /// [`Error::Labels`] if the file cannot be read, or has a different number of lines.
     pub fn read(path: &Path, classes: usize) -> Result<Self, Error> {
         let fail = |problem: String| Error::Labels {
             path: path.to_owned(),
@@ -27,7 +27,7 @@ impl Labels {
         let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
         if names.len() != classes {
             return Err(fail(format!(
-                "has {} lines, and the model has {classes} classes",
+                "has {} lines, but the model has {classes} classes",
                 names.len()
             )));
         }
@@ -45,7 +45,7 @@ impl Labels {
     /// The class of a name.
     ///
     /// # Errors
-    /// [`Error::Labels`] where no class, or more than one, goes by it.
+    /// [`Error::Labels`] if no class, or more than one, has this name.
     pub fn class(&self, name: &str) -> Result<usize, Error> {
         let fail = |problem: String| Error::Labels {
             path: self.path.clone(),

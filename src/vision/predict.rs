@@ -81,7 +81,7 @@ impl Predictor {
     /// Reads a model and prepares it.
     ///
     /// # Errors
-    /// Where the model cannot be read or run, does not put out one vector a picture, or does not say how
+    /// If the model cannot be read or run, does not output one vector per picture, or does not say how
     /// its input is normalised and the options do not either.
     pub fn open(source: impl Into<Source>, options: &PredictOptions) -> Result<Self, Error> {
         Predictor::from_file(File::open(source.into())?, options)
@@ -145,7 +145,7 @@ impl Predictor {
     /// Prepares the model for pictures of one size.
     ///
     /// # Errors
-    /// [`Error::Run`] where the model cannot take it.
+    /// [`Error::Run`] if the model cannot take it.
     pub fn at(&self, height: usize, width: usize) -> Result<SizedPredictor, Error> {
         let shapes = self.intake.shapes([height, width], self.takes_target);
         let session = self.network.session(&shapes, &SessionOptions::default());
@@ -172,7 +172,7 @@ impl SizedPredictor {
     /// The logits of one picture, raw pixels `[1, C, height, width]`.
     ///
     /// # Errors
-    /// [`Error::Run`] where the model cannot be run on it.
+    /// [`Error::Run`] if the model cannot be run on it.
     pub fn logits(&self, image: &Images) -> Result<Vec<f32>, Error> {
         let run = || -> Result<_, RunError> {
             let inputs = self.intake.tensors(image, self.target)?;
@@ -209,7 +209,7 @@ pub(crate) fn normalizes(graph: &Graph) -> bool {
     image_input(graph).is_some_and(|image| Preprocessing::of(graph, image).is_some())
 }
 
-/// Whether the model's output is a vector that stands for the picture, rather than logits.
+/// Whether the model's output is an embedding, rather than logits.
 pub(crate) fn is_embedding(model: &Model, metadata: Option<&Metadata>) -> bool {
     metadata.is_some_and(|m| m.recipe == "clip") || plan::is_embedding(&model.graph)
 }
@@ -228,7 +228,7 @@ pub(crate) fn first_row(tensor: &Tensor, batch: u64) -> Result<(Vec<usize>, Vec<
     let rows = tensor.dims().first().copied().unwrap_or_default();
     if rows != batch {
         return Err(fail(format!(
-            "an output has {rows} rows, not {batch}: the network does not take pictures of this size"
+            "an output has {rows} rows, not {batch}: the network does not support pictures of this size"
         )));
     }
     let elements = tensor.to_f64s().map_err(|e| fail(e.to_string()))?;
@@ -238,7 +238,7 @@ pub(crate) fn first_row(tensor: &Tensor, batch: u64) -> Result<(Vec<usize>, Vec<
     Ok((dims, row.iter().map(|x| *x as f32).collect()))
 }
 
-/// The output that is one vector a picture, and its length.
+/// The output that is one vector per picture, and its length.
 fn vectors(model: &mut Model) -> Result<(Value, usize), String> {
     let settings = Settings::default();
     let context = Context {

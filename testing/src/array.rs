@@ -1,4 +1,4 @@
-//! Arrays in double precision, as references in tests are computed.
+//! Arrays in double precision, for reference computations in tests.
 
 use bcosc_engine::default_interpreter;
 use bcosc_ir::{DataType, Interpreter, Model, Tensor, Tensors};
@@ -8,9 +8,9 @@ use crate::{noise, text};
 /// An array of double-precision numbers.
 #[derive(Clone, Debug)]
 pub struct Array {
-    /// The sizes of its axes.
+    /// Dimensions, outermost first.
     pub dims: Vec<usize>,
-    /// Its elements, the last axis first.
+    /// Elements in row-major order.
     pub data: Vec<f64>,
 }
 
@@ -65,7 +65,7 @@ impl Array {
             .unwrap_or_else(|| panic!("{dtype} is not a floating-point type"))
     }
 
-    /// Holds the array to another one, relative to the largest element of that.
+    /// Compares the array with a reference, relative to its largest element.
     pub fn assert_close(&self, expected: &Array, rtol: f64) {
         assert_eq!(self.dims, expected.dims);
         let scale = expected.data.iter().fold(0.0, |s: f64, x| s.max(x.abs()));
@@ -77,7 +77,7 @@ impl Array {
     }
 }
 
-/// What the model computes of inputs; its first output in file order.
+/// The first output of the model for these inputs.
 pub fn outputs(model: &Model, inputs: &Tensors) -> Vec<Array> {
     let found = match default_interpreter().run(model, inputs) {
         Ok(found) => found,

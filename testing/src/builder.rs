@@ -1,4 +1,4 @@
-//! Putting small models together.
+//! Builders for small models.
 
 use bcosc_engine::default_interpreter;
 use bcosc_ir::{DataType, Interpreter, Model, ModelBuilder, TextOptions};

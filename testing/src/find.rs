@@ -1,4 +1,4 @@
-//! Finding one's way in a graph by name.
+//! Finding values and operators by name.
 
 use bcosc_ir::{Model, NodeId, Value};
 
@@ -10,12 +10,12 @@ pub fn value(model: &Model, name: &str) -> Value {
     found.unwrap_or_else(|| panic!("no value {name} in\n{model}"))
 }
 
-/// The operator that puts out a value.
+/// The producer of a value.
 pub fn op(model: &Model, output: &str) -> NodeId {
     value(model, output).node
 }
 
-/// The nodes alone, one a line.
+/// The nodes as text, one per line.
 pub fn body(model: &Model) -> Vec<String> {
     let text = text(model);
     let lines = text.lines().skip_while(|l| !l.ends_with('{')).skip(1);

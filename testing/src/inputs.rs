@@ -1,4 +1,4 @@
-//! Inputs and weights of noise.
+//! Random inputs and weights.
 
 use bcosc_ir::{DataType, Dim, Model, Tensor, Tensors, Value};
 
@@ -55,7 +55,7 @@ pub fn noise(seed: u64, count: u64) -> Vec<f64> {
     (0..count).map(number).collect()
 }
 
-/// A weight of noise.
+/// A random weight.
 pub fn weight(seed: u64, dims: &[u64]) -> Tensor {
     let numbers = noise(seed.wrapping_add(1000), dims.iter().product());
     Tensor::f32s(dims, numbers.into_iter().map(|x| x as f32).collect())
@@ -67,7 +67,7 @@ pub fn counting(dims: &[u64]) -> Tensor {
     Tensor::f32s(dims, (1..=count).map(|i| i as f32).collect())
 }
 
-/// Inputs of noise for a batch of 2.
+/// Random inputs for a batch of 2.
 pub fn batch(model: &Model) -> Tensors {
     inputs_for(model, 2)
 }

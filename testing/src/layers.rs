@@ -1,10 +1,10 @@
-//! Layers with weights of noise.
+//! Layers with random weights.
 
 use bcosc_ir::{Attribute, Model, ModelBuilder, Tensor};
 
 use crate::{inferred, noise, weight};
 
-/// Steps that the builder lacks: layers with weights of noise that are named after their output.
+/// Additional builder methods: layers with random weights, named after their output.
 pub trait Layers: Sized {
     /// A convolution with weights of these dimensions.
     fn conv(

@@ -1,4 +1,4 @@
-//! What tests of all crates share: small models, inputs without zeros, and comparisons that can fail.
+//! Helpers for tests of all crates: small models, inputs without zeros, comparisons.
 //!
 //! Failures panic: this crate is for tests alone.
 

@@ -1,4 +1,4 @@
-//! ONNX messages, for what a `ModelBuilder` has no words for: names of nodes, subgraphs, graphs that are none.
+//! ONNX messages, for what `ModelBuilder` does not cover: names of nodes, subgraphs, invalid graphs.
 
 use bcosc_ir::onnx::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,

@@ -1,11 +1,11 @@
-//! Holding two models to the same function.
+//! Comparing the outputs of two models.
 
 use bcosc_engine::default_interpreter;
 use bcosc_ir::{Interpreter, Model, Tensor, Tensors};
 
 use crate::{inputs_for, text};
 
-/// Holds two models to the same outputs, relative to the largest element of each, on inputs without
+/// Checks that two models have the same outputs, relative to the largest element of each, on inputs without
 /// zeros and batches of 1 and 2.
 pub fn assert_same_function(before: &Model, after: &Model, rtol: f64) {
     for batch in [1, 2] {

@@ -1,4 +1,4 @@
-//! What end-to-end tests share: fixtures, golden tensors, inputs in every contract.
+//! Helpers for end-to-end tests: fixtures, golden tensors, inputs in every format.
 
 #![allow(dead_code)]
 
@@ -96,7 +96,7 @@ pub fn golden_classes(network: &str) -> Vec<i64> {
 }
 
 /// densenet_tiny as the published implementation ran it: an average pool (3x3, stride 2, padding 1)
-/// behind the last norm. Its stem keeps the max pool that this one was meant to replace; `fixtures/README.md`
+/// after the last norm. Its stem keeps the max pool that this one was meant to replace; `fixtures/README.md`
 /// has the evidence.
 pub fn densenet_as_published() -> Vec<u8> {
     let file = bcosc_ir::onnx::read(&fixture("densenet_tiny", "model.onnx")).unwrap();

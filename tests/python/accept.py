@@ -1,23 +1,23 @@
-"""Convert every model of a folder and let ONNX Runtime and onnx.checker judge the results.
+"""Convert all models of a folder and check the results with ONNX Runtime and onnx.checker.
 
     accept.py --bcosc target/release/bcosc --models DIR [--only NAME ...] [--log FILE] [--images DIR]
 
-For each DIR/*.onnx (see export_models.py), whatever recipe `auto` chooses:
+For each DIR/*.onnx (see export_models.py), with the recipe that `auto` chooses:
   exact   converted with B=1 and no altering pass: every output agrees with the original's to 1e-4, relative to
           its largest magnitude, at batch sizes 1 and 2;
   B=2     converted with --calibrate and ImageNet normalisation, default flags otherwise: the first output is
-          finite and differs from exact's, and between images. Towers (output `image_embeds`) have no logit bias;
+          finite, differs from that of exact, and differs between images. Image encoders (output `image_embeds`) have no logit bias;
   deploy  the same with --deploy: every output agrees with that of B=2 to 1e-3 of its largest magnitude (without its
           logit bias, and up to the spacing of floats), and so do the contributions of its explanation graph where B=2 has
-          one; `unsteady` where outputs of B=2 themselves move by more when its input is a rounding away;
+          one; `unsteady` if the outputs of B=2 themselves change by more when its input changes by a rounding error;
   explain the explanation graph of the B=2 model: its logits are the model's, contributions of W(x)x add up to the
-          logit without its bias (to 1e-4 of it, 1e-5 of all magnitudes and the spacing of floats at the logit) wherever bcosc says that W(x)x is all
-          there is, and what remains is printed where it names constants.
+          logit without its bias (to 1e-4 of it, 1e-5 of all magnitudes and the spacing of floats at the logit) if bcosc reports no
+          constant terms; otherwise the residual is printed.
   each    bcosc exits with 0 (so its own proof passed) and onnx.checker accepts the file (full_check).
-A conversion that ends in an error of bcosc's, other than a failed proof, is `refused`; anything else that is not
-as above is a FAIL. Prints a line for each model and a table; exits with 1 unless all passed.
+A conversion that ends in an error of bcosc, other than a failed proof, is `refused`; any other deviation is a
+FAIL. Prints a line for each model and a table; exits with 1 unless all passed.
 
---log keeps the results: run again with the same file, models that passed are not run again.
+--log stores the results: a run with the same file skips models that passed.
 Needs requirements.txt.
 """
 
@@ -44,11 +44,11 @@ PASSED, REFUSED, FAILED = "passed", "refused", "FAIL"
 
 
 class Refused(Exception):
-    """An error message of bcosc's instead of a model."""
+    """bcosc reported an error instead of writing a model."""
 
 
 class Unsteady(Exception):
-    """No two ways to compute the model agree."""
+    """The model is numerically unstable."""
 
 
 class Model:
@@ -82,7 +82,7 @@ def convert(exe, model, out, *flags):
     line = last_line(err)
     if code == 1 and line.startswith("error") and "proof failed" not in line:
         raise Refused(line.removeprefix("error").removeprefix(":").strip())
-    if code == 1 and "its input is a rounding away" in line:
+    if code == 1 and "numerically unstable" in line:
         raise Unsteady(line.partition("proof failed")[2])
     assert code == 0, f"exit code {code}: {line}"
     onnx.checker.check_model(out, full_check=True)
@@ -90,7 +90,7 @@ def convert(exe, model, out, *flags):
 
 
 def expected(original, side):
-    """What the original computes, at the batch sizes that it can do."""
+    """Outputs of the original, at the batch sizes that it supports."""
     sizes, answers, problem = [1, 2], [], None
     if isinstance(original.input.shape[0], int):
         sizes = [original.input.shape[0]]
@@ -125,7 +125,7 @@ def calibrated(exe, path, out, images, extra):
     return convert(exe, path, out, "--b", "2", "--calibrate", images, "--normalization", "imagenet", *extra)
 
 
-def alive(exe, path, out, images, extra):
+def sensitive(exe, path, out, images, extra):
     original = Model(path)
     x = normalized(4, original.side(), seed=6)
     name = original.outputs[0]
@@ -144,7 +144,7 @@ def alive(exe, path, out, images, extra):
 
 
 def verdict_of(folder):
-    """What bcosc says of the first output of the model that `alive` left behind."""
+    """The verdict of bcosc on the first output of the model that `sensitive` wrote."""
     with open(os.path.join(folder, "report.json")) as f:
         return json.load(f)["linearity"][0]
 
@@ -155,7 +155,7 @@ def logit_bias(path):
 
 
 def explanation(exe, path, model, x, targets):
-    """What the explanation graph of a model puts out."""
+    """Outputs of the explanation graph of a model."""
     graph = os.path.join(os.path.dirname(path), "explain.onnx")
     code, err = bcosc(exe, "explain-graph", path, "-o", graph, "-q")
     if code == 1:
@@ -169,7 +169,7 @@ def explanation(exe, path, model, x, targets):
 
 
 def deployed(exe, path, out, images, extra):
-    """Beside the model that `alive` left behind."""
+    """The deploy form, compared with the model that `sensitive` wrote."""
     plain, folder = Model(out), os.path.dirname(out)
     x = normalized(2, plain.side(), seed=6)
     want = plain.run(x)
@@ -198,7 +198,7 @@ def deployed(exe, path, out, images, extra):
 
 
 def explained(exe, out, folder):
-    """Of the model that `alive` left behind."""
+    """The explanation graph of the model that `sensitive` wrote."""
     verdict = verdict_of(folder)
     if not verdict["dynamic_linear"]:
         return "not dynamic linear"
@@ -218,7 +218,7 @@ def explained(exe, out, folder):
 
 
 def attempt(test, *args):
-    """(verdict, what to print)"""
+    """(verdict, text)"""
     first = lambda e: next(iter(str(e).strip().splitlines()), type(e).__name__)
     try:
         return PASSED, test(*args)
@@ -263,7 +263,7 @@ def main():
             if row is None or row["verdict"] != PASSED:
                 a, exact_says = attempt(exact, args.bcosc, model, out, extra)
                 extra_b2 = extra + args.extra_b2.split()
-                b, b2_says = attempt(alive, args.bcosc, model, out, images, extra_b2)
+                b, b2_says = attempt(sensitive, args.bcosc, model, out, images, extra_b2)
                 c, deploy_says = attempt(deployed, args.bcosc, model, out, images, extra_b2) if b == PASSED else (b, "")
                 d, explain_says = attempt(explained, args.bcosc, out, tmp) if b == PASSED else (b, "")
                 verdict = next(v for v in (FAILED, REFUSED, PASSED) if v in (a, b, c, d))

@@ -1,11 +1,11 @@
-"""Count the arithmetic of an explanation graph, and hold it to that of a forward pass and an ideal backward pass.
+"""Count the arithmetic of explanation graphs, and compare it with a forward pass and an ideal backward pass.
 
     arithmetic.py --bcosc target/release/bcosc [--size 224] [--limit 1.3] MODEL.onnx...
 
 Each model is converted with `--emit explain`. Products of convolutions and matrices are counted as multiply-adds,
-exactly; all else that computes as operations on elements: one an element of the output, for pools and reductions one an
-element that is read. What only moves elements or depends on no input counts nothing.
-The ideal is the forward pass, and again as much for each of its nodes that the explanation goes back through.
+exactly; other arithmetic as operations on elements: one per element of the output, or of the input for pools and
+reductions. Structural operators, and those that do not depend on the input, count nothing.
+The ideal is the forward pass, plus the same again for each node that the explanation differentiates.
 Shapes are those of a run in ONNX Runtime, unoptimised. `--kinds` lists the
 operations on elements by operator. Exits with 1 if a ratio is over the limit. Needs requirements.txt.
 """

@@ -1,4 +1,4 @@
-"""`--recipe none` must lose nothing: every model of the onnx package's backend tests, written and compared.
+"""`--recipe none` must be lossless: converts and compares all models of the onnx package's backend tests.
 
     backend_roundtrip.py --bcosc target/release/bcosc [--jobs 2] [--keep DIR]
 

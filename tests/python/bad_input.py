@@ -1,4 +1,4 @@
-"""Broken, hostile and unsupported input must end in a clear error, never in a panic or half an output.
+"""Broken, hostile and unsupported input must end in a clear error, never in a panic or a partial output.
 
     bad_input.py --bcosc target/release/bcosc --model MODEL [--flips 1000] [--jobs 2]
 
@@ -45,7 +45,7 @@ def execute(argv, errors):
 
 
 class Case:
-    """A file to convert and what should come of it.
+    """A file to convert and the expected result.
 
     `make(path)` returns the file's bytes, or makes what should be there itself. `names`: what the error must
     name beside the file. `wants`: "error", "fine" or "either". `out`: where the output goes.

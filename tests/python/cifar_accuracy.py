@@ -5,7 +5,7 @@
 DIR holds cifar10-images.tar.gz (train/CLASS/*.jpg and val/CLASS/*.jpg), cifar10-resnet20.onnx (norms folded)
 and cifar10-resnet20.norms-kept.onnx. Each is converted at B = 1, 1.25, 1.5 and 2, with biases kept and
 removed, calibrated on training images, and run on all validation images. Prints a markdown table.
-A measurement: only a failing conversion makes it exit with 1.
+Exits with 1 only if a conversion fails.
 Needs requirements.txt.
 """
 

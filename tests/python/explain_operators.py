@@ -1,4 +1,4 @@
-"""Hold the explanations of the onnx package's node cases to differences that ONNX Runtime computes.
+"""Check explanations of the onnx package's node cases against differences computed with ONNX Runtime.
 
     explain_operators.py --bcosc target/release/bcosc [--only OPERATOR ...] [--jobs 2]
 
@@ -7,9 +7,9 @@ output goes through random weights to four logits. Of the explanation graph that
   its logits are the network's;
   the weights are finite, and for operators that are linear (piecewise at least) W d is what the logits differ by
   between x and x + d, to 2 % of it (steps are small, and single precision);
-  for all others, contributions and what the network says of a picture of zeros add up to the logits.
-`refused` is what bcosc says that it cannot explain, `elsewhere` what ONNX Runtime does not run.
-Prints what is WRONG, and counts; exits with 1 if anything is.
+  for all others, contributions and the outputs for a picture of zeros add up to the logits.
+`refused` counts cases that bcosc reports as not explainable, `elsewhere` those that ONNX Runtime cannot run.
+Prints WRONG cases, and counts; exits with 1 if there are any.
 Needs requirements.txt.
 """
 

@@ -1,4 +1,4 @@
-"""Export classifiers and image towers as real exporters write them.
+"""Export image classifiers and encoders with the exporters of PyTorch.
 
     export_models.py OUTDIR [NAME|GROUP ...]
 
@@ -10,8 +10,8 @@ files are kept, so a run can be resumed, and a line for each goes to OUTDIR/INDE
 exporter could not write: why.
 
 Weights are random but seeded, and scaled on synthetic images so that activations neither vanish nor explode
-and the logits of two images differ; a comparison on a dead network would prove nothing, one on a chaotic network
-would only show rounding. Norm statistics, scales (a tenth of them negative) and biases are all non-trivial.
+and the logits of two images differ; otherwise comparisons would be meaningless or dominated by rounding. Norm
+statistics, scales (a tenth of them negative) and biases are all non-trivial.
 Needs requirements-torch.txt.
 """
 
@@ -66,8 +66,8 @@ def disagreement(net, model, path):
 
 
 @torch.no_grad()
-def alive(net, model):
-    """How much the first output differs between images, and what rounding does to all outputs."""
+def sensitivity(net, model):
+    """The difference of the first output between images, and of all outputs after a rounding error in the input."""
     of = images if model.group == "cnn" else photos
     y = tensors(net(of(4, model.side, seed=3)))[0]
     spread = float(y.std(0).mean() / y.abs().max())
@@ -79,7 +79,7 @@ def alive(net, model):
 
 
 def write(net, model, form, path):
-    """What INDEX.txt says about this file."""
+    """The entry of this file in INDEX.txt."""
     partial = path + ".part"
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # the exporters chat
@@ -136,7 +136,7 @@ def main():
         if not todo:
             continue
         net = build(name)
-        spread, rounding = alive(net, model)
+        spread, rounding = sensitivity(net, model)
         assert spread > LEAST_SPREAD, f"{name}: outputs hardly differ between images ({spread:.4f})"
         assert model.group == "cnn" or rounding < ROUNDING, f"{name}: rounding changes the outputs by {rounding:.1e}"
         for form, file in todo.items():

@@ -1,18 +1,18 @@
-"""Compare conversions with what the reference implementation of B-cosification computes.
+"""Compare conversions with the results of the reference implementation of B-cosification.
 
     golden.py --bcosc target/release/bcosc --golden DIR
 
 DIR holds resnet_tiny, resnet_tiny_grouped and densenet_tiny in three export forms each. Columns:
   exact        B=1, no altering pass, against the original's logits, relative to the largest: 1e-5;
   B=2, B=1.5   `--input add-inverse --normalization imagenet`, against the reference's logits, relative to
-               their spread (untrained B-cos logits are nearly constant): 1e-3. Demanded of model.onnx; in
-               the other forms norms are folded away, which is another B-cos network: reported in brackets.
-Exits with 1 if anything demanded failed.
+               their spread (untrained B-cos logits are nearly constant): 1e-3. Required for model.onnx; in
+               the other forms norms are folded, which gives another B-cos network: reported in brackets.
+               Exits with 1 if a requirement is not met.
 
 densenet_tiny: the B=2 and B=1.5 numbers are not those of the network that the rules describe. The reference
-keeps the stem's max pool and puts the average pool meant to replace it behind the last norm, ahead of its ReLU.
-(Found by trying: only this gives its logits, to 1e-5, and its explanations.) So that the rest can be compared,
-`as_the_reference` puts that pool into the original, which is then converted with --keep-max-pool: the rows
+keeps the stem's max pool and has the average pool that should replace it after the last norm, before its ReLU.
+(Determined by experiment: only this gives its logits, to 1e-5, and its explanations.) So that the rest can be compared,
+`as_the_reference` inserts that pool into the original, which is then converted with --keep-max-pool: the rows
 `altered`. The unaltered network's distance is reported, in brackets.
 Needs requirements.txt.
 """
@@ -34,7 +34,7 @@ FORMS = ("model.onnx", "model.folded.onnx", "model.opset13.onnx")
 
 
 def as_the_reference(model, path):
-    """densenet_tiny with a 3x3 average pool, stride 2, behind its last norm; written to `path`."""
+    """densenet_tiny with a 3x3 average pool, stride 2, after its last norm; written to `path`."""
     m = onnx.load(model)
     at, norm = [(i, n) for i, n in enumerate(m.graph.node) if n.op_type == "BatchNormalization"][-1]
     value, norm.output[0] = norm.output[0], norm.output[0] + "_normed"

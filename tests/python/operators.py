@@ -1,11 +1,11 @@
-"""Hold what bcosc computes to the node cases of the onnx package, operator by operator.
+"""Check the results of bcosc on the node cases of the onnx package, operator by operator.
 
     operators.py --bcosc target/release/bcosc [--only OPERATOR ...] [--jobs 2]
 
 Cases of one standard operator whose first input is in single precision and whose first output is finite and not all
 zeros. Each becomes two models with the same idle input: one computes that output, all inputs of the case but the first
-being constants, the other has what the case expects. `bcosc verify` must find that they agree. A case that bcosc cannot
-run, and says so, is `refused`; one that it runs otherwise than expected, or that makes it fail in another way, is WRONG.
+being constants, the other has the expected output as a constant. `bcosc verify` must report that they agree. A case that bcosc
+reports as unsupported is `refused`; one with a wrong result, or any other failure, is WRONG.
 Prints both, and counts; exits with 1 if any is WRONG.
 Needs requirements.txt.
 """
@@ -47,7 +47,7 @@ def cases(only):
 
 
 def pair(case, inputs, expected):
-    """A model that computes the case, and one that knows its result."""
+    """A model that computes the case, and one with its expected result."""
     (node,), declared = case.model.graph.node, case.model.graph.input
     idle = helper.make_tensor_value_info("_idle", TensorProto.FLOAT, inputs[0].shape)
     result = helper.make_tensor_value_info("_result", TensorProto.FLOAT, None)
@@ -93,7 +93,7 @@ def judge(exe, case, inputs, expected):
 
 
 def tally(doc, judge, verdicts, wanted, shown=("WRONG",)):
-    """Judge the cases side by side, print what is to be shown, and count."""
+    """Run the cases in parallel, print the results, and count."""
     p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bcosc", required=True)
     p.add_argument("--only", nargs="+", default=[], metavar="OPERATOR")

@@ -1,4 +1,4 @@
-"""Whether two builds of bcosc write the same graphs.
+"""Check that two builds of bcosc write the same graphs.
 
     same_graphs.py --before BIN [--after BIN] [--models DIR ...] [--cache DIR] [--listed FILE] [--setting NAME ...]
 
@@ -88,7 +88,7 @@ def read(path):
 
 
 def written(exe, path, flags):
-    """What a build makes of a model: exit code, messages, and the graphs by file."""
+    """The result of a build for a model: exit code, messages, and the graphs by file."""
     with tempfile.TemporaryDirectory() as folder:
         code, err = bcosc(exe, *flags, path, "-o", os.path.join(folder, "out.onnx"), "-q", timeout=SECONDS)
         files = sorted(f for f in os.listdir(folder) if f.endswith(".onnx"))
@@ -98,7 +98,7 @@ def written(exe, path, flags):
 
 
 class Before:
-    """What the build before writes; from the cache where it has that."""
+    """The results of the build before, from the cache if present."""
 
     def __init__(self, exe, cache):
         self.exe, self.cache, self.identity = exe, cache, content(exe)

@@ -24,7 +24,7 @@ pub(crate) fn relu(cx: &mut RuleContext<'_>) -> Found {
 }
 
 pub(crate) fn leaky_relu(cx: &mut RuleContext<'_>) -> Found {
-    let alpha = f64::from(cx.op.float("alpha", 0.01));
+    let alpha = f64::from(cx.attribute::<f32>("alpha")?);
     let slope = cx.number(cx.y(), alpha);
     sloped(cx, slope)
 }
@@ -55,7 +55,7 @@ pub(crate) fn hard_swish(cx: &mut RuleContext<'_>) -> Found {
 
 pub(crate) fn swish(cx: &mut RuleContext<'_>) -> Found {
     let x = cx.operand(0)?;
-    let alpha = cx.op.float("alpha", 1.0);
+    let alpha: f32 = cx.attribute("alpha")?;
     let mut inner = Operand::Old(x);
     if alpha != 1.0 {
         let alpha = cx.number(x, alpha.into());
@@ -74,7 +74,7 @@ pub(crate) fn mish(cx: &mut RuleContext<'_>) -> Found {
 
 pub(crate) fn gelu(cx: &mut RuleContext<'_>) -> Found {
     let x = cx.operand(0)?;
-    let saturating = match cx.op.string("approximate").unwrap_or("none") {
+    let saturating = match cx.attribute("approximate")? {
         "tanh" => {
             let square = cx.mul(x.into(), x.into());
             let cube = cx.mul(square, x.into());
@@ -106,7 +106,7 @@ pub(crate) fn softsign(cx: &mut RuleContext<'_>) -> Found {
 }
 
 pub(crate) fn elu(cx: &mut RuleContext<'_>) -> Found {
-    let alpha = cx.op.float("alpha", 1.0);
+    let alpha: f32 = cx.attribute("alpha")?;
     quotient(cx, alpha.into())
 }
 
@@ -115,8 +115,7 @@ pub(crate) fn celu(cx: &mut RuleContext<'_>) -> Found {
 }
 
 pub(crate) fn selu(cx: &mut RuleContext<'_>) -> Found {
-    let (alpha, gamma) = (1.673_263_2, 1.050_701);
-    let limit = cx.op.float("alpha", alpha) * cx.op.float("gamma", gamma);
+    let limit = cx.attribute::<f32>("alpha")? * cx.attribute::<f32>("gamma")?;
     quotient(cx, limit.into())
 }
 
@@ -143,8 +142,8 @@ pub(crate) fn power(cx: &mut RuleContext<'_>) -> Found {
 
 /// `LRN`: x times a power of the sum of its neighbours' squares, `bias^-beta` where all are 0.
 pub(crate) fn scaled_by_neighbours(cx: &mut RuleContext<'_>) -> Found {
-    let bias = f64::from(cx.op.float("bias", 1.0));
-    let beta = f64::from(cx.op.float("beta", 0.75));
+    let bias = f64::from(cx.attribute::<f32>("bias")?);
+    let beta = f64::from(cx.attribute::<f32>("beta")?);
     quotient(cx, bias.powf(-beta))
 }
 

@@ -15,14 +15,16 @@ use bcosc_passes::Reason;
 /// Operands of a cache, and lengths of what it holds.
 const CACHED: [u32; 3] = [4, 5, 6];
 
-/// How far queries see, where that is not everything.
+/// The range of positions that queries attend to, if limited.
 const WINDOW: [&str; 2] = ["left_window_size", "right_window_size"];
 
 pub(crate) fn attention(cx: &mut RuleContext<'_>) -> Found {
     let cached = CACHED
         .iter()
         .any(|&slot| cx.graph.input(cx.node, slot).is_some());
-    let windowed = WINDOW.iter().any(|side| cx.op.int(side, -1) >= 0);
+    let windowed = WINDOW
+        .iter()
+        .any(|side| cx.op.get(side).is_some_and(|size: i64| size >= 0));
     if cached || windowed {
         return Err(Reason::NoBackwardRule);
     }
@@ -76,7 +78,7 @@ impl Heads {
                 packed: false,
             }),
             3 => {
-                let count = cx.op.int(attribute, 0);
+                let count = cx.op.get(attribute).unwrap_or(0);
                 if count <= 0 {
                     return Err(Reason::Malformed);
                 }
@@ -134,8 +136,8 @@ fn probabilities(
     }
     let k4 = keys.apart(cx, k.into());
     let turned = cx.transpose(k4, &[0, 1, 3, 2]);
-    let scale = match cx.op.attribute("scale") {
-        Some(_) => f64::from(cx.op.float("scale", 1.0)),
+    let scale = match cx.op.get::<f32>("scale") {
+        Some(scale) => scale.into(),
         None => 1.0 / (queries.channels as f64).sqrt(),
     };
     let scale = cx.number(q, scale);
@@ -145,7 +147,7 @@ fn probabilities(
     if queries.count != keys.count {
         scores = rows(cx, scores, queries.count, length);
     }
-    let cap = f64::from(cx.op.float("softcap", 0.0));
+    let cap = f64::from(cx.attribute::<f32>("softcap")?);
     if cap != 0.0 {
         let cap = cx.number(q, cap);
         let parts = cx.div(scores, cap);
@@ -153,7 +155,7 @@ fn probabilities(
         scores = cx.mul(soft, cap);
     }
     let low = cx.lowest(q);
-    if cx.op.int("is_causal", 0) != 0 {
+    if cx.attribute("is_causal")? {
         let size = cx.size(q, queries.positions());
         let shape = cx.op_with("Concat", &[size, length], [Attribute::int("axis", 0)]);
         let one = cx.number(q, 1.0);

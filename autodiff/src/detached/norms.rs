@@ -1,10 +1,10 @@
-//! Norms: the deviation is held fixed, the mean is not.
+//! Norms: the standard deviation is held fixed, the mean is not.
 //!
 //! ```text
 //! y = g (x - mean(x)) / d + b      s_x = t - mean(t), t = s_y g / d
 //! ```
 //!
-//! Centring is a projection that is its own transpose. What is added does not matter.
+//! Centring is a symmetric projection. Added constants do not affect cotangents.
 
 use bcosc_ir::views::{AxesOp, BatchNorm};
 use bcosc_ir::{DataType, Operand, Value};
@@ -63,23 +63,22 @@ fn constant_factor(cx: &RuleContext<'_>, norm: &BatchNorm) -> Option<Vec<f64>> {
 }
 
 pub(crate) fn layer(cx: &mut RuleContext<'_>) -> Found {
-    let axes = axes_from(cx, -1)?;
-    vectors(cx, &axes, Centre::Mean)
+    vectors(cx, Centre::Mean)
 }
 
 pub(crate) fn rms(cx: &mut RuleContext<'_>) -> Found {
-    let axes = axes_from(cx, -1)?;
-    vectors(cx, &axes, Centre::Zero)
+    vectors(cx, Centre::Zero)
 }
 
 /// A norm over the last axes, whose scale has those axes.
-fn vectors(cx: &mut RuleContext<'_>, axes: &[i64], centre: Centre) -> Found {
+fn vectors(cx: &mut RuleContext<'_>, centre: Centre) -> Found {
+    let axes = last_axes(cx)?;
     let (dy, x) = (cx.dy()?, cx.operand(0)?);
     let scaled = match cx.graph.input(cx.node, 1) {
         Some(scale) => cx.mul(dy, scale.into()),
         None => dy,
     };
-    let found = normalised(cx, x.into(), x, scaled, axes, centre, epsilon(cx))?;
+    let found = normalised(cx, x.into(), x, scaled, &axes, centre, epsilon(cx)?)?;
     Ok(vec![(0, found)])
 }
 
@@ -89,14 +88,14 @@ pub(crate) fn instance(cx: &mut RuleContext<'_>) -> Found {
     let scale = per_channel(cx, scale.into(), x)?;
     let scaled = cx.mul(dy, scale);
     let axes: Vec<i64> = (2..rank).collect();
-    let found = normalised(cx, x.into(), x, scaled, &axes, Centre::Mean, epsilon(cx))?;
+    let found = normalised(cx, x.into(), x, scaled, &axes, Centre::Mean, epsilon(cx)?)?;
     Ok(vec![(0, found)])
 }
 
-/// Groups of channels become rows. Up to opset 20 there is one scale a group.
+/// Groups of channels become rows. Up to opset 20 there is one scale per group.
 pub(crate) fn group(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x, scale) = (cx.dy()?, cx.operand(0)?, cx.operand(1)?);
-    let groups = cx.op.int("num_groups", 1);
+    let groups = cx.attribute("num_groups")?;
     let scaled = match cx.opset >= 21 {
         true => {
             let scale = per_channel(cx, scale.into(), x)?;
@@ -110,16 +109,16 @@ pub(crate) fn group(cx: &mut RuleContext<'_>) -> Found {
         let scale = cx.reshape(scale.into(), &[1, -1, 1]);
         cotangent = cx.mul(cotangent, scale);
     }
-    let found = normalised(cx, wide, x, cotangent, &[2], Centre::Mean, epsilon(cx))?;
+    let found = normalised(cx, wide, x, cotangent, &[2], Centre::Mean, epsilon(cx)?)?;
     Ok(vec![(0, cx.reshape_like(found, x))])
 }
 
 /// `LpNormalization`: x divided by its length, or 0 where that is.
 pub(crate) fn length(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x) = (cx.dy()?, cx.operand(0)?);
-    let axis = cx.op.int("axis", -1);
-    let length = match cx.op.int("p", 2) {
-        2 => cx.reduce(AxesOp::ReduceL2, x.into(), &[axis]),
+    let axis = cx.attribute("axis")?;
+    let length = match cx.attribute("p")? {
+        2_i64 => cx.reduce(AxesOp::ReduceL2, x.into(), &[axis]),
         _ => {
             let sizes = cx.op("Abs", &[x.into()]);
             cx.reduce(AxesOp::ReduceSum, sizes, &[axis])
@@ -135,23 +134,24 @@ pub(crate) fn length(cx: &mut RuleContext<'_>) -> Found {
 /// counts, which is at a deviation of 0.
 pub(crate) fn mean_variance(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x) = (cx.dy()?, cx.operand(0)?);
-    let axes = cx.op.ints("axes").unwrap_or(&[0, 2, 3]).to_vec();
+    let axes = cx.attribute::<&[i64]>("axes")?.to_vec();
     let found = normalised(cx, x.into(), x, dy, &axes, Centre::Mean, 1e-18)?;
     Ok(vec![(0, found)])
 }
 
 /// What a norm adds to a variance.
-fn epsilon(cx: &RuleContext<'_>) -> f64 {
-    cx.op.float("epsilon", 1e-5).into()
+fn epsilon(cx: &RuleContext<'_>) -> Result<f64, Reason> {
+    cx.attribute::<f32>("epsilon").map(f64::from)
 }
 
-fn axes_from(cx: &RuleContext<'_>, default: i64) -> Result<Vec<i64>, Reason> {
+/// The axes from `axis` on.
+fn last_axes(cx: &RuleContext<'_>) -> Result<Vec<i64>, Reason> {
     let rank = cx.dims(cx.operand(0)?)?.len();
-    let first = cx.axis(cx.op.int("axis", default), rank)?;
+    let first = cx.axis(cx.attribute("axis")?, rank)?;
     Ok((first as i64..rank as i64).collect())
 }
 
-/// One number a channel, in the shape that broadcasts over a value.
+/// One number per channel, in the shape that broadcasts over a value.
 fn per_channel(cx: &mut RuleContext<'_>, numbers: Operand, like: Value) -> Result<Operand, Reason> {
     let behind = cx.dims(like)?.len().saturating_sub(2);
     let mut sizes = vec![-1];
@@ -159,7 +159,7 @@ fn per_channel(cx: &mut RuleContext<'_>, numbers: Operand, like: Value) -> Resul
     Ok(cx.reshape(numbers, &sizes))
 }
 
-/// The cotangent behind the norm itself.
+/// The cotangent after the norm itself.
 fn normalised(
     cx: &mut RuleContext<'_>,
     x: Operand,

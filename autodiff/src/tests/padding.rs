@@ -60,6 +60,6 @@ fn wrapping_around() {
 fn more_than_there_is_cannot_be_mirrored() {
     let builder = input(18, "batch,4,3,8").param("pads", list(&[0, 0, 3, 0, 0, 0, 0, 0]));
     let builder = builder.op("Pad", &["x", "pads"], "y", mode("reflect"));
-    let expected = Reason::NoBackwardRuleFor("a Pad that repeats more than its input has");
+    let expected = Reason::NoBackwardRuleFor("a Pad with more padding than its input has elements");
     assert_eq!(refusal(builder), expected);
 }

@@ -35,7 +35,7 @@ fn every_mode_by_scales() {
                     "y",
                     mode(by, coordinates),
                 );
-                // tract leaves open what comes of a fraction of an open size.
+                // tract leaves open what comes of a fraction of a dynamic size.
                 let builder = builder.value("y", DataType::Float, "batch,4,?,?");
                 holds_in_single(
                     &format!("{by} {coordinates} {size}"),
@@ -152,7 +152,7 @@ fn factors_that_are_an_attribute() {
     holds_in_single("repeated", Law::Affine, upsampled("nearest"), IN_SINGLE);
     let reason = Reason::NeedsOpset {
         opset: 9,
-        what: "the backward rule of an Upsample that is no repetition of pixels",
+        what: "the backward rule of an interpolating Upsample",
     };
     assert_eq!(refusal(upsampled("linear")), reason);
 }

@@ -5,7 +5,7 @@ use crate::testing::{Law, backward, holds};
 use bcosc_testing::{input, model, weight};
 
 #[test]
-fn moves() {
+fn structural_operators() {
     let cases: Vec<(&str, &str, Vec<Tensor>, Vec<Attribute>)> = vec![
         ("Reshape", SIZED, vec![list(&[0, 2, -1])], vec![]),
         ("Reshape", OPEN, vec![list(&[0, 4, -1])], vec![]),
@@ -106,5 +106,5 @@ fn cells_go_back_in_the_order_they_came_in() {
     let (_, both) = backward("cells", model(builder.output("y")));
     let mut ops = both.graph.ops().into_iter();
     let back = ops.find_map(|id| both.graph.op(id).filter(|op| op.is("DepthToSpace")));
-    assert_eq!(back.and_then(|op| op.string("mode")), Some("CRD"));
+    assert_eq!(back.and_then(|op| op.get("mode")), Some("CRD"));
 }

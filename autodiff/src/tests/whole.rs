@@ -1,5 +1,5 @@
 use bcosc_engine::default_interpreter;
-use bcosc_ir::{Attribute, DataType, Interpreter, Tensor};
+use bcosc_ir::{Attribute, DataType, Interpreter, ModelBuilder, Tensor};
 
 use crate::detached::cotangents;
 use crate::explanation::{Kind, explanation};
@@ -73,7 +73,7 @@ fn a_norm_that_does_nothing_leaves_nothing() {
     );
 }
 
-/// Height and width are fixed, and the batch is open.
+/// Height and width are fixed, and the batch is dynamic.
 #[test]
 fn a_decoder_of_an_open_batch_is_explained() {
     let strided = || {
@@ -137,7 +137,7 @@ fn cotangents_of_several_values_at_once() {
     let value = |name: &str| found.graph.value_named(name).unwrap();
     let [x, p, g, m, y, z] = ["x", "p", "g", "m", "y", "z"].map(value);
     let results = cotangents(&mut found, &[(y, y), (z, z)], &[x, m, g, p]).unwrap();
-    // The gate is held fixed, and m lies on the way to x.
+    // The gate is held fixed, and m is on the way to x.
     let given: Vec<bool> = results.iter().map(Option::is_some).collect();
     assert_eq!(given, [true, true, false, true]);
     let names = ["dx", "dm", "dp"];
@@ -164,7 +164,7 @@ fn cotangents_of_several_values_at_once() {
     }
 }
 
-/// A deviation of 0 is no divisor.
+/// A deviation of 0 is not a divisor.
 #[test]
 fn a_flat_picture_has_a_cotangent() {
     let builder = input(18, "batch,2,3,3").op("MeanVarianceNormalization", &["x"], "y", []);

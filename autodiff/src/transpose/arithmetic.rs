@@ -127,7 +127,7 @@ fn scalar(x: i64) -> Tensor {
 pub(crate) fn reduced_axes(cx: &RuleContext<'_>) -> Result<Vec<usize>, Reason> {
     let rank = cx.dims(cx.operand(0)?)?.len();
     match cx.attribute_or("axes", 1)?.filter(|axes| !axes.is_empty()) {
-        None if cx.op.int("noop_with_empty_axes", 0) != 0 => Ok(Vec::new()),
+        None if cx.op.get("noop_with_empty_axes") == Some(true) => Ok(Vec::new()),
         None => Ok((0..rank).collect()),
         Some(axes) => axes.into_iter().map(|a| cx.axis(a, rank)).collect(),
     }
@@ -144,7 +144,7 @@ fn spread_narrow(cx: &mut RuleContext<'_>) -> Result<(Operand, Vec<usize>), Reas
 
 /// A reduced value with its reduced axes as size 1.
 pub(crate) fn kept_dims(cx: &mut RuleContext<'_>, y: Operand, axes: &[usize]) -> Operand {
-    if cx.op.int("keepdims", 1) != 0 || axes.is_empty() {
+    if cx.op.get("keepdims") != Some(false) || axes.is_empty() {
         return y;
     }
     let axes: Vec<i64> = axes.iter().map(|&a| a as i64).collect();

@@ -23,19 +23,19 @@ pub(crate) fn tile(cx: &mut RuleContext<'_>) -> Found {
 
 pub(crate) fn space_to_depth(cx: &mut RuleContext<'_>) -> Found {
     let dy = cx.dy()?;
-    let size = Attribute::int("blocksize", cx.op.int("blocksize", 1));
+    let size = Attribute::int("blocksize", cx.attribute("blocksize")?);
     let mode = cx.op.attribute("mode").cloned();
     let attributes = [size].into_iter().chain(mode);
     Ok(vec![(0, cx.op_with("DepthToSpace", &[dy], attributes))])
 }
 
-/// With mode `CRD` the cells of a block lie next to each other, with `DCR` the channels do.
+/// With mode `CRD` the cells of a block are adjacent, with `DCR` the channels are.
 pub(crate) fn depth_to_space(cx: &mut RuleContext<'_>) -> Found {
     let dy = cx.dy()?;
-    let block = cx.op.int("blocksize", 1);
+    let block = cx.attribute("blocksize")?;
     let size = Attribute::int("blocksize", block);
     let found = cx.op_with("SpaceToDepth", &[dy], [size]);
-    if cx.op.string("mode").unwrap_or("DCR") == "DCR" {
+    if cx.op.get("mode") == Some("DCR") {
         return Ok(vec![(0, found)]);
     }
     let y = cx.y();

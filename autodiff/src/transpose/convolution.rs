@@ -53,7 +53,7 @@ pub(crate) fn conv_transpose(cx: &mut RuleContext<'_>) -> Found {
         let begins = cuts.iter().map(|cut| cut.begin);
         let pads = begins.chain(cuts.iter().map(|cut| cut.end)).collect();
         window.padding = Padding::Explicit(pads);
-        let op = grouped(window.write(Op::new("", "Conv")), cx.op.int("group", 1));
+        let op = grouped(window.write(Op::new("", "Conv")), cx.attribute("group")?);
         let mut back = cx.patch.op(op, &[dy, w.into()]);
         let strides = window.strides.iter();
         if cuts.iter().zip(strides).any(|(cut, &s)| cut.added >= s) {
@@ -73,7 +73,7 @@ fn open_border(cx: &RuleContext<'_>, view: &Conv) -> Result<bool, Reason> {
     Ok(!explicit && spatial.any(|(size, &stride)| stride > 1 && size.known().is_none()))
 }
 
-/// The full result of the transposed convolution, cut while running where the convolution had its border.
+/// The full result of the transposed convolution, cut at run time where the convolution had its border.
 fn back_in_open(cx: &mut RuleContext<'_>, dy: Operand, view: &Conv) -> Operand {
     let rank = view.window.rank();
     let mut window = view.window.clone();
@@ -114,7 +114,7 @@ struct Cut {
 
 fn cut_off(cx: &RuleContext<'_>, window: &Window, axis: usize) -> Result<Cut, Reason> {
     let rank = window.rank();
-    let per_axis = |name: &str| match cx.op.ints(name) {
+    let per_axis = |name: &str| match cx.op.get::<&[i64]>(name) {
         Some(values) if values.len() == rank => Ok(Some(values[axis])),
         Some([]) | None => Ok(None),
         Some(_) => Err(Reason::Malformed),

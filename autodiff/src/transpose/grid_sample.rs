@@ -45,7 +45,7 @@ enum Outside {
 pub(crate) fn grid_sample(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x, grid) = (cx.dy()?, cx.operand(0)?, cx.operand(1)?);
     let rank = cx.dims(x)?.len().checked_sub(2).unwrap_or_default();
-    let mode = match cx.op.string("mode").unwrap_or("linear") {
+    let mode = match cx.op.get_at("mode", cx.opset).ok_or(Reason::Malformed)? {
         "nearest" => Mode::Nearest,
         "linear" | "bilinear" => Mode::Linear,
         "cubic" | "bicubic" if rank == 2 => Mode::Cubic,
@@ -56,7 +56,7 @@ pub(crate) fn grid_sample(cx: &mut RuleContext<'_>) -> Found {
         }
         _ => return Err(Reason::NoBackwardRule),
     };
-    let outside = match cx.op.string("padding_mode").unwrap_or("zeros") {
+    let outside = match cx.attribute("padding_mode")? {
         "zeros" => Outside::Zeros,
         "border" => Outside::Border,
         "reflection" => Outside::Reflection,
@@ -133,7 +133,7 @@ impl Line {
         let size = cx.cast(size, cx.dtype(grid));
         let one = cx.number(grid, 1.0);
         let last = cx.op("Sub", &[size, one]);
-        let corners = cx.op.int("align_corners", 0) != 0;
+        let corners = cx.op.get("align_corners") == Some(true);
         Line {
             grid,
             place,
@@ -160,7 +160,7 @@ impl Line {
         cx.div(wide, two)
     }
 
-    /// Indices of taps as integers, and their weights; `None` where all are 1.
+    /// Indices of taps as integers, and their weights; `None` if all are 1.
     fn taps(
         &self,
         cx: &mut RuleContext<'_>,

@@ -1,4 +1,4 @@
-//! Operators whose places are told by a tensor of indices.
+//! Operators with a tensor of indices.
 //!
 //! ```text
 //! y = GatherND (x, i)            s_x = ScatterND <add> (0, i, s_y)
@@ -17,7 +17,7 @@ use bcosc_passes::Reason;
 const ADDING: i64 = 16;
 
 pub(crate) fn gather_nd(cx: &mut RuleContext<'_>) -> Found {
-    match cx.op.int("batch_dims", 0) {
+    match cx.attribute("batch_dims")? {
         0 => picked(cx, "ScatterND", None),
         batch => picked_in_batches(cx, batch),
     }
@@ -53,7 +53,7 @@ fn picked_in_batches(cx: &mut RuleContext<'_>, batch: i64) -> Found {
 }
 
 pub(crate) fn gather_elements(cx: &mut RuleContext<'_>) -> Found {
-    let axis = Attribute::int("axis", cx.op.int("axis", 0));
+    let axis = Attribute::int("axis", cx.attribute("axis")?);
     picked(cx, "ScatterElements", Some(axis))
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn zeros(cx: &mut RuleContext<'_>, like: Value) -> Operand {
 pub(crate) fn top(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x) = (cx.dy()?, cx.operand(0)?);
     let indices = cx.graph.output(cx.node, 1);
-    let axis = Attribute::int("axis", cx.op.int("axis", -1));
+    let axis = Attribute::int("axis", cx.attribute("axis")?);
     let zeros = zeros(cx, x);
     let found = cx.op_with("ScatterElements", &[zeros, indices.into(), dy], [axis]);
     Ok(vec![(0, found)])
@@ -101,7 +101,7 @@ pub(crate) fn scatter_nd(cx: &mut RuleContext<'_>) -> Found {
 }
 
 pub(crate) fn scatter_elements(cx: &mut RuleContext<'_>) -> Found {
-    let axis = Attribute::int("axis", cx.op.int("axis", 0));
+    let axis = Attribute::int("axis", cx.attribute("axis")?);
     written(cx, "GatherElements", Some(axis))
 }
 
@@ -110,7 +110,7 @@ fn written(cx: &mut RuleContext<'_>, gather: &str, axis: Option<Attribute>) -> F
     let indices = Operand::Old(indices);
     let mut found = Vec::new();
     if cx.wants(0) {
-        let kept = match cx.op.string("reduction") {
+        let kept = match cx.op.get("reduction") {
             Some("add") => dy,
             Some(other) if other != "none" => return Err(Reason::NoBackwardRule),
             _ => {

@@ -91,7 +91,7 @@ pub(crate) fn gemm(cx: &mut RuleContext<'_>) -> Found {
 /// repeated, and is left to a clearer way of writing it.
 pub(crate) fn einsum(cx: &mut RuleContext<'_>) -> Found {
     let dy = cx.dy()?;
-    let equation = cx.op.string("equation").ok_or(Reason::Malformed)?;
+    let equation: &str = cx.attribute("equation")?;
     let equation: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
     let (inputs, output) = equation.split_once("->").ok_or(Reason::NoBackwardRule)?;
     let terms: Vec<&str> = inputs.split(',').collect();

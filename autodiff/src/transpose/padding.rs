@@ -1,4 +1,4 @@
-//! `Pad`: what was put around goes back to where it was taken from.
+//! `Pad`: the cotangent of the border is added to the elements it was copied from.
 //!
 //! ```text
 //! constant   the border goes
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! One axis after the other: the padding of one repeats what that of another made. The positions that
-//! count from the end are negative, so that sizes may stay open.
+//! count from the end are negative, so that sizes may stay dynamic.
 
 use bcosc_ir::views::AxesOp;
 use bcosc_ir::{Attribute, Operand};
@@ -27,7 +27,7 @@ enum Border {
 
 pub(crate) fn pad(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x) = (cx.dy()?, cx.operand(0)?);
-    let border = match cx.op.string("mode").unwrap_or("constant") {
+    let border = match cx.attribute("mode")? {
         "constant" => Border::Constant,
         "edge" => Border::Edge,
         "reflect" => Border::Reflect,
@@ -37,7 +37,7 @@ pub(crate) fn pad(cx: &mut RuleContext<'_>) -> Found {
     let dims = cx.dims(x)?;
     let rank = dims.len();
     let pads = pads(cx, rank)?;
-    // What a negative pad cut off never counted, and is no part of what a border repeats.
+    // What a negative pad cut off never counted, and is not a part of what a border repeats.
     let lost: Vec<i64> = pads.iter().map(|&p| (-p).max(0)).collect();
     let added: Vec<i64> = pads.iter().map(|&p| p.max(0)).collect();
     let mut found = match border {
@@ -55,7 +55,7 @@ pub(crate) fn pad(cx: &mut RuleContext<'_>) -> Found {
         });
         if sides.iter().any(|&n| n > most) {
             return Err(Reason::NoBackwardRuleFor(
-                "a Pad that repeats more than its input has",
+                "a Pad with more padding than its input has elements",
             ));
         }
         found = folded(cx, found, axis as i64, sides, border);
@@ -63,7 +63,7 @@ pub(crate) fn pad(cx: &mut RuleContext<'_>) -> Found {
     Ok(vec![(0, cx.pad(found, &lost))])
 }
 
-/// Cells before each axis, then behind each.
+/// Cells before each axis, then after each.
 fn pads(cx: &RuleContext<'_>, rank: usize) -> Result<Vec<i64>, Reason> {
     let given = cx.attribute_or("pads", 1)?.ok_or(Reason::Malformed)?;
     let axes = match cx.integers(3)? {

@@ -70,7 +70,7 @@ pub(crate) fn max(cx: &mut RuleContext<'_>) -> Found {
     let slide = Slide::of(cx, &pool.window, pool.x, cx.y(), pool.ceil_mode)?;
     let channels = channels(cx, pool.x)?;
     let (dtype, count) = (cx.dtype(pool.x), pool.window.cells());
-    // One channel a cell of the window, with a border that never wins.
+    // One channel per cell of the window, with a border that never wins.
     let laid_out = laid_out(dtype, channels, &pool.window.kernel);
     let laid_out = cx.patch.parameter("cells", laid_out);
     let mut seen = Operand::Old(pool.x);

@@ -1,4 +1,4 @@
-//! `Resize`, and `Upsample` before it: along each axis a matrix of what every pixel gives to every other.
+//! `Resize` and `Upsample`: a matrix along each axis.
 //!
 //! ```text
 //! y = x R     along one axis, R = Resize (I), as the operator itself resizes the identity
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! So the runtime's own coordinates and coefficients are what comes back, whatever the mode, and sizes may
-//! stay open. Where each pixel just becomes a block of its like, the sum over the block is a convolution.
+//! stay dynamic. Where each pixel just becomes a block of its like, the sum over the block is a convolution.
 
 use bcosc_ir::{Attribute, Dim, Op, Operand, Tensor, Value};
 
@@ -23,12 +23,11 @@ const IDENTITY: i64 = 9;
 
 pub(crate) fn resize(cx: &mut RuleContext<'_>) -> Found {
     // What lies outside of a crop is a number of its own, and a kept aspect ratio makes other scales.
-    if coordinates(cx).0 == "tf_crop_and_resize"
-        || cx
-            .op
-            .string("keep_aspect_ratio_policy")
-            .unwrap_or("stretch")
-            != "stretch"
+    if coordinates(cx)?.0 == "tf_crop_and_resize"
+        || !matches!(
+            cx.op.get("keep_aspect_ratio_policy"),
+            None | Some("stretch")
+        )
     {
         return Err(Reason::NoBackwardRule);
     }
@@ -52,15 +51,12 @@ pub(crate) fn resize(cx: &mut RuleContext<'_>) -> Found {
 }
 
 /// Where a pixel is looked for, and how its place is rounded.
-fn coordinates<'s>(cx: &RuleContext<'s>) -> (&'s str, &'s str) {
+fn coordinates<'s>(cx: &RuleContext<'s>) -> Result<(&'s str, &'s str), Reason> {
     if cx.opset < MODERN {
-        return ("asymmetric", "floor");
+        return Ok(("asymmetric", "floor"));
     }
-    let text = |name, default| cx.op.string(name).unwrap_or(default);
-    (
-        text("coordinate_transformation_mode", "half_pixel"),
-        text("nearest_mode", "round_prefer_floor"),
-    )
+    let mode = cx.attribute("coordinate_transformation_mode")?;
+    Ok((mode, cx.attribute("nearest_mode")?))
 }
 
 /// Dimensions of x and of y, whose sizes inference may not know.
@@ -74,11 +70,11 @@ fn dims(cx: &RuleContext<'_>) -> Result<(Vec<Dim>, Vec<Dim>), Reason> {
     }
 }
 
-/// How the new sizes are told.
+/// How the new sizes are given.
 enum Scales {
-    /// One factor an axis.
+    /// One factor per axis.
     Known(Vec<f64>),
-    /// Factors that are computed while running, each at its place in the value.
+    /// Factors that are computed at run time, each at its place in the value.
     Computed(Value, Vec<Option<usize>>),
     /// By the sizes themselves.
     Sizes,
@@ -86,7 +82,7 @@ enum Scales {
 
 fn scales(cx: &RuleContext<'_>) -> Result<Scales, Reason> {
     let rank = cx.dims(cx.operand(0)?)?.len();
-    let axes: Vec<usize> = match cx.op.ints("axes") {
+    let axes: Vec<usize> = match cx.op.get::<&[i64]>("axes") {
         Some(axes) => axes
             .iter()
             .map(|&axis| cx.axis(axis, rank))
@@ -129,14 +125,14 @@ fn known(given: Vec<f64>, axes: &[usize], rank: usize) -> Result<Scales, Reason>
 
 /// Whole factors by which each pixel becomes a block.
 fn blocks(cx: &RuleContext<'_>, scales: &Scales) -> Result<Option<Vec<i64>>, Reason> {
-    let centred = match coordinates(cx) {
+    let centred = match coordinates(cx)? {
         ("asymmetric", rounding) => rounding == "floor",
         ("half_pixel", rounding) => {
             matches!(rounding, "round_prefer_floor" | "round_prefer_ceil")
         }
         _ => false,
     };
-    if cx.op.string("mode").unwrap_or("nearest") != "nearest" || !centred {
+    if cx.op.get("mode") != Some("nearest") || !centred {
         return Ok(None);
     }
     let (from, to) = dims(cx)?;
@@ -183,7 +179,7 @@ fn matrix(
     if cx.opset < IDENTITY {
         return Err(Reason::NeedsOpset {
             opset: IDENTITY,
-            what: "the backward rule of an Upsample that is no repetition of pixels",
+            what: "the backward rule of an interpolating Upsample",
         });
     }
     let (x, y) = (cx.operand(0)?, cx.y());

@@ -1,4 +1,4 @@
-//! What picks the largest or smallest elements: linear, given which they are.
+//! Maxima and minima: linear, with the selection held fixed.
 //!
 //! ```text
 //! y = ReduceMax (x)     s_x = s_y * won, in equal parts where several are the largest

@@ -15,8 +15,8 @@ pub(crate) fn reverse_sequence(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x, lens) = (cx.dy()?, cx.operand(0)?, cx.operand(1)?);
     let dims = cx.dims(x)?;
     let rank = dims.len();
-    let time = cx.axis(cx.op.int("time_axis", 0), rank)?;
-    let batch = cx.axis(cx.op.int("batch_axis", 1), rank)?;
+    let time = cx.axis(cx.attribute("time_axis")?, rank)?;
+    let batch = cx.axis(cx.attribute("batch_axis")?, rank)?;
     if time == batch {
         return Err(Reason::Malformed);
     }

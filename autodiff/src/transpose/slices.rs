@@ -1,9 +1,9 @@
-//! Operators that pick positions along an axis: `Slice`, `Gather`, `Compress`.
+//! Operators that select positions along an axis: `Slice`, `Gather`, `Compress`.
 //!
 //! ```text
 //! y = Slice (x)         s_x = Pad (s_y), where the positions are next to each other
 //! y = Gather (x, i)     s_x = Gather (s_y and a zero, where each position went)
-//! y = Gather (x, i)     s_x = ScatterND <add> (0, i, s_y), where positions are computed while running
+//! y = Gather (x, i)     s_x = ScatterND <add> (0, i, s_y), where positions are computed at run time
 //! y = Gather (x, i)     s_x = s_y times a matrix of zeros and ones, where a position is picked twice
 //! y = Compress (x, c)   s_x = Gather (s_y and a zero, CumSum (c) - 1 where c holds, else the zero)
 //! ```
@@ -70,7 +70,7 @@ fn positions(size: i64, start: i64, end: i64, step: i64) -> Result<Vec<i64>, Rea
 pub(crate) fn gather(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x, indices) = (cx.dy()?, cx.operand(0)?, cx.operand(1)?);
     let dims = cx.dims(x)?;
-    let axis = cx.axis(cx.op.int("axis", 0), dims.len())?;
+    let axis = cx.axis(cx.attribute("axis")?, dims.len())?;
     if cx.graph.constant(indices).is_none() {
         return scattered(cx, dy, axis);
     }
@@ -102,7 +102,7 @@ pub(crate) fn gather(cx: &mut RuleContext<'_>) -> Found {
     Ok(vec![(0, found)])
 }
 
-/// Adds up at positions that are computed while running.
+/// Adds up at positions that are computed at run time.
 fn scattered(cx: &mut RuleContext<'_>, dy: Operand, axis: usize) -> Found {
     let (x, indices) = (cx.operand(0)?, cx.operand(1)?);
     let rank = cx.dims(x)?.len();
@@ -193,7 +193,7 @@ fn spread(
     cx.transpose(product, &perm)
 }
 
-/// Puts a range back on an axis whose size is open, from a position counted from either end.
+/// Puts a range back on an axis whose size is dynamic, from a position counted from either end.
 fn placed_in_open(
     cx: &mut RuleContext<'_>,
     dy: Operand,
@@ -230,7 +230,7 @@ fn placed_in_open(
 pub(crate) fn compress(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x, condition) = (cx.dy()?, cx.operand(0)?, cx.operand(1)?);
     let dims = cx.dims(x)?;
-    let given = cx.op.attribute("axis").map(|_| cx.op.int("axis", 0));
+    let given: Option<i64> = cx.op.get("axis");
     let given = given.map(|axis| cx.axis(axis, dims.len())).transpose()?;
     let (axis, rank) = given.map_or((0, 1), |axis| (axis, dims.len()));
     let places = match given {
@@ -261,7 +261,7 @@ pub(crate) fn compress(cx: &mut RuleContext<'_>) -> Found {
     let count = cx.cast(count, DataType::Int64);
     let one = cx.ints(&[1]);
     let nth = cx.op("Sub", &[count, one]);
-    // Where it does not hold, the zero behind the last element.
+    // Where it does not hold, the zero after the last element.
     let shape = cx.op("Shape", &[dy]);
     let index = cx.ints(&[axis as i64]);
     let behind = cx.op_with("Gather", &[shape, index], [Attribute::int("axis", 0)]);

@@ -1,4 +1,4 @@
-//! Operators that move elements about: each goes back where it came from.
+//! Structural operators: the cotangent is rearranged in reverse.
 
 use bcosc_ir::{Attribute, Dim, Operand};
 
@@ -27,7 +27,7 @@ pub(crate) fn transpose(cx: &mut RuleContext<'_>) -> Found {
     let dy = cx.dy()?;
     let rank = cx.dims(cx.operand(0)?)?.len();
     let reversed: Vec<i64> = (0..rank as i64).rev().collect();
-    let perm = cx.op.ints("perm").unwrap_or(&reversed);
+    let perm = cx.op.get::<&[i64]>("perm").unwrap_or(&reversed);
     let mut inverse = vec![0; rank];
     for (to, &from) in perm.iter().enumerate() {
         let from = cx.axis(from, rank)?;
@@ -44,7 +44,7 @@ pub(crate) fn expand(cx: &mut RuleContext<'_>) -> Found {
 pub(crate) fn concat(cx: &mut RuleContext<'_>) -> Found {
     let dy = cx.dy()?;
     let rank = cx.dims(cx.y())?.len();
-    let axis = cx.axis(cx.op.int("axis", 0), rank)?;
+    let axis = cx.axis(cx.attribute("axis")?, rank)?;
     let axes = cx.ints(&[axis as i64]);
     let mut found = Vec::new();
     let mut before = Offset::default();
@@ -69,7 +69,7 @@ pub(crate) fn concat(cx: &mut RuleContext<'_>) -> Found {
     Ok(found)
 }
 
-/// A position that may depend on open sizes.
+/// A position that may depend on dynamic sizes.
 #[derive(Default)]
 struct Offset {
     known: i64,
@@ -99,6 +99,6 @@ pub(crate) fn split(cx: &mut RuleContext<'_>) -> Found {
             }
         });
     }
-    let axis = Attribute::int("axis", cx.op.int("axis", 0));
+    let axis = Attribute::int("axis", cx.attribute("axis")?);
     Ok(vec![(0, cx.op_with("Concat", &parts, [axis]))])
 }

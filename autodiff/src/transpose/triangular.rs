@@ -11,9 +11,9 @@ use crate::context::{Found, RuleContext};
 
 pub(crate) fn running_sum(cx: &mut RuleContext<'_>) -> Found {
     let (dy, axis) = (cx.dy()?, cx.operand(1)?);
-    let backwards = 1 - cx.op.int("reverse", 0).clamp(0, 1);
+    let backwards = 1 - i64::from(cx.attribute::<bool>("reverse")?);
     let attributes = [
-        Attribute::int("exclusive", cx.op.int("exclusive", 0)),
+        Attribute::int("exclusive", cx.attribute("exclusive")?),
         Attribute::int("reverse", backwards),
     ];
     Ok(vec![(
@@ -25,6 +25,6 @@ pub(crate) fn running_sum(cx: &mut RuleContext<'_>) -> Found {
 pub(crate) fn triangle(cx: &mut RuleContext<'_>) -> Found {
     let mut operands = vec![cx.dy()?];
     operands.extend(cx.graph.input(cx.node, 1).map(bcosc_ir::Operand::Old));
-    let upper = Attribute::int("upper", cx.op.int("upper", 1));
+    let upper = Attribute::int("upper", cx.attribute("upper")?);
     Ok(vec![(0, cx.op_with("Trilu", &operands, [upper]))])
 }

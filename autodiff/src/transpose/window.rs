@@ -1,4 +1,4 @@
-//! What slides a window over an image: where it starts and ends, and the way back.
+//! Sliding windows: borders, and the transposed convolution.
 //!
 //! A convolution whose stride does not divide leaves out the last cells of its input. Where sizes are
 //! known, `output_padding` puts them back as zeros; else the result is made as long as it can be and cut
@@ -24,12 +24,12 @@ pub(crate) struct Slide {
     /// Cells at the beginning of each axis, then at the end of each axis, as many as the last window
     /// reaches.
     pub pads: Vec<i64>,
-    /// What the input has beyond the last window, by axis; `None` where sizes are open.
+    /// What the input has beyond the last window, by axis; `None` if sizes are dynamic.
     rest: Vec<Option<i64>>,
 }
 
 impl Slide {
-    /// How a window goes from `x` to `y`; with `ceil` the last one may hang over the border.
+    /// The window from `x` to `y`; with `ceil` the last one may extend beyond the border.
     pub fn of(
         cx: &RuleContext<'_>,
         window: &Window,
@@ -57,7 +57,7 @@ impl Slide {
             (pads[axis], pads[rank + axis]) = (begin, end);
             if let (Some(from), Some(to)) = (from[axis], to[axis]) {
                 let left = from + begin + end - (stride * (to - 1) + extent);
-                // A window that hangs over sees that much more border.
+                // A window beyond the border needs that much more border.
                 pads[rank + axis] -= left.min(0);
                 rest[axis] = Some(left.max(0));
             } else if ceil && stride > 1 {
@@ -120,7 +120,7 @@ pub(crate) fn extent(window: &Window, axis: usize) -> i64 {
     (window.kernel[axis] - 1) * window.dilations[axis] + 1
 }
 
-/// The border of an axis; `None` where it depends on a size that is open.
+/// The border of an axis; `None` if it depends on a dynamic size.
 fn border(window: &Window, axis: usize, size: Option<i64>) -> Option<(i64, i64)> {
     let (stride, extent) = (window.strides[axis], extent(window, axis));
     let total = || {

@@ -1,4 +1,4 @@
-//! Made-up pictures: a few waves of light over a coloured ground, and noise.
+//! Synthetic pictures: a few waves over a coloured background, and noise.
 
 use std::f64::consts::TAU;
 
@@ -10,8 +10,8 @@ const NOISE: f64 = 0.08;
 
 /// Draws a picture with values in [0, 1], planes first.
 ///
-/// It has what networks look for, smooth regions as well as fine texture, and no two draws are
-/// alike in either.
+/// It has smooth regions as well as fine texture, and all draws
+/// differ in both.
 pub(crate) fn picture(
     rng: &mut Xoshiro256PlusPlus,
     channels: usize,

@@ -1,4 +1,4 @@
-//! The shape of what `Attention` gives, of which tract says the rank alone.
+//! The output shape of `Attention`, for which tract infers only the rank.
 //!
 //! ```text
 //! heads on an axis   q [b,h,n,d]   v [b,g,m,e]   y [b,h,n,e]
@@ -30,7 +30,7 @@ pub(crate) fn refine(operator: &str, inputs: &[InferenceFact], outputs: &mut [In
     };
     let channels = channels.map_or_else(DimFact::default, DimFact::from);
     let found = ShapeFactoid::closed(dims.into_iter().chain([channels]).collect());
-    // Where the two disagree, what is known already stands.
+    // On a conflict, keep what is already known.
     if let Ok(shape) = y.shape.unify(&found) {
         y.shape = shape;
     }

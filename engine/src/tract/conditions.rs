@@ -64,7 +64,7 @@ fn inline(
     for (outlet, name) in sources(body) {
         let operand = captured.iter().position(|c| c == name);
         let Some(outer) = operand.and_then(|k| model.node(id).inputs.get(k + 1)) else {
-            bail!("a branch reads `{name}`, which is not there");
+            bail!("a branch reads `{name}`, which does not exist");
         };
         mapping.insert(outlet, *outer);
     }

@@ -1,4 +1,4 @@
-//! The shape of what `ConvTranspose` gives, of which tract says nothing while any size is open.
+//! The output shape of `ConvTranspose`, which tract does not infer if any size is dynamic.
 //!
 //! Each size of the result follows from the same size of x alone, as `a n + b`:
 //!
@@ -6,7 +6,7 @@
 //! n' = stride (n - 1) + output_padding + extent - pads, or stride n with auto_pad SAME, or output_shape
 //! ```
 //!
-//! tract's own rule, asked about two sizes that are known, tells a and b.
+//! a and b follow from tract's own rule for two known sizes.
 
 use tract_onnx::prelude::{InferenceFact, TDim};
 use tract_onnx::tract_hir::internal::{
@@ -34,7 +34,7 @@ pub(crate) fn refine(
     let Some(shape) = shape(op, inputs, x, w) else {
         return;
     };
-    // Where the two disagree, what is known already stands.
+    // On a conflict, keep what is already known.
     if let Ok(shape) = y.shape.unify(&shape) {
         y.shape = shape;
     }

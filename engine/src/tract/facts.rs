@@ -14,7 +14,7 @@ use crate::EngineError;
 const LARGEST_EVALUATED: u64 = 1 << 16;
 
 /// Infers what can be inferred: a node that tract does not know or cannot analyse leaves its outputs open.
-/// Initializers are not among the facts, since the model knows them, and a symbolic element that is no size
+/// Initializers are not among the facts, since the model knows them, and a symbolic element that is not a size
 /// (the -1 of a reshape) is [`bcosc_ir::Dim::Unknown`].
 pub(crate) fn facts(model: &Model, largest_constant: u64) -> Result<Facts, EngineError> {
     let mut loaded = load(model, Weights::UpTo(largest_constant))?;

@@ -35,7 +35,7 @@ const GROWING: &[&str] = &[
 /// Comparisons that tract decides by how sizes are written.
 const COMPARING: &[&str] = &["Eq", "NE"];
 
-/// Refines the facts of a graph until nothing changes; returns what went wrong, by node.
+/// Refines the facts of a graph until nothing changes; returns errors, by node.
 ///
 /// What does not depend on inputs is evaluated where neither operands nor results are larger than
 /// `largest` bytes.
@@ -204,7 +204,7 @@ fn operand(op: &dyn InferenceOp, slot: usize, fact: &InferenceFact) -> Option<Ar
     value
 }
 
-/// Bytes that a value takes; `None` where that is not known or does not fit.
+/// Bytes that a value takes; `None` if that is not known or does not fit.
 pub(crate) fn byte_len(fact: &InferenceFact) -> Option<u64> {
     let dims = fact.shape.concretize()?;
     let element = fact.datum_type.concretize()?.size_of() as u64;

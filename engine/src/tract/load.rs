@@ -33,7 +33,7 @@ use crate::{EngineError, Port, Unsupported};
 /// Integers of at most this many bytes are always given: shapes are computed from them.
 const SHAPE_BYTES: u64 = 1 << 16;
 
-/// Which weights tract gets to see.
+/// Which weights are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weights {
     /// All.
@@ -42,7 +42,7 @@ pub(crate) enum Weights {
     UpTo(u64),
 }
 
-/// A graph in tract's hands.
+/// A graph loaded into tract.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
     /// Its inputs and outputs are in the order of those below.
@@ -109,7 +109,7 @@ fn build_graph(model: &Model, weights: Weights) -> Result<Loaded, Fault> {
         .iter()
         .map(|port| loader.outlet(&port.name, || "the graph's outputs".into()));
     loader.model.outputs = outlets.collect::<Result<_, _>>()?;
-    // Nobody misses what nobody reads.
+    // Outputs without consumers can be omitted.
     let is_read = |id: usize| {
         let mut outputs = loader.model.node(id).outputs.iter();
         outputs.any(|o| !o.successors.is_empty())
@@ -335,7 +335,7 @@ impl Loader {
             };
             let refused = refused(node, opset).filter(|_| self.weights == Weights::Values);
             let built = match refused {
-                Some(reason) => Err(Fault::new("tract cannot take this node", reason)),
+                Some(reason) => Err(Fault::new("tract does not support this node", reason)),
                 None => build(&framework, context, node),
             };
             let (op, captured, is_known) = match built {

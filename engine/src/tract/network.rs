@@ -17,7 +17,7 @@ use super::session::TractSession;
 use super::tensor::{Halves, to_datum_type};
 use crate::{EngineError, InputShapes, Network, Port, Session, SessionOptions};
 
-/// A value larger than this is taken for a mistake in the model.
+/// Maximum size of a value.
 const LARGEST_VALUE: u64 = 1 << 33;
 
 /// How much may be computed ahead of running.
@@ -129,7 +129,7 @@ fn specialise(
     Ok(())
 }
 
-/// Refuses values that cannot be meant, before tract allocates them.
+/// Rejects values that are too large, before tract allocates them.
 fn check_sizes(model: &InferenceModel) -> Result<(), EngineError> {
     for node in model.nodes() {
         let facts = node.outputs.iter().map(|output| &output.fact);

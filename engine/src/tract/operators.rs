@@ -55,10 +55,10 @@ pub(crate) fn build(
     let known = is_standard(Some(&node.domain)) || node.domain == "ai.onnx.ml";
     let builder = framework.op_register.0.get(&node.op_type).filter(|_| known);
     guarded(
-        || "tract cannot take this node".into(),
+        || "tract does not support this node".into(),
         || match builder {
             Some(builder) => builder(context, node),
-            None => bail!("the operator is unknown to it"),
+            None => bail!("unknown operator"),
         },
     )
 }

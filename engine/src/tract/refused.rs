@@ -1,4 +1,4 @@
-//! Nodes that are refused: tract would compute them otherwise than ONNX has it.
+//! Nodes that are rejected because tract does not compute them as ONNX defines.
 
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
 
@@ -30,7 +30,7 @@ fn itself(node: &NodeProto, opset: i64) -> Option<&'static str> {
         "Attention" if int("is_causal", 0) != 0 && has(PAST_KEY) => {
             Some("it counts a causal mask from the start of the cache")
         }
-        "SpaceToDepth" if is("mode", b"CRD") => Some("it knows mode DCR only"),
+        "SpaceToDepth" if is("mode", b"CRD") => Some("it supports mode DCR only"),
         "GridSample"
             if (is("mode", b"cubic") || is("mode", b"bicubic"))
                 && is("padding_mode", b"border") =>
@@ -41,7 +41,7 @@ fn itself(node: &NodeProto, opset: i64) -> Option<&'static str> {
             Some("it pads with a constant whatever the mode")
         }
         "ConvTranspose" if same && any("output_padding") => {
-            Some("it leaves the padding of the output out")
+            Some("it ignores the padding of the output")
         }
         "RNN" | "GRU" | "LSTM" if is("direction", b"reverse") => {
             Some("it takes the last state of a reversed sequence for the first")

@@ -21,7 +21,7 @@ impl Symbols {
         Symbols { scope, renamed }
     }
 
-    /// Takes up the names of declared types before any name is made up, so that none is made twice.
+    /// Takes up the names of declared types before any name is generated, so that none is made twice.
     pub fn reserve<'a>(&mut self, types: impl IntoIterator<Item = &'a TensorType>) {
         let mut unreadable = Vec::new();
         for dim in types.into_iter().flat_map(|t| t.shape.iter().flatten()) {
@@ -48,7 +48,7 @@ impl Symbols {
         })
     }
 
-    /// What is declared of a value in between; a size that is not named stays open.
+    /// What is declared of a value in between; a size that is not named stays dynamic.
     pub fn value_fact(
         &mut self,
         datum_type: Option<DatumType>,

@@ -14,8 +14,8 @@ impl Graph {
         self.vertex_mut(value.node).outputs[value.slot as usize].inferred = Some(inferred);
     }
 
-    /// Declares an input of the graph anew; it is then another quantity than the original's (see
-    /// [`Graph::stands_for`]). Without effect on values that are no inputs.
+    /// Redeclares an input of the graph; it then no longer stands for a value of the original (see
+    /// [`Graph::stands_for`]). Without effect on values that are not inputs.
     pub fn retype_input(&mut self, input: Value, tensor_type: TensorType) {
         let vertex = self.vertex_mut(input.node);
         let output = &mut vertex.outputs[0];
@@ -27,7 +27,7 @@ impl Graph {
         }
     }
 
-    /// Adds an input behind those that are there, under a name close to the wanted one.
+    /// Adds an input after those that are there, under a name close to the wanted one.
     pub fn add_input(&mut self, name: &str, tensor_type: TensorType) -> Value {
         let name = self.fresh_name(name);
         let info = tensor_type.to_value_info(&name);
@@ -74,7 +74,7 @@ impl Graph {
         self.add_identity(value, name.to_owned())
     }
 
-    /// A copy of a value, beside the node that puts it out.
+    /// A copy of a value, next to its producer.
     pub(crate) fn add_identity(&mut self, of: Value, name: String) -> Value {
         let place = self.vertex(of.node).place;
         let mut op = Op::new("", "Identity").named(&name);
@@ -122,7 +122,7 @@ impl Graph {
         }
     }
 
-    /// Removes a node that is no input of the graph.
+    /// Removes a node that is not an input of the graph.
     pub(crate) fn remove_vertex(&mut self, id: NodeId) {
         self.net.remove_node(id.index);
     }

@@ -4,9 +4,9 @@
 //! note travels with the place in the network, whatever the value there is called:
 //!
 //! * where a patch replaces a value, the replacement takes over what the old one stood for. A layer's
-//!   output that a factor is put behind hands its place to the product, since that is what the next layer
+//!   output that is multiplied with a factor hands its place to the product, since that is what the next layer
 //!   reads; a removed `Identity` hands its place to its operand, which then stands for two values;
-//! * a replacement of another type, an input that is declared anew, and what a patch says to
+//! * a replacement of another type, a redeclared input, and values that a patch is told to
 //!   [forget](crate::Patch::forget) stand for nothing;
 //! * copies, extracted parts and spliced models keep what they have.
 //!
@@ -40,7 +40,7 @@ impl Graph {
     }
 
     /// The value that stands for a value of the original model, by that value's name. Where two models that
-    /// have one lie in this graph, the one that came first.
+    /// have one are in this graph, the one that came first.
     pub fn standing_for(&self, original: &str) -> Option<Value> {
         let stands = |value: &Value| {
             self.stands_for(*value)
@@ -69,7 +69,7 @@ impl Graph {
         found
     }
 
-    /// States that a value became another quantity than the original's: it stands for nothing any more.
+    /// States that a value no longer stands for any value of the original.
     /// Rules say so in their patch: [`Patch::forget`](crate::Patch::forget).
     pub fn forget(&mut self, value: Value) {
         self.vertex_mut(value.node).outputs[value.slot as usize]

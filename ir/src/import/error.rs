@@ -1,8 +1,8 @@
-//! What can be wrong with a model.
+//! Errors of importing a model.
 
 use crate::TensorError;
 
-/// Why a model is not a graph.
+/// Why a model cannot be imported.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
@@ -33,13 +33,13 @@ pub enum ImportError {
         /// The reader.
         by: String,
     },
-    /// Nodes that wait for each other.
-    #[error("{node} takes part in a cycle: the graph must be acyclic")]
+    /// A cycle.
+    #[error("{node} is part of a cycle; graphs must be acyclic")]
     Cycle {
         /// One of the nodes.
         node: String,
     },
-    /// An initializer whose type or shape cannot be.
+    /// An initializer with an invalid type or shape.
     #[error("initializer \"{name}\": {source}")]
     Tensor {
         /// Its name.

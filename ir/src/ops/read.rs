@@ -8,14 +8,14 @@ use crate::node::attribute_type;
 
 /// What an attribute can be read as: integers that hold its value, `bool` (whether it is not 0), `f32`, `&str`, `&[i64]`.
 pub trait AttributeValue<'a>: Sized {
-    /// What a node says.
+    /// Reads the attribute of a node.
     fn given(attribute: &'a AttributeProto) -> Option<Self>;
-    /// What the specification says.
+    /// Reads the default of the specification.
     fn of_default(literal: Literal) -> Option<Self>;
 }
 
 impl Op {
-    /// An attribute, or else its default. `None` where the node has it in another type, where it has no default, and
+    /// An attribute, or else its default. `None` if the node has it in another type, where it has no default, and
     /// where the default depends on the opset: see [`Op::get_at`].
     pub fn get<'a, T: AttributeValue<'a>>(&'a self, name: &str) -> Option<T> {
         match self.attribute(name) {
@@ -24,7 +24,7 @@ impl Op {
         }
     }
 
-    /// An attribute, or else the default that it has in an opset. `None` where the node has it in another type, and where
+    /// An attribute, or else the default that it has in an opset. `None` if the node has it in another type, and where
     /// it has no default.
     pub fn get_at<'a, T: AttributeValue<'a>>(&'a self, name: &str, opset: i64) -> Option<T> {
         match self.attribute(name) {

@@ -1,4 +1,4 @@
-//! What the register says of one operator, and the functions that `table.rs` is written in.
+//! The schema of an operator, and the constructors used by `table.rs`.
 
 /// A standard operator.
 #[derive(Debug)]
@@ -11,12 +11,12 @@ pub struct Operator {
     schemas: &'static [Schema],
 }
 
-/// The form that an operator has from an opset on.
+/// The form of an operator as of an opset.
 #[derive(Debug)]
 pub struct Schema {
     /// The first opset of this form.
     pub since: i64,
-    /// Whether models should not use it any more.
+    /// Whether it is deprecated.
     pub deprecated: bool,
     inputs: &'static str,
     outputs: &'static str,
@@ -29,11 +29,11 @@ pub struct Schema {
 pub struct Formal {
     /// Its name in the specification.
     pub name: &'static str,
-    /// How many values stand for it.
+    /// Its arity.
     pub arity: Arity,
 }
 
-/// How many values stand for a declared input or output.
+/// The arity of a declared input or output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arity {
     /// One.
@@ -51,9 +51,9 @@ pub struct AttributeSchema {
     pub name: &'static str,
     /// Its type.
     pub kind: AttributeKind,
-    /// Whether every node has to have it.
+    /// Whether it is required.
     pub required: bool,
-    /// What it is where a node does not have it, unless that depends on shapes or types.
+    /// Its default, unless that depends on shapes or types.
     pub default: Option<Literal>,
 }
 
@@ -101,12 +101,12 @@ impl Operator {
         &self.schemas[self.schemas.len() - 1]
     }
 
-    /// The first opset that has the operator.
+    /// The opset that introduced the operator.
     pub fn since(&self) -> i64 {
         self.since_versions[0]
     }
 
-    /// What an attribute is where a node does not have it. `None` where that depends on the opset: see
+    /// What an attribute is where a node does not have it. `None` if that depends on the opset: see
     /// [`Operator::schema`].
     pub fn default(&self, attribute: &str) -> Option<Literal> {
         let forms = self.schemas.iter();
@@ -133,7 +133,7 @@ impl Schema {
         u32::try_from(slot).ok()
     }
 
-    /// Whether a node may leave an input out.
+    /// Whether an input is optional.
     pub fn is_optional(&self, slot: usize) -> bool {
         let input = self.inputs().nth(slot);
         input.is_some_and(|input| input.arity == Arity::Optional)

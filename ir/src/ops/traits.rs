@@ -1,4 +1,4 @@
-//! What passes ask of operators, beyond their schemas.
+//! Traits of operators beyond their schemas.
 
 /// Something that holds for an operator in all of its uses, unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +16,8 @@ pub enum Trait {
     ShapeOnly,
     /// Makes each output element of the elements at the same place of its inputs, which are broadcast.
     Elementwise,
+    /// An [`Trait::Elementwise`] sum, product, quotient, power or root: what scales and angles are computed with.
+    Arithmetic,
     /// Gives the same result with its inputs in another order.
     Commutative,
     /// Divides by a measure of how large its input is, so that the scale of the input does not matter. A
@@ -46,7 +48,7 @@ const TRAITS: &[(&str, &[Trait])] = &[
     ("Abs", &[Elementwise]),
     ("Acos", &[Elementwise]),
     ("Acosh", &[Elementwise]),
-    ("Add", &[Commutative, Elementwise]),
+    ("Add", &[Arithmetic, Commutative, Elementwise]),
     ("And", &[Commutative, Elementwise]),
     ("Asin", &[Elementwise]),
     ("Asinh", &[Elementwise]),
@@ -77,7 +79,7 @@ const TRAITS: &[(&str, &[Trait])] = &[
     ("DeformConv", &[Weights]),
     ("DepthToSpace", &[Structural]),
     ("DequantizeLinear", &[Quantised]),
-    ("Div", &[Elementwise]),
+    ("Div", &[Arithmetic, Elementwise]),
     ("Dropout", &[Copy, Structural]),
     ("DynamicQuantizeLinear", &[Quantised]),
     ("Einsum", &[Weights]),
@@ -119,14 +121,14 @@ const TRAITS: &[(&str, &[Trait])] = &[
     ("Min", &[Commutative, Elementwise]),
     ("Mish", &[Elementwise]),
     ("Mod", &[Elementwise]),
-    ("Mul", &[Commutative, Elementwise]),
+    ("Mul", &[Arithmetic, Commutative, Elementwise]),
     ("Multinomial", &[Random]),
-    ("Neg", &[Elementwise]),
+    ("Neg", &[Arithmetic, Elementwise]),
     ("Not", &[Elementwise]),
     ("Or", &[Commutative, Elementwise]),
     ("PRelu", &[Elementwise]),
     ("Pad", &[Structural]),
-    ("Pow", &[Elementwise]),
+    ("Pow", &[Arithmetic, Elementwise]),
     ("QLinearConv", &[Quantised, Weights]),
     ("QLinearMatMul", &[Quantised, Weights]),
     ("QuantizeLinear", &[Quantised]),
@@ -136,7 +138,7 @@ const TRAITS: &[(&str, &[Trait])] = &[
     ("RandomNormalLike", &[Random, ShapeOnly]),
     ("RandomUniform", &[Random]),
     ("RandomUniformLike", &[Random, ShapeOnly]),
-    ("Reciprocal", &[Elementwise]),
+    ("Reciprocal", &[Arithmetic, Elementwise]),
     ("Relu", &[Elementwise]),
     ("Reshape", &[Structural, View]),
     ("ReverseSequence", &[Structural]),
@@ -154,9 +156,9 @@ const TRAITS: &[(&str, &[Trait])] = &[
     ("Softsign", &[Elementwise]),
     ("SpaceToDepth", &[Structural]),
     ("Split", &[Structural]),
-    ("Sqrt", &[Elementwise]),
+    ("Sqrt", &[Arithmetic, Elementwise]),
     ("Squeeze", &[Structural, View]),
-    ("Sub", &[Elementwise]),
+    ("Sub", &[Arithmetic, Elementwise]),
     ("Sum", &[Commutative, Elementwise]),
     ("SwiGLU", &[Elementwise]),
     ("Swish", &[Elementwise]),
@@ -180,7 +182,10 @@ mod tests {
     fn every_row_is_of_an_operator_and_can_be_found() {
         assert!(TRAITS.is_sorted_by_key(|(name, _)| name));
         for (index, (name, traits)) in TRAITS.iter().enumerate() {
-            assert!(ops::find(name).is_some(), "{name} is no standard operator");
+            assert!(
+                ops::find(name).is_some(),
+                "{name} is not a standard operator"
+            );
             assert!(index == 0 || TRAITS[index - 1].0 != *name, "{name} twice");
             assert!(!traits.is_empty(), "{name} has no trait");
         }
@@ -198,6 +203,9 @@ mod tests {
             }
             if has(VectorNorm) {
                 assert!(has(Norm) && schema.attribute("axis").is_some(), "{name}");
+            }
+            if has(Arithmetic) {
+                assert!(has(Elementwise), "{name} treats each element by itself");
             }
             if has(Cast) {
                 assert!(has(Elementwise), "{name} treats each element by itself");

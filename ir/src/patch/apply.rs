@@ -1,4 +1,4 @@
-//! Making a patch true.
+//! Applying a patch.
 
 use std::collections::BTreeSet;
 
@@ -91,7 +91,7 @@ impl Graph {
         Ok(added)
     }
 
-    /// Removes operators and parameters that nothing uses, and returns how many nodes went.
+    /// Removes unused operators and parameters, and returns the number of removed nodes.
     pub fn remove_dead(&mut self) -> usize {
         let before = self.net.node_count();
         let all = self.unordered().collect();
@@ -353,7 +353,7 @@ impl Graph {
     }
 }
 
-/// Where a patch applies.
+/// The anchor of a patch.
 struct Site {
     node: NodeId,
     place: u32,

@@ -9,7 +9,7 @@ use crate::{Graph, NodeId, Value};
 pub struct Cone {
     /// Operators, parameters and inputs.
     pub nodes: BTreeSet<NodeId>,
-    /// Values behind which it was not followed.
+    /// Values after which it was not followed.
     pub frontier: BTreeSet<Value>,
 }
 

@@ -39,7 +39,7 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// Where an output depends on an input of this model that is not among `inputs`, the type of one of
+    /// If an output depends on an input of this model that is not among `inputs`, the type of one of
     /// the `inputs` is not known, or a value is not there or given twice.
     pub fn extract(&self, inputs: &[Value], outputs: &[Value]) -> Result<Model, SurgeryError> {
         let from = &self.graph;
@@ -124,7 +124,7 @@ fn is_default(graph: &Graph, id: NodeId) -> bool {
     graph.node(id).as_parameter().is_some()
 }
 
-/// Adds an input to a part that takes the place of a value of the whole.
+/// Adds an input to a part that replaces a value of the whole.
 fn add_input(graph: &mut Graph, from: &Graph, value: Value) -> Result<NodeId, SurgeryError> {
     let mut output = from.vertex(value.node).outputs[value.slot as usize].clone();
     let info = match from.node(value.node) {

@@ -46,7 +46,7 @@ impl Names {
 
     fn nested(&self, graph: &mut Graph) {
         for vertex in graph.net.node_weights_mut() {
-            // A captured value is known by a label, which is no name.
+            // A captured value is known by a label, which is not a name.
             if !matches!(vertex.node, Node::Capture(_)) {
                 self.apply(vertex);
             }

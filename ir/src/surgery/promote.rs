@@ -4,14 +4,14 @@ use super::{SurgeryError, check_fits, check_values};
 use crate::{Graph, Node, Parameter, ParameterData, Tensor, Value};
 
 impl Graph {
-    /// Makes a constant an input of the graph, behind those that are there, and returns what it was. The
+    /// Makes a constant an input of the graph, after those that are there, and returns what it was. The
     /// value stays the same for all that reads it.
     ///
     /// A parameter that is an input with a default value keeps its place among the inputs and loses the
     /// default.
     ///
     /// # Errors
-    /// Where the value is no dense parameter or `Constant`, or has to stay a constant.
+    /// If the value is not a dense parameter or `Constant`, or has to stay a constant.
     pub fn promote(&mut self, constant: Value) -> Result<Tensor, SurgeryError> {
         check_values(self, &[constant], "constant")?;
         let name = self.value_name(constant).to_owned();
@@ -37,7 +37,7 @@ impl Graph {
     /// for all that reads it.
     ///
     /// # Errors
-    /// Where the value is no input, or the tensor is not of its type.
+    /// If the value is not an input, or the tensor is not of its type.
     pub fn bind(&mut self, input: Value, tensor: Tensor) -> Result<(), SurgeryError> {
         check_values(self, &[input], "input")?;
         let name = self.value_name(input);

@@ -21,7 +21,7 @@ impl Model {
     /// with [`Graph::set_outputs`], or let a patch read what came.
     ///
     /// # Errors
-    /// Where an input that the guest needs is not bound, or bound to a value of another type; where the
+    /// If an input that the guest needs is not bound, or bound to a value of another type; where the
     /// models use different versions of an operator set that the guest's operators come from; and where
     /// one operator means different local functions.
     pub fn splice(

@@ -1,7 +1,7 @@
 //! Which axes of a value hold channels: one element for every unit of a layer before it.
 //!
-//! A constant with one number a channel is a bias; one with a number a position is a position embedding.
-//! Shapes alone cannot tell them apart, so axes are followed from the layers on. Axes are counted from the
+//! A constant with one element per channel is a bias; one with an element per position is a position embedding.
+//! Shapes alone cannot distinguish them, so channel axes are propagated from the layers. Axes are counted from the
 //! end, since shapes broadcast from there.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,16 +12,16 @@ use bcosc_ir::{Graph, NodeId, Shape, Value};
 use crate::analysis::layers::Layer;
 use crate::analysis::raise::{Kind, Raised};
 
-/// The channel axes of values, each as the number of axes behind it.
+/// The channel axes of values, each as the number of axes after it.
 pub struct Channels<'g> {
     graph: &'g Graph,
     axes: BTreeMap<Value, BTreeSet<usize>>,
-    /// What decomposed group norms put out: they reshape channels into groups and back.
+    /// Outputs of decomposed group norms, which reshape channels into groups and back.
     regrouped: BTreeSet<Value>,
 }
 
 impl<'g> Channels<'g> {
-    /// Follows channels through a graph whose types are known.
+    /// Propagates channel axes through a graph with known types.
     pub fn of(graph: &'g Graph) -> Self {
         let raised = Raised::of(graph);
         let regrouped = raised.norms().filter(|norm| norm.kind == Kind::GroupNorm);
@@ -72,7 +72,7 @@ impl<'g> Channels<'g> {
             .collect()
     }
 
-    /// Where an operand's axes are in the result.
+    /// Maps the axes of an operand to those of the result.
     fn moved(
         &self,
         node: NodeId,
@@ -96,7 +96,7 @@ impl<'g> Channels<'g> {
                 };
                 (0..rank).filter(holds).map(|to| rank - 1 - to).collect()
             }
-            // What is behind the batch stays there, and so does what is last, heads split off or not.
+            // Axis 1 and the last axis keep their place, also if heads are split off.
             Some(op) if op.has(Trait::View) => {
                 let second = |shape: &Shape| shape.len().checked_sub(2);
                 let size = |shape: &Shape, behind: usize| shape[shape.len() - 1 - behind].known();

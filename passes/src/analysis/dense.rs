@@ -1,4 +1,4 @@
-//! A fully connected layer taken apart: its matrix either way round, and what it adds.
+//! A view of a fully connected layer: its matrix, in either layout, and its bias.
 
 use bcosc_ir::{Graph, Operand, Patch, Tensor, Value};
 
@@ -6,7 +6,7 @@ use crate::Reason;
 use crate::analysis::layers::{Form, Layer};
 use crate::analysis::weights::{self, WeightError};
 
-/// `y = x A + b` with A `[inputs, outputs]`, however it is written.
+/// `y = x A + b` with A `[inputs, outputs]`, in any operator.
 pub(crate) struct Dense {
     weight: Value,
     /// Whether the weight is stored as `[outputs, inputs]`.
@@ -20,7 +20,7 @@ pub(crate) struct Dense {
 }
 
 impl Dense {
-    /// Sees a layer as one, whose vectors lie along the last axis of its input.
+    /// The view of a layer whose vectors are along the last axis of its input.
     pub fn of(graph: &Graph, layer: &Layer) -> Result<Self, WeightError> {
         let (transposed, alpha, own) = match &layer.form {
             Form::Gemm(gemm) if !gemm.trans_a => (
@@ -63,7 +63,7 @@ impl Dense {
         Ok(patch.parameter("weight", weight))
     }
 
-    /// A for a convolution of data of this rank, that sees one position at a time: `[outputs, inputs, 1, ...]`.
+    /// A for a pointwise convolution on data of this rank: `[outputs, inputs, 1, ...]`.
     pub fn kernel(&self, graph: &Graph, rank: usize) -> Result<Tensor, WeightError> {
         let mut dims = vec![self.outputs, self.inputs];
         dims.resize(rank, 1);
@@ -76,7 +76,7 @@ impl Dense {
         Ok(stored.shaped(&dims, &elements))
     }
 
-    /// The stored elements times alpha, as they lie or transposed.
+    /// The stored elements times alpha, transposed or not.
     fn elements(&self, stored: &[f64], as_stored: bool) -> Vec<f64> {
         if as_stored {
             return stored.iter().map(|w| w * self.alpha).collect();
@@ -92,7 +92,7 @@ impl Dense {
             .collect()
     }
 
-    /// b: all that is added, as `[outputs]`.
+    /// b, as `[outputs]`.
     pub fn bias(&self, graph: &Graph) -> Result<Option<Tensor>, WeightError> {
         let mut total = vec![0.0; self.outputs as usize];
         let mut like = None;

@@ -1,9 +1,9 @@
-//! Which input images come in by.
+//! The image input of a graph.
 
 use bcosc_ir::{Graph, Value};
 
-/// The only floating-point input of rank 3 or more, or else the only input. `None` where several could
-/// be it, or none.
+/// The only floating-point input of rank 3 or more, or else the only input. `None` if there are several
+/// candidates, or none.
 pub fn image_input(graph: &Graph) -> Option<Value> {
     let inputs = graph.inputs();
     let images: Vec<Value> = inputs

@@ -1,4 +1,4 @@
-//! Linear layers, whichever operators write them.
+//! Linear layers, in any operator.
 
 use std::collections::BTreeSet;
 
@@ -9,46 +9,46 @@ use bcosc_ir::{Graph, NodeId, Op, Use, Value};
 use crate::Reason;
 use crate::analysis::weights;
 
-/// A layer whose every output is one weight vector times (a part of) the input, plus a bias.
+/// A linear layer: each output is the product of a weight vector and (a part of) the input, plus a bias.
 #[derive(Clone, Debug)]
 pub struct Layer {
-    /// The node that multiplies.
+    /// The convolution or matrix product.
     pub node: NodeId,
-    /// The data that is multiplied.
+    /// The input of the product.
     pub x: Value,
     /// The constant weights.
     pub w: Value,
-    /// The layer's output, after the bias where one is added by a node of its own.
+    /// The output of the layer, after the bias if a separate node adds it.
     pub out: Value,
-    /// How weights and data meet.
+    /// The form of the product.
     pub form: Form,
 }
 
-/// Whether an operator changes the shape or the order of elements, and computes nothing: what may lie between a layer
-/// and what it is a layer of.
-pub(crate) fn moves(op: &Op) -> bool {
+/// Whether an operator only changes the shape or the order of elements. Such operators may be between a layer and
+/// its actual input.
+pub(crate) fn is_structural(op: &Op) -> bool {
     op.has_any(&[Trait::View, Trait::Copy]) || op.is("Transpose")
 }
 
-/// How weights and data meet.
+/// The form of the product.
 #[derive(Clone, Debug)]
 pub enum Form {
-    /// Patches times filters.
+    /// Convolution.
     Conv(Conv),
     /// `alpha * A' * B' + beta * C` with constant B.
     Gemm(Gemm),
     /// `x @ w`: vectors along the last axis.
     RightMatMul,
-    /// `w @ x`: vectors along the last axis but one.
+    /// `w @ x`: vectors along the second last axis.
     LeftMatMul,
 }
 
-/// The operators that a linear layer can be.
+/// Operators of linear layers.
 pub const OPERATORS: &[&str] = &["Conv", "Gemm", "MatMul"];
 
 impl Layer {
-    /// Sees a linear layer in a node. `None` where the node is no product of data and something
-    /// else; an error where that something is not constant weights.
+    /// The linear layer at a node. `None` if the node is not a product with data; an error if the other
+    /// operand is not a constant weight.
     pub fn of(graph: &Graph, node: NodeId) -> Option<Result<Self, Reason>> {
         let op = graph.op(node)?;
         match op.op_type() {
@@ -59,7 +59,7 @@ impl Layer {
         }
     }
 
-    /// Every linear layer of a graph, producers first.
+    /// All linear layers of a graph in topological order.
     pub fn all(graph: &Graph) -> Vec<Self> {
         graph
             .ops()
@@ -68,7 +68,7 @@ impl Layer {
             .collect()
     }
 
-    /// Whether the outputs of the graph come from this layer without another one in between.
+    /// Whether this is the last layer before the outputs of the graph.
     pub fn is_head(&self, graph: &Graph) -> bool {
         let mut open = vec![self.out];
         let mut seen = BTreeSet::new();
@@ -85,7 +85,7 @@ impl Layer {
         true
     }
 
-    /// The constant that a node of its own adds as a bias.
+    /// The bias constant if a separate node adds it.
     pub fn added_bias(&self, graph: &Graph) -> Option<Value> {
         let (add, constant) = added_bias(graph, self.product(), self.units(graph)?)?;
         (self.out.node == add).then_some(constant)
@@ -146,7 +146,7 @@ impl Layer {
         layer
     }
 
-    /// The layer's output before the bias that a node of its own adds.
+    /// The output of the layer before a bias that a separate node adds.
     pub fn product(&self) -> Value {
         Value {
             node: self.node,
@@ -154,7 +154,7 @@ impl Layer {
         }
     }
 
-    /// The output's axis of units, one for each weight vector.
+    /// The unit axis of the output, one unit per weight vector.
     pub fn units(&self, graph: &Graph) -> Option<Units> {
         let dims = weights::constant_type(graph, self.w)?.known_shape()?;
         let from_last = |back: usize| dims.len().checked_sub(back + 1).map(|i| dims[i]);
@@ -169,16 +169,16 @@ impl Layer {
     }
 }
 
-/// The axis of a value along which every unit, or channel, has its place.
+/// The unit (channel) axis of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Units {
-    /// Number of axes behind it.
+    /// Number of axes after it.
     pub behind: usize,
     /// Number of units.
     pub count: u64,
 }
 
-/// The `Add` of a constant that alone reads a value, and the constant: one number a unit, or one for all.
+/// The `Add` of a constant if it is the only consumer of a value, and the constant: one element per unit, or one for all.
 pub fn added_bias(graph: &Graph, product: Value, units: Units) -> Option<(NodeId, Value)> {
     let (add, slot) = graph.sole_consumer(product)?;
     graph.op(add).filter(|op| op.is("Add"))?;
@@ -194,7 +194,7 @@ pub fn added_bias(graph: &Graph, product: Value, units: Units) -> Option<(NodeId
     (fits && per_unit).then_some((add, constant))
 }
 
-/// Operators and subgraphs that read a value's elements, not only its shape, in a fixed order.
+/// The consumers of a value, without those that only read its shape, in a fixed order.
 pub fn data_consumers(graph: &Graph, value: Value) -> Vec<NodeId> {
     let uses = graph.uses(value).into_iter();
     let nodes = uses.filter_map(|usage| match usage {
@@ -204,12 +204,12 @@ pub fn data_consumers(graph: &Graph, value: Value) -> Vec<NodeId> {
     nodes.filter(|&node| !reads_shape(graph, node)).collect()
 }
 
-/// Whether a node looks at the shape of its input alone.
+/// Whether a node only reads the shape of its input.
 pub fn reads_shape(graph: &Graph, node: NodeId) -> bool {
     graph.op(node).is_some_and(|op| op.has(Trait::ShapeOnly))
 }
 
-/// The rank of an operand that has to be constant weights.
+/// The rank of an operand that must be a constant weight.
 fn constant_weight(graph: &Graph, node: NodeId, slot: u32) -> Result<usize, Reason> {
     let operand = graph.input(node, slot).ok_or(Reason::Malformed)?;
     let found = weights::constant_type(graph, operand).ok_or(Reason::DynamicWeight)?;

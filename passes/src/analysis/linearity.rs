@@ -1,21 +1,21 @@
-//! Dynamic linearity: is an output provably a matrix that depends on x, times x, plus constants?
+//! Dynamic linearity: is an output provably W(x)x plus constants?
 //!
-//! Every value has one of three standings. What is *linear* is W(x)x plus constants, where W(x) is a
-//! product of weights and of detached factors; what is *free* depends on x in any other way, and is good
-//! for a factor. Products decide:
+//! Every value has one of three standings: *constant*, *linear* (W(x)x plus constants, where W(x) is a product of
+//! weights and detached factors), or *free* (it depends on x in any other way, and can only be used as a
+//! factor). Rules:
 //!
 //! ```text
 //! linear * constant = linear      linear * free = linear, the free operand detached
-//!                                 linear * linear = linear, where one is the other's gate: the smaller, a map
-//!                                 of the other, or what went through more gates
+//!                                 linear * linear = linear, if one is a gate for the other: it has fewer elements, is
+//!                                 computed from the other, or went through more gates
 //! linear + constant = linear      linear + free = free
 //! f(linear) = gate(x) * x, or free
 //! softmax(q k^T) v: q k^T is free, v is linear
 //! ```
 //!
-//! The detached operands are what an explanation holds fixed. Nothing here asks for an architecture's
-//! name: a squeeze-excite gate is a product with a sigmoid, a decomposed GELU a product with an error
-//! function, a B-cos layer a product with |y| / ||x||.
+//! Explanations hold detached operands fixed. The analysis does not depend on the architecture: a squeeze-excite
+//! gate is a product with a sigmoid, a decomposed GELU a product with an error function, a B-cos layer a product
+//! with |y| / ||x||.
 
 mod rules;
 mod verdict;
@@ -33,19 +33,19 @@ use crate::analysis::layers::Layer;
 /// How a value depends on the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
-    /// Not at all.
+    /// It does not depend on the input.
     Constant,
-    /// As W(x)x plus constants.
+    /// It is W(x)x plus constants.
     Linear,
-    /// In any way.
+    /// It depends on the input in any other way.
     Free,
 }
 
-/// What is known of a value.
+/// The analysis result for a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Known {
     standing: Standing,
-    /// How many gates it went through since the last layer.
+    /// Number of gates since the last layer.
     gates: u32,
 }
 
@@ -62,18 +62,18 @@ const FREE: Known = Known {
     gates: 0,
 };
 
-/// The standing of every value of a graph, and the operands that an explanation holds fixed.
+/// The standing of every value of a graph, and the detached operands.
 #[derive(Clone, Debug)]
 pub struct Linearity<'g> {
     graph: &'g Graph,
-    /// Operators by their place in the order of the graph.
+    /// Position of each operator in topological order.
     places: BTreeMap<NodeId, usize>,
     known: BTreeMap<Value, Known>,
     detached: BTreeSet<(NodeId, u32)>,
 }
 
 impl Known {
-    /// The same behind another gate.
+    /// The same after another gate.
     fn gated(self) -> Self {
         Known {
             gates: self.gates.saturating_add(1),
@@ -83,8 +83,8 @@ impl Known {
 }
 
 impl<'g> Linearity<'g> {
-    /// Analyses a graph whose types are known. Its floating-point inputs together are x; where there
-    /// is none, all its inputs are.
+    /// Analyses a graph with known types. x is the floating-point inputs together, or all inputs if none is
+    /// floating point.
     pub fn of(graph: &'g Graph) -> Self {
         let inputs = graph.inputs();
         let floats = |v: &&Value| {
@@ -113,7 +113,7 @@ impl<'g> Linearity<'g> {
         self.get(Some(value)).standing
     }
 
-    /// Whether an operand is held fixed when explaining.
+    /// Whether explanations hold an operand fixed.
     pub fn is_detached(&self, node: NodeId, slot: u32) -> bool {
         self.detached.contains(&(node, slot))
     }
@@ -134,7 +134,7 @@ impl<'g> Linearity<'g> {
         let found = match rules::of(graph, node) {
             Rule::ShapeOnly => return,
             Rule::Factor | Rule::Unknown => FREE,
-            Rule::Moves | Rule::Winner => self.first(node, &operands),
+            Rule::Linear | Rule::Winner => self.first(node, &operands),
             Rule::Gate { smooth } => self.gate(&operands, smooth),
             Rule::Norm { added } => self.norm(node, &operands, added),
             Rule::Sum | Rule::WinnerOfAll => self.sum(&operands),
@@ -148,18 +148,18 @@ impl<'g> Linearity<'g> {
         for slot in 0..graph.output_count(node) {
             // Further outputs are indices, masks and statistics; those of a split are parts alike.
             let known = match (slot, rules::of(graph, node)) {
-                (0, _) | (_, Rule::Moves) => found,
+                (0, _) | (_, Rule::Linear) => found,
                 _ => FREE,
             };
             self.known.insert(graph.output(node, slot), known);
         }
     }
 
-    /// Operand 0 as it is; the others are indices and sizes, and held fixed where they depend on x.
+    /// Operand 0, unchanged; the others are indices and sizes, and held fixed if they depend on x.
     fn first(&mut self, node: NodeId, operands: &[Option<Value>]) -> Known {
         let found = self.get(operands.first().copied().flatten());
         if found.standing != Standing::Linear {
-            // A constant that is moved as x says.
+            // A constant indexed by a function of x.
             return FREE;
         }
         for (slot, operand) in operands.iter().enumerate().skip(1) {
@@ -245,7 +245,7 @@ impl<'g> Linearity<'g> {
             (Standing::Constant, Standing::Linear) => return right,
             (Standing::Linear, Standing::Free) => (1, left),
             (Standing::Free, Standing::Linear) => (0, right),
-            // A square is x times |x|, whatever the side.
+            // A square is x times |x|; either operand can be the gate.
             (Standing::Linear, Standing::Linear) if a == b => (1, left),
             (Standing::Linear, Standing::Linear) => match self.gate_of_two((a, left), (b, right)) {
                 Some(0) => (0, right),
@@ -258,8 +258,8 @@ impl<'g> Linearity<'g> {
         kept.gated()
     }
 
-    /// Which of two linear factors is the gate: the one that is the same for many elements of the other, or
-    /// else the one that is a map of the other, or else the one that went through more gates.
+    /// Which of two linear factors is the gate: the one that is broadcast, or else the one that is computed from the
+    /// other, or else the one that went through more gates.
     fn gate_of_two(&self, (a, left): (Value, Known), (b, right): (Value, Known)) -> Option<u32> {
         let by_axes = match (self.axes(a), self.axes(b)) {
             (Some(a), Some(b)) => b.cmp(&a),
@@ -299,12 +299,12 @@ impl<'g> Linearity<'g> {
         })
     }
 
-    /// Where in the order of the graph a value is computed; what is given comes first.
+    /// The position of a value in topological order; inputs and constants come first.
     fn place(&self, value: Value) -> Option<usize> {
         self.places.get(&value.node).copied()
     }
 
-    /// How many axes a value may vary along.
+    /// Number of axes of size other than 1.
     fn axes(&self, value: Value) -> Option<usize> {
         let dims = self.graph.value_type(value)?.shape?;
         Some(dims.iter().filter(|d| d.known() != Some(1)).count())
@@ -357,12 +357,12 @@ impl<'g> Linearity<'g> {
     }
 }
 
-/// Linear layers whose input does not depend on the graph's: those that make position embeddings.
+/// Linear layers whose input does not depend on the input of the graph, such as those of position embeddings.
 pub fn layers_on_constants(graph: &Graph) -> BTreeSet<NodeId> {
     let analysis = Linearity::of(graph);
     let layers = Layer::all(graph).into_iter();
-    let unseeing = layers.filter(|layer| analysis.standing(layer.x) == Standing::Constant);
-    unseeing.map(|layer| layer.node).collect()
+    let constant_layers = layers.filter(|layer| analysis.standing(layer.x) == Standing::Constant);
+    constant_layers.map(|layer| layer.node).collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Preprocessing that is part of the graph: pixels become normalised channels before the first layer.
+//! Preprocessing inside the graph: pixels are normalised before the first layer.
 //!
 //! ```text
 //! x = ((Transpose (Cast (pixels)) / 255) - mean) / std
 //! ```
 //!
-//! Any chain of casts, one change from channels last to channels first, and sums and products with constants,
-//! one a channel or one for all, is (pixel - mean) / std. Bytes count to 255; floats do where the mean or the
-//! deviation is far above 1.
+//! Any chain of casts, one transposition from channels last to channels first, and sums and products with constants
+//! (per channel or scalar) is (pixel - mean) / std. White is 255 for bytes, and for floats if the mean or the
+//! standard deviation is far above 1.
 
 use bcosc_ir::ops::Trait;
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Patch, Shape, TensorType, Use, Value};
@@ -15,13 +15,13 @@ use crate::analysis::layers::data_consumers;
 use crate::analysis::weights;
 use crate::{Normalization, PassError};
 
-/// A mean or a deviation above this is one of pixels in [0, 255].
+/// A mean or standard deviation above this is for pixels in [0, 255].
 const LARGEST: f64 = 2.0;
 
 /// A recognised chain.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocessing {
-    /// What it does to images in [0, 1].
+    /// The normalisation of images in [0, 1].
     pub normalization: Normalization,
     /// The value of a white pixel: 1 or 255.
     pub white: f64,
@@ -34,7 +34,7 @@ pub struct Preprocessing {
 }
 
 impl Preprocessing {
-    /// Recognises what happens to an image input first. `None` where nothing that can be undone does.
+    /// Recognises preprocessing of an image input. `None` if there is none.
     pub fn of(graph: &Graph, image: Value) -> Option<Self> {
         let declared = graph.value_type(image)?;
         let shape = declared.shape.clone().filter(|shape| shape.len() == 4)?;
@@ -78,7 +78,7 @@ impl Preprocessing {
             return None;
         }
         if channels_last && graph.uses(image).len() > 1 {
-            // Its shape is read, and would be another one.
+            // Consumers of its shape would see a different one.
             return None;
         }
         let pairs = || factor.iter().zip(&shift);
@@ -98,10 +98,10 @@ impl Preprocessing {
         })
     }
 
-    /// Takes the chain out of its model, which then takes normalised images [N, C, H, W].
+    /// Removes the preprocessing from the model, which then takes normalised images [N, C, H, W].
     ///
     /// # Errors
-    /// A defect of bcosc.
+    /// An internal error.
     pub fn remove(&self, model: &mut Model) -> Result<(), PassError> {
         let graph = &mut model.graph;
         let found = graph.value_type(self.image);
@@ -130,7 +130,7 @@ impl Preprocessing {
     }
 }
 
-/// The one operator that reads a value's elements; none where it is put out too.
+/// The only consumer of a value's elements; `None` if the value is also an output.
 fn only_reader(graph: &Graph, value: Value) -> Option<NodeId> {
     let is_output = |usage: &Use| matches!(usage, Use::Output(_));
     let &[node] = &data_consumers(graph, value)[..] else {
@@ -142,7 +142,7 @@ fn only_reader(graph: &Graph, value: Value) -> Option<NodeId> {
 /// One operator of the chain.
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
-    /// To another precision; nothing where it keeps the type.
+    /// A cast; `None` if it keeps the type.
     Cast(Option<DataType>),
     ChannelsFirst,
     /// `times * x + plus`.
@@ -152,7 +152,7 @@ enum Step {
     },
 }
 
-/// A constant: one number, or one along an axis counted from the end.
+/// A constant: a scalar, or a vector along an axis counted from the end.
 #[derive(Clone, Debug, PartialEq)]
 enum Numbers {
     One(f64),
@@ -222,7 +222,7 @@ impl Numbers {
         }
     }
 
-    /// One number a channel, if that is what they are.
+    /// One number per channel, if the constant is per channel or scalar.
     fn spread(&self, channels: usize, channels_first: bool) -> Option<Vec<f64>> {
         match self {
             Numbers::One(x) => Some(vec![*x; channels]),

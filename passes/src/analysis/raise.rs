@@ -1,6 +1,6 @@
-//! Composite operations, recognised in whatever operators exporters write them with.
+//! Recognition of composite operations that exporters decompose.
 //!
-//! Nothing is rewritten: passes get one view of each, and the file keeps the form that it came in.
+//! Nothing is rewritten: passes get a view of each composite, and the graph stays unchanged.
 
 pub mod attention;
 pub mod attention_pool;
@@ -23,36 +23,36 @@ use crate::analysis::weights;
 pub struct Composite {
     /// What it is.
     pub kind: Kind,
-    /// What it works on.
+    /// Its input.
     pub x: Value,
-    /// What it computes.
+    /// Its output.
     pub out: Value,
-    /// The operators that it is made of.
+    /// Its operators.
     pub nodes: BTreeSet<NodeId>,
 }
 
-/// An operator that only occurs in composites, in none that is known.
+/// An operator that usually belongs to a composite, but to none that was recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unrecognised {
     /// The operator.
     pub node: NodeId,
-    /// The composite that comes closest, and the node that it cannot have.
+    /// The closest composite, and the node that does not match it.
     pub nearest: Option<(Kind, NodeId)>,
 }
 
-/// What was recognised in a graph.
+/// The recognised composites of a graph.
 #[derive(Clone, Debug, Default)]
 pub struct Raised {
-    /// Composites, in the order of the operators they end in.
+    /// Composites, in the order of their last operators.
     pub composites: Vec<Composite>,
-    /// What is left over.
+    /// Unrecognised operators.
     pub unrecognised: Vec<Unrecognised>,
 }
 
-/// A formula that does not fit: how many operators did, what it is, and the node that did not.
+/// A partial match: number of matched operators, the composite, and the node that did not match.
 type Near = (usize, Kind, NodeId);
 
-/// Operators that seldom stand for themselves.
+/// Operators that usually belong to a composite.
 const TELLTALE: &[&str] = &[
     "Erf",
     "Exp",
@@ -66,7 +66,7 @@ const TELLTALE: &[&str] = &[
 ];
 
 impl Raised {
-    /// Recognises composites. One that is part of a larger one is not listed.
+    /// Recognises composites. Those that are part of a larger one are not listed.
     pub fn of(graph: &Graph) -> Self {
         let library = Library::standard();
         let mut found = Vec::new();
@@ -137,21 +137,21 @@ fn of_operator(graph: &Graph, node: NodeId) -> Option<Composite> {
     })
 }
 
-/// What a formula cannot say.
+/// Conditions that a formula cannot express.
 fn is_sound(graph: &Graph, kind: Kind, values: &BTreeMap<String, Value>, out: Value) -> bool {
     let Some(&x) = values.get("x") else {
         return false;
     };
     match kind {
-        // The scale of a norm is followed by a shift, not by a sum with data.
+        // The scale of a norm is followed by a shift, not by a residual sum.
         Kind::LayerScale if values.get("y").is_none_or(|y| graph.constant(*y).is_some()) => false,
-        // A factor for each channel of what a layer puts out: not a number, nor a table of angles.
+        // A factor per channel of a layer's output: not a scalar, nor a table of angles.
         Kind::LayerScale => values.get("$scale").is_some_and(|scale| {
             let found = weights::constant_type(graph, *scale).and_then(|t| t.known_shape());
             found.is_some_and(|dims| dims.iter().filter(|d| **d > 1).count() == 1)
         }),
         Kind::SigmoidGate => graph.constant(x).is_none(),
-        // What lies between may be several reshapes in one; channels have to end up behind the batch.
+        // The reshape may combine several; the channel axis must come right after the batch.
         Kind::GroupNorm => graph
             .value_type(out)
             .and_then(|t| t.rank())
@@ -160,7 +160,7 @@ fn is_sound(graph: &Graph, kind: Kind, values: &BTreeMap<String, Value>, out: Va
     }
 }
 
-/// Composites that are not part of another one, in the order of the operators they end in.
+/// Composites that are not part of another one, in the order of their last operators.
 fn largest(mut found: Vec<Composite>) -> Vec<Composite> {
     found.sort_by_key(|c| (std::cmp::Reverse(c.nodes.len()), c.out));
     let mut taken: BTreeSet<NodeId> = BTreeSet::new();
@@ -200,8 +200,8 @@ fn left_over(
     unread.collect()
 }
 
-/// Of the formulas that were tried at operators that read the node, directly or soon, the one that fitted
-/// furthest.
+/// The best partial match of the formulas tried at consumers near the
+/// node.
 fn closest(
     graph: &Graph,
     node: NodeId,

@@ -1,4 +1,4 @@
-//! Constants of one element, and bounds that are such constants.
+//! Scalar constants and the bounds of `Clip`.
 
 use bcosc_ir::{Graph, NodeId, Value};
 

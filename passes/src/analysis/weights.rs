@@ -1,4 +1,4 @@
-//! Reading and making constant weights in double precision.
+//! Reading and writing constant weights in double precision.
 
 use bcosc_ir::{
     DataType, Graph, Model, Node, NodeId, ParameterData, Tensor, TensorError, TensorType, Value,
@@ -6,7 +6,7 @@ use bcosc_ir::{
 
 use crate::{Outcome, PassError, Reason};
 
-/// The elements of a floating-point constant, widened, with what is needed to write them back.
+/// The elements of a floating-point constant as `f64`, with its type and dimensions.
 #[derive(Clone, Debug)]
 pub struct Floats {
     /// Element type of the constant.
@@ -29,7 +29,7 @@ impl Floats {
     }
 }
 
-/// A tensor of a floating-point type; single precision where `dtype` is not one.
+/// A tensor of a floating-point type; single precision if `dtype` is not one.
 pub fn tensor(dtype: DataType, dims: &[u64], elements: &[f64]) -> Tensor {
     Tensor::floats(dtype, dims, elements)
         .unwrap_or_else(|| Tensor::f32s(dims, elements.iter().map(|&x| x as f32).collect()))
@@ -38,7 +38,7 @@ pub fn tensor(dtype: DataType, dims: &[u64], elements: &[f64]) -> Tensor {
 /// Why a weight cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightError {
-    /// The rule does not apply; the place is left alone.
+    /// The rule does not apply; the node is skipped.
     #[error(transparent)]
     NoMatch(#[from] Reason),
     /// The weight is broken.
@@ -47,7 +47,7 @@ pub enum WeightError {
 }
 
 impl WeightError {
-    /// The error of a pass that cannot do without the rule.
+    /// The error of a pass that requires the rule to apply.
     pub fn at(self, model: &Model, node: NodeId) -> PassError {
         match self {
             WeightError::NoMatch(reason) => PassError::unsupported(model, node, reason),
@@ -58,8 +58,8 @@ impl WeightError {
         }
     }
 
-    /// Records a rule that does not apply; a broken weight is an error.
-    pub fn settle(
+    /// Records a skip if the rule does not apply; an invalid weight is an error.
+    pub fn skip_or_fail(
         self,
         graph: &Graph,
         node: NodeId,
@@ -78,8 +78,8 @@ impl WeightError {
     }
 }
 
-/// Element type and dimensions of a constant, without reading it; `None` where the value is none, or
-/// has not the data that it declares.
+/// Element type and dimensions of a constant, without reading it; `None` if the value is not a valid
+/// constant.
 pub fn constant_type(graph: &Graph, value: Value) -> Option<TensorType> {
     let sound = |tensor: &Tensor| tensor.proto().check().is_ok().then(|| tensor.tensor_type());
     match graph.node(value.node) {

@@ -1,4 +1,4 @@
-//! Attention pools, which the image towers of CLIP models end in.
+//! Attention pools, the last layers of CLIP image encoders.
 
 pub mod positions;
 #[cfg(test)]

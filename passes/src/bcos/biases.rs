@@ -1,4 +1,4 @@
-//! Biases go: what is added to W(x)x without depending on x cannot be explained.
+//! Removes biases: constants added to W(x)x are not part of the explanation.
 //!
 //! ```text
 //! y = Conv (x, w, b)                              y = Conv (x, w)
@@ -7,9 +7,9 @@
 //! y = BatchNormalization (x, gamma, beta, 0, var) y = BatchNormalization (x, gamma, 0, 0, var)
 //! ```
 //!
-//! So does any other constant that has one number a channel, as decomposed norms add it.
+//! Also removes other constants with one element per channel, such as the biases of decomposed norms.
 //!
-//! Altering. Batch norms must be uncentred first, since their mean is a bias too.
+//! Altering. Requires uncentred batch norms, since a running mean is a bias too.
 
 use bcosc_ir::ops::Trait;
 use bcosc_ir::{Graph, Model, NodeId, Patch, Value};
@@ -32,9 +32,9 @@ pub static REMOVE_BIASES: Pass = Pass {
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
     let opset = model.opset("").unwrap_or(0);
-    let unseeing = layers_on_constants(&model.graph);
+    let constant_layers = layers_on_constants(&model.graph);
     for node in model.graph.ops() {
-        if !model.graph.contains(node) || unseeing.contains(&node) {
+        if !model.graph.contains(node) || constant_layers.contains(&node) {
             continue;
         }
         match unbias(&model.graph, node, opset) {
@@ -46,10 +46,10 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
                 outcome.changed(model.graph.label(node), "bias removed");
                 model.graph.apply(patch)?;
             }
-            Err(error) => error.settle(&model.graph, node, &mut outcome)?,
+            Err(error) => error.skip_or_fail(&model.graph, node, &mut outcome)?,
         }
     }
-    // From the end, so that the data of a sum is still there when it takes the sum's place.
+    // In reverse order, so that the data operand of a sum still exists when it replaces the sum.
     for (node, data) in shifts(&model.graph)?.into_iter().rev() {
         let label = model.graph.label(node);
         if cx.settings.keep_biases {
@@ -59,14 +59,14 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let mut patch = Patch::at(node);
         patch.replace(Value { node, slot: 0 }, data);
         model.graph.apply(patch)?;
-        outcome.changed(label, "shift of channels removed");
+        outcome.changed(label, "bias of channels removed");
     }
     Ok(outcome)
 }
 
-/// The sums that add one constant a channel to what layers computed, and their data: biases of
-/// decomposed norms and of affine layers. Not what stands before the first layer, which is how
-/// images are normalised, and not position embeddings, which differ between positions.
+/// Sums of data and one constant per channel, after the first layer: biases of decomposed norms and of affine
+/// layers. Sums before the first layer normalise images; position embeddings differ between
+/// positions.
 fn shifts(graph: &Graph) -> Result<Vec<(NodeId, Value)>, PassError> {
     let linearity = Linearity::of(graph);
     let channels = Channels::of(graph);
@@ -76,7 +76,7 @@ fn shifts(graph: &Graph) -> Result<Vec<(NodeId, Value)>, PassError> {
     Ok(linear.collect())
 }
 
-/// The data of a sum with one constant a channel.
+/// The data operand of a sum with one constant per channel.
 fn shifted(graph: &Graph, node: NodeId, channels: &Channels<'_>) -> Option<Value> {
     let op = graph.op(node).filter(|op| op.domain().is_empty())?;
     let (data, constant) = match (op.op_type(), &graph.inputs_of(node)[..]) {
@@ -93,7 +93,7 @@ fn shifted(graph: &Graph, node: NodeId, channels: &Channels<'_>) -> Option<Value
     (fits && channels.has(data, behind)).then_some(data)
 }
 
-/// `None` where the node has no bias.
+/// `None` if the node has no bias.
 fn unbias(graph: &Graph, node: NodeId, opset: i64) -> Result<Option<Patch>, WeightError> {
     let Some(op) = graph.op(node).filter(|op| op.domain().is_empty()) else {
         return Ok(None);
@@ -134,7 +134,7 @@ fn drop_operand(
     if let (Form::Gemm(_), Some((_, outer))) = (&layer.form, dims.split_last())
         && outer.iter().any(|&d| d != 1)
     {
-        // One vector for each row of the batch: data, not a bias.
+        // One vector per row of the batch is data, not a bias.
         return Err(Reason::BiasShape.into());
     }
     let op = graph.op(layer.node);
@@ -173,7 +173,7 @@ fn clear_norm(
     zero_operand(graph, node, bias, patch)
 }
 
-/// Puts zeros in the place of the bias operand; false where it is zero already.
+/// Replaces the bias operand by zeros; false if it is already zero.
 fn zero_operand(
     graph: &Graph,
     node: NodeId,
@@ -194,7 +194,7 @@ fn constant_dims(graph: &Graph, bias: Value) -> Result<Vec<u64>, Reason> {
     found.known_shape().ok_or(Reason::DynamicBias)
 }
 
-/// The axis that a norm has one factor an element for.
+/// The axis of the scale of a norm.
 fn norm_units(graph: &Graph, node: NodeId) -> Option<Units> {
     let op = graph.op(node)?;
     let scale = weights::constant_type(graph, graph.input(node, 1)?)?;

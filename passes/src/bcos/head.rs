@@ -1,4 +1,4 @@
-//! The head moves before the pooling, so that every position has its own logits.
+//! Moves the head before the pooling, so that every position has its own logits.
 
 mod pooled;
 pub mod reorder;

@@ -1,4 +1,4 @@
-//! The input's channels are doubled: `[x, -x]` or `[x, 1-x]`.
+//! Doubles the input channels: `[x, -x]` or `[x, 1-x]`.
 
 pub mod double;
 mod first_layer;

@@ -1,15 +1,16 @@
-//! Linear layers become B-cos layers.
+//! Converts linear layers to B-cos layers.
 //!
-//! With y = w.x (plus the bias, if kept), the layer puts out `(|y| / ||x||)^(B-1) * y`: what is aligned
-//! with its weights passes, the rest fades. w is not normalised. ||x|| is over what one output sees:
-//! the patch and the group's channels of a convolution, the vector of a linear layer.
+//! With y = w.x (plus the bias, if kept), the layer outputs `(|y| / ||x||)^(B-1) * y`: inputs that are not aligned
+//! with the weights are suppressed. w is not normalised. ||x|| is over the inputs of one output: the patch and the
+//! group's channels of a convolution, the vector of a linear layer.
 //!
 //! ```text
 //! y = Conv (x, w)
 //! y = bcosc.Scale <b = 2> (Conv (x, w), bcosc.PatchNorm (x))
 //! ```
 //!
-//! Layers that make the queries, keys and values of attention stay linear. At B = 1 the factor is exactly 1, and nothing is emitted. Layers that see the same patches share a norm.
+//! Layers that compute queries, keys and values of attention stay linear. At B = 1 the factor is 1, and the pass does
+//! nothing. Layers with the same patches share a norm.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,13 +23,13 @@ use crate::analysis::raise::{attention, attention_pool};
 use crate::dialect::{PatchNorm, Scale, VectorNorm};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
-/// Key of the node metadata that marks a layer as one that stays linear.
+/// Key of the node metadata that marks a layer that stays linear.
 pub const LINEAR: &str = "bcosc.linear";
 
 /// The pass.
 pub static BCOS: Pass = Pass {
     name: "bcos",
-    summary: "make linear layers B-cos layers",
+    summary: "convert linear layers to B-cos layers",
     effect: Effect::Exact,
     requires: &[],
     run: run,
@@ -37,11 +38,11 @@ pub static BCOS: Pass = Pass {
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
     let b = cx.settings.b;
-    // The norm of a layer that nothing uses would go while another is about to share it.
+    // Unused nodes are removed at the end, since another layer may still share the norm of an unused one.
     model.graph.remove_dead();
     let attentions = attention::all(&model.graph);
     let linear = attention::projections(&attentions);
-    let unseeing = layers_on_constants(&model.graph);
+    let constant_layers = layers_on_constants(&model.graph);
     let pools = attention_pool::among(&model.graph, attentions);
     let behind_pools: BTreeSet<NodeId> = pools.iter().map(|p| p.projection.node).collect();
     let mut norms = BTreeMap::new();
@@ -60,7 +61,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
             }
             Some(Ok(layer)) => layer,
         };
-        if unseeing.contains(&node) {
+        if constant_layers.contains(&node) {
             outcome.skipped(graph.label(node), Reason::NotOfInput);
             continue;
         }
@@ -96,7 +97,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     Ok(outcome)
 }
 
-/// Whether an operator has weights and can be no [`Layer`].
+/// Whether an operator has weights but is never a [`Layer`].
 fn has_other_weights(op: &Op) -> bool {
     op.has(Trait::Weights) && !OPERATORS.contains(&op.op_type())
 }
@@ -153,7 +154,7 @@ fn scale(layer: &Layer, norm: &Norm, shared: Option<Value>, b: f64) -> Patch {
     patch
 }
 
-/// Whether any B-cos layer is in a graph.
+/// Whether a graph has B-cos layers.
 pub fn has_bcos_layers(graph: &Graph) -> bool {
     graph.unordered().any(|id| Scale::of(graph, id).is_some())
 }

@@ -1,7 +1,7 @@
-//! Class logits get a constant, so that training with BCE starts from sensible probabilities.
+//! Adds a constant to class logits, so that training with BCE starts from sensible probabilities.
 //!
-//! With K classes and logits near zero, a sigmoid says 1/2 for every class. Adding `-ln(K-1)` makes
-//! it 1/K. Altering; comparisons and explanations leave the constant out.
+//! With logits near zero, a sigmoid gives 1/2 for every class. Adding `-ln(K-1)` for K classes gives
+//! 1/K. Altering; comparisons and explanations ignore the constant.
 //!
 //! ```text
 //! logits = Add (y, -ln (K - 1))
@@ -57,7 +57,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     Ok(outcome)
 }
 
-/// What to add to an output, if it is logits.
+/// The constant for an output, if it is a vector of logits.
 fn bias(graph: &Graph, logits: Value, wanted: LogitBias) -> Result<f64, Reason> {
     let (_, op) = graph.producer(logits).ok_or(Reason::NotLogits)?;
     let probability = ["Softmax", "LogSoftmax", "Sigmoid"];

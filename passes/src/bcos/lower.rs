@@ -1,7 +1,7 @@
-//! B-cos layers in standard ONNX.
+//! Lowers B-cos layers to standard ONNX.
 //!
 //! The squared norm of a patch is a sum over channels, then over the window; both are convolutions with
-//! ones, and the window runs on one channel a group:
+//! ones, and the window runs on one channel per group:
 //!
 //! ```text
 //! n = bcosc.PatchNorm (x)
@@ -26,7 +26,7 @@ use crate::{Context, Effect, Outcome, Pass, PassError};
 /// The pass.
 pub static LOWER: Pass = Pass {
     name: "lower",
-    summary: "write B-cos layers in standard ONNX operators",
+    summary: "write B-cos layers as standard ONNX operators",
     effect: Effect::Exact,
     requires: &[],
     run: run,
@@ -34,7 +34,7 @@ pub static LOWER: Pass = Pass {
 
 fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
-    // A norm that nothing uses would go while another is about to share its sums.
+    // Unused nodes are removed at the end, since another norm may still share the sums of an unused one.
     model.graph.remove_dead();
     let mut lowering = Lowering {
         opset: model.opset("").unwrap_or(0),
@@ -155,7 +155,7 @@ impl Lowering {
     }
 }
 
-/// What squares are summed in: in half precision they overflow beyond 255, and round after a few hundred.
+/// The type of sums of squares: in half precision, squares overflow beyond 255 and sums lose precision.
 fn accumulator(dtype: DataType) -> DataType {
     match dtype {
         DataType::Float16 | DataType::Bfloat16 => DataType::Float,

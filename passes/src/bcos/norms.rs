@@ -1,4 +1,4 @@
-//! Norms without means: made so, restored where an exporter folded them, and with measured statistics.
+//! Batch norms: uncentring, restoring folded norms, measuring statistics.
 
 pub mod calibrate;
 pub mod remeasure;

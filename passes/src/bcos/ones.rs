@@ -1,4 +1,4 @@
-//! Convolutions whose weights are all the same: sums over channels and windows, one value for many channels.
+//! Convolutions with constant weights: sums over channels and windows, and broadcasts to channels.
 
 use bcosc_ir::views::Window;
 use bcosc_ir::{DataType, Op, Operand, Patch};
@@ -9,13 +9,13 @@ use crate::analysis::weights;
 pub(crate) struct Ones<'a> {
     /// Output channels.
     pub out: u64,
-    /// Channels that each of them sees.
+    /// Input channels per group.
     pub per_group: u64,
     /// Groups of channels.
     pub group: u64,
-    /// Cells that are summed.
+    /// The window.
     pub window: &'a Window,
-    /// What the sum is multiplied by.
+    /// Factor of the sum.
     pub factor: f64,
     /// Added to the sum.
     pub epsilon: f64,

@@ -1,12 +1,12 @@
-//! Max pools become average pools: a mean is linear, a maximum is not.
+//! Replaces max pools by average pools, which are linear.
 //!
 //! ```text
 //! y = MaxPool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (x)
 //! y = AveragePool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1], count_include_pad = 1> (x)
 //! ```
 //!
-//! Altering: window, stride and padding stay, the function does not. Padding counts as zeros; what
-//! a last window (`ceil_mode`) covers beyond the padding does not count.
+//! Altering. Window, stride and padding stay. Padding counts as zeros; positions beyond the padding, in the last
+//! window with `ceil_mode`, do not count.
 
 use bcosc_ir::views::{Pool, PoolKind};
 use bcosc_ir::{Graph, Model, NodeId, Op, Patch, Value};
@@ -16,7 +16,7 @@ use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 /// The pass.
 pub static AVERAGE_POOLS: Pass = Pass {
     name: "max-to-average-pools",
-    summary: "turn max pools into average pools",
+    summary: "replace max pools by average pools",
     effect: Effect::Altering,
     requires: &[],
     run: run,

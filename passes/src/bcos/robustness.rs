@@ -1,4 +1,4 @@
-//! Broken models: the recipe ends in a model or in an error that names a node, never in a panic.
+//! Tests with broken models: recipes return a model or an error that names a node, and never panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,7 +10,7 @@ use crate::recipe::CNN;
 use crate::testing::{Layers, contract, image, inputs_for, model, weight};
 use crate::{Context, InputContract, Pass, Settings, pipeline};
 
-/// A little of everything that the recipe looks at.
+/// A small model with all operators that recipes handle.
 fn network() -> ModelProto {
     let ints = Attribute::ints;
     let windowed = vec![
@@ -50,7 +50,7 @@ fn network() -> ModelProto {
         .proto()
 }
 
-/// Every model with one thing broken, and what that is.
+/// All models with one defect, with a description of the defect.
 fn broken() -> Vec<(String, ModelProto)> {
     let whole = network();
     let mut found = vec![("nothing".to_owned(), whole.clone())];
@@ -145,7 +145,7 @@ fn parameter_of(model: &mut ModelProto, i: usize) -> &mut TensorProto {
     &mut model.graph.get_or_insert_default().initializer[i]
 }
 
-/// Runs a recipe on every broken model; the descriptions of those that made it panic.
+/// Runs a recipe on every broken model; returns the descriptions of those that panic.
 fn panics(passes: &[&'static Pass], calibrated: bool, settings: &Settings) -> Vec<String> {
     let images = inputs_for(&model(image("batch,3,8,8").output("x")), 2);
     let survives = |proto: ModelProto| {

@@ -1,4 +1,4 @@
-//! Reading constants, however the model holds them.
+//! Reading constants, from initializers and `Constant` nodes.
 
 use bcosc_ir::onnx::proto::{AttributeProto, TensorProto};
 use bcosc_ir::{DataType, Graph, Node, NodeId, Op, ParameterData, Tensor, Value};
@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use crate::Reason;
 
-/// The tensor that a `Constant` node holds, in whichever attribute it does.
+/// The tensor of a `Constant` node, from any of its attributes.
 pub(super) fn held_by(op: &Op) -> Result<Tensor, Reason> {
     let proto = op.attributes().first().map(bcosc_ir::Attribute::proto);
     let proto = proto.ok_or(Reason::Malformed)?;
@@ -47,7 +47,7 @@ fn strings(proto: &AttributeProto) -> Option<Tensor> {
     .ok()
 }
 
-/// The tensor of a value that no caller can change: a parameter without an input of its name, or
+/// The tensor of a constant value: a parameter that is not also an input, or
 /// a `Constant` node.
 pub(super) fn constant(graph: &Graph, value: Value) -> Option<Tensor> {
     match graph.node(value.node) {
@@ -73,8 +73,8 @@ pub(super) fn integer(graph: &Graph, value: Value) -> Option<i64> {
     }
 }
 
-/// Integers that are an attribute in some opsets and an input in others. `Ok(None)` where neither
-/// is there.
+/// Integers that are an attribute in some opsets and an input in others. `Ok(None)` if neither
+/// is present.
 pub(super) fn list(
     graph: &Graph,
     node: NodeId,

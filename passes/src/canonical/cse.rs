@@ -1,4 +1,4 @@
-//! One node where several compute the same.
+//! Common subexpression elimination.
 //!
 //! ```text
 //! a = Mul (x, c), b = Mul (x, c)     b = a
@@ -11,10 +11,10 @@ use bcosc_ir::{Graph, Model, NodeId, Op, Patch, Value};
 
 use crate::PassError;
 
-/// Constants of up to this many bytes are compared; what is larger is a weight.
+/// Constants of up to this many bytes are compared; larger ones are weights.
 const SMALL: u64 = 1 << 12;
 
-/// Replaces nodes that do what another does. Those in `kept` stay, and may be the other.
+/// Replaces nodes by equal earlier nodes. Nodes in `kept` stay, but may replace others.
 pub fn share(model: &mut Model, kept: &BTreeSet<NodeId>, anchor: NodeId) -> Result<(), PassError> {
     let graph = &model.graph;
     let mut patch = Patch::at(anchor);
@@ -59,7 +59,7 @@ pub fn share(model: &mut Model, kept: &BTreeSet<NodeId>, anchor: NodeId) -> Resu
     Ok(())
 }
 
-/// What an operator is and what it reads.
+/// An operator with its attributes and operands.
 type Terms = (String, u32, Vec<Option<Value>>);
 
 fn terms(graph: &Graph, node: NodeId, op: &Op, firsts: &BTreeMap<Value, Value>) -> Terms {

@@ -1,4 +1,4 @@
-//! `remove-dead`: operators and parameters that nothing uses go.
+//! `remove-dead`: removes unused operators and parameters.
 //!
 //! ```text
 //! main (float[1,3] x) => (y) { y = Relu (x)  unused = Sin (x) }
@@ -9,10 +9,10 @@ use bcosc_ir::Model;
 
 use crate::{Context, Effect, Outcome, Pass, PassError};
 
-/// Removes what nothing uses.
+/// The pass.
 pub static REMOVE_DEAD: Pass = Pass {
     name: "remove-dead",
-    summary: "remove operators and parameters that nothing uses",
+    summary: "remove unused operators and parameters",
     effect: Effect::Exact,
     requires: &[],
     run: run,
@@ -29,7 +29,7 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
     if model.graph.remove_dead() > 0 {
         for (id, label) in before {
             if !model.graph.contains(id) {
-                outcome.changed(label, "removed: nothing uses it");
+                outcome.changed(label, "removed: unused");
             }
         }
     }

@@ -1,7 +1,7 @@
-//! `drop-default-inputs`: initializers that are also listed as inputs become plain constants.
+//! `drop-default-inputs`: converts initializers that are also inputs to constants.
 //!
-//! Early ONNX required every initializer to be an input too, and some exporters still write it. To
-//! a caller such a weight is an input with a default value; to a compiler it would be unknown.
+//! Early ONNX required every initializer to be an input too, and some exporters still do this. Such a weight is an
+//! input with a default value, so its value would not be known to later passes.
 //!
 //! ```text
 //! main (float[1,3] x, float[3] w) => (y) <float[3] w = {1, 2, 3}> { y = Add (x, w) }
@@ -17,10 +17,10 @@ use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 /// The first version of the file format in which an initializer need not be an input.
 const FREE_INITIALIZERS: i64 = 4;
 
-/// Takes the inputs away that are initializers too.
+/// The pass.
 pub static DROP_DEFAULT_INPUTS: Pass = Pass {
     name: "drop-default-inputs",
-    summary: "make constants of initializers that are also inputs",
+    summary: "convert initializers that are also inputs to constants",
     effect: Effect::Exact,
     requires: &[],
     run: run,
@@ -45,7 +45,7 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
         .read_anew(proto)
         .map_err(|e| PassError::Model(Reason::NotAGraph(e.to_string())))?;
     for name in names {
-        outcome.changed(name, "a constant now, and no input with a default value");
+        outcome.changed(name, "now a constant, not an input with a default value");
     }
     Ok(outcome)
 }

@@ -1,19 +1,18 @@
-//! `fold-constants`: what does not depend on the input is computed now.
+//! `fold-constants`: evaluates values that do not depend on the input.
 //!
-//! The interpreter infers all types and evaluates what is constant; this pass decides what to make
-//! of it. A constant takes the place of the operators that compute it unless the file would grow
-//! by more than [`Settings::largest_constant`](crate::Settings::largest_constant) beyond the
-//! parameters that go. Shape arithmetic on a dynamic batch ends in a `Reshape` with one -1, or 0
-//! where a dimension stays. An `If` with a constant condition becomes its branch, and a norm of weights
-//! arithmetic that can be computed.
+//! The interpreter infers types and evaluates constants; this pass decides which to fold. A constant replaces the
+//! operators that compute it unless the file would grow by more than [`Settings::largest_constant`](crate::Settings::largest_constant) beyond the
+//! parameters that are removed. Shape arithmetic with a dynamic batch becomes a `Reshape` with one -1, or 0
+//! for unchanged dimensions. An `If` with a constant condition is replaced by its branch, and a norm of weights by
+//! arithmetic that can be evaluated.
 //!
 //! ```text
 //! n = Shape <start = 0, end = 1> (x)   s = Concat <axis = 0> (n, {512})   y = Reshape (x, s)
 //! y = Reshape (x, {-1, 512})
 //! ```
 //!
-//! One round does all that one inference shows. Another follows only where a branch came in, so the
-//! rounds end with the last such `If`.
+//! After one round, another is needed only if a branch was inlined, so the number of rounds is bounded by the number
+//! of `If` nodes.
 
 mod branches;
 mod cast_like;
@@ -30,7 +29,7 @@ use plan::Source;
 /// Folds constants and shape arithmetic.
 pub static FOLD_CONSTANTS: Pass = Pass {
     name: "fold-constants",
-    summary: "compute constants and shape arithmetic, take the branch of a constant condition",
+    summary: "evaluate constants and shape arithmetic, inline branches with a constant condition",
     effect: Effect::Exact,
     requires: &[
         &crate::canonical::functions::INLINE_FUNCTIONS,
@@ -81,7 +80,7 @@ fn round(
     Ok(())
 }
 
-/// Puts a parameter in the place of a value.
+/// Replaces a value by a parameter.
 fn replace(
     model: &mut Model,
     value: Value,
@@ -93,7 +92,7 @@ fn replace(
     }
     outcome.changed(
         model.graph.label(value.node),
-        format!("a constant {}", tensor.tensor_type()),
+        format!("folded to a constant {}", tensor.tensor_type()),
     );
     let mut patch = Patch::at(value.node);
     let parameter = patch.parameter("value", tensor);

@@ -1,15 +1,15 @@
-//! `inline-functions`: calls of local functions become their bodies.
+//! `inline-functions`: replaces calls of local functions by their bodies.
 //!
-//! Exporters wrap parts of a network into functions of the model's own (`ModelProto.functions`).
-//! The passes after this one see operators only.
+//! Exporters wrap parts of a network in local functions (`ModelProto.functions`).
+//! Later passes see operators only.
 //!
 //! ```text
 //! y = local.Double (x)      with Double (a) => (b) { b = Add (a, a) }
 //! y = Add (x, x)
 //! ```
 //!
-//! The pass works on the ONNX messages: calls may sit in branches and loop bodies, and bodies may
-//! hold graphs that see the function's values, so everything is a matter of names.
+//! The pass works on ONNX messages: calls may be in branches and loop bodies, and bodies may contain graphs
+//! that capture the function's values, so everything is resolved by name.
 
 mod scope;
 
@@ -23,16 +23,16 @@ use bcosc_ir::onnx::proto::{
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 use scope::{Names, Scope, graphs_of, graphs_of_attribute};
 
-/// More operators than this are not made: functions that call each other twice grow exponentially.
+/// Maximum number of operators after inlining: functions that call each other twice grow exponentially.
 const MOST_OPERATORS: u64 = 1_000_000;
 
-/// Functions that call functions further down than this are refused.
+/// Maximum depth of calls.
 const DEEPEST: usize = 200;
 
-/// Replaces calls of local functions by their bodies.
+/// The pass.
 pub static INLINE_FUNCTIONS: Pass = Pass {
     name: "inline-functions",
-    summary: "replace calls of the model's own functions by their bodies",
+    summary: "inline the local functions of the model",
     effect: Effect::Exact,
     requires: &[],
     run: run,
@@ -90,8 +90,8 @@ fn inline(model: &mut ModelProto, outcome: &mut Outcome) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Operator sets that bodies import become the model's. ONNX lets versions differ where no used
-/// operator does; that cannot be told from here, so they have to be the same.
+/// Adds the operator sets that bodies import to the model. ONNX allows different versions if no used operator
+/// changed; this is not checked here, so versions must be equal.
 fn import_opsets<'a>(
     imports: &mut Vec<OperatorSetIdProto>,
     functions: impl Iterator<Item = &'a FunctionProto>,
@@ -126,7 +126,7 @@ struct Inliner<'a> {
     functions: BTreeMap<Key, &'a FunctionProto>,
     /// Every name of the model.
     names: Names,
-    /// How many bodies are being put in right now.
+    /// Current depth of calls.
     depth: usize,
     outcome: &'a mut Outcome,
 }
@@ -183,17 +183,15 @@ impl Inliner<'_> {
         result
     }
 
-    /// The body of a function in place of one call.
+    /// The nodes that replace one call.
     fn call(&mut self, call: &NodeProto, function: &FunctionProto) -> Vec<NodeProto> {
         let label = Some(call.name())
             .filter(|n| !n.is_empty())
             .or(call.output.first().map(String::as_str));
         let label = label.unwrap_or(function.name()).to_owned();
         if self.depth == 0 {
-            self.outcome.changed(
-                &label,
-                format!("{} put in place of the call", function.name()),
-            );
+            self.outcome
+                .changed(&label, format!("call of {} inlined", function.name()));
         }
         let mut scope = Scope::default();
         for (i, name) in function.input.iter().enumerate() {
@@ -205,7 +203,7 @@ impl Inliner<'_> {
             if wanted.is_empty() {
                 continue;
             }
-            // An output that is an input, or one that is put out twice, needs an operator of its own.
+            // An output that is an input, or is listed twice, needs an operator of its own.
             match scope.values.get(name) {
                 Some(given) => aliases.push(identity(given, wanted)),
                 None => {

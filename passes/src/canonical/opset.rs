@@ -1,8 +1,8 @@
-//! Raising the model's opset.
+//! Upgrading the model's opset.
 //!
-//! Between opsets, operators move attributes to inputs, change defaults, or give way to others. Each
-//! change is one row of `rules::RULES`; a node is rewritten by every row that lies between the
-//! model's opset and the wanted one, oldest first. Lowering an opset is not possible.
+//! Between opsets, attributes of operators become inputs, defaults change, or operators are replaced. Each
+//! change is one row of `rules::RULES`; a node is rewritten by every row between the model's opset and the
+//! requested one, oldest first. Downgrading is not supported.
 
 mod rules;
 mod softmax;
@@ -20,7 +20,7 @@ use rules::Change;
 /// The pass.
 pub static RAISE_OPSET: Pass = Pass {
     name: "raise-opset",
-    summary: "with --opset: rewrite operators that changed since the model's opset",
+    summary: "with --opset: upgrade operators to the requested opset",
     effect: Effect::Exact,
     requires: &[],
     run: run,

@@ -1,8 +1,8 @@
-//! `resolve-sequences`: lists of tensors become the tensors.
+//! `resolve-sequences`: replaces sequences by their tensors.
 //!
-//! Exporters write `split` and `chunk` as a list from which elements are taken. Where the places
-//! are constants, each element is a `Split` output, a `Slice` or a `Gather`; where a list is put
-//! together from tensors, its elements are those.
+//! Exporters write `split` and `chunk` as a sequence of which elements are read. With constant indices, each element
+//! is a `Split` output, a `Slice` or a `Gather`; the elements of a constructed sequence are its
+//! operands.
 //!
 //! ```text
 //! s = SplitToSequence <axis = 1> (x, {2, 4})    a = SequenceAt (s, {0})    b = SequenceAt (s, {1})
@@ -15,10 +15,10 @@ use super::constants;
 use super::worklist::{Ops, Rule, Site, apply_rules};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
-/// Replaces sequences by their elements.
+/// The pass.
 pub static RESOLVE_SEQUENCES: Pass = Pass {
     name: "resolve-sequences",
-    summary: "replace lists of tensors by the tensors",
+    summary: "replace tensor sequences by tensors",
     effect: Effect::Exact,
     requires: &[&crate::canonical::functions::INLINE_FUNCTIONS],
     run: run,
@@ -33,17 +33,17 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
 static RULES: &[Rule] = &[
     Rule {
         ops: Ops::Named(&["SplitToSequence"]),
-        what: "a Split instead of a sequence",
+        what: "replaced by Split",
         rewrite: split,
     },
     Rule {
         ops: Ops::Named(&["SequenceAt"]),
-        what: "reads the element itself",
+        what: "bypassed: reads the element directly",
         rewrite: element,
     },
     Rule {
         ops: Ops::Named(&["ConcatFromSequence"]),
-        what: "joins the elements themselves",
+        what: "joins the elements directly",
         rewrite: concat,
     },
     Rule {
@@ -53,7 +53,7 @@ static RULES: &[Rule] = &[
     },
 ];
 
-/// How `SplitToSequence` cuts.
+/// How `SplitToSequence` splits.
 struct Cut {
     x: Value,
     axis: i64,
@@ -63,9 +63,9 @@ struct Cut {
 enum Parts {
     /// Slices of these lengths.
     Lengths(Vec<i64>),
-    /// Slices of one length, the last may be shorter; how many is not known.
+    /// Slices of one length (the last may be shorter); their number is not known.
     Each(i64),
-    /// Slices of length 1 whose axis goes.
+    /// Slices of length 1 with the axis removed.
     Dropped,
 }
 
@@ -109,7 +109,7 @@ impl Cut {
             .and_then(|i| shape.get(i))
             .and_then(Dim::known);
         match size.and_then(|size| i64::try_from(size).ok()) {
-            // Many short slices are better cut one by one as they are needed.
+            // Many short slices are better taken one by one as needed.
             Some(size) if size > 0 && (size - 1) / length < 64 => {
                 let full = size / length;
                 let rest = size % length;
@@ -122,7 +122,7 @@ impl Cut {
     }
 }
 
-/// `SplitToSequence` whose elements are all taken by constant places.
+/// `SplitToSequence` whose elements are all read by constant index.
 fn split(site: &Site<'_>) -> Result<Patch, Reason> {
     let Site {
         graph, node, opset, ..
@@ -138,7 +138,9 @@ fn split(site: &Site<'_>) -> Result<Patch, Reason> {
             _ => return Err(Reason::Sequence(graph.value_name(site.output()).to_owned())),
         };
         if !op.is("SequenceAt") {
-            return Err(Reason::Needed("not only single elements are taken"));
+            return Err(Reason::Needed(
+                "the sequence has other consumers than SequenceAt",
+            ));
         }
         taken.push((consumer, place(graph, consumer, lengths.len())?));
     }
@@ -165,7 +167,7 @@ fn split(site: &Site<'_>) -> Result<Patch, Reason> {
     Ok(patch)
 }
 
-/// The constant place that a `SequenceAt` reads in a list of `length` elements.
+/// The constant index of a `SequenceAt` in a sequence of `length` elements.
 fn place(graph: &Graph, node: NodeId, length: usize) -> Result<usize, Reason> {
     let index = constant_place(graph, node)?;
     let from_start = if index < 0 {
@@ -247,9 +249,9 @@ fn unknown(graph: &Graph, sequence: Value) -> Reason {
     Reason::Sequence(graph.value_name(sequence).to_owned())
 }
 
-/// The elements of a list that is put together from tensors.
+/// The elements of a sequence constructed from tensors.
 fn elements_of(graph: &Graph, sequence: Value) -> Option<Vec<Value>> {
-    // A list that grows one element at a time is walked back to where it starts.
+    // A sequence built by insertions is followed back to its start.
     let mut edits = Vec::new();
     let mut current = sequence;
     let mut elements = loop {

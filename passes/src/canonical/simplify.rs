@@ -1,6 +1,6 @@
-//! `simplify`: operators that do nothing go, and pairs that one operator can do become one.
+//! `simplify`: removes operators without effect and merges pairs of operators.
 //!
-//! The table below reads like the algebra it is; each file proves its own lines.
+//! The rules; each is tested in its file:
 //!
 //! ```text
 //! Identity (x)                          = x
@@ -23,10 +23,10 @@ use bcosc_ir::ops::Trait;
 use super::worklist::{Ops, Rule, apply_rules};
 use crate::{Context, Effect, Outcome, Pass, PassError};
 
-/// Removes and merges operators.
+/// The pass.
 pub static SIMPLIFY: Pass = Pass {
     name: "simplify",
-    summary: "remove operators that do nothing and merge neighbours",
+    summary: "remove operators without effect and merge adjacent ones",
     effect: Effect::Exact,
     requires: &[&crate::canonical::fold::FOLD_CONSTANTS],
     run: run,
@@ -44,22 +44,22 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
 static RULES: &[Rule] = &[
     Rule {
         ops: Ops::Named(&["Identity"]),
-        what: "removed: it does nothing",
+        what: "removed: no effect",
         rewrite: trivial::identity,
     },
     Rule {
         ops: Ops::Named(&["Dropout"]),
-        what: "removed: it does nothing when not training",
+        what: "removed: no effect in inference",
         rewrite: trivial::dropout,
     },
     Rule {
         ops: Ops::Named(&["Concat", "Sum", "Mean", "Max", "Min"]),
-        what: "removed: it has one input",
+        what: "removed: single input",
         rewrite: trivial::one_input,
     },
     Rule {
         ops: Ops::Named(&["Slice"]),
-        what: "removed: it takes everything",
+        what: "removed: it slices the whole tensor",
         rewrite: trivial::slice,
     },
     Rule {
@@ -69,12 +69,12 @@ static RULES: &[Rule] = &[
     },
     Rule {
         ops: Ops::Named(&["Pad"]),
-        what: "removed: it pads by nothing",
+        what: "removed: it adds no padding",
         rewrite: padding::nothing,
     },
     Rule {
         ops: Ops::Named(&["Pad"]),
-        what: "merged into what reads it",
+        what: "merged into its consumer",
         rewrite: padding::merge,
     },
     Rule {
@@ -89,12 +89,12 @@ static RULES: &[Rule] = &[
     },
     Rule {
         ops: Ops::Having(Trait::View),
-        what: "removed: it undoes what its input does",
+        what: "removed: it reverts its input",
         rewrite: views::back_again,
     },
     Rule {
         ops: Ops::Named(&["Reshape"]),
-        what: "reads what its input reshapes",
+        what: "bypasses the reshape of its input",
         rewrite: views::reshape_of_view,
     },
     Rule {
@@ -114,12 +114,12 @@ static RULES: &[Rule] = &[
     },
     Rule {
         ops: Ops::Named(&["Add", "Sub", "Mul", "Div"]),
-        what: "removed: its constant changes nothing",
+        what: "removed: its constant has no effect",
         rewrite: algebra::neutral,
     },
     Rule {
         ops: Ops::Named(&["Conv", "ConvTranspose", "Gemm"]),
-        what: "its bias is zero and goes",
+        what: "removed the zero bias",
         rewrite: algebra::zero_bias,
     },
 ];

@@ -1,8 +1,8 @@
-//! Applying a table of rules until none applies.
+//! Applies a table of rules until none matches.
 //!
-//! A node is looked at again only when something next to it changed, so the work grows with the
-//! number of changes and not with its product with the graph's size. Every rule takes an operator
-//! away or moves one closer to the inputs, so the list runs empty.
+//! A node is visited again only if a neighbour changed, so the work is linear in the number of changes. Every rule
+//! removes an operator or moves one closer to the inputs, so the worklist
+//! terminates.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,11 +13,11 @@ use crate::{Outcome, PassError, Reason};
 
 /// One way to rewrite one kind of operator.
 pub(crate) struct Rule {
-    /// Standard operators that it looks at.
+    /// Standard operators that it applies to.
     pub ops: Ops,
-    /// What it does, for the report.
+    /// Description for the report.
     pub what: &'static str,
-    /// The rewrite, or why there is none.
+    /// The rewrite, or the reason why it does not apply.
     pub rewrite: fn(&Site<'_>) -> Result<Patch, Reason>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Rule {
 pub(crate) enum Ops {
     /// Those of these names.
     Named(&'static [&'static str]),
-    /// Those that have a trait.
+    /// Those with a trait.
     Having(Trait),
 }
 
@@ -39,7 +39,7 @@ impl Ops {
     }
 }
 
-/// An operator that a rule looks at.
+/// The operator that a rule is applied to.
 pub(crate) struct Site<'a> {
     pub graph: &'a Graph,
     pub node: NodeId,
@@ -62,7 +62,7 @@ impl<'a> Site<'a> {
         })
     }
 
-    /// An operand that must be there.
+    /// A required operand.
     pub fn input(&self, slot: u32) -> Result<Value, Reason> {
         self.graph.input(self.node, slot).ok_or(Reason::Malformed)
     }
@@ -72,7 +72,7 @@ impl<'a> Site<'a> {
         self.graph.output(self.node, 0)
     }
 
-    /// The patch that removes the operator and lets its users read `value` instead.
+    /// The patch that replaces the operator by `value`.
     pub fn bypass(&self, value: Value) -> Result<Patch, Reason> {
         can_stand_for(self.graph, self.output(), value)?;
         let mut patch = Patch::at(self.node);
@@ -81,8 +81,8 @@ impl<'a> Site<'a> {
     }
 }
 
-/// An output of the graph keeps its name, so only a value that is free to take the name over can
-/// replace it: one that an operator makes, that is no output yet, and that no subgraph reads.
+/// An output of the graph keeps its name, so it can only be replaced by a value that can be renamed: one that an
+/// operator computes, that is not an output, and that no subgraph reads.
 pub(super) fn can_stand_for(graph: &Graph, old: Value, new: Value) -> Result<(), Reason> {
     let is_output = |value| graph.outputs().iter().any(|o| o.value == value);
     if !is_output(old) {
@@ -95,7 +95,7 @@ pub(super) fn can_stand_for(graph: &Graph, old: Value, new: Value) -> Result<(),
     Err(Reason::OutputName(graph.value_name(old).to_owned()))
 }
 
-/// Applies the rules wherever they match and records changes and what stood in the way.
+/// Applies the rules wherever they match, and records changes and reasons.
 pub(super) fn apply_rules(
     model: &mut Model,
     rules: &'static [Rule],
@@ -140,7 +140,7 @@ pub(super) fn apply_rules(
     Ok(())
 }
 
-/// The first rule that matches; otherwise the first obstacle worth telling.
+/// The first rule that matches; otherwise the first reason worth reporting.
 fn first_match(
     model: &Model,
     table: &BTreeMap<&str, Vec<&'static Rule>>,

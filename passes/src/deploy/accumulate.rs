@@ -49,7 +49,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         match dense_layer(graph, node) {
             None => {}
             Some(Ok(layer)) => layers.push(layer),
-            Some(Err(error)) => error.settle(graph, node, &mut outcome)?,
+            Some(Err(error)) => error.skip_or_fail(graph, node, &mut outcome)?,
         }
     }
     let mut patches = Vec::new();

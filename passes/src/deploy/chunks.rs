@@ -1,9 +1,9 @@
-//! Wide images are computed in chunks of channels.
+//! Large images are computed in chunks of channels.
 //!
-//! Between two convolutions, a B-cos layer goes through an image several times: for absolute values, squares,
-//! weights and sums of squares. Where the image does not fit a processor's cache, every time is as slow as
-//! memory is. What treats channels one by one can as well do so chunk after chunk, each while it is in the
-//! cache. A convolution that puts chunks out has its weights cut by output, one that reads them by input:
+//! Between two convolutions, a B-cos layer reads an image several times: for absolute values, squares, scales and
+//! sums of squares. An image that does not fit a processor's cache is read from memory every time. Operators on
+//! single channels can work chunk by chunk instead, each while it is in the cache. A convolution that computes
+//! chunks has its weights cut by output channel, one that reads them by input channel:
 //!
 //! ```text
 //! x = Conv (v, w)        x_1 = Conv (v, w[:C/2]),           x_2 = Conv (v, w[C/2:])
@@ -24,7 +24,7 @@ use write::Writer;
 /// The pass.
 pub static CHUNK_CHANNELS: Pass = Pass {
     name: "chunk-channels",
-    summary: "with --deploy: compute wide images in chunks of channels that fit a cache",
+    summary: "with --deploy: compute large images in chunks of channels that fit a cache",
     effect: Effect::Exact,
     requires: &[&crate::deploy::lower::LOWER_DEPLOY],
     run: run,

@@ -1,4 +1,4 @@
-//! The energies that rules of the deploy form put in the place of a scale.
+//! The energy (sum of squares) that a layer is scaled by.
 
 use bcosc_ir::{DataType, Graph, Op, Operand, Patch};
 
@@ -17,8 +17,8 @@ pub(crate) fn energy_of(graph: &Graph, scale: &Scale) -> Result<Energy, Reason> 
     Energy::of(graph, scale.norm.node).ok_or(Reason::NoConvolution)
 }
 
-/// Adds `squared / sqrt(energy)` to a patch, where a scale stood. The reciprocal is taken of the norm, which is
-/// small; that of a depthwise layer is as large as its output, which is divided by it.
+/// Adds `squared / sqrt(energy)` to a patch, in place of a scale. It multiplies by the reciprocal of the norm, which
+/// has one channel; the norm of a depthwise layer has as many as its output, which is divided by it.
 pub(crate) fn over_norm(
     patch: &mut Patch,
     scale: &Scale,

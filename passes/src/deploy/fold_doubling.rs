@@ -1,6 +1,6 @@
-//! The first layer sees the image once.
+//! The first layer reads x instead of [x, -x].
 //!
-//! An image and its negative carry nothing that the image does not:
+//! The negative adds no information, so it folds into the weights:
 //!
 //! ```text
 //! d = Concat (x, Neg (x))
@@ -19,7 +19,7 @@ use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 /// The pass.
 pub static FOLD_DOUBLING: Pass = Pass {
     name: "fold-doubling",
-    summary: "with --deploy: let first layers see x instead of [x, -x]",
+    summary: "with --deploy: let first layers read x instead of [x, -x]",
     effect: Effect::Exact,
     requires: &[&crate::bcos::layers::BCOS],
     run: run,

@@ -1,4 +1,4 @@
-//! Norm scales fold into the weights before them.
+//! The scales of batch norms fold into the weights of the layer before.
 //!
 //! With its mean and bias gone, a batch norm multiplies channel c by `s = gamma / sqrt(var + eps)`. A B-cos
 //! layer is homogeneous of degree B in its weights, so the scale moves into them:

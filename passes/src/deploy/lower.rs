@@ -1,4 +1,4 @@
-//! Energies and weighed tensors in standard ONNX, in the forms that runtimes run fastest.
+//! Energies and scaled tensors in standard ONNX, in the forms that the target runs fastest.
 //!
 //! ```text
 //! e = bcosc.Energy <1x1, exponent = p> (x)     e = Pow (Reshape (Conv (Reshape (x * x, [0, C, -1]), ones [1, C, 1], epsilon)), p)
@@ -8,25 +8,21 @@
 //!
 //! Sums, squares and powers that several layers need are computed once. A sum over channels is a product of
 //! a row with a matrix where the number of positions in a row is known; of what is in blocks of channels (see
-//! `layout.rs`) it is a 1x1 convolution, and a weight is spread over channels by another before it is
-//! multiplied with.
+//! `blocks.rs`) it is a 1x1 convolution, and another repeats a scale for every channel before the
+//! multiplication.
 
 use std::collections::BTreeMap;
 
 use bcosc_ir::views::{Padding, Window};
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Value};
 
-use super::layout::Blocks;
+use super::blocks::Blocks;
 use super::power::power;
+use super::target::OnnxRuntimeCpu;
 use crate::analysis::weights;
 use crate::bcos::ones::Ones;
 use crate::dialect::{Energy, Weigh};
 use crate::{Context, Effect, Outcome, Pass, PassError};
-
-/// Up to this many cells, a convolution that adds the epsilon costs no more than a pool and an addition.
-const SMALL_WINDOW: i64 = 9;
-/// From this opset on, average pools have dilations and, in runtimes, a slower kernel.
-const SLOW_AVERAGES: i64 = 19;
 
 /// The pass.
 pub static LOWER_DEPLOY: Pass = Pass {
@@ -73,7 +69,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         patch.replace(old, result);
         let added = model.graph.apply(patch)?;
         if let Some(new) = result.applied(&added) {
-            blocks.moved(old, new);
+            blocks.replaced(old, new);
         }
         let made = made.into_iter();
         shared.extend(made.filter_map(|(key, operand)| Some((key, operand.applied(&added)?))));
@@ -151,10 +147,13 @@ impl Writer<'_> {
                 return sum;
             }
             let op = Op::new("", "MaxPool").named("stride");
-            let picked = Window::single_cell(&e.window.strides);
-            return self.patch.op(picked.write(op), &[sum]);
+            let every = Window::single_cell(&e.window.strides);
+            return self.patch.op(every.write(op), &[sum]);
         }
-        if self.opset < SLOW_AVERAGES && e.window.cells() > SMALL_WINDOW && averages(&e.window) {
+        let pools = self.opset < OnnxRuntimeCpu::SLOW_AVERAGE_POOL_OPSET
+            && e.window.cells() > OnnxRuntimeCpu::SMALL_WINDOW
+            && is_average_pool(&e.window);
+        if pools {
             let sum = self.sum_over_channels(e, e.gain * e.window.cells() as f64, 0.0);
             let op = Op::new("", "AveragePool").named("window_sum");
             let op = e.window.write(op).with_int("count_include_pad", 1);
@@ -290,7 +289,7 @@ fn grid(graph: &Graph, x: Value) -> Option<[i64; 4]> {
 }
 
 /// Whether an average pool can have the window.
-fn averages(window: &Window) -> bool {
+fn is_average_pool(window: &Window) -> bool {
     let Padding::Explicit(pads) = &window.padding else {
         return false;
     };

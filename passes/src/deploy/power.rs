@@ -2,10 +2,8 @@
 
 use bcosc_ir::{DataType, Op, Operand, Patch};
 
+use super::target::OnnxRuntimeCpu;
 use crate::analysis::weights;
-
-/// Up to this many elements, one `Pow` costs less than two operators or three.
-const FEW: u64 = 28 * 28;
 
 /// A root, or the reciprocal of one: `x^exponent` by the operators that take least time for so many elements.
 pub(crate) fn power(
@@ -15,12 +13,12 @@ pub(crate) fn power(
     dtype: DataType,
     count: Option<u64>,
 ) -> Operand {
-    let small = count.is_some_and(|n| n <= FEW);
+    let few = count.is_some_and(|n| n <= OnnxRuntimeCpu::FEW_ELEMENTS);
     let roots = match exponent {
         1.0 => return x,
         0.5 => 1,
-        -0.5 if !small => 1,
-        -0.25 if !small => 2,
+        -0.5 if !few => 1,
+        -0.25 if !few => 2,
         _ => {
             let exponent = patch.parameter("exponent", weights::tensor(dtype, &[], &[exponent]));
             return patch.op(Op::new("", "Pow"), &[x, exponent]);

@@ -1,7 +1,7 @@
 //! Rectifiers behind B = 2 layers.
 //!
 //! The factor r = 1/n of a layer is positive, so a rectifier may act before the signed square:
-//! `relu(y|y|r) = relu(y) relu(y) r`. Runtimes fuse it with the convolution there, and no absolute value is
+//! `relu(y|y|r) = relu(y) relu(y) r`. There it is fused into the convolution, and no absolute value is
 //! taken. An upper bound, such as that of `Relu6`, stays behind the square.
 
 use bcosc_ir::{Graph, NodeId, Op, Operand, Patch, Value};

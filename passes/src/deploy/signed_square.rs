@@ -1,8 +1,8 @@
-//! B = 2 layers that nothing rectifies put out their signed square over the norm.
+//! B = 2 layers without a rectifier become their signed square over the norm.
 //!
-//! Both factors of `y |y|` have one shape, which runtimes multiply fastest; the reciprocal is taken of
-//! the norm, which is small, instead of dividing (a depthwise layer, whose norm is as large as its output,
-//! divides):
+//! The factors of `y |y|` have the same shape, which is fastest to multiply, and multiplying by the reciprocal of
+//! the norm is cheaper than dividing, as the norm has one channel. A depthwise layer, whose norm has as many channels
+//! as its output, divides:
 //!
 //! ```text
 //! z = bcosc.Scale <b = 2> (y, bcosc.PatchNorm (x))
@@ -25,7 +25,7 @@ pub static SIGNED_SQUARES: Pass = Pass {
     effect: Effect::Exact,
     requires: &[
         &crate::deploy::square_relu::SQUARE_AFTER_RELU,
-        &crate::deploy::narrow::NARROW_SCALES,
+        &crate::deploy::scale_inputs::SCALE_INPUTS,
     ],
     run: run,
 };

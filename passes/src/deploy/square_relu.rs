@@ -1,4 +1,4 @@
-//! A rectified B = 2 layer squares what its rectifier lets through (see `rectifier.rs`).
+//! A B = 2 layer with a rectifier is rectified first, then squared (see `rectifier.rs`).
 //!
 //! ```text
 //! z = Relu (bcosc.Scale <b = 2> (y, bcosc.PatchNorm (x)))
@@ -10,8 +10,8 @@ use bcosc_ir::{Graph, Model, Patch, Value};
 
 use super::energy::{energy_of, over_norm};
 use super::everywhere;
-use super::narrow;
 use super::rectifier::{Rectifier, rectified_square};
+use super::scale_inputs;
 use crate::analysis::weights::WeightError;
 use crate::dialect::Scale;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
@@ -42,7 +42,7 @@ fn square(graph: &Graph, rectifier: &Rectifier, scale: &Scale) -> Result<Patch, 
     if graph.uses(scaled).len() != 1 {
         return Err(Reason::UsedElsewhere(graph.value_name(scaled).to_owned()));
     }
-    if narrow::widening(graph, scale).is_ok() {
+    if scale_inputs::widening(graph, scale).is_ok() {
         return Err(Reason::Widens);
     }
     let mut patch = Patch::at(scale.node);

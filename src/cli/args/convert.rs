@@ -19,51 +19,51 @@ pub struct ConvertArgs {
     /// The ONNX model to convert
     #[arg(value_name = "MODEL", required_unless_present = "list_passes")]
     pub model: Option<PathBuf>,
-    /// Where to write the result; `-` is standard output
+    /// Output file; `-` is standard output
     #[arg(short, long = "out", value_name = "FILE", value_parser = result_file(), required_unless_present_any = ["list_passes", "dry_run"])]
     pub output: Option<PathBuf>,
 
-    /// Exponent of the B-cos transform, at least 1
+    /// Exponent of the B-cos transform; at least 1
     #[arg(long, value_name = "B", default_value_t = 2.0, value_parser = b, help_heading = "Conversion")]
     pub b: f64,
-    /// Which passes run: those for a kind of network
+    /// Recipe: the list of passes for a kind of network
     #[arg(long, value_enum, default_value_t = Recipe::Auto, help_heading = "Conversion")]
     pub recipe: Recipe,
-    /// Leave biases in
+    /// Keep biases
     #[arg(long, help_heading = "Conversion")]
     pub keep_biases: bool,
-    /// Leave max pooling in instead of averaging
+    /// Keep max pooling instead of replacing it by average pooling
     #[arg(long, help_heading = "Conversion")]
     pub keep_max_pool: bool,
-    /// Leave the head behind the mean over positions
+    /// Keep the head after the mean over positions
     #[arg(long, help_heading = "Conversion")]
     pub keep_head: bool,
-    /// Put out a unit vector for every position, where an attention pool puts out one for the image
+    /// Output a unit vector for every position instead of one for the image (models with an attention pool)
     #[arg(long, help_heading = "Conversion")]
     pub attention_unpool: bool,
-    /// Make the layer behind an attention pool a B-cos layer too
+    /// Convert the output projection of an attention pool too
     #[arg(long, help_heading = "Conversion")]
     pub bcos_projection: bool,
-    /// What is added to every class logit: `auto` is -ln(K-1) for K classes
+    /// Constant added to every class logit; `auto` is -ln(K-1) for K classes
     #[arg(long, value_name = "auto|none|NUMBER", default_value = "auto", value_parser = logit_bias,
         allow_hyphen_values = true, help_heading = "Conversion")]
     pub logit_bias: Bias,
-    /// Rewrite for fast inference
+    /// Rewrite for fast inference on the CPU with ONNX Runtime
     #[arg(long, help_heading = "Conversion")]
     pub deploy: bool,
 
-    /// What the converted model takes
+    /// Input format of the converted model
     #[arg(long, value_enum, default_value_t = InputContract::Same, help_heading = "Input")]
     pub input: InputContract,
     #[command(flatten)]
     pub normalized: NormalizationArgs,
-    /// Fold the normalisation into the first layer (with --input add-inverse or rgb)
+    /// Fold the normalisation into the first layer (requires --input add-inverse or rgb)
     #[arg(long, help_heading = "Input")]
     pub absorb_normalization: bool,
-    /// Give an input another shape: sizes, or names of those that stay open; for each input once
+    /// Override the shape of an input: sizes, or names of dynamic dimensions; repeatable
     #[arg(long, value_name = "NAME:D,D,...", help_heading = "Input")]
     pub input_shapes: Vec<InputShape>,
-    /// Keep these outputs of the model only, such as logits without auxiliary heads or hidden states
+    /// Outputs to keep, such as the logits without auxiliary heads [default: all]
     #[arg(
         long = "output",
         value_name = "NAME,...",
@@ -72,11 +72,11 @@ pub struct ConvertArgs {
     )]
     pub outputs: Vec<String>,
 
-    /// Measure norm statistics on images: a folder of jpg, png or webp, or a .npy array of float32
-    /// [N,C,H,W] in the form that the converted model takes
+    /// Measure norm statistics on images: a folder (jpg, png, webp), or a .npy array of float32
+    /// [N,C,H,W] in the input format of the converted model
     #[arg(long, value_name = "DIR|FILE.npy", help_heading = "Calibration")]
     pub calibrate: Option<PathBuf>,
-    /// How many of them to use at most, spread evenly
+    /// Maximum number of calibration images; they are spread evenly over the folder
     #[arg(long, value_name = "N", default_value_t = CalibrationFiles::IMAGES, requires = "calibrate", value_parser = at_least_two,
         help_heading = "Calibration")]
     pub calibrate_images: usize,
@@ -87,31 +87,31 @@ pub struct ConvertArgs {
     #[command(flatten)]
     pub inputs: ProofArgs,
 
-    /// Run exactly these passes, in this order, instead of the recipe's
+    /// Run exactly these passes, in this order, instead of those of the recipe
     #[arg(long, value_name = "PASS,...", value_delimiter = ',', value_parser = pass_names(), hide_possible_values = true,
         help_heading = "Passes")]
     pub passes: Option<Vec<String>>,
-    /// Leave passes out
+    /// Passes to skip
     #[arg(long, value_name = "PASS,...", value_delimiter = ',', value_parser = pass_names(), hide_possible_values = true,
         help_heading = "Passes")]
     pub skip_pass: Vec<String>,
-    /// Run no pass after this one
+    /// Stop after this pass
     #[arg(long, value_name = "PASS", value_parser = pass_names(), hide_possible_values = true, help_heading = "Passes")]
     pub stop_after: Option<String>,
-    /// List all passes and end
+    /// List all passes and exit
     #[arg(long, exclusive = true, help_heading = "Passes")]
     pub list_passes: bool,
-    /// Write the model as text into this folder after every pass
+    /// Write the model as text to this folder after every pass
     #[arg(long, value_name = "DIR", help_heading = "Passes")]
     pub dump_ir: Option<PathBuf>,
 
-    /// Raise the model to this version of the ONNX operator set
+    /// Upgrade the model to this opset version first
     #[arg(long, value_name = "VERSION", help_heading = "Output")]
     pub opset: Option<i64>,
-    /// Where large weights go: `auto` puts them beside the model if they came so, or pass 2 GB
+    /// Where to store weights
     #[arg(long, value_enum, default_value_t = ExternalData::Auto, help_heading = "Output")]
     pub external_data: ExternalData,
-    /// Write other graphs of the result beside it: `out.onnx` gets `out.explain.onnx`
+    /// Write additional graphs next to the output: `out.onnx` gets `out.explain.onnx`
     #[arg(
         long,
         value_enum,
@@ -120,25 +120,25 @@ pub struct ConvertArgs {
         help_heading = "Output"
     )]
     pub emit: Vec<EmitArg>,
-    /// Write what was done and how the result compares, as JSON; `-` is standard output
+    /// Write a report of the passes and the proof as JSON; `-` is standard output
     #[arg(long, value_name = "FILE.json", value_parser = result_file(), help_heading = "Output")]
     pub report: Option<PathBuf>,
-    /// Do everything but write the model
+    /// Convert and verify, but do not write the model
     #[arg(long, help_heading = "Output")]
     pub dry_run: bool,
 }
 
-/// Graphs that can be written beside the result.
+/// Graphs that can be written next to the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EmitArg {
-    /// Computes logits, W(x) and contributions
+    /// Explanation graph: logits, W(x) and contributions
     Explain,
 }
 
 fn b(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(b) if b.is_finite() && b >= 1.0 => Ok(b),
-        _ => Err("a number of at least 1 is needed".to_owned()),
+        _ => Err("expected a number of at least 1".to_owned()),
     }
 }
 
@@ -147,7 +147,7 @@ fn pass_names() -> PossibleValuesParser {
 }
 
 impl ConvertArgs {
-    /// What the library is asked for.
+    /// The options of the library.
     pub fn options(&self) -> Options {
         Options {
             recipe: self.recipe,

@@ -14,39 +14,39 @@ Examples:
   bcosc eval net.bcos.onnx --data val/ --gridpg --perturb --compare net.onnx --normalization imagenet
   bcosc eval net.bcos.onnx --data val/ --gridpg --cells 3 --grids 500 --report net.json --plot net.svg
 
-Pictures are scaled so that their shorter side fits the model, and the centre is cut out. Where a model leaves \
-height and width open, it gets the median of the shorter sides, and no more than 224 (--size says otherwise).";
+Pictures are resized so that the shorter side fits the model, then centre-cropped. If the height and width of a model \
+are dynamic, bcosc uses the median of the shorter sides, at most 224 (override with --size).";
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct EvalArgs {
-    /// The ONNX model: a B-cos model, or any other that classifies pictures
+    /// The ONNX model: a B-cos model or any other image classifier
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
-    /// Pictures (jpg, png, webp), one folder a class: DIR/CLASS/*.jpg. The sorted folders are the model's classes,
-    /// as torchvision's ImageFolder has it; where there are fewer, --labels says which is which
+    /// Folder of pictures (jpg, png, webp) with one subfolder per class: DIR/CLASS/*.jpg. Sorted folders map to the
+    /// model's classes, as with torchvision's ImageFolder; if there are fewer folders than classes, use --labels
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Evaluate another model too, in the same table; can be given several times. What a model's metadata says of
-    /// its input and its logit bias then goes before flags
+    /// Evaluate another model for comparison; repeatable. The metadata of each model then takes precedence over
+    /// flags for input format and logit bias
     #[arg(long, value_name = "OTHER.onnx")]
     pub compare: Vec<PathBuf>,
-    /// How many pictures to use at most, spread evenly over the sorted ones [default: all]
+    /// Maximum number of pictures, spread evenly over the sorted files [default: all]
     #[arg(long, value_name = "N", value_parser = above_zero)]
     pub images: Option<usize>,
-    /// Seed of what is left to chance: where pictures lie in grids, random orders of pixels
+    /// Seed for the layout of grids and the random order of pixels
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
 
-    /// Play the grid pointing game: of each class in a grid of pictures, the share of positive contributions that
-    /// is in the class's own picture. Grids are made of pictures that are right and confident
+    /// Grid pointing game: the share of positive contributions inside the picture of the explained class, in grids
+    /// of correctly and confidently classified pictures
     #[arg(long, help_heading = "Explanations")]
     pub gridpg: bool,
-    /// How many grids of each size
+    /// Number of grids per size
     #[arg(long, value_name = "N", default_value_t = PointingOptions::default().grids, value_parser = above_zero,
         requires = "gridpg", help_heading = "Explanations")]
     pub grids: usize,
-    /// Pictures along a side of a grid: sizes of grids [default: 3,2]
+    /// Grid sizes: 3 is a grid of 3x3 pictures [default: 3,2]
     #[arg(
         long,
         value_name = "N,...",
@@ -56,27 +56,27 @@ pub struct EvalArgs {
         help_heading = "Explanations"
     )]
     pub cells: Option<Vec<usize>>,
-    /// Average contributions over a window of so many pixels a side before they are added up; 0 for none
+    /// Side of the window that contributions are averaged over, in pixels; 0 disables averaging
     #[arg(long, value_name = "PIXELS", default_value_t = PointingOptions::default().smooth, requires = "gridpg",
         help_heading = "Explanations")]
     pub smooth: usize,
-    /// Delete and insert pixels, most contributing first, in 20 steps: areas under the curves of the probability of
-    /// the predicted class. Deletion replaces pixels by the mean of the normalisation (or 0.5), insertion begins
-    /// with the blurred picture. With random order beside it
+    /// Pixel deletion and insertion in order of contribution, in 20 steps: area under the curve of the probability
+    /// of the predicted class. Deletion replaces pixels by the mean of the normalisation (or 0.5); insertion starts
+    /// from a blurred picture. Random order is measured as the baseline
     #[arg(long, help_heading = "Explanations")]
     pub perturb: bool,
-    /// On how many of the pictures at most, spread evenly
+    /// Maximum number of pictures for --perturb, spread evenly
     #[arg(long, value_name = "N", default_value_t = PerturbationOptions::default().images, value_parser = above_zero,
         requires = "perturb", help_heading = "Explanations")]
     pub perturb_images: usize,
-    /// Explain every picture, and report what contributions leave of the logit, as a share of it
+    /// Explain every picture and report the share of the logit that contributions do not account for
     #[arg(long, help_heading = "Explanations")]
     pub completeness: bool,
 
     /// Write all figures as JSON; `-` is standard output
     #[arg(long, value_name = "FILE.json", value_parser = result_file(), help_heading = "Results")]
     pub report: Option<PathBuf>,
-    /// Draw reliability, deletion and insertion, and the pointing game; `-` is standard output
+    /// Plot reliability, deletion, insertion and the pointing game as SVG; `-` is standard output
     #[arg(long, value_name = "FILE.svg", value_parser = result_file(), help_heading = "Results")]
     pub plot: Option<PathBuf>,
 
@@ -85,7 +85,7 @@ pub struct EvalArgs {
 }
 
 impl EvalArgs {
-    /// Files that figures go to.
+    /// Output files.
     pub fn results(&self) -> impl Iterator<Item = &Path> {
         [&self.report, &self.plot]
             .into_iter()
@@ -93,7 +93,7 @@ impl EvalArgs {
             .map(PathBuf::as_path)
     }
 
-    /// What the library is asked for.
+    /// The options of the library.
     pub fn options(&self) -> EvaluateOptions {
         EvaluateOptions {
             predict: self.predict.options(),
@@ -116,13 +116,13 @@ impl EvalArgs {
 fn above_zero(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if count > 0 => Ok(count),
-        _ => Err("a whole number of at least 1 is needed".to_owned()),
+        _ => Err("expected a whole number of at least 1".to_owned()),
     }
 }
 
 fn cells(text: &str) -> Result<usize, String> {
     match text.trim().parse() {
         Ok(cells) if (2..=16).contains(&cells) => Ok(cells),
-        _ => Err("a whole number from 2 to 16 is needed".to_owned()),
+        _ => Err("expected a whole number from 2 to 16".to_owned()),
     }
 }

@@ -9,15 +9,15 @@ use super::values::result_file;
 
 #[derive(Args, Debug)]
 pub struct ExplainArgs {
-    /// The ONNX model: a B-cos model, an explanation graph, or another whose output is dynamic linear
+    /// The ONNX model: a B-cos model, an explanation graph, or any model whose output is dynamic linear
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     /// Pictures (jpg, png or webp), or folders of them
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<PathBuf>,
-    /// Where to write, for each picture: NAME.explanation.png (W(x) in colour, transparent where it does not
-    /// matter), NAME.overlay.png (the same on the picture) and NAME.contributions.png (red adds to the
-    /// logit, blue takes away); with the class in the name where several are explained. Not needed with --sheet or --report
+    /// Output folder. For each picture: NAME.explanation.png (W(x) in colour, with the weight as opacity),
+    /// NAME.overlay.png (the same over the picture) and NAME.contributions.png (red adds to the logit, blue
+    /// subtracts). Names include the class if several are explained. Optional with --sheet or --report
     #[arg(short, long = "out", value_name = "DIR", required_unless_present_any = ["sheet", "report"])]
     pub out: Option<PathBuf>,
 
@@ -29,7 +29,7 @@ pub struct ExplainArgs {
         help_heading = "Prediction"
     )]
     pub class: Vec<String>,
-    /// Explain so many classes, the likeliest first
+    /// Explain the K most likely classes
     #[arg(
         long,
         value_name = "K",
@@ -40,7 +40,7 @@ pub struct ExplainArgs {
     #[command(flatten)]
     pub predict: PredictArgs,
 
-    /// Write the arrays too, as DIR/NAME.npz, DIR/NAME.safetensors or both: weights, contributions, logits,
+    /// Also write the arrays as DIR/NAME.npz, DIR/NAME.safetensors or both: weights, contributions, logits,
     /// residual, preprocessing
     #[arg(
         long,
@@ -54,8 +54,8 @@ pub struct ExplainArgs {
         help_heading = "Output"
     )]
     pub raw: Vec<RawArg>,
-    /// Put pictures, explanations and contributions side by side in one file: FILE.png, or FILE.html with
-    /// everything inside
+    /// Write pictures, explanations and contributions side by side to one file: FILE.png, or a self-contained
+    /// FILE.html
     #[arg(long, value_name = "FILE", value_parser = sheet, help_heading = "Output")]
     pub sheet: Option<PathBuf>,
     /// Write classes, logits, probabilities and residuals as JSON; `-` is standard output
@@ -64,7 +64,7 @@ pub struct ExplainArgs {
 }
 
 impl ExplainArgs {
-    /// Files that are about all pictures.
+    /// Output files that cover all pictures.
     pub fn results(&self) -> impl Iterator<Item = &Path> {
         [&self.sheet, &self.report]
             .into_iter()
@@ -73,12 +73,12 @@ impl ExplainArgs {
     }
 }
 
-/// Files that arrays can be written to.
+/// File formats of arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum RawArg {
-    /// NumPy's
+    /// NumPy archive
     Npz,
-    /// Hugging Face's
+    /// Hugging Face safetensors
     Safetensors,
 }
 
@@ -87,6 +87,6 @@ fn sheet(text: &str) -> Result<PathBuf, String> {
     let extension = path.extension().and_then(|e| e.to_str());
     match extension.map(str::to_ascii_lowercase).as_deref() {
         Some("png" | "html" | "htm") => Ok(path),
-        _ => Err("a name that ends in .png or .html is needed".to_owned()),
+        _ => Err("expected a file name that ends in .png or .html".to_owned()),
     }
 }

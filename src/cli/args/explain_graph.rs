@@ -10,20 +10,20 @@ use super::values::result_file;
 
 #[derive(Args, Debug)]
 pub struct ExplainGraphArgs {
-    /// The ONNX model: a B-cos model, or another whose output is dynamic linear
+    /// The ONNX model: a B-cos model, or any model whose output is dynamic linear
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
-    /// Where to write the graph. Inputs: the model's, and `target`, the class of each image (-1: the
-    /// predicted one). Outputs: `logits`, `class`, `weights` and `contributions`. `-` is standard output
+    /// Output file; `-` is standard output. The graph has the inputs of the model and `target`, the class of each
+    /// image (-1: the predicted class), and the outputs `logits`, `class`, `weights` and `contributions`
     #[arg(short, long = "out", value_name = "FILE", value_parser = result_file())]
     pub out: PathBuf,
-    /// The output to explain
+    /// The output to explain [default: the first floating-point output]
     #[arg(long = "output", value_name = "NAME")]
     pub explained: Option<String>,
-    /// Give an input another shape: sizes, or names of those that stay open; for each input once
+    /// Override the shape of an input: sizes, or names of dynamic dimensions; repeatable
     #[arg(long, value_name = "NAME:D,D,...")]
     pub input_shapes: Vec<InputShape>,
-    /// Where large weights go
+    /// Where to store weights
     #[arg(long, value_enum, default_value_t = ExternalData::Auto)]
     pub external_data: ExternalData,
 }

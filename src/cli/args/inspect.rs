@@ -12,10 +12,10 @@ pub struct InspectArgs {
     /// Print JSON
     #[arg(long, conflicts_with = "text")]
     pub json: bool,
-    /// Print the graph in ONNX's textual syntax
+    /// Print the graph in the ONNX textual syntax
     #[arg(long)]
     pub text: bool,
-    /// With --text: print all weights instead of abbreviating them
+    /// With --text: do not abbreviate weights
     #[arg(long, requires = "text")]
     pub full: bool,
 }

@@ -1,4 +1,4 @@
-//! How images are normalised for a model.
+//! Options for the normalisation of images.
 
 use bcosc::Preset;
 use bcosc::passes::Normalization;
@@ -6,13 +6,13 @@ use clap::Args;
 
 use super::values::finite;
 
-/// A preset, or numbers.
+/// A preset, or mean and standard deviation.
 #[derive(Args, Clone, Debug)]
 pub struct NormalizationArgs {
-    /// How images are normalised for the model as it is given
+    /// Normalisation of images for the given model
     #[arg(long, value_enum, conflicts_with_all = ["mean", "std"], help_heading = "Input")]
     pub normalization: Option<Preset>,
-    /// The same as numbers: the mean of each channel on images in [0,1]
+    /// Mean of each channel, for images in [0,1] (instead of --normalization)
     #[arg(
         long,
         value_name = "M,M,M",
@@ -23,7 +23,7 @@ pub struct NormalizationArgs {
         help_heading = "Input"
     )]
     pub mean: Option<Vec<f64>>,
-    /// The standard deviation of each channel
+    /// Standard deviation of each channel
     #[arg(
         long,
         value_name = "S,S,S",
@@ -37,7 +37,7 @@ pub struct NormalizationArgs {
 }
 
 impl NormalizationArgs {
-    /// What the flags say.
+    /// The normalisation that the flags give.
     pub fn given(&self) -> Option<Normalization> {
         match (&self.normalization, &self.mean, &self.std) {
             (Some(preset), ..) => Some(preset.normalization()),

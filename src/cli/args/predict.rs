@@ -1,4 +1,4 @@
-//! How pictures enter a model: the same for every command that runs one on pictures.
+//! Preprocessing and prediction options, shared by all commands that run a model on pictures.
 
 use std::path::PathBuf;
 
@@ -9,29 +9,29 @@ use clap::{Args, ValueEnum};
 use super::normalization::NormalizationArgs;
 use super::values::finite;
 
-/// What a model does not say of itself.
+/// Preprocessing and prediction; defaults come from the metadata of the model.
 #[derive(Args, Clone, Debug)]
 pub struct PredictArgs {
-    /// What the model takes [default: what its metadata says; else `add-inverse` if its number of channels
-    /// is even, and `same` if not]
+    /// Input format of the model [default: from its metadata; otherwise `add-inverse` if the number of channels is
+    /// even, `same` if it is odd]
     #[arg(long, value_enum, help_heading = "Input")]
     pub input: Option<InputContract>,
     #[command(flatten)]
     pub normalized: NormalizationArgs,
-    /// Give an input another shape: sizes, or names of those that stay open; for each input once
+    /// Override the shape of an input: sizes, or names of dynamic dimensions; repeatable
     #[arg(long, value_name = "NAME:D,D,...", help_heading = "Input")]
     pub input_shapes: Vec<InputShape>,
-    /// Height and width of pictures, where the model leaves them open: one number for both, or two
+    /// Height and width of pictures if they are dynamic in the model: one number for both, or two
     #[arg(long, value_name = "H[,W]", value_parser = size, help_heading = "Input")]
     pub size: Option<[usize; 2]>,
-    /// How much of a picture's shorter side is kept when its centre is cut out: timm's crop_pct
+    /// Share of the shorter side that the centre crop keeps (crop_pct in timm)
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share, help_heading = "Input")]
     pub crop: f64,
 
-    /// The output that holds the logits [default: the first that is floating point]
+    /// The output with the logits [default: the first floating-point output]
     #[arg(long = "output", value_name = "NAME", help_heading = "Prediction")]
     pub predicted: Option<String>,
-    /// What the model adds to every class logit [default: what its metadata or its last node says]
+    /// Constant that the model adds to every class logit [default: from its metadata or last node]
     #[arg(
         long,
         value_name = "NUMBER",
@@ -43,23 +43,23 @@ pub struct PredictArgs {
     /// How logits become probabilities
     #[arg(long, value_enum, default_value_t = ProbabilityArg::Auto, help_heading = "Prediction")]
     pub probability: ProbabilityArg,
-    /// Names of the classes: a text file with one name a line, in the order of the logits
+    /// Class names: a text file with one name per line, in the order of the logits
     #[arg(long, value_name = "FILE", help_heading = "Prediction")]
     pub labels: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ProbabilityArg {
-    /// Sigmoid where there is a logit bias, softmax where there is none
+    /// Sigmoid if there is a logit bias, softmax otherwise
     Auto,
-    /// One distribution over all classes
+    /// Softmax over all classes
     Softmax,
-    /// Each class for itself, as B-cos models are trained
+    /// Sigmoid per class, as B-cos models are trained
     Sigmoid,
 }
 
 impl PredictArgs {
-    /// What the library is asked for.
+    /// The options of the library.
     pub fn options(&self) -> PredictOptions {
         PredictOptions {
             input_shapes: self.input_shapes.clone(),
@@ -81,7 +81,7 @@ impl PredictArgs {
 fn share(text: &str) -> Result<f64, String> {
     match finite(text) {
         Ok(number) if number > 0.0 && number <= 1.0 => Ok(number),
-        _ => Err("a number above 0, and at most 1, is needed".to_owned()),
+        _ => Err("expected a number above 0 and at most 1".to_owned()),
     }
 }
 
@@ -90,9 +90,7 @@ fn size(text: &str) -> Result<[usize; 2], String> {
     let side = |text: &str| text.trim().parse().ok().filter(|side| *side > 0);
     match (side(height), side(width)) {
         (Some(height), Some(width)) => Ok([height, width]),
-        _ => {
-            Err("a size such as 224 is needed, or a height and a width such as 224,160".to_owned())
-        }
+        _ => Err("expected a size such as 224, or a height and width such as 224,160".to_owned()),
     }
 }
 
@@ -110,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_of_something() {
+    fn a_share_lies_between_0_and_1() {
         assert_eq!(share("0.875"), Ok(0.875));
         for wrong in ["0", "1.01", "nan", "all"] {
             assert!(share(wrong).is_err(), "{wrong}");

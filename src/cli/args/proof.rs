@@ -1,4 +1,4 @@
-//! How outputs are compared, by conversions and by `bcosc verify A.onnx B.onnx`.
+//! Options of the comparison of outputs, for conversions and for `bcosc verify A.onnx B.onnx`.
 
 use std::path::PathBuf;
 
@@ -7,16 +7,16 @@ use clap::Args;
 
 use super::values::{at_least_two, result_file};
 
-/// Seeded inputs and how close outputs must be.
+/// Seeded inputs and tolerance.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ProofArgs {
-    /// Largest accepted difference of an output, relative to the largest magnitude in it
+    /// Relative tolerance: largest accepted difference of an output, relative to its largest magnitude
     #[arg(long, value_name = "TOLERANCE", default_value_t = 1e-4, value_parser = tolerance, help_heading = "Proof")]
     pub rtol: f64,
-    /// Number of seeded inputs to compare on; the second is a batch of two where the batch is dynamic
+    /// Number of seeded inputs; the second is a batch of two if the batch size is dynamic
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_two, help_heading = "Proof")]
     pub samples: usize,
-    /// Seed that they are drawn from
+    /// Seed for the inputs
     #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Proof")]
     pub seed: u64,
 }
@@ -34,16 +34,16 @@ impl From<ProofArgs> for Verification {
 
 #[derive(Args, Debug)]
 pub struct VerifyArgs {
-    /// The model to compare with
+    /// The reference model
     #[arg(value_name = "A.onnx")]
     pub reference: PathBuf,
-    /// The model that is checked; if bcosc made it, it is fed as its input contract says, and its
-    /// logit bias is left out of the comparison
+    /// The model to check. For models converted by bcosc, inputs are converted to the input format and the logit
+    /// bias is ignored
     #[arg(value_name = "B.onnx")]
     pub candidate: PathBuf,
     #[command(flatten)]
     pub inputs: ProofArgs,
-    /// Give an input of both models this shape; for each input once
+    /// Override the shape of an input of both models; repeatable
     #[arg(long, value_name = "NAME:D,D,...")]
     pub input_shapes: Vec<InputShape>,
     /// Write the figures as JSON; `-` is standard output
@@ -54,6 +54,6 @@ pub struct VerifyArgs {
 fn tolerance(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rtol) if rtol > 0.0 && rtol < 1.0 => Ok(rtol),
-        _ => Err("a number between 0 and 1 is needed".to_owned()),
+        _ => Err("expected a number between 0 and 1".to_owned()),
     }
 }

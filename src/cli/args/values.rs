@@ -1,4 +1,4 @@
-//! Values of options that several commands share.
+//! Value parsers shared by several commands.
 
 use std::path::{Path, PathBuf};
 
@@ -14,14 +14,14 @@ pub fn result_file() -> impl TypedValueParser<Value = PathBuf> {
     })
 }
 
-/// A logit bias as given.
+/// The value of `--logit-bias`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bias(pub LogitBias);
 
 pub fn at_least_two(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if count >= 2 => Ok(count),
-        _ => Err("a whole number of at least 2 is needed".to_owned()),
+        _ => Err("expected a whole number of at least 2".to_owned()),
     }
 }
 
@@ -31,7 +31,7 @@ pub fn logit_bias(text: &str) -> Result<Bias, String> {
         "none" => Ok(Bias(LogitBias::None)),
         number => match number.parse::<f64>() {
             Ok(bias) if bias.is_finite() => Ok(Bias(LogitBias::Value(bias))),
-            _ => Err("`auto`, `none` or a number is needed".to_owned()),
+            _ => Err("expected `auto`, `none` or a number".to_owned()),
         },
     }
 }
@@ -39,6 +39,6 @@ pub fn logit_bias(text: &str) -> Result<Bias, String> {
 pub fn finite(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(number),
-        _ => Err("a finite number is needed".to_owned()),
+        _ => Err("expected a finite number".to_owned()),
     }
 }

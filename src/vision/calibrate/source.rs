@@ -10,9 +10,9 @@ use crate::contract::Images;
 use crate::vision::images::{self, Frame, free_side, pictures, spread};
 use crate::{CalibrationFiles, Error};
 
-/// What the model takes of a picture, as far as it says.
+/// The image size that the model declares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct ImageShape {
     /// Channels of a picture.
     pub channels: usize,
     /// Height, if the model fixes it.
@@ -29,16 +29,16 @@ pub fn is_array(source: &Path) -> bool {
 }
 
 /// Reads pictures, all in the same size.
-pub fn read_folder(calibration: &CalibrationFiles, taken: Taken) -> Result<Images, Error> {
+pub fn read_folder(calibration: &CalibrationFiles, shape: ImageShape) -> Result<Images, Error> {
     let folder = &calibration.source;
     let fail = |problem: String| Error::Calibration {
         path: folder.clone(),
         problem,
     };
-    if !matches!(taken.channels, 1 | 3) {
+    if !matches!(shape.channels, 1 | 3) {
         return Err(fail(format!(
-            "the model takes {} channels, and pictures have 1 or 3; give a .npy array instead",
-            taken.channels
+            "the model takes {} channels, but pictures have 1 or 3; calibrate on a .npy array instead",
+            shape.channels
         )));
     }
     let found = pictures(folder)?;
@@ -52,7 +52,7 @@ pub fn read_folder(calibration: &CalibrationFiles, taken: Taken) -> Result<Image
         )));
     }
     let chosen = spread(&found, calibration.images);
-    let (height, width) = match (taken.height, taken.width) {
+    let (height, width) = match (shape.height, shape.width) {
         (Some(height), Some(width)) => (height, width),
         (height, width) => {
             let side = free_side(&chosen)?;
@@ -60,7 +60,7 @@ pub fn read_folder(calibration: &CalibrationFiles, taken: Taken) -> Result<Image
         }
     };
     let frame = Frame {
-        channels: taken.channels,
+        channels: shape.channels,
         height,
         width,
         crop: 1.0,
@@ -78,7 +78,7 @@ pub fn read_folder(calibration: &CalibrationFiles, taken: Taken) -> Result<Image
     })
 }
 
-/// Reads a `.npy` array of float32 as it is; returns its dimensions and elements.
+/// Reads a `.npy` array of float32 unchanged; returns its dimensions and elements.
 pub fn read_array(calibration: &CalibrationFiles) -> Result<(Vec<u64>, Vec<f32>), Error> {
     let path = &calibration.source;
     let fail = |problem: String| Error::Calibration {
@@ -131,7 +131,7 @@ mod tests {
             .unwrap();
     }
 
-    const SQUARE: Taken = Taken {
+    const SQUARE: ImageShape = ImageShape {
         channels: 3,
         height: Some(4),
         width: Some(4),

@@ -1,4 +1,4 @@
-//! Pictures that are sorted into one folder a class.
+//! A data set with one folder per class.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,18 +7,18 @@ use crate::vision::images;
 use crate::vision::images::pictures;
 use crate::{Error, Labels};
 
-/// Class folders that a message names before it only counts.
+/// Number of class folders that a message names; further ones are counted.
 const NAMED: usize = 5;
 
-/// A folder with one folder a class, sorted by name as torchvision's `ImageFolder` sorts them.
+/// A folder with one folder per class, sorted by name like torchvision's `ImageFolder`.
 #[derive(Clone, Debug)]
 pub(super) struct Dataset {
     path: PathBuf,
     /// Names of the class folders.
     pub folders: Vec<String>,
-    /// All pictures, folder after folder, sorted.
+    /// All pictures, sorted by folder and name.
     pub items: Vec<Item>,
-    /// What the user should know.
+    /// Warnings.
     pub notes: Vec<String>,
 }
 
@@ -26,12 +26,12 @@ pub(super) struct Dataset {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
     pub path: PathBuf,
-    /// Which of the folders it is in.
+    /// Index of its folder.
     pub folder: usize,
 }
 
 impl Dataset {
-    /// Lists a data set, at most `limit` pictures of it, spread evenly.
+    /// Lists at most `limit` pictures of a data set, spread evenly.
     pub fn list(path: &Path, limit: Option<usize>) -> Result<Self, Error> {
         let fail = |problem: String| Error::Images {
             path: path.to_owned(),
@@ -58,7 +58,7 @@ impl Dataset {
         }
         if items.is_empty() {
             return Err(fail(
-                "no picture is found; one folder a class is needed, with jpg, png or webp in it"
+                "no pictures found; expected one folder per class with jpg, png or webp files"
                     .to_owned(),
             ));
         }
@@ -77,8 +77,8 @@ impl Dataset {
         })
     }
 
-    /// Which class of a model each folder is: the one of that name among `labels`, or else its place in the
-    /// sorted list, where there are as many folders as classes.
+    /// The class of each folder: by name in `labels`, or by position if there are as many folders as
+    /// classes.
     pub fn classes(
         &self,
         model: &str,
@@ -116,7 +116,7 @@ fn listed(names: &[&str]) -> String {
 mod tests {
     use super::*;
 
-    /// Listing looks at names alone.
+    /// Pictures are not decoded here.
     fn dataset(files: &[&str]) -> (tempfile::TempDir, Dataset) {
         let folder = tempfile::tempdir().unwrap();
         for file in files {
@@ -173,7 +173,10 @@ mod tests {
         assert_eq!(found.notes, ["there are no pictures in folder dog"]);
         assert_eq!(found.classes("net", 2, None).unwrap(), [0, 1]);
         let error = Dataset::list(&folder.path().join("dog"), None).unwrap_err();
-        assert!(error.to_string().contains("one folder a class"), "{error}");
+        assert!(
+            error.to_string().contains("one folder per class"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Deletion and insertion: does the prediction follow what the explanation calls important?
+//! Pixel deletion and insertion: does the prediction depend on the pixels with large contributions?
 //!
 //! The pixels of a picture are sorted by what they contribute to the predicted class, most first, and changed
 //! in 20 steps of equally many pixels, all channels of a pixel at once:
@@ -10,7 +10,7 @@
 //!   side) and puts pixels back. The area is large.
 //!
 //! Probabilities are of the class that is predicted on the picture itself. Areas are under the trapezoids over
-//! [0, 1], the share of pixels changed. The same in random order says what an order is worth.
+//! [0, 1], the share of pixels changed. Random order is the baseline.
 
 use bcosc_passes::Normalization;
 use rand::seq::SliceRandom;
@@ -20,16 +20,16 @@ use super::random::rng;
 use crate::contract::Images;
 use crate::{Error, Explanation};
 
-/// In how many steps all pixels are changed.
+/// Number of steps.
 const STEPS: usize = 20;
 
 /// The blur's standard deviation as a share of the shorter side.
 const BLUR: f64 = 0.1;
 
-/// On what pixels are deleted and inserted.
+/// Options of deletion and insertion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PerturbationOptions {
-    /// On how many pictures at most, spread evenly.
+    /// Maximum number of pictures, spread evenly.
     pub images: usize,
 }
 
@@ -39,24 +39,24 @@ impl Default for PerturbationOptions {
     }
 }
 
-/// What becomes of predictions when pixels change.
+/// Deletion and insertion curves.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Perturbation {
-    /// On how many pictures this was measured.
+    /// Number of pictures.
     pub images: usize,
-    /// The share of pixels changed at each point of the curves.
+    /// The share of changed pixels at each point of the curves.
     pub shares: Vec<f64>,
-    /// Pixels are replaced by one colour, most contributing first.
+    /// Deletion, largest contributions first.
     pub deletion: Curve,
-    /// The same in random order.
+    /// The same in random order (baseline).
     pub deletion_random: Curve,
-    /// Pixels are put back into the blurred picture, most contributing first.
+    /// Insertion, largest contributions first.
     pub insertion: Curve,
-    /// The same in random order.
+    /// The same in random order (baseline).
     pub insertion_random: Curve,
 }
 
-/// The probability of the predicted class while pixels change, as a mean over pictures.
+/// A curve: the probability of the predicted class, mean over pictures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Curve {
     /// Area under it.
@@ -94,7 +94,7 @@ impl Perturbation {
     }
 }
 
-/// Changes one picture, and asks `probability` of what it became.
+/// Perturbs one picture and evaluates `probability` at each step.
 pub(super) fn curves(
     picture: &Images,
     explanation: &Explanation,
@@ -129,7 +129,7 @@ pub(super) fn curves(
     ])
 }
 
-/// Pixels, most contributing first; of equals, the first.
+/// Pixels by decreasing contribution; ties keep their order.
 fn order(contributions: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..contributions.len()).collect();
     order.sort_by(|&a, &b| contributions[b].total_cmp(&contributions[a]));
@@ -166,7 +166,7 @@ fn plane(picture: &Images) -> usize {
     sides.product::<usize>().max(1)
 }
 
-/// Gaussian blur; beyond the edges there is nothing, and what is inside counts for all.
+/// Gaussian blur, normalised at the edges.
 fn blurred(picture: &Images) -> Images {
     let width = picture.dims.last().map_or(1, |d| *d as usize).max(1);
     let area = plane(picture);

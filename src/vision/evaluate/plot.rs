@@ -1,4 +1,4 @@
-//! An evaluation as one picture: panels side by side, one colour a model.
+//! An evaluation as an SVG plot: one panel per metric, one colour per model.
 
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
@@ -17,7 +17,7 @@ const LINE: u32 = 24;
 /// Space around everything.
 const MARGIN: u32 = 12;
 
-/// Colours that are told apart with any kind of colour vision (Okabe and Ito).
+/// A palette that is safe for colour blindness (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -29,7 +29,7 @@ const COLOURS: [RGBColor; 6] = [
 
 const GREY: RGBColor = RGBColor(120, 120, 120);
 
-/// Where a panel is drawn.
+/// The drawing area of a panel.
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Axes of a panel.
@@ -44,7 +44,7 @@ impl Evaluation {
     /// The evaluation as an SVG picture: reliability, and what else was measured.
     ///
     /// # Errors
-    /// [`Error::Encode`] where it cannot be drawn.
+    /// [`Error::Encode`] if it cannot be drawn.
     pub fn plot(&self) -> Result<String, Error> {
         let mut panels: Vec<Panel> = vec![reliability];
         if self.models.iter().any(|m| m.perturbation.is_some()) {
@@ -202,7 +202,7 @@ fn pointing(evaluation: &Evaluation, area: &Area<'_>) -> Result<(), Fault> {
     axes.configure_mesh()
         .disable_x_mesh()
         .x_labels(0)
-        .y_desc("share in the right cell")
+        .y_desc("share in the class's cell")
         .y_labels(6)
         .light_line_style(TRANSPARENT)
         .bold_line_style(GREY.mix(0.25))

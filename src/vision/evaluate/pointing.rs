@@ -1,4 +1,4 @@
-//! The grid pointing game: do explanations point at what they explain?
+//! The grid pointing game: are contributions inside the picture of the explained class?
 //!
 //! Pictures that the model gets right, and whose logit is above 0 (a sigmoid above 0.5), are laid out in grids
 //! of n x n pictures of distinct classes, most confident first. Each class of a grid is explained on the whole
@@ -8,36 +8,36 @@
 //! score = sum of positive contributions in the class's own cell / sum of positive contributions
 //! ```
 //!
-//! A map without positive contributions scores 0. An explanation that does not care scores 1/n^2.
+//! A map without positive contributions scores 0. A uniform map scores 1/n^2.
 
 use bcosc_ir::Dim;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
 use super::dataset::Item;
+use super::progress::{ProgressReporter, Task};
 use super::random::rng;
 use super::reliability::Prediction;
-use super::watch::{Task, Watch};
 use crate::contract::Images;
 use crate::load::File;
 use crate::vision::explain::{Explainer, SizedExplainer, smooth};
 use crate::vision::images::{self, Frame};
 use crate::{Error, InputShape, PredictOptions, Predictor};
 
-/// What the grid pointing game is played with.
+/// Options of the grid pointing game.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PointingOptions {
-    /// How many grids are made of each size.
+    /// Number of grids per size.
     pub grids: usize,
-    /// Pictures along a side of a grid, for each size; where it is not said, 3 and 2 as far as there are
-    /// classes enough.
+    /// Grid sizes, as pictures along a side; by default 3 and 2, if there are enough
+    /// classes.
     pub cells: Option<Vec<usize>>,
     /// Side of the window that contributions are averaged over, in pixels; 0 for none.
     pub smooth: usize,
 }
 
 impl PointingOptions {
-    /// Sizes of grids unless said otherwise.
+    /// Default grid sizes.
     pub const CELLS: [usize; 2] = [3, 2];
 }
 
@@ -51,20 +51,20 @@ impl Default for PointingOptions {
     }
 }
 
-/// How well a model's explanations point.
+/// The result of the grid pointing game for one grid size.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pointing {
     /// Pictures along a side of a grid.
     pub cells: usize,
-    /// How many grids were made.
+    /// Number of grids.
     pub grids: usize,
-    /// How many pictures were right and confident.
+    /// Number of correctly and confidently classified pictures.
     pub candidates: usize,
     /// Mean score over the grids; `null` without any.
     pub score: Option<f64>,
     /// Its standard error; `null` with fewer than two grids.
     pub standard_error: Option<f64>,
-    /// The score of an explanation that points nowhere.
+    /// The score of a uniform map.
     pub chance: f64,
 }
 
@@ -79,8 +79,8 @@ pub(super) fn candidates(predictions: &[Prediction]) -> Vec<usize> {
     found
 }
 
-/// At most `limit` grids, no picture in two of them. Each takes from those that are left the first whose
-/// classes it does not have yet; where they lie in it is left to chance.
+/// At most `limit` grids without common pictures. Each grid takes the first remaining pictures of distinct
+/// classes, in random positions.
 pub(super) fn grids(
     candidates: &[usize],
     class: impl Fn(usize) -> usize,
@@ -151,14 +151,14 @@ fn tile(pictures: &[Images], cells: usize) -> Images {
     }
 }
 
-/// A model that explains grids of pictures.
-pub(super) struct Board {
+/// Explains grids of pictures.
+pub(super) struct GridExplainer {
     explainer: SizedExplainer,
     frame: Frame,
     cells: usize,
 }
 
-impl Board {
+impl GridExplainer {
     /// Prepares a model for pictures of the size of a grid, and tries whether it takes one.
     pub fn set_up(
         file: &File,
@@ -212,26 +212,26 @@ impl Board {
         if declared != *classes || found != *classes {
             return Err(fail(format!("it has {found} logits there, not {classes}")));
         }
-        Ok(Board {
+        Ok(GridExplainer {
             explainer,
             frame,
             cells,
         })
     }
 
-    /// Plays the game.
+    /// Runs the grid pointing game.
     pub fn play(
         &self,
         items: &[Item],
         predictions: &[Prediction],
         limit: usize,
         (window, seed): (usize, u64),
-        watch: &Watch<'_>,
+        progress: &ProgressReporter<'_>,
     ) -> Result<Pointing, Error> {
         let cells = self.cells;
         let candidates = candidates(predictions);
         let grids = grids(&candidates, |i| predictions[i].class, cells, limit, seed);
-        let scores = watch.each(Task::Point { cells }, &grids, |_, grid| {
+        let scores = progress.each(Task::Point { cells }, &grids, |_, grid| {
             let read = |&i: &usize| images::read(&items[i].path, self.frame);
             let pictures: Vec<Images> = grid.iter().map(read).collect::<Result<_, Error>>()?;
             let whole = tile(&pictures, cells);
@@ -264,7 +264,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let next = error.to_string();
-        // Some errors say their cause in their own words.
+        // Some messages already include their cause.
         if !text.contains(&next) {
             text = format!("{text}: {next}");
         }

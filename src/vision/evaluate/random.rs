@@ -1,4 +1,4 @@
-//! Random numbers that depend on the seed and on what they are for, and on nothing else.
+//! Random numbers that depend only on the seed and their purpose.
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};

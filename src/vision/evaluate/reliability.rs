@@ -1,10 +1,10 @@
-//! How often a model is right, and whether it knows how often.
+//! Accuracy and calibration.
 //!
 //! The *confidence* of a prediction is the probability of the predicted class. The expected calibration error
 //! sorts predictions into 15 bins of confidence of equal width, `(i/15, (i+1)/15]`, and is the mean over all
 //! images of their bin's |accuracy - mean confidence|.
 //!
-//! The negative log-likelihood of one image is that of the loss that the kind of probability stands for:
+//! The negative log-likelihood of one image is the loss that belongs to the kind of probability:
 //! softmax: `-ln p(true class)`; sigmoid: the binary cross-entropies of all classes, added up. The two do
 //! not compare.
 
@@ -15,7 +15,7 @@ use crate::Probability;
 /// Number of bins of confidence.
 const BINS: usize = 15;
 
-/// What is kept of a prediction.
+/// A prediction, reduced to what the metrics need.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Prediction {
     /// The predicted class.
@@ -24,14 +24,14 @@ pub(super) struct Prediction {
     pub logit: f64,
     /// Its probability.
     pub confidence: f64,
-    /// How many classes have a higher logit than the true one.
+    /// Number of classes with a higher logit than the true class.
     pub rank: usize,
     /// Negative log-likelihood of the true class.
     pub surprise: f64,
 }
 
 impl Prediction {
-    /// Of equal logits, the first counts as higher.
+    /// Ties rank by class index.
     pub fn of(logits: &[f32], truth: usize, probability: Probability) -> Option<Self> {
         let higher = |a: usize, b: usize| logits[a] > logits[b] || logits[a] == logits[b] && a < b;
         let class = (0..logits.len()).reduce(|best, c| if higher(c, best) { c } else { best })?;
@@ -70,7 +70,7 @@ fn surprise(logits: &[f32], truth: usize, probability: Probability) -> f64 {
     }
 }
 
-/// How far confidence can be relied on.
+/// Calibration of the confidence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Reliability {
     /// Expected calibration error over 15 bins of equal width.
@@ -87,15 +87,15 @@ pub struct Reliability {
 /// The predictions whose confidence is in `(low, high]`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Bin {
-    /// LOWER edge, not included but for 0.
+    /// Lower edge, exclusive except for 0.
     pub low: f64,
     /// Upper edge.
     pub high: f64,
-    /// How many there are.
+    /// Number of predictions.
     pub images: usize,
-    /// The share of them that is right; `null` without any.
+    /// Their accuracy; `null` if empty.
     pub accuracy: Option<f64>,
-    /// Their mean confidence; `null` without any.
+    /// Their mean confidence; `null` if empty.
     pub confidence: Option<f64>,
 }
 

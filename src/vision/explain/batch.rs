@@ -8,17 +8,17 @@ use rayon::prelude::*;
 use super::{Explainer, Explanation, SizedExplainer};
 use crate::{Error, Images};
 
-/// Which classes of each picture are explained.
+/// The classes to explain for each picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// These, in this order.
     Classes(Vec<usize>),
-    /// So many, those with the largest logits first; of an embedding, the entries of the largest magnitudes.
+    /// The classes with the largest logits; for an embedding, the entries with the largest magnitude.
     Top(usize),
 }
 
 impl Choice {
-    /// How many classes of each picture are explained.
+    /// Number of explained classes per picture.
     pub fn count(&self) -> usize {
         match self {
             Choice::Classes(classes) => classes.len(),
@@ -27,12 +27,12 @@ impl Choice {
     }
 }
 
-/// A picture and why its classes got their logits.
+/// A picture and its explanations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explained {
-    /// The picture as the model sees it, raw pixels `[1, C, height, width]`.
+    /// The picture after resizing, raw pixels `[1, C, height, width]`.
     pub image: Images,
-    /// One a class.
+    /// One explanation per class.
     pub explanations: Vec<Explanation>,
 }
 
@@ -40,20 +40,20 @@ impl Explainer {
     /// Checks a choice against the number of classes.
     ///
     /// # Errors
-    /// [`Error::Options`] where there is no such class, or none is asked for.
+    /// [`Error::Options`] if a class does not exist, or none is requested.
     pub fn check(&self, choice: &Choice) -> Result<(), Error> {
         let classes = self.predictor.classes;
         let last = classes.saturating_sub(1);
         let label = &self.predictor.label;
         let problem = match choice {
             Choice::Top(count) if *count == 0 || *count > classes => {
-                format!("{label} has {classes} classes, and {count} are to be explained")
+                format!("cannot explain {count} classes: {label} has {classes}")
             }
             Choice::Classes(chosen) => match chosen.iter().find(|class| **class >= classes) {
                 Some(class) => {
                     format!("there is no class {class}: {label} has the classes 0 to {last}")
                 }
-                None if chosen.is_empty() => "no class is to be explained".to_owned(),
+                None if chosen.is_empty() => "no classes to explain".to_owned(),
                 None => return Ok(()),
             },
             Choice::Top(_) => return Ok(()),
@@ -61,8 +61,8 @@ impl Explainer {
         Err(Error::Options(problem))
     }
 
-    /// Explains pictures, several at a time, and hands each to `done` with its place in the list as soon as
-    /// it is ready. A picture that cannot be read or explained does not stop the others.
+    /// Explains pictures in parallel, and calls `done` with the index and result of each.
+    /// A picture that cannot be read or explained does not stop the others.
     ///
     /// # Errors
     /// As [`Explainer::check`].
@@ -77,7 +77,7 @@ impl Explainer {
             .par_iter()
             .map(|path| self.predictor.intake.frame(path))
             .collect();
-        // A model is made ready for one size after the other; where sizes vary, that bounds memory.
+        // One prepared model per size, one size after the other, to bound memory.
         let mut by_size: BTreeMap<[usize; 2], Vec<usize>> = BTreeMap::new();
         for (place, size) in sizes.into_iter().enumerate() {
             match size {
@@ -126,7 +126,7 @@ impl SizedExplainer {
             Choice::Top(count) => {
                 let first = self.explain_class(&seen, None)?;
                 let mut classes = self.predictor().ranked(&first.logits);
-                // Of equal logits the graph's own choice comes first.
+                // On ties, the class chosen by the graph comes first.
                 classes.retain(|class| *class != first.class);
                 classes.truncate(count - 1);
                 let others: Vec<_> = classes.par_iter().map(of_class).collect::<Result<_, _>>()?;

@@ -22,7 +22,7 @@ use crate::{Error, PredictOptions, Predictor, RunError, Source};
 /// an explanation graph.
 #[derive(Clone, Debug)]
 pub struct Explainer {
-    /// The model's own predictions.
+    /// Predictions of the model.
     pub predictor: Predictor,
     forward: Arc<dyn Network>,
     backward: Arc<dyn Network>,
@@ -33,7 +33,7 @@ impl Explainer {
     /// Reads a model and builds its explanation graph.
     ///
     /// # Errors
-    /// As [`Predictor::open`], and [`Error::Explain`] where the output is not dynamic linear or an operator
+    /// As [`Predictor::open`], and [`Error::Explain`] if the output is not dynamic linear or an operator
     /// has no backward rule.
     pub fn open(source: impl Into<Source>, options: &PredictOptions) -> Result<Self, Error> {
         Explainer::from_file(File::open(source.into())?, options)
@@ -64,7 +64,7 @@ impl Explainer {
     /// Prepares the explanation of pictures of one size.
     ///
     /// # Errors
-    /// [`Error::Run`] where the model cannot take it.
+    /// [`Error::Run`] if the model cannot take it.
     pub fn at(&self, height: usize, width: usize) -> Result<SizedExplainer, Error> {
         let prepared = self.prepare([height, width]);
         let [forward, backward] =
@@ -82,7 +82,7 @@ impl Explainer {
         let intake = &self.predictor.intake;
         let taken = intake.shapes(size, false);
         let forward = self.forward.session(&taken, &options)?;
-        // The backward part takes what the forward part gives for this size.
+        // The shapes of the shared values follow from the forward part.
         let mut shapes = InputShapes::new();
         for (place, port) in self.backward.inputs().iter().enumerate() {
             let from = place
@@ -125,10 +125,10 @@ pub(crate) struct Seen {
     shared: Vec<Value>,
 }
 
-/// Why one class got its logit on one picture.
+/// The explanation of one class on one picture.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
-    /// The class that is explained; of an embedding, the entry.
+    /// The explained class; for an embedding, the entry.
     pub class: usize,
     /// Its logit, the logit bias included.
     pub logit: f64,
@@ -138,8 +138,8 @@ pub struct Explanation {
     pub logit_bias: f64,
     /// The sum of all contributions.
     pub contribution: f64,
-    /// What is left of the logit without the logit bias and the contributions: what constants add, and
-    /// rounding.
+    /// The logit minus the logit bias and the contributions: constant terms and
+    /// rounding errors.
     pub residual: f64,
     /// The logits of all classes.
     #[serde(skip)]
@@ -150,7 +150,7 @@ pub struct Explanation {
     /// Channels of W(x).
     #[serde(skip)]
     pub channels: usize,
-    /// What each pixel contributes to the logit, `[height, width]`.
+    /// The contribution of each pixel to the logit, `[height, width]`.
     #[serde(skip)]
     pub contributions: Vec<f32>,
     /// Height and width.
@@ -166,7 +166,7 @@ impl SizedExplainer {
     /// is `None`.
     ///
     /// # Errors
-    /// [`Error::Run`] where the model cannot be run on it.
+    /// [`Error::Run`] if the model cannot be run on it.
     pub fn explain(&self, image: &Images, target: Option<usize>) -> Result<Explanation, Error> {
         self.explain_class(&self.see(image)?, target)
     }
@@ -224,7 +224,7 @@ impl SizedExplainer {
         let logits = seen.logits.clone();
         let class = match class.to_tensor()?.to_i64s().ok().as_deref() {
             Some([class, ..]) if (0..logits.len() as i64).contains(class) => *class as usize,
-            _ => return Err(RunError::Values("the graph names no class".to_owned())),
+            _ => return Err(RunError::Values("the graph has no class output".to_owned())),
         };
         let (dims, weights) = first_row(&weights.to_tensor()?, batch)?;
         let (_, contributions) = first_row(&contributions.to_tensor()?, batch)?;

@@ -26,12 +26,12 @@ use crate::{Error, Images};
 /// Side of the window that opacities are averaged over, in pixels.
 const WINDOW: usize = 15;
 
-/// Percentile that is drawn as the strongest.
+/// Percentile of the full colour.
 const STRONGEST: f64 = 0.995;
 
 impl Explanation {
-    /// The colour picture: colours are those that the class is looked for in, opacity is how much a pixel
-    /// matters. `None` where the channels are not those of grey or coloured pictures.
+    /// W(x) in colour: the hue shows the weights of the colour channels, the opacity their norm. `None` if the
+    /// channels are not those of grey or colour pictures.
     pub fn picture(&self) -> Option<RgbaImage> {
         let [height, width] = self.size;
         let colours = self.rgba()?;
@@ -86,7 +86,7 @@ impl Explanation {
         Some(pixels)
     }
 
-    /// The colour picture on the picture that it explains, which is made grey and pale. `None` as for
+    /// The colour picture over a pale grey copy of the explained picture. `None` as for
     /// [`Explanation::picture`].
     pub fn overlay(&self, image: &Images) -> Option<RgbImage> {
         let mut under = DynamicImage::from(rgb(image)?).into_luma8();
@@ -96,8 +96,8 @@ impl Explanation {
         Some(over(&self.picture()?, &under))
     }
 
-    /// What each pixel contributes: red adds to the logit, blue takes away, white is nothing. The strongest
-    /// colour is the 99.5th percentile of magnitudes, which is returned with the map.
+    /// The contribution of each pixel: red adds to the logit, blue subtracts, white is 0. The colour scale ends
+    /// at the 99.5th percentile of magnitudes, which is returned with the map.
     pub fn contribution_map(&self) -> Option<(RgbImage, f64)> {
         let [height, width] = self.size;
         let magnitudes: Vec<f32> = self.contributions.iter().map(|c| c.abs()).collect();
@@ -203,7 +203,7 @@ pub(crate) fn percentile(values: &[f32], share: f64) -> f32 {
 /// A picture as the bytes of a PNG file.
 ///
 /// # Errors
-/// [`Error::Encode`] where it is too large for one.
+/// [`Error::Encode`] if it is too large for one.
 pub fn encoded<P>(picture: &ImageBuffer<P, Vec<u8>>) -> Result<Vec<u8>, Error>
 where
     P: PixelWithColorType<Subpixel = u8>,
@@ -223,7 +223,7 @@ mod tests {
         let map = [9.0, 0.0, 0.0, 0.0, 0.0, 18.0];
         assert_eq!(smooth(&map, [2, 3], 3), [1.0, 3.0, 2.0, 1.0, 3.0, 2.0]);
         assert_eq!(smooth(&map, [2, 3], 1), map);
-        // Of an even window the larger half lies behind, as in a convolution padded at its end.
+        // An even window extends further to the right, as in a convolution padded at its end.
         assert_eq!(smooth(&[4.0, 0.0, 8.0], [1, 3], 2), [1.0, 2.0, 2.0]);
     }
 

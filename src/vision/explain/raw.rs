@@ -5,12 +5,12 @@
 //! | array | shape | what |
 //! |---|---|---|
 //! | `class` | `[K]` | which classes |
-//! | `logit`, `residual` | `[K]` | logit, and what neither the logit bias nor contributions account for |
-//! | `logit_bias` | `[1]` | what is added to every logit |
+//! | `logit`, `residual` | `[K]` | logit, and logit minus logit bias and contributions |
+//! | `logit_bias` | `[1]` | the constant added to every logit |
 //! | `logits` | `[classes]` | logits of all classes |
 //! | `weights` | `[K, 2C, H, W]` | W(x); `C` channels where the model is not B-cos |
-//! | `contributions` | `[K, H, W]` | what each pixel contributes |
-//! | `preprocessing` | bytes | how the picture entered the model, as JSON; in safetensors, metadata of that name |
+//! | `contributions` | `[K, H, W]` | contribution of each pixel |
+//! | `preprocessing` | bytes | preprocessing as JSON; in safetensors, a metadata entry |
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -81,7 +81,7 @@ fn arrays(explanations: &[Explanation]) -> Vec<Array> {
 /// The arrays of one picture as a `.npz` file.
 ///
 /// # Errors
-/// [`Error::Encode`] where an array cannot be written.
+/// [`Error::Encode`] if an array cannot be written.
 pub fn npz(explanations: &[Explanation], intake: &Intake) -> Result<Vec<u8>, Error> {
     let mut writer = NpzWriter::new(Cursor::new(Vec::new()));
     for Array {
@@ -122,7 +122,7 @@ fn add<T: WritableElement>(
 /// The arrays of one picture as a `.safetensors` file.
 ///
 /// # Errors
-/// [`Error::Encode`] where an array cannot be written.
+/// [`Error::Encode`] if an array cannot be written.
 pub fn safetensors(explanations: &[Explanation], intake: &Intake) -> Result<Vec<u8>, Error> {
     let fail = |problem: &dyn Display| Error::encode("safetensors", problem);
     let arrays: Vec<_> = arrays(explanations)
@@ -142,7 +142,7 @@ pub fn safetensors(explanations: &[Explanation], intake: &Intake) -> Result<Vec<
         views.push((*name, view.map_err(|e| fail(&e))?));
     }
     let metadata = HashMap::from([(PREPROCESSING.to_owned(), intake.to_json()?)]);
-    // With more than one entry their order would differ from run to run.
+    // Only one entry: the order of several would not be deterministic.
     serialize(views, Some(metadata)).map_err(|e| fail(&e))
 }
 

@@ -12,7 +12,7 @@ use super::{Explained, Explanation};
 pub use html::page;
 pub use png::sheet;
 
-/// What stands above the columns.
+/// Column headings.
 const HEADINGS: [&str; 3] = ["picture", "W(x) in colour", "contributions"];
 
 /// Small pictures are enlarged by whole factors to about this many pixels.
@@ -21,15 +21,15 @@ const SIDE: u32 = 224;
 /// One explanation, drawn.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// What is explained: picture, class, figures.
+    /// Caption: picture, class, logit, residual.
     pub caption: String,
-    /// The contribution that is drawn in full colour.
+    /// The contribution at full colour.
     pub strongest: f64,
     cells: [RgbImage; 3],
 }
 
 impl Row {
-    /// Draws an explanation of a picture. `None` where pictures cannot be drawn of the model's channels.
+    /// Draws an explanation of a picture. `None` if the model's channels cannot be drawn.
     pub fn of(caption: String, explained: &Explained, explanation: &Explanation) -> Option<Self> {
         let mut picture = RgbImage::new(explanation.size[1] as u32, explanation.size[0] as u32);
         let colours = explanation.picture()?;

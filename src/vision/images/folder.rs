@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use crate::Error;
 
-/// Folders are searched this deep; deeper is more likely a mistake than a collection of images.
+/// Maximum depth of the search.
 const DEEPEST: usize = 16;
 
-/// What the names of pictures end in.
+/// File extensions of pictures.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
-/// Every picture in a folder and below, sorted by path; what is hidden is left out.
+/// All pictures in a folder, recursively, sorted by path, without hidden files.
 ///
 /// # Errors
-/// [`Error::Images`] where a folder cannot be listed.
+/// [`Error::Images`] if a folder cannot be listed.
 pub fn pictures(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
@@ -28,7 +28,7 @@ pub fn pictures(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(found)
 }
 
-/// `seen` holds the real paths of folders, so that links cannot lead in circles.
+/// `seen` holds the canonical paths of folders, to stop at cyclic links.
 fn search(
     folder: &Path,
     depth: usize,

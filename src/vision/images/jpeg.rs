@@ -1,5 +1,5 @@
-//! Whether a JPEG file is all there. The decoder paints what is missing grey, which would be explained as if
-//! it were the picture.
+//! Detection of truncated JPEG files. The decoder fills the missing part with grey, which would be explained
+//! like the rest.
 
 const MARKER: u8 = 0xff;
 const START_OF_IMAGE: u8 = 0xd8;
@@ -69,7 +69,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever stands between the markers, and whatever lengths segments claim to have.
+        /// For any bytes between the markers, and any declared lengths of segments.
         #[test]
         fn any_bytes_are_judged(bytes: Vec<u8>) {
             let start = [MARKER, START_OF_IMAGE];

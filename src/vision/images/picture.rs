@@ -14,13 +14,13 @@ use super::jpeg::is_cut_short;
 use crate::Error;
 use crate::contract::Images;
 
-/// Pixels of the largest picture that is read, or made on the way to a cut-out.
+/// Maximum number of pixels of a picture, also after resizing.
 const LARGEST: usize = 1 << 28;
 
-/// Width and height of a picture, as it is looked at. The pixels are not decoded.
+/// Width and height of a picture after EXIF rotation. The pixels are not decoded.
 ///
 /// # Errors
-/// [`Error::Image`] where the file is no picture.
+/// [`Error::Image`] if the file is not a picture.
 pub fn size(path: &Path) -> Result<(usize, usize), Error> {
     let file = File::open(path).map_err(|e| bad(path, e))?;
     let mut decoder = decoder(path, BufReader::new(file))?;
@@ -39,16 +39,16 @@ pub fn size(path: &Path) -> Result<(usize, usize), Error> {
     })
 }
 
-/// Reads a picture as torchvision's evaluation transforms would: the shorter side is scaled to fit, with
-/// antialiasing, and the centre is cut out. Values are in [0, 1], `[1, C, height, width]`. A picture that
-/// says which way up it is (EXIF) is turned so.
+/// Reads a picture like torchvision's evaluation transforms: resizes the shorter side with antialiasing, and
+/// crops the centre. Values are in [0, 1], `[1, C, height, width]`. The EXIF orientation is
+/// applied.
 ///
 /// # Errors
-/// [`Error::Image`] where the file is no picture, or a damaged one.
+/// [`Error::Image`] if the file is not a picture, or is damaged.
 pub fn read(path: &Path, frame: Frame) -> Result<Images, Error> {
     let bytes = fs::read(path).map_err(|e| bad(path, e))?;
     if is_cut_short(&bytes) {
-        return Err(bad(path, "the file ends before the picture does"));
+        return Err(bad(path, "the file is truncated"));
     }
     let mut decoder = decoder(path, Cursor::new(bytes))?;
     let (columns, rows) = decoder.dimensions();
@@ -113,13 +113,13 @@ pub fn read(path: &Path, frame: Frame) -> Result<Images, Error> {
     })
 }
 
-/// Half of what is left over; a half of a pixel goes to the even side.
+/// Half of the rest, rounded to even.
 fn middle(left_over: usize) -> usize {
     let half = left_over / 2;
     half + left_over % 2 * (half % 2)
 }
 
-/// A decoder of what is read from a file of this name.
+/// A decoder for a file of this name.
 fn decoder<R: BufRead + Seek + 'static>(
     path: &Path,
     bytes: R,

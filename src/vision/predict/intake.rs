@@ -55,7 +55,7 @@ impl Intake {
             problem,
         };
         let input = image_input(graph)
-            .ok_or_else(|| fail("there is not exactly one input that takes images".to_owned()))?;
+            .ok_or_else(|| fail("the model must have exactly one image input".to_owned()))?;
         let name = graph.value_name(input).to_owned();
         let declared = graph.value_type(input);
         let shape = declared.as_ref().and_then(|t| t.shape.as_deref());
@@ -81,14 +81,14 @@ impl Intake {
             InputContract::AddInverse if even => taken / 2,
             InputContract::AddInverse => {
                 return Err(fail(format!(
-                    "input `{name}` has {taken} channels, and [x, 1-x] has an even number"
+                    "input `{name}` has {taken} channels, but [x, 1-x] has an even number"
                 )));
             }
             InputContract::Same | InputContract::Rgb => *taken,
         };
         if !matches!(channels, 1 | 3) {
             return Err(fail(format!(
-                "input `{name}` takes {channels} channels, and pictures have 1 or 3"
+                "input `{name}` takes {channels} channels, but pictures have 1 or 3"
             )));
         }
         if let Some(given) = &options.normalization {
@@ -106,7 +106,7 @@ impl Intake {
             .find(|n| ![1, channels as usize].contains(n))
         {
             return Err(fail(format!(
-                "mean and standard deviation have {wrong} numbers, and the model takes {channels} channels"
+                "mean and standard deviation have {wrong} values, but the model takes {channels} channels"
             )));
         }
         let [wanted_height, wanted_width] = match options.size {
@@ -141,7 +141,7 @@ impl Intake {
     /// but no more than models are usually trained on.
     ///
     /// # Errors
-    /// [`Error::Image`] where the file is no picture, or a damaged one.
+    /// [`Error::Image`] if the file is not a picture, or a damaged one.
     pub fn read(&self, picture: &Path) -> Result<Images, Error> {
         images::read(picture, self.frame(picture)?)
     }
@@ -149,7 +149,7 @@ impl Intake {
     /// As JSON.
     ///
     /// # Errors
-    /// [`Error::Encode`] where a name cannot be written.
+    /// [`Error::Encode`] if a name cannot be written.
     pub fn to_json(&self) -> Result<String, Error> {
         serde_json::to_string(self).map_err(|e| Error::encode("json", e))
     }

@@ -6,7 +6,7 @@
 //! y    = full[more / 2 : more / 2 + output_shape]     with SAME_UPPER, else the larger half first
 //! ```
 //!
-//! A full result that is smaller cannot take the shape, which fails while running.
+//! A full result that is smaller cannot take the shape, which fails at run time.
 
 use bcosc_ir::onnx::proto::{AttributeProto, NodeProto};
 use bcosc_ir::{Attribute, Tensor};

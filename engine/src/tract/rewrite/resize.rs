@@ -8,7 +8,7 @@ use bcosc_ir::{Attribute, Tensor};
 use crate::tract::constants::Constants;
 use crate::tract::node::{attribute, is};
 
-/// The opset whose `Resize` takes the place of older ones.
+/// The opset whose `Resize` replaces older ones.
 pub(crate) const MODERN: i64 = 13;
 
 /// Rewrites what tract does not take; returns the constants that this takes.

@@ -78,7 +78,7 @@ fn split(node: &NodeProto, known: &Constants) -> Option<(String, Split)> {
 }
 
 impl Split {
-    /// The node that computes what `at` takes; `None` where its place is not known from the front.
+    /// The node that computes what `at` takes; `None` if its place is not known from the front.
     fn piece(&self, at: &NodeProto, known: &Constants) -> Option<(NodeProto, Constants)> {
         let place = *known.get(at.input.get(1)?)?.to_i64s().ok()?.first()?;
         let index = usize::try_from(place).ok()?;

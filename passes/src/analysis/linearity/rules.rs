@@ -1,4 +1,4 @@
-//! What each operator does to values that depend linearly on the input: a table.
+//! The linearity rule of each operator.
 
 use bcosc_ir::ops::Trait;
 use bcosc_ir::views::Conv;
@@ -7,14 +7,14 @@ use bcosc_ir::{DataType, Graph, NodeId, Op};
 use crate::analysis::scalars::{bounds, scalar};
 use crate::dialect;
 
-/// How an operator treats its operands.
+/// How the output of an operator depends on its operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Linear in operand 0; the others say how (shapes, indices, sizes).
-    Moves,
-    /// Linear in all operands together: sums and concatenations.
+    /// Linear in operand 0; the others are parameters (shapes, indices, sizes).
+    Linear,
+    /// Jointly linear in all operands: sums and concatenations.
     Sum,
-    /// Operand 0 decides which of the others counts.
+    /// Operand 0 selects elements of the others.
     Choice,
     /// Each output element is one of the elements of operand 0.
     Winner,
@@ -22,29 +22,29 @@ pub enum Rule {
     WinnerOfAll,
     /// Bilinear in operands 0 and 1, elementwise.
     Scaling,
-    /// Bilinear in operands 0 and 1; operand 2, where there is one, is added.
+    /// Bilinear in operands 0 and 1; operand 2, if present, is added.
     Product,
     /// Operand 0 divided by operand 1.
     Quotient,
     /// `f(x) = gate(x) * x`, elementwise in operand 0.
     Gate {
-        /// Whether the gate is smooth, so that what it lets through can itself scale something else.
+        /// Whether the gate is smooth, so that the output can be a factor itself.
         smooth: bool,
     },
-    /// A centred or scaled operand 0; `added` are the slots of what is added or subtracted.
+    /// Operand 0, centred or scaled by its statistics.
     Norm {
-        /// Slots of operands that shift the result.
+        /// Slots of operands that are added or subtracted.
         added: &'static [u32],
     },
     /// `softmax(q k^T) v` of operands 0, 1 and 2.
     Attention,
-    /// Operand 0 with operand 2 written into it, at places that operand 1 tells.
+    /// Operand 0 with operand 2 written to the indices in operand 1.
     Written,
-    /// Looks at shapes and types only.
+    /// Depends on shapes and types only.
     ShapeOnly,
-    /// Anything else: good for a factor, not for a summand.
+    /// Not linear: can only be used as a factor.
     Factor,
-    /// An operator that is not known.
+    /// An unknown operator.
     Unknown,
 }
 
@@ -63,45 +63,45 @@ const RULES: &[(&str, Rule)] = &[
     ("ArgMax", Factor),
     ("ArgMin", Factor),
     ("Attention", Attention),
-    ("AveragePool", Moves),
+    ("AveragePool", Linear),
     ("BatchNormalization", Norm { added: &[2, 3] }),
-    ("Cast", Moves),
-    ("CastLike", Moves),
+    ("Cast", Linear),
+    ("CastLike", Linear),
     ("Celu", GATE),
     ("Clip", SMOOTH_GATE),
-    ("Compress", Moves),
+    ("Compress", Linear),
     ("Concat", Sum),
     ("ConstantOfShape", ShapeOnly),
     ("Conv", Product),
     ("ConvTranspose", Product),
     ("Cos", Factor),
-    ("CumSum", Moves),
-    ("DepthToSpace", Moves),
+    ("CumSum", Linear),
+    ("DepthToSpace", Linear),
     ("Div", Quotient),
-    ("Dropout", Moves),
+    ("Dropout", Linear),
     ("Einsum", Product),
     ("Elu", GATE),
     ("Equal", Factor),
     ("Erf", Factor),
     ("Exp", Factor),
-    ("Expand", Moves),
-    ("Flatten", Moves),
+    ("Expand", Linear),
+    ("Flatten", Linear),
     ("Floor", Factor),
-    ("Gather", Moves),
-    ("GatherElements", Moves),
-    ("GatherND", Moves),
+    ("Gather", Linear),
+    ("GatherElements", Linear),
+    ("GatherND", Linear),
     ("Gelu", SMOOTH_GATE),
     ("Gemm", Product),
-    ("GlobalAveragePool", Moves),
+    ("GlobalAveragePool", Linear),
     ("GlobalLpPool", Factor),
     ("GlobalMaxPool", Winner),
     ("Greater", Factor),
     ("GreaterOrEqual", Factor),
-    ("GridSample", Moves),
+    ("GridSample", Linear),
     ("GroupNormalization", SHIFTED),
     ("HardSigmoid", Factor),
     ("HardSwish", SMOOTH_GATE),
-    ("Identity", Moves),
+    ("Identity", Linear),
     ("InstanceNormalization", SHIFTED),
     ("IsInf", Factor),
     ("IsNaN", Factor),
@@ -122,11 +122,11 @@ const RULES: &[(&str, Rule)] = &[
     ("Min", WinnerOfAll),
     ("Mish", SMOOTH_GATE),
     ("Mul", Scaling),
-    ("Neg", Moves),
+    ("Neg", Linear),
     ("Not", Factor),
     ("Or", Factor),
     ("PRelu", GATE),
-    ("Pad", Moves),
+    ("Pad", Linear),
     ("Pow", GATE),
     ("RMSNormalization", SCALED),
     ("Reciprocal", Factor),
@@ -135,15 +135,15 @@ const RULES: &[(&str, Rule)] = &[
     ("ReduceLogSum", Factor),
     ("ReduceLogSumExp", Factor),
     ("ReduceMax", Winner),
-    ("ReduceMean", Moves),
+    ("ReduceMean", Linear),
     ("ReduceMin", Winner),
     ("ReduceProd", Factor),
-    ("ReduceSum", Moves),
+    ("ReduceSum", Linear),
     ("ReduceSumSquare", Factor),
     ("Relu", GATE),
-    ("Reshape", Moves),
-    ("Resize", Moves),
-    ("ReverseSequence", Moves),
+    ("Reshape", Linear),
+    ("Resize", Linear),
+    ("ReverseSequence", Linear),
     ("Round", Factor),
     ("ScatterElements", Written),
     ("ScatterND", Written),
@@ -154,25 +154,25 @@ const RULES: &[(&str, Rule)] = &[
     ("Sign", Factor),
     ("Sin", Factor),
     ("Size", ShapeOnly),
-    ("Slice", Moves),
+    ("Slice", Linear),
     ("Softmax", Factor),
     ("Softplus", Factor),
     ("Softsign", GATE),
-    ("SpaceToDepth", Moves),
-    ("Split", Moves),
+    ("SpaceToDepth", Linear),
+    ("Split", Linear),
     ("Sqrt", Factor),
-    ("Squeeze", Moves),
+    ("Squeeze", Linear),
     ("Sub", Sum),
     ("Sum", Sum),
     ("Swish", SMOOTH_GATE),
     ("Tanh", SMOOTH_GATE),
     ("ThresholdedRelu", GATE),
-    ("Tile", Moves),
+    ("Tile", Linear),
     ("TopK", Winner),
-    ("Transpose", Moves),
-    ("Trilu", Moves),
-    ("Unsqueeze", Moves),
-    ("Upsample", Moves),
+    ("Transpose", Linear),
+    ("Trilu", Linear),
+    ("Unsqueeze", Linear),
+    ("Upsample", Linear),
     ("Where", Choice),
 ];
 
@@ -192,8 +192,8 @@ pub fn of(graph: &Graph, node: NodeId) -> Rule {
     }
     match op.op_type() {
         _ if op.has(Trait::Cast) && !yields_floats(graph, node, op) => Factor,
-        // A scale for each channel is no layer.
-        "Conv" if scales_channels(graph, node) => Moves,
+        // A scale per channel is not a layer.
+        "Conv" if scales_channels(graph, node) => Linear,
         "Clip" if !keeps_zero(graph, node) => Factor,
         // The absolute value, which scales.
         "LeakyRelu" if op.get("alpha") == Some(-1.0_f32) => Factor,
@@ -206,8 +206,8 @@ pub fn of(graph: &Graph, node: NodeId) -> Rule {
     }
 }
 
-/// The standard operators that have a rule, in order, with the rule that holds unless a node's constants or attributes
-/// speak against it.
+/// The standard operators with a rule, in order. The constants or attributes of a node can change the
+/// rule.
 pub fn operators() -> impl Iterator<Item = (&'static str, Rule)> {
     RULES.iter().copied()
 }
@@ -223,12 +223,12 @@ fn yields_floats(graph: &Graph, node: NodeId, op: &Op) -> bool {
     found.is_some_and(DataType::is_float)
 }
 
-/// Whether a `Clip` keeps 0, so that it is a gate: the bounds are attributes up to opset 10.
+/// Whether a `Clip` maps 0 to 0, so that it is a gate. Bounds are attributes up to opset 10.
 fn keeps_zero(graph: &Graph, node: NodeId) -> bool {
     matches!(bounds(graph, node), Some((low, high)) if low <= 0.0 && high >= 0.0)
 }
 
-/// Whether a convolution has one weight a channel, and nothing to add.
+/// Whether a convolution has one weight per channel and no bias.
 fn scales_channels(graph: &Graph, node: NodeId) -> bool {
     Conv::of(graph, node).is_some_and(|conv| {
         let one_to_one = conv.group == conv.in_channels() && conv.group == conv.out_channels();
@@ -243,7 +243,7 @@ fn is_power(graph: &Graph, node: NodeId) -> bool {
     exponent.is_some_and(|e| e >= 1.0 && e.fract() == 0.0)
 }
 
-/// Whether a `Scatter` does no more with what it meets than to add to it.
+/// Whether a `Scatter` overwrites or adds elements.
 fn overwrites_or_adds(op: &Op) -> bool {
     matches!(op.get("reduction"), None | Some("none" | "add"))
 }

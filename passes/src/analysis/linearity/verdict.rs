@@ -1,4 +1,4 @@
-//! What the analysis says of an output, and why.
+//! The verdict of the analysis on an output.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use bcosc_ir::{Graph, Node, NodeId, Value};
 use serde::Serialize;
 
 use super::{Linearity, Rule, Standing, rules};
-use crate::analysis::layers::moves;
+use crate::analysis::layers::is_structural;
 use crate::analysis::weights;
 
-/// What an operator is on the way from the input to an output.
+/// The role of an operator between the input and an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
@@ -23,7 +23,7 @@ pub enum Class {
     Norm,
     /// Mixes positions with weights that depend on the input.
     Attention,
-    /// Picks elements.
+    /// Selects elements.
     WinnerTakeAll,
     /// Part of a factor that is held fixed.
     Factor,
@@ -36,15 +36,15 @@ pub enum Class {
 pub struct Verdict {
     /// The output.
     pub output: String,
-    /// Whether it is W(x)x plus what the constants contribute.
+    /// Whether it is W(x)x plus constant terms.
     pub dynamic_linear: bool,
-    /// The nodes that break it, in the order of the graph; empty where it is dynamic linear.
+    /// The nodes that break dynamic linearity, in graph order; empty if it is dynamic linear.
     pub broken_by: Vec<String>,
-    /// The constants that add to it, each with the node where it does, in the order of the graph.
+    /// The constant terms, in graph order.
     pub constants: Vec<Summand>,
 }
 
-/// A constant on the way to an output that adds to it.
+/// A constant term of an output.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Summand {
     /// The parameter, or the node that computes the constant.
@@ -86,7 +86,7 @@ impl Linearity<'_> {
         verdict
     }
 
-    /// What every operator is to the outputs.
+    /// The role of every operator for the outputs.
     pub fn classes(&self) -> Vec<(NodeId, Class)> {
         let mut path = BTreeSet::new();
         let mut broken = BTreeSet::new();
@@ -136,7 +136,7 @@ impl Linearity<'_> {
         }
     }
 
-    /// The operators that a linear value comes through, by its linear operands.
+    /// The operators on the linear paths to a value.
     fn linear_path(&self, output: Value) -> BTreeSet<NodeId> {
         let mut seen = BTreeSet::new();
         let mut open = vec![output.node];
@@ -149,7 +149,7 @@ impl Linearity<'_> {
         seen
     }
 
-    /// The operators that make a value free: those with a free output up to where it becomes so.
+    /// The operators that make a value free.
     fn free_path(&self, output: Value) -> BTreeSet<NodeId> {
         let mut seen = BTreeSet::new();
         let mut open = vec![output.node];
@@ -167,7 +167,7 @@ impl Linearity<'_> {
         operands.filter(|v| self.standing(*v) == Standing::Free)
     }
 
-    /// Where a free value stops being linear.
+    /// The operators where linearity is lost.
     fn breakers(&self, output: Value) -> Vec<String> {
         let path = self.free_path(output);
         let breaks = |id: &&NodeId| self.free_operands(**id).next().is_none();
@@ -175,7 +175,7 @@ impl Linearity<'_> {
         first.map(|id| self.graph.label(*id)).collect()
     }
 
-    /// The constants that are added on the way to a linear value.
+    /// The constants that are added on the paths to a linear value.
     fn summands(&self, output: Value) -> Vec<Summand> {
         let mut found = Vec::new();
         for node in self.linear_path(output) {
@@ -196,7 +196,7 @@ impl Linearity<'_> {
     }
 }
 
-/// Slots of a node whose operands add to the result.
+/// Slots of a node whose operands are added.
 fn added_slots(graph: &Graph, node: NodeId, arity: usize) -> Vec<usize> {
     match rules::of(graph, node) {
         Rule::Sum | Rule::WinnerOfAll => (0..arity).collect(),
@@ -205,12 +205,12 @@ fn added_slots(graph: &Graph, node: NodeId, arity: usize) -> Vec<usize> {
         Rule::Product if graph.op(node).is_some_and(|op| op.is("Einsum")) => Vec::new(),
         Rule::Product => vec![2],
         Rule::Norm { added } => added.iter().map(|slot| *slot as usize).collect(),
-        Rule::Moves if graph.op(node).is_some_and(|op| op.is("Pad")) => vec![2],
+        Rule::Linear if graph.op(node).is_some_and(|op| op.is("Pad")) => vec![2],
         _ => Vec::new(),
     }
 }
 
-/// Whether a constant adds nothing.
+/// Whether a constant is zero.
 fn is_zero(graph: &Graph, value: Value) -> bool {
     if let Some(tensor) = graph.constant(value) {
         return match tensor.to_f64s() {
@@ -222,14 +222,14 @@ fn is_zero(graph: &Graph, value: Value) -> bool {
         Some((_, op)) if op.is("ConstantOfShape") => op
             .tensor("value")
             .is_none_or(|t| t.to_f64s().is_ok_and(|e| e.iter().all(|&x| x == 0.0))),
-        Some((node, op)) if moves(op) || op.is("Expand") => graph
+        Some((node, op)) if is_structural(op) || op.is("Expand") => graph
             .input(node, 0)
             .is_some_and(|value| is_zero(graph, value)),
         _ => false,
     }
 }
 
-/// The largest parameter that a constant is made of, or else the node that computes it.
+/// The largest parameter that a constant is computed from, or else the node that computes it.
 fn source_name(graph: &Graph, value: Value) -> String {
     let mut open = vec![value];
     let mut seen = BTreeSet::new();

@@ -1,13 +1,13 @@
-//! Attention, in any form: a softmax over scores q k^T whose result weighs values v.
+//! Attention in any form: a softmax over scores q k^T, multiplied with values v.
 //!
 //! ```text
 //! weights = Softmax (q @ k^T, scaled before or after, plus masks and position biases)
 //! y       = weights @ v                      also with Einsum, or the Attention operator
 //! ```
 //!
-//! Windows, grids, heads, cross-covariance (channels for positions), cosine similarity and rotary
-//! positions only change what lies between the projections and the two products. A projection is the
-//! last linear layer before that: of one packed layer, or of three.
+//! Windows, grids, heads, cross-covariance (over channels), cosine similarity and rotary embeddings only change the
+//! operators between the projections and the two products. A projection is the last linear layer before
+//! these: one packed layer, or three.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,19 +19,19 @@ use crate::analysis::layers::{Layer, data_consumers};
 /// One attention.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attention {
-    /// The node that weighs the values.
+    /// The product of weights and values.
     pub node: NodeId,
-    /// The softmax; the node itself where one operator is the whole attention.
+    /// The softmax; the node itself for the `Attention` operator.
     pub softmax: NodeId,
-    /// The values, as they are weighed.
+    /// The values, as used in the product.
     pub values: Value,
-    /// The linear layers that make queries and keys, in order.
+    /// The linear layers that compute queries and keys, in order.
     pub queries_and_keys: BTreeSet<NodeId>,
-    /// The linear layers that make values, in order.
+    /// The linear layers that compute values, in order.
     pub value_layers: BTreeSet<NodeId>,
 }
 
-/// Every attention of a graph, in its order.
+/// All attentions of a graph, in order.
 pub fn all(graph: &Graph) -> Vec<Attention> {
     let mut sources = Projections {
         scores: Sources::new(graph, true),
@@ -50,7 +50,7 @@ pub fn all(graph: &Graph) -> Vec<Attention> {
     .collect()
 }
 
-/// The layers that make queries, keys and values, which stay linear.
+/// The projections (queries, keys and values), which stay linear.
 pub fn projections(attentions: &[Attention]) -> BTreeSet<NodeId> {
     let layers = attentions.iter();
     layers
@@ -100,8 +100,8 @@ fn of_softmax(graph: &Graph, softmax: NodeId, sources: &mut Projections<'_>) -> 
     })
 }
 
-/// Whether attention weights may pass an operator on their way to the values: moves, dropout, masks that were computed,
-/// heads that talk to each other.
+/// Whether an operator may be between the softmax and the product with values: structural operators, dropout, computed
+/// masks, mixing of heads.
 fn follows_softmax(op: &Op) -> bool {
     let computes = || {
         matches!(
@@ -112,10 +112,10 @@ fn follows_softmax(op: &Op) -> bool {
     op.has_any(&[Trait::Structural, Trait::Cast]) || op.domain().is_empty() && computes()
 }
 
-/// How many operators are looked at on the way: attention comes soon after its softmax, or not at all.
+/// Maximum number of operators between the softmax and the product.
 const FARTHEST: usize = 64;
 
-/// The product that weighs values, and the slot of the weights.
+/// The product of weights and values, and the slot of the weights.
 fn application(graph: &Graph, weights: Value) -> Option<(NodeId, u32)> {
     let mut open = vec![weights];
     let mut seen = BTreeSet::new();
@@ -152,28 +152,20 @@ fn sums_positions(graph: &Graph, node: NodeId) -> bool {
         .any(|&id| graph.op(id).is_some_and(|op| op.is("ReduceSum")))
 }
 
-/// Whether an operator may lie between the product of queries and keys and the softmax: scales, masks, biases, heads
-/// that talk to each other.
+/// Whether an operator may be between the product of queries and keys and the softmax: scales, masks, biases, mixing
+/// of heads.
 fn precedes_softmax(op: &Op) -> bool {
     let computes = || {
         matches!(
             op.op_type(),
-            "Add"
-                | "BatchNormalization"
-                | "Clip"
-                | "Conv"
-                | "Div"
-                | "MatMul"
-                | "Mul"
-                | "Sub"
-                | "Tanh"
-                | "Where"
+            "BatchNormalization" | "Clip" | "Conv" | "MatMul" | "Tanh" | "Where"
         )
     };
-    op.has_any(&[Trait::Structural, Trait::Cast]) || op.domain().is_empty() && computes()
+    op.has_any(&[Trait::Arithmetic, Trait::Cast, Trait::Structural])
+        || op.domain().is_empty() && computes()
 }
 
-/// The product of queries and keys that scores come from: where there are several, one of two projections.
+/// The product of queries and keys that scores come from: of several candidates, one of two projections.
 fn score_product(graph: &Graph, scores: Value, sources: &mut Sources<'_>) -> Option<NodeId> {
     let mut open = vec![scores];
     let mut seen = BTreeSet::new();
@@ -199,36 +191,29 @@ fn score_product(graph: &Graph, scores: Value, sources: &mut Sources<'_>) -> Opt
     found
 }
 
-/// What heads, cosine similarity and rotary positions are computed with, between a projection and the products.
+/// What heads, cosine similarity and rotary positions are computed with besides arithmetic, between a projection and the
+/// products.
 const ON_VECTORS: &[&str] = &[
     "Abs",
-    "Add",
     "Clip",
     "Cos",
-    "Div",
     "Max",
-    "Mul",
-    "Neg",
-    "Pow",
-    "Reciprocal",
     "ReduceL2",
     "ReduceMean",
     "ReduceSum",
     "ReduceSumSquare",
     "Relu",
     "RotaryEmbedding",
-    "Sqrt",
-    "Sub",
     "Where",
 ];
 
-/// Whether an operator may lie between a projection and the products: what works on each vector, or moves vectors. Queries
-/// and keys may be normalised, but values only by what is folded into a layer.
+/// Whether an operator may be between a projection and the products: per-vector operators and structural ones. Queries
+/// and keys may be normalised; values only by norms that can be folded into a layer.
 fn follows_projection(op: &Op, normed: bool) -> bool {
-    let moves = op.has_any(&[Trait::Structural, Trait::Cast]);
+    let plain = op.has_any(&[Trait::Arithmetic, Trait::Cast, Trait::Structural]);
     let norms = op.has(Trait::Norm) && (normed || op.is("BatchNormalization"));
     let computes = || ON_VECTORS.contains(&op.op_type());
-    moves || norms || op.domain().is_empty() && computes()
+    plain || norms || op.domain().is_empty() && computes()
 }
 
 /// Where queries, keys and values come from.
@@ -254,8 +239,8 @@ impl<'g> Sources<'g> {
         }
     }
 
-    /// The layers that a value comes from, with nothing in between that mixes them. Empty where it comes
-    /// from anything else too: a residual sum is no projection.
+    /// The layers that a value comes from, if nothing in between mixes them. Empty if it also comes from
+    /// anything else: a residual sum is not a projection.
     fn layers(&mut self, value: Value) -> BTreeSet<NodeId> {
         let mut order = vec![(value, false)];
         while let Some((value, ready)) = order.pop() {
@@ -274,7 +259,7 @@ impl<'g> Sources<'g> {
         self.found.get(&value).cloned().unwrap_or_default()
     }
 
-    /// The data that a value is made of, if it is made of it by what may follow a projection.
+    /// The data operands of an operator that may follow a projection.
     fn operands(&self, value: Value) -> Vec<Value> {
         let Some((node, op)) = self.graph.producer(value) else {
             return Vec::new();
@@ -297,7 +282,7 @@ impl<'g> Sources<'g> {
             return BTreeSet::from([value.node]);
         }
         let sets = before.iter().filter_map(|v| self.found.get(v));
-        // Sizes, scales and angles come from no layer; data must all come from the same.
+        // Sizes, scales and angles come from no layer; all data operands must come from the same layers.
         let mut sets = sets.filter(|set| !set.is_empty());
         let Some(first) = sets.next() else {
             return BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Attention pooling, as CLIP's convolutional towers end: the mean of all positions asks every position.
+//! Attention pooling, as in CLIP's convolutional image encoders: the mean of all positions is the query.
 //!
 //! ```text
 //! tokens = Concat (mean (features), features) + position embedding
@@ -10,24 +10,24 @@ use bcosc_ir::views::Pool;
 use bcosc_ir::{Graph, NodeId, Value};
 
 use super::attention::{self, Attention};
-use crate::analysis::layers::{Layer, data_consumers, moves};
+use crate::analysis::layers::{Layer, data_consumers, is_structural};
 
 /// One attention pool.
 #[derive(Clone, Debug)]
 pub struct AttentionPool {
     /// Its attention.
     pub attention: Attention,
-    /// What is pooled: [positions, images, channels] or [images, positions, channels].
+    /// The pooled features: [positions, images, channels] or [images, positions, channels].
     pub features: Value,
-    /// The sum with the position embedding, and what it is added to.
+    /// The sum with the position embedding, and its data operand.
     pub positions: Option<(NodeId, Value)>,
-    /// The layer that makes values.
+    /// The layer that computes values.
     pub value_layer: Layer,
-    /// The layer behind the attention.
+    /// The output projection.
     pub projection: Layer,
 }
 
-/// Every attention pool of a graph, in its order.
+/// All attention pools of a graph, in order.
 pub fn all(graph: &Graph) -> Vec<AttentionPool> {
     among(graph, attention::all(graph))
 }
@@ -69,13 +69,13 @@ fn of(graph: &Graph, attention: Attention) -> Option<AttentionPool> {
     })
 }
 
-fn moves_only(graph: &Graph, node: NodeId) -> bool {
+fn is_structural_or_cast(graph: &Graph, node: NodeId) -> bool {
     let op = graph.op(node);
-    op.is_some_and(|op| moves(op) || op.has(Trait::Cast))
+    op.is_some_and(|op| is_structural(op) || op.has(Trait::Cast))
 }
 
 fn without_moves(graph: &Graph, mut value: Value) -> Value {
-    while moves_only(graph, value.node) {
+    while is_structural_or_cast(graph, value.node) {
         match graph.input(value.node, 0) {
             Some(input) => value = input,
             None => break,
@@ -99,7 +99,7 @@ fn constant_sum(graph: &Graph, sum: Value) -> Option<(NodeId, Value)> {
     op.is("Add").then_some((node, data))
 }
 
-/// The layer that alone reads a value, behind moves.
+/// The only layer that consumes a value, after structural operators.
 fn next_layer(graph: &Graph, mut value: Value) -> Option<Layer> {
     loop {
         let &[node] = &data_consumers(graph, value)[..] else {
@@ -108,7 +108,7 @@ fn next_layer(graph: &Graph, mut value: Value) -> Option<Layer> {
         if let Some(layer) = Layer::of(graph, node) {
             return layer.ok();
         }
-        if !moves_only(graph, node) {
+        if !is_structural_or_cast(graph, node) {
             return None;
         }
         value = graph.output(node, 0);

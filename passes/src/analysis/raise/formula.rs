@@ -1,10 +1,10 @@
-//! Reading formulas: one definition a line, alternatives may go on in the next.
+//! Parser for formulas: one definition per line; alternatives may continue on the next line.
 
 use std::collections::BTreeMap;
 
 use super::pattern::Pattern;
 
-/// A formula that cannot be read.
+/// A formula that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("formula `{name}`: {problem} at \"{rest}\"")]
 pub struct FormulaError {
@@ -12,7 +12,7 @@ pub struct FormulaError {
     pub name: String,
     /// What is wrong.
     pub problem: &'static str,
-    /// What comes where it is wrong.
+    /// The text at the error.
     pub rest: String,
 }
 
@@ -22,7 +22,7 @@ struct Definition {
     body: Pattern,
 }
 
-/// Reads definitions, in order. Those with parameters are for use in later ones; the others are returned.
+/// Parses definitions, in order. Those with parameters can be used in later ones; the others are returned.
 pub fn read(text: &str) -> Result<Vec<(String, Pattern)>, FormulaError> {
     let mut known: BTreeMap<String, Definition> = BTreeMap::new();
     let mut found = Vec::new();
@@ -37,7 +37,7 @@ pub fn read(text: &str) -> Result<Vec<(String, Pattern)>, FormulaError> {
         reader.rest = body;
         let body = reader.alternatives()?;
         if !reader.rest.trim().is_empty() {
-            return Err(reader.error("something is left over"));
+            return Err(reader.error("unexpected text"));
         }
         if parameters.is_empty() {
             found.push((name, body));
@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
         let belongs = |c: char| c.is_alphanumeric() || "_-.$".contains(c);
         let end = self.rest.find(|c| !belongs(c)).unwrap_or(self.rest.len());
         if end == 0 {
-            return Err(self.error("a name or a number is missing"));
+            return Err(self.error("expected a name or a number"));
         }
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
                     break;
                 }
                 if !self.eat(',') {
-                    return Err(self.error("a comma or a parenthesis is missing"));
+                    return Err(self.error("expected a comma or a parenthesis"));
                 }
             }
         }
@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
             let inner = self.alternatives()?;
             return match self.eat(')') {
                 true => Ok(inner),
-                false => Err(self.error("a parenthesis is missing")),
+                false => Err(self.error("expected a parenthesis")),
             };
         }
         let word = self.word()?;
@@ -151,16 +151,15 @@ impl<'a> Reader<'a> {
             operands.push(self.alternatives()?);
         }
         if !self.eat(')') {
-            return Err(self.error("a parenthesis is missing"));
+            return Err(self.error("expected a parenthesis"));
         }
         if word.starts_with(char::is_uppercase) {
             return Ok(Pattern::Op(word.to_owned(), operands));
         }
         let definition = self.known.get(word);
-        let definition =
-            definition.ok_or_else(|| self.error("a formula before this is not defined"))?;
+        let definition = definition.ok_or_else(|| self.error("undefined formula"))?;
         if definition.parameters.len() != operands.len() {
-            return Err(self.error("a formula before this has other operands"));
+            return Err(self.error("wrong number of operands"));
         }
         let named = definition
             .parameters

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::formula::{self, FormulaError};
 use super::pattern::Pattern;
 
-/// What a composite is.
+/// The kinds of composites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -30,16 +30,16 @@ pub enum Kind {
     HardSwish,
     /// `x * tanh(softplus(x))`.
     Mish,
-    /// Data scaled by a sigmoid of something else, such as squeeze-excite.
+    /// Data multiplied with a sigmoid of other data, as in squeeze-excite.
     SigmoidGate,
     /// Softmax of scores times values.
     Attention,
-    /// A constant factor a channel before a residual sum.
+    /// A constant factor per channel before a residual sum.
     LayerScale,
 }
 
 impl Kind {
-    /// As reports write it.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Kind::LayerNorm => "layer norm",
@@ -67,7 +67,7 @@ impl Kind {
     }
 }
 
-/// Composites that one operator stands for. Attention is found with its projections, not by its operator.
+/// The single operator of a composite. Attention is recognised by its projections instead.
 pub const OPERATORS: &[(&str, Kind)] = &[
     ("Gelu", Kind::Gelu),
     ("GroupNormalization", Kind::GroupNorm),
@@ -80,7 +80,7 @@ pub const OPERATORS: &[(&str, Kind)] = &[
     ("Swish", Kind::Silu),
 ];
 
-/// The formulas. `x` is what a composite works on.
+/// The formulas. `x` is the input of a composite.
 const FORMULAS: &str = "
     mean(x)     = ReduceMean(x, _)
     square(x)   = Pow(x, 2) | Mul(x, x)
@@ -137,18 +137,18 @@ pub struct Entry {
     pub pattern: Pattern,
 }
 
-/// The library, by the operators that formulas end in.
+/// The library, indexed by the last operator of formulas.
 pub struct Library {
     entries: Vec<Entry>,
     by_root: BTreeMap<String, Vec<usize>>,
 }
 
-// A test reads the formulas, which are part of the program.
+// A test parses the built-in formulas.
 static LIBRARY: LazyLock<Library> =
     LazyLock::new(|| Library::read(FORMULAS).expect("the formulas are well formed"));
 
 impl Library {
-    /// The library that comes with bcosc.
+    /// The built-in library.
     pub fn standard() -> &'static Library {
         &LIBRARY
     }

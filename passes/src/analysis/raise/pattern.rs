@@ -5,10 +5,10 @@
 //! silu       = Mul(x, Sigmoid(x))
 //! ```
 //!
-//! A name before parentheses is an operator, or a formula from above. A word alone binds a value, the
-//! same wherever it occurs again; `_` is anything or nothing, `$w` any constant, `$` alone another one at each place, `0.5` a constant that is
-//! that number (to 0.1 %). `|` separates alternatives. The operands of commutative operators may be
-//! swapped, and operators that keep values as they are may lie between any two others.
+//! A name before parentheses is an operator, or a formula defined above. A name alone binds a value; every
+//! occurrence must be the same value. `_` matches anything or nothing, `$w` binds a constant, `$` matches any
+//! constant, `0.5` a constant with that value (to 0.1 %). `|` separates alternatives. The operands of commutative
+//! operators may be swapped, and operators that keep their input may be between any two others.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use bcosc_ir::{Graph, NodeId, Value};
 
 use crate::analysis::scalars::scalar;
 
-/// A constant without a name, another one at each place.
+/// An unnamed constant; occurrences may differ.
 const ANONYMOUS: &str = "$";
 
-/// How far a number may be from the one in a formula, relatively: exporters round.
+/// Relative tolerance of numbers in formulas, since exporters round.
 const TOLERANCE: f64 = 1e-3;
 
 /// One formula.
@@ -40,7 +40,7 @@ pub enum Pattern {
     OneOf(Vec<Pattern>),
 }
 
-/// What a formula was found to mean.
+/// A match of a formula.
 #[derive(Clone, Debug, Default)]
 pub struct Match {
     /// Values by name.
@@ -49,8 +49,8 @@ pub struct Match {
     pub nodes: Vec<NodeId>,
 }
 
-/// Looks for a formula that ends in a value. An error has the node deepest in the formula that does
-/// not fit, and how many operators fitted before it.
+/// Matches a formula that ends in a value. The error has the first node of the deepest partial match that does
+/// not match, and the number of operators matched before it.
 pub fn find(graph: &Graph, pattern: &Pattern, value: Value) -> Result<Match, (usize, NodeId)> {
     let mut search = Search {
         graph,
@@ -66,12 +66,12 @@ pub fn find(graph: &Graph, pattern: &Pattern, value: Value) -> Result<Match, (us
 struct Search<'a> {
     graph: &'a Graph,
     found: Match,
-    /// How many operators had been matched when the node did not fit.
+    /// Number of operators matched before the mismatch.
     stopped: (usize, NodeId),
 }
 
 impl<'a> Search<'a> {
-    /// Meets all goals, or leaves the search as it was. Goals are taken from the end.
+    /// Matches all goals, or restores the state. Goals are taken from the end.
     fn solve(&mut self, goals: &mut Vec<(&'a Pattern, Option<Value>)>) -> bool {
         let Some((pattern, value)) = goals.pop() else {
             return true;

@@ -147,14 +147,14 @@ fn formulas_that_cannot_be_read_say_where() {
     let error = |text: &str| formula::read(text).map(|_| ()).map_err(|e| e.to_string());
     assert_eq!(
         error("a = Mul(x, "),
-        Err("formula `a`: a name or a number is missing at \"\"".to_owned())
+        Err("formula `a`: expected a name or a number at \"\"".to_owned())
     );
     assert_eq!(
         error("a = b(x)"),
-        Err("formula `a`: a formula before this is not defined at \"\"".to_owned())
+        Err("formula `a`: undefined formula at \"\"".to_owned())
     );
     assert_eq!(
         error("a = Relu(x) Relu(x)"),
-        Err("formula `a`: something is left over at \"Relu(x)\"".to_owned())
+        Err("formula `a`: unexpected text at \"Relu(x)\"".to_owned())
     );
 }

@@ -1,10 +1,10 @@
-//! The position embedding of an attention pool goes, as its biases do.
+//! Removes the position embedding of an attention pool, like its biases.
 //!
 //! ```text
 //! tokens = Concat (mean, features) + positions     ->     tokens = Concat (mean, features)
 //! ```
 //!
-//! Altering. Position embeddings elsewhere stay: only a pool can do without them.
+//! Altering. Other position embeddings stay.
 
 use bcosc_ir::{Model, Patch, Value};
 

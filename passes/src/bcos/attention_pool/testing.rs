@@ -1,4 +1,4 @@
-//! A small tower for the tests of these passes.
+//! A small image encoder for the tests of these passes.
 
 use bcosc_ir::{Attribute, ModelBuilder, Tensor};
 

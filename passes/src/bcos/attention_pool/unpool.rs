@@ -1,4 +1,4 @@
-//! An attention pool lets every position through, each judged by itself.
+//! Replaces an attention pool by an output for every position.
 //!
 //! ```text
 //! v = MatMul (features, value weights)          values stay linear
@@ -6,8 +6,8 @@
 //! y = p / ||p||                                 one unit vector a position
 //! ```
 //!
-//! Altering, and asked for with `--attention-unpool`: the output has a vector for every position of every
-//! image, laid out as the features are, where it had one for every image. Queries and keys go.
+//! Altering, enabled by `--attention-unpool`: the output has one vector for every position of every
+//! image, in the layout of the features, instead of one per image. Queries and keys are removed.
 
 use bcosc_ir::views::{AxesOp, reduce};
 use bcosc_ir::{Dim, Graph, Model, Op, Operand, Patch, TensorType};
@@ -19,13 +19,13 @@ use crate::analysis::weights::{self, WeightError};
 use crate::bcos::layers::LINEAR;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
-/// Keeps the length of a vector of zeros from being divided by.
+/// Avoids division by zero for a zero vector.
 const EPSILON: f64 = 1e-12;
 
 /// The pass.
 pub static UNPOOL_ATTENTION: Pass = Pass {
     name: "unpool-attention",
-    summary: "with --attention-unpool, put out a unit vector for every position",
+    summary: "with --attention-unpool: output a unit vector for every position",
     effect: Effect::Altering,
     requires: &[],
     run: run,

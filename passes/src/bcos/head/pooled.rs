@@ -1,4 +1,4 @@
-//! What lies between the mean over positions and the head: operators on one vector an image.
+//! The operators between the mean over positions and the head, on one vector per image.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use bcosc_ir::views::{Pool, axes_of};
 use bcosc_ir::{Dim, Graph, NodeId, Op, Value};
 
 use crate::Reason;
-use crate::analysis::layers::{Form, Layer, moves};
+use crate::analysis::layers::{Form, Layer, is_structural};
 use crate::analysis::weights;
 
 /// Whether an operator may be part of a norm of each vector, or scale and shift vectors.
@@ -20,23 +20,23 @@ fn may_norm(op: &Op) -> bool {
 pub(crate) struct PooledHead {
     /// The mean.
     pub pool: NodeId,
-    /// What it averages.
+    /// Its input.
     pub x: Value,
-    /// Whether channels come last in x, and not behind the batch.
+    /// Whether channels are the last axis of x, rather than axis 1.
     pub channels_last: bool,
     /// Length of the vectors.
     pub channels: u64,
-    /// Operators between the mean and the head that compute something, producers first.
+    /// Operators between the mean and the head, without structural ones, in topological order.
     pub norm: Vec<NodeId>,
-    /// Whether a norm is among them; constant factors and shifts commute with the mean.
+    /// Whether they include a norm; constant factors and shifts commute with the mean.
     pub crosses_norm: bool,
-    /// Values that are one vector an image.
+    /// Values that are one vector per image.
     pub vectors: BTreeSet<Value>,
 }
 
 impl PooledHead {
-    /// Looks back from a linear layer. `None` where it does not follow a mean over positions; a reason
-    /// where what lies between is no norm of each vector.
+    /// Follows the graph back from a linear layer. `None` if it is not after a mean over positions; a reason
+    /// if the operators between are not a norm of each vector.
     pub(crate) fn of(
         graph: &Graph,
         layer: &Layer,
@@ -62,20 +62,20 @@ impl PooledHead {
                 pool = Some((node, found));
                 continue;
             }
-            if !(moves(op) || may_norm(op)) || value.slot != 0 {
+            if !(is_structural(op) || may_norm(op)) || value.slot != 0 {
                 return None;
             }
             between.insert(node);
             let data = graph.inputs_of(node).into_iter().flatten();
             open.extend(
-                data.take(if moves(op) { 1 } else { usize::MAX })
+                data.take(if is_structural(op) { 1 } else { usize::MAX })
                     .filter(|v| graph.constant(*v).is_none()),
             );
         }
         let (pool, mean) = pool?;
         let computes = |id: &NodeId| {
             let op = graph.op(*id);
-            between.contains(id) && op.is_some_and(|op| !moves(op))
+            between.contains(id) && op.is_some_and(|op| !is_structural(op))
         };
         let norm: Vec<NodeId> = graph.ops().into_iter().filter(computes).collect();
         let head = PooledHead {
@@ -128,7 +128,7 @@ impl PooledHead {
         Ok(())
     }
 
-    /// Whether a node scales or shifts vectors by constants, which a mean commutes with.
+    /// Whether a node scales or shifts vectors by constants, which commutes with a mean.
     fn is_affine(&self, graph: &Graph, node: NodeId) -> bool {
         let Some(op) = graph.op(node) else {
             return false;
@@ -146,7 +146,7 @@ impl PooledHead {
         }
     }
 
-    /// How many elements a value has for each image.
+    /// Number of elements per image.
     pub(crate) fn length(&self, graph: &Graph, value: Value) -> Option<u64> {
         let dims = graph.value_type(value)?.shape?;
         dims.iter().skip(1).map(Dim::known).product()
@@ -164,7 +164,7 @@ struct Mean {
 }
 
 impl Mean {
-    /// Sees a mean over all axes but the batch and the channels.
+    /// Recognises a mean over all axes except batch and channels.
     fn of(graph: &Graph, node: NodeId) -> Option<Self> {
         let op = graph.op(node)?;
         let x = graph.input(node, 0)?;
@@ -190,7 +190,7 @@ impl Mean {
         } else {
             return None;
         };
-        // A layer norm of one vector an image takes a mean too, over its only axis that is not 1.
+        // A layer norm of one vector per image also computes a mean, over its only axis of size other than 1.
         let one = |axis: &i64| shape[*axis as usize].known() == Some(1);
         if positions.iter().all(one) || (!channels_last && shape[1].known() == Some(1)) {
             return None;

@@ -1,15 +1,15 @@
-//! The head moves before the pool: pool-then-linear becomes linear-then-pool.
+//! Moves the head before the global average pool.
 //!
-//! A mean over positions and a matrix commute, so the head can judge every position by itself:
+//! A mean over positions commutes with a matrix product:
 //!
 //! ```text
 //! y = Gemm (Flatten (GlobalAveragePool (x)), w, b)
 //! y = Flatten (GlobalAveragePool (Conv (x, w as 1x1, b)))
 //! ```
 //!
-//! The weights of a `MatMul` and the bias that an `Add` brings go into the convolution too. Only pooling and
-//! changes of shape may lie between, and nothing linear may follow: the layers of squeeze-excite
-//! gates see pooled images too, and stay.
+//! The weight of a `MatMul` and the bias of an `Add` become those of the convolution. Only pooling and shape
+//! operators may be between, and no linear layer may follow: the layers of squeeze-excite gates are also after a
+//! global pool, but stay.
 
 use std::iter;
 
@@ -40,17 +40,17 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
                 outcome.skipped(graph.label(layer.node), Reason::Kept("--keep-head"));
             }
             Ok(Some(patch)) => {
-                outcome.changed(graph.label(layer.node), "head before pooling");
+                outcome.changed(graph.label(layer.node), "head moved before the pooling");
                 model.graph.apply(patch)?;
             }
             Ok(None) => {}
-            Err(error) => error.settle(graph, layer.node, &mut outcome)?,
+            Err(error) => error.skip_or_fail(graph, layer.node, &mut outcome)?,
         }
     }
     Ok(outcome)
 }
 
-/// `None` where the layer does not follow a global pool.
+/// `None` if the layer is not after a global pool.
 fn reorder(graph: &Graph, layer: &Layer) -> Result<Option<Patch>, WeightError> {
     let Some(pool) = pool_before(graph, layer.x) else {
         return Ok(None);
@@ -105,7 +105,7 @@ fn reorder(graph: &Graph, layer: &Layer) -> Result<Option<Patch>, WeightError> {
     Ok(Some(patch))
 }
 
-/// The global pool whose output is the layer's input, but for its shape.
+/// The global pool before the layer; only the shape may change between.
 fn pool_before(graph: &Graph, mut value: Value) -> Option<NodeId> {
     loop {
         let (node, op) = graph.producer(value)?;

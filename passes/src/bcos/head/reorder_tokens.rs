@@ -1,4 +1,4 @@
-//! The head judges every token: mean-then-linear becomes linear-then-mean.
+//! Moves the head before the mean over tokens.
 //!
 //! ```text
 //! y = Gemm (ReduceMean (x, [1]), w, b)
@@ -8,9 +8,9 @@
 //! y = ReduceMean (MatMul (LayerNormalization (x, g, c), w) + b, [1])
 //! ```
 //!
-//! The first is exact. The second alters: the norm of a mean is not the mean of norms. It is what B-cos
-//! transformers do, so that every token has its own say. The norm may be one operator or decomposed, and the
-//! mean may be over the positions of an image; channels then move to the end.
+//! The first is exact. The second is altering, since the norm of a mean is not the mean of norms; B-cos transformers
+//! use it so that every token has its own logits. The norm may be one operator or decomposed, and the mean may
+//! be over the positions of an image; channels are then transposed to the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ use crate::analysis::raise::Raised;
 use crate::analysis::weights::{self, WeightError};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
-/// Over a mean alone.
+/// The pass for a mean without norm.
 pub static REORDER_TOKEN_HEAD: Pass = Pass {
     name: "reorder-token-head",
     summary: "move the linear head before the mean over tokens",
@@ -37,10 +37,10 @@ fn run_reorder_token_head(model: &mut Model, cx: &Context<'_>) -> Result<Outcome
     reorder_all(model, cx, false)
 }
 
-/// Over a mean and a norm.
+/// The pass for a mean and a norm.
 pub static REORDER_HEAD_AND_NORM: Pass = Pass {
     name: "reorder-head-and-norm",
-    summary: "move the linear head and the norm before it ahead of the mean",
+    summary: "move the linear head and its norm before the mean over tokens",
     effect: Effect::Altering,
     requires: &[],
     run: run_reorder_head_and_norm,
@@ -81,13 +81,13 @@ fn reorder_all(
         match reorder(graph, &layer, &head, opset) {
             Ok(patch) => {
                 let what = match across_norm {
-                    true => "norm and head before the mean",
-                    false => "head before the mean",
+                    true => "norm and head moved before the mean",
+                    false => "head moved before the mean",
                 };
                 outcome.changed(graph.label(layer.node), what);
                 model.graph.apply(patch)?;
             }
-            Err(error) => error.settle(graph, layer.node, &mut outcome)?,
+            Err(error) => error.skip_or_fail(graph, layer.node, &mut outcome)?,
         }
     }
     Ok(outcome)
@@ -199,7 +199,7 @@ fn normed(
     Ok(last)
 }
 
-/// What has become of a vector: shape changes on its way from the last operator count for nothing.
+/// The rewritten vector; structural operators after the last operator are skipped.
 fn moved_operand(
     graph: &Graph,
     head: &PooledHead,
@@ -218,7 +218,7 @@ fn moved_operand(
     }
 }
 
-/// A constant of a norm as one number, or as many as a vector has.
+/// A constant of a norm as a scalar or a vector.
 fn flat(graph: &Graph, patch: &mut Patch, constant: Value) -> Result<Operand, WeightError> {
     let dims = weights::constant_type(graph, constant).and_then(|t| t.known_shape());
     match dims.as_deref() {

@@ -1,7 +1,7 @@
-//! The input gets twice its channels: every value comes with its inverse.
+//! Doubles the input channels: every value is paired with its inverse.
 //!
-//! With xn the normalised input, the first layer sees [xn, -xn] and weights [w, -w]/2, which is w.xn
-//! again, whatever mean and standard deviation are. What the model takes is the input contract:
+//! With xn the normalised input, the first layer gets [xn, -xn] and weights [w, -w]/2, so that its output is still
+//! w.xn for any mean and standard deviation. The input format decides what the model takes:
 //!
 //! ```text
 //! same:         y = Conv (Concat (x, Neg (x)), [w, -w]/2)
@@ -9,14 +9,14 @@
 //! rgb:          add-inverse after Concat (x, 1 - x)
 //! ```
 //!
-//! Absorbed, the last two need no nodes: weights `w(1-mean)/std` on x and `-w*mean/std` on 1-x give
+//! With --absorb-normalization, the last two need no nodes: weights `w(1-mean)/std` on x and `-w*mean/std` on 1-x give
 //! `w(x-mean)/std`, and padding adds nothing on either side.
 
 use std::collections::BTreeMap;
 
 use bcosc_ir::{DataType, Dim, Graph, Model, Op, Operand, Patch, TensorType, Use, Value};
 
-use super::first_layer::{Entrance, FirstLayer};
+use super::first_layer::{FirstLayer, FirstLayers};
 use crate::analysis::image::image_input;
 use crate::analysis::layers::reads_shape;
 use crate::analysis::weights;
@@ -25,7 +25,7 @@ use crate::{Context, Effect, InputContract, Normalization, Outcome, Pass, PassEr
 /// The pass.
 pub static DOUBLE_INPUT: Pass = Pass {
     name: "double-input",
-    summary: "give the first layer every input value with its inverse",
+    summary: "double the input channels: [x, -x] or [x, 1-x]",
     effect: Effect::Exact,
     requires: &[],
     run: run,
@@ -37,12 +37,12 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let inputs = model.graph.inputs().len();
         PassError::Model(Reason::NoImageInput { inputs })
     })?;
-    let entrance = Entrance::of(&model.graph, image)
+    let first_layers = FirstLayers::of(&model.graph, image)
         .map_err(|(node, reason)| PassError::unsupported(model, node, reason))?;
     let raw = match cx.settings.input {
         InputContract::Same => None,
         InputContract::AddInverse | InputContract::Rgb => Some(
-            Raw::of(&model.graph, image, &entrance, cx)
+            Raw::of(&model.graph, image, &first_layers, cx)
                 .map_err(|reason| PassError::unsupported(model, image.node, reason))?,
         ),
     };
@@ -51,7 +51,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         _ => Halves::Plain,
     };
     let mut doubled = BTreeMap::new();
-    for first in &entrance.layers {
+    for first in &first_layers.layers {
         let node = first.node();
         let fail = |model: &Model, reason| PassError::unsupported(model, node, reason);
         let at = first.channels(&model.graph).map_err(|r| fail(model, r))?;
@@ -79,7 +79,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         model.graph.apply(patch)?;
     }
     if raw.is_some() {
-        forget_normalised(&mut model.graph, image, &entrance);
+        forget_normalised(&mut model.graph, image, &first_layers);
     }
     if let Some(raw) = raw.filter(|raw| !raw.inverted_here) {
         widen(&mut model.graph, image, 2 * raw.channels);
@@ -91,9 +91,9 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     Ok(outcome)
 }
 
-/// How the weights of a channel are split over the channel and its inverse.
+/// How to split the weights of a channel between the channel and its inverse.
 pub(crate) enum Halves {
-    /// In equal parts.
+    /// Equally.
     Plain,
     /// With the normalisation, by channel.
     Absorbed {
@@ -129,30 +129,34 @@ impl Halves {
     }
 }
 
-/// A contract on raw images in [0, 1].
+/// An input format for raw images in [0, 1].
 struct Raw {
     channels: u64,
     normalization: Normalization,
-    /// The graph computes 1-x, rather than taking it.
+    /// The graph computes 1-x; it is not an input.
     inverted_here: bool,
-    /// The first layer's weights normalise.
+    /// The normalisation is part of the weights of the first layer.
     absorbed: bool,
 }
 
 impl Raw {
-    /// Nothing but moves may lie between the image and the first layers, and the numbers must fit.
+    /// Only structural operators may be between the image and the first layers, and the channels must match.
     fn of(
         graph: &Graph,
         image: Value,
-        entrance: &Entrance,
+        first_layers: &FirstLayers,
         cx: &Context<'_>,
     ) -> Result<Self, Reason> {
         let normalization = cx.settings.normalization.clone();
         let normalization = normalization.ok_or(Reason::NormalizationMissing)?;
         let inverted_here = cx.settings.input == InputContract::Rgb;
         let processes = |reason: String| Err(Reason::PreprocessingInGraph(reason));
-        for &node in &entrance.passed {
-            if !entrance.layers.iter().any(|first| first.moves(node)) {
+        for &node in &first_layers.passed {
+            if !first_layers
+                .layers
+                .iter()
+                .any(|first| first.is_on_path(node))
+            {
                 return processes(graph.label(node));
             }
         }
@@ -168,7 +172,7 @@ impl Raw {
             }
         }
         let mut channels = None;
-        for first in &entrance.layers {
+        for first in &first_layers.layers {
             let (axis, found) = first.channels(graph)?;
             if first.source() != image || axis != 1 || channels.is_some_and(|c| c != found) {
                 return Err(Reason::FirstLayerForm);
@@ -209,7 +213,7 @@ impl Raw {
     }
 }
 
-/// Adds what a first layer's source becomes: every channel, then every inverse.
+/// Adds the doubled source of a first layer: all channels, then all inverses.
 fn double(
     model: &mut Model,
     first: &FirstLayer,
@@ -254,10 +258,10 @@ fn double(
     Ok(Value { node, slot })
 }
 
-/// What held normalised pixels on their way to the first layer holds raw ones now.
-fn forget_normalised(graph: &mut Graph, image: Value, entrance: &Entrance) {
+/// Values between the input and the first layer now hold raw pixels, so they no longer stand for the original's.
+fn forget_normalised(graph: &mut Graph, image: Value, first_layers: &FirstLayers) {
     graph.forget(image);
-    let passed = entrance.passed.iter().copied();
+    let passed = first_layers.passed.iter().copied();
     for node in passed
         .filter(|&node| graph.contains(node))
         .collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! The layers that see the input first, and how their weights take twice the channels.
+//! The first linear layers after the input, and their weights for doubled channels.
 
 use std::collections::BTreeSet;
 use std::iter;
@@ -6,35 +6,35 @@ use std::iter;
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, Tensors, Value};
 
 use super::double::Halves;
-use crate::analysis::layers::{Form, Layer, data_consumers, moves};
+use crate::analysis::layers::{Form, Layer, data_consumers, is_structural};
 use crate::analysis::weights::{self, WeightError};
 use crate::{Context, PassError, Reason};
 
-/// A linear layer that the input reaches without passing another one.
+/// A linear layer with no other linear layer between it and the input.
 #[derive(Clone, Debug)]
 pub(crate) struct FirstLayer {
     layer: Layer,
-    /// What is doubled: channels on axis 1, or vectors along the last axis where nothing is moved.
+    /// The value to double: channels on axis 1, or vectors along the last axis if there are no structural operators.
     source: Value,
-    /// The operators that move the source's elements about, up to the layer.
-    moves: Vec<NodeId>,
+    /// The structural operators between the source and the layer.
+    path: Vec<NodeId>,
     /// Number of inputs of one output unit, in its group.
     inputs: u64,
 }
 
-/// What the input reaches before anything linear does.
-pub(crate) struct Entrance {
-    /// The first layers, in file order.
+/// The first layers of a graph.
+pub(crate) struct FirstLayers {
+    /// The first layers, in graph order.
     pub layers: Vec<FirstLayer>,
-    /// Everything that lies between the input and them, or beside them.
+    /// All operators between the input and the first layers.
     pub passed: Vec<NodeId>,
 }
 
-/// Where channels end up is found by moving an image of at most this many elements.
+/// Maximum number of elements of the image that is run through the structural operators to track channels.
 const LARGEST_IMAGE: u64 = 1 << 26;
 
-impl Entrance {
-    /// Looks behind an input. An error names the node that stands in the way.
+impl FirstLayers {
+    /// Finds the first layers after an input. An error names a node that prevents doubling.
     pub(crate) fn of(graph: &Graph, input: Value) -> Result<Self, (NodeId, Reason)> {
         let mut open = vec![input];
         let mut seen = BTreeSet::new();
@@ -62,7 +62,7 @@ impl Entrance {
             return Err((input.node, Reason::NoLinearLayer));
         }
         layers.sort_by_key(|first| first.layer.node);
-        Ok(Entrance { layers, passed })
+        Ok(FirstLayers { layers, passed })
     }
 }
 
@@ -78,36 +78,36 @@ impl FirstLayer {
         };
         let mut first = FirstLayer {
             source: layer.x,
-            moves: Vec::new(),
+            path: Vec::new(),
             inputs,
             layer,
         };
         if !first.is_conv() {
             while let Some((node, op)) = graph.producer(first.source) {
-                if !moves(op) {
+                if !is_structural(op) {
                     break;
                 }
                 first.source = graph.input(node, 0).ok_or(Reason::Malformed)?;
-                first.moves.push(node);
+                first.path.push(node);
             }
-            first.moves.reverse();
+            first.path.reverse();
         }
         Ok(first)
     }
 
-    /// The node that multiplies.
+    /// The convolution or matrix product.
     pub(crate) fn node(&self) -> NodeId {
         self.layer.node
     }
 
-    /// What is doubled for this layer.
+    /// The value that is doubled for this layer.
     pub(crate) fn source(&self) -> Value {
         self.source
     }
 
-    /// Whether the node moves the source's elements to this layer.
-    pub(crate) fn moves(&self, node: NodeId) -> bool {
-        self.moves.contains(&node)
+    /// Whether the node is between the source and this layer.
+    pub(crate) fn is_on_path(&self, node: NodeId) -> bool {
+        self.path.contains(&node)
     }
 
     /// Number of inputs of one output unit, in its group.
@@ -133,7 +133,7 @@ impl FirstLayer {
         matches!(self.layer.form, Form::Conv(_))
     }
 
-    /// The source's axis that is doubled, and its size.
+    /// The doubled axis of the source, and its size.
     pub(crate) fn channels(&self, graph: &Graph) -> Result<(usize, u64), Reason> {
         if let Form::Conv(conv) = &self.layer.form {
             return Ok((1, conv.in_channels()));
@@ -141,7 +141,7 @@ impl FirstLayer {
         let unknown = || Reason::UnknownShape(graph.value_name(self.source).to_owned());
         let shape = graph.value_type(self.source).and_then(|t| t.shape);
         let shape = shape.ok_or_else(unknown)?;
-        if self.moves.is_empty() {
+        if self.path.is_empty() {
             let axis = shape.len().checked_sub(1).ok_or(Reason::FirstLayerForm)?;
             return Ok((axis, self.inputs));
         }
@@ -149,14 +149,14 @@ impl FirstLayer {
         Ok((1, channels.known().ok_or_else(unknown)?))
     }
 
-    /// For each input of an output unit, in its group, the channel of the source that it comes from.
+    /// For each input of an output unit in its group, its channel in the source.
     pub(crate) fn input_channels(
         &self,
         model: &Model,
         channels: u64,
         cx: &Context<'_>,
     ) -> Result<Vec<usize>, PassError> {
-        if self.is_conv() || self.moves.is_empty() {
+        if self.is_conv() || self.path.is_empty() {
             return Ok((0..self.inputs as usize).collect());
         }
         if self.flattens(&model.graph) {
@@ -165,8 +165,8 @@ impl FirstLayer {
         }
         let fail = |reason| PassError::unsupported(model, self.node(), reason);
         let labels = self.labels(&model.graph, channels).map_err(fail)?;
-        let moves = model.extract(&[self.source], &[self.layer.x])?;
-        let moved = cx.interpreter.run(&moves, &labels)?;
+        let path = model.extract(&[self.source], &[self.layer.x])?;
+        let moved = cx.interpreter.run(&path, &labels)?;
         let moved = moved.get(model.graph.value_name(self.layer.x));
         let moved = moved.and_then(|t| t.to_f64s().ok());
         let moved = moved.unwrap_or_default();
@@ -179,7 +179,7 @@ impl FirstLayer {
         }
     }
 
-    /// A source whose every element is the number of its channel.
+    /// A source whose elements are the index of their channel.
     fn labels(&self, graph: &Graph, channels: u64) -> Result<Tensors, Reason> {
         let name = graph.value_name(self.source).to_owned();
         let found = graph.value_type(self.source);
@@ -206,7 +206,7 @@ impl FirstLayer {
         Ok(Tensors::from([(name, labels)]))
     }
 
-    /// Whether the moves lay all of an image side by side, in order.
+    /// Whether the structural operators flatten the image in order.
     fn flattens(&self, graph: &Graph) -> bool {
         let in_order = |&node: &NodeId| graph.op(node).is_some_and(|op| !op.is("Transpose"));
         let shape = |value| graph.value_type(value).and_then(|t| t.shape);
@@ -217,10 +217,10 @@ impl FirstLayer {
         let whole = sizes.is_some_and(|sizes| {
             sizes.iter().try_fold(1u64, |n, &d| n.checked_mul(d)) == Some(self.inputs)
         });
-        to.len() == 2 && whole && self.moves.iter().all(in_order)
+        to.len() == 2 && whole && self.path.iter().all(in_order)
     }
 
-    /// Leads a doubled source, of channels first all as they were and then all inverted, to the layer.
+    /// Connects a doubled source (all channels, then all inverses) to the layer.
     pub(crate) fn feed(
         &self,
         graph: &Graph,
@@ -235,14 +235,14 @@ impl FirstLayer {
         };
         let fed = match &self.layer.form {
             Form::Conv(conv) if conv.group > 1 => {
-                // Each group takes its own channels and their inverses.
+                // Each group needs its own channels and their inverses.
                 let order = (0..conv.group)
                     .flat_map(|g| [g * self.inputs, g * self.inputs + channels])
                     .flat_map(|start| start..start + self.inputs);
                 gather(patch, order.map(|c| c as i64).collect())
             }
             Form::Conv(_) => seen,
-            _ if self.moves.is_empty() => seen,
+            _ if self.path.is_empty() => seen,
             _ if self.flattens(graph) => {
                 patch.op(Op::new("", "Flatten").with_int("axis", 1), &[seen])
             }
@@ -250,7 +250,7 @@ impl FirstLayer {
                 let halves = [0..channels, channels..2 * channels].map(|half| {
                     let half = gather(patch, half.map(|c| c as i64).collect());
                     let again = |x, &node: &NodeId| moved(graph, patch, node, x);
-                    self.moves.iter().fold(half, again)
+                    self.path.iter().fold(half, again)
                 });
                 let rank = graph.value_type(self.layer.x).and_then(|t| t.rank());
                 let axis = rank.map_or(-1, |rank| rank as i64 - 1);
@@ -306,7 +306,7 @@ impl FirstLayer {
     }
 }
 
-/// An operator that moves elements, on another first operand.
+/// A structural operator on another first operand.
 fn moved(graph: &Graph, patch: &mut Patch, node: NodeId, x: Operand) -> Operand {
     let Some(op) = graph.op(node) else { return x };
     let others = graph.inputs_of(node).into_iter().skip(1);

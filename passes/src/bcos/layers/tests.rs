@@ -9,7 +9,7 @@ use crate::testing::{
     Array, Layers, after, exponent, image, inferred, model, passed, reasons, text, weight,
 };
 
-/// What the definition says of one output unit: its product with what it sees, and the sum of squares of that.
+/// One output unit by definition: its product with its inputs, and the sum of squares of these.
 fn transformed(product: f64, squares: f64, b: f64, is_conv: bool) -> f64 {
     let norm = if is_conv {
         (squares + 1e-6).sqrt()

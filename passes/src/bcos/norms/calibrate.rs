@@ -1,7 +1,7 @@
-//! Restored norms learn the variance of what reaches them.
+//! Sets the variance of restored norms from calibration images.
 //!
-//! A restored norm is the identity with `var = 1 - eps`, which tells training nothing. Measured on
-//! images at B = 1, it stays the identity with the true statistics:
+//! A restored norm is the identity with `var = 1 - eps`. This pass measures its input variance on images
+//! at B = 1; the norm stays the identity, but has true statistics:
 //!
 //! ```text
 //! y = BatchNormalization (x, 1, 0, 0, 1 - eps)
@@ -19,7 +19,7 @@ use crate::{Context, Effect, Outcome, Pass, PassError};
 /// The pass.
 pub static CALIBRATE_NORMS: Pass = Pass {
     name: "calibrate-norms",
-    summary: "with --calibrate: give restored norms the statistics of images, at B = 1",
+    summary: "with --calibrate: set the statistics of restored norms from images, at B = 1",
     effect: Effect::Exact,
     requires: &[&crate::bcos::norms::restore::RESTORE_NORMS],
     run: run,

@@ -1,16 +1,15 @@
-//! Norms get the variance that their input has at the final B.
+//! Sets the variance of batch norms to that of their input at the final B.
 //!
-//! B-cos layers with B > 1 put out less than linear ones, so statistics from B = 1 would let the
-//! signal fade layer by layer. One forward pass in which every norm uses the statistics of the batch
-//! measures all variances behind norms that fit already; only `var` changes, and epsilon where it
-//! would outweigh the new variance:
+//! B-cos layers with B > 1 have smaller outputs than linear layers, so with statistics from B = 1 the signal would
+//! vanish with depth. One forward pass, in which every norm uses batch statistics, measures all variances.
+//! Only `var` changes, and epsilon if it would be large compared with the new variance:
 //!
 //! ```text
 //! y = BatchNormalization (x, gamma, beta, 0, var)
 //! y = BatchNormalization (x, gamma, beta, 0, v)      v: variance of x at B
 //! ```
 //!
-//! At B = 1 there is nothing to measure again.
+//! At B = 1 the pass does nothing.
 
 use bcosc_ir::views::BatchNorm;
 use bcosc_ir::{Attribute, Model, Patch};
@@ -22,7 +21,7 @@ use crate::{Context, Effect, Outcome, Pass, PassError};
 /// The pass.
 pub static REMEASURE_NORMS: Pass = Pass {
     name: "remeasure-norms",
-    summary: "with --calibrate: measure the variance of every batch norm again at the final B",
+    summary: "with --calibrate: measure the variance of all batch norms at the final B",
     effect: Effect::Exact,
     requires: &[&crate::bcos::norms::uncentre::UNCENTRE_NORMS],
     run: run,
@@ -177,7 +176,7 @@ mod tests {
         let images = Tensors::from([("x".to_owned(), x)]);
         let result = passed(&PASSES, &unknown, &exponent(2.0), Some(&images));
         let error = result.map(|_| ()).map_err(|error| error.to_string());
-        let expected = "the input of norm \"y\" could not be measured: its shape is not known";
+        let expected = "the input of norm \"y\" cannot be measured: its shape is not known";
         assert_eq!(error, Err(expected.to_owned()));
     }
 }

@@ -1,16 +1,16 @@
-//! Convolutions without a norm get one that is the identity.
+//! Inserts identity norms after convolutions without a norm.
 //!
-//! Exporters fold batch norm into the convolution before it. At B > 1 every layer scales by
-//! |cos| < 1, and without a norm after it a deep network fades to a constant. The new norm has
-//! `var = 1 - eps`, `gamma = 1`, so that it is exactly `x / sqrt(1)` until it is calibrated:
+//! Exporters fold batch norms into convolutions. At B > 1 every layer scales by |cos| < 1, so that without norms the
+//! outputs of a deep network become constant. The new norm has `var = 1 - eps` and `gamma = 1`, which is exactly the
+//! identity until it is calibrated:
 //!
 //! ```text
 //! y = Conv (x, w)
 //! y = BatchNormalization (Conv (x, w), 1, 0, 0, 1 - eps)
 //! ```
 //!
-//! A convolution whose output reaches a norm on every path, through nothing but concatenation,
-//! averaging and moves (as in DenseNet), has one. The last layer before the logits has none.
+//! A convolution needs none if every path from its output reaches a norm through concatenation, averaging and
+//! structural operators only (as in DenseNet), or if it is the last layer before the logits.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ pub const RESTORED: &str = "bcosc.restored";
 /// The pass.
 pub static RESTORE_NORMS: Pass = Pass {
     name: "restore-norms",
-    summary: "give convolutions whose norm was folded away an identity norm",
+    summary: "insert identity norms after convolutions whose norm was folded",
     effect: Effect::Exact,
     requires: &[],
     run: run,
@@ -40,7 +40,7 @@ pub static RESTORE_NORMS: Pass = Pass {
 
 fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
-    let unseeing = layers_on_constants(&model.graph);
+    let constant_layers = layers_on_constants(&model.graph);
     for node in model.graph.ops() {
         let graph = &model.graph;
         let Some(Ok(layer)) = Layer::of(graph, node) else {
@@ -49,7 +49,7 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
         let Form::Conv(conv) = &layer.form else {
             continue;
         };
-        if unseeing.contains(&node) || reaches_norm(graph, layer.out) {
+        if constant_layers.contains(&node) || reaches_norm(graph, layer.out) {
             continue;
         }
         if layer.is_head(graph) {
@@ -81,12 +81,12 @@ fn restore(graph: &Graph, conv: &Conv, out: Value) -> Patch {
     patch
 }
 
-/// Whether an operator moves or averages values without deciding anything.
+/// Whether an operator is structural, a concatenation or an average.
 fn is_transparent(op: &Op) -> bool {
     op.has(Trait::Structural) || op.is("AveragePool") || op.is("GlobalAveragePool")
 }
 
-/// Whether every path from a value meets a norm before anything else happens to it.
+/// Whether every path from a value reaches a norm through such operators only.
 fn reaches_norm(graph: &Graph, value: Value) -> bool {
     let mut open = vec![value];
     let mut seen = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Running a copy of the network to learn what reaches its norms.
+//! Measures the input variance of norms by running a copy of the network.
 
 use std::collections::BTreeMap;
 
@@ -9,30 +9,30 @@ use crate::analysis::weights;
 use crate::bcos::lower::LOWER;
 use crate::{Context, PassError, Reason};
 
-/// What epsilon may be at most, as a share of the mean variance of the channels. A norm whose epsilon
-/// outweighs its variance does not scale up what fades, and all layers behind it fade further.
+/// Maximum epsilon, as a share of the mean variance of the channels. With a larger epsilon, a norm does not
+/// scale small signals up, and they vanish in later layers.
 const LARGEST_EPSILON: f64 = 1e-3;
 
-/// The smallest epsilon, a number that half precision has too.
+/// The smallest epsilon; representable in half precision.
 const LEAST_EPSILON: f64 = 1e-7;
 
-/// The epsilon that suits variances: a norm's own, if it is small enough.
+/// The epsilon for these variances: that of the norm if it is small enough.
 pub(crate) fn fitting_epsilon(own: f32, variance: &[f64]) -> f32 {
     let mean = variance.iter().sum::<f64>() / variance.len().max(1) as f64;
     let most = (LARGEST_EPSILON * mean) as f32;
     if most > 0.0 { own.min(most) } else { own }
 }
 
-/// Which statistics the norms use while they are measured.
+/// The statistics that norms use during the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Statistics {
-    /// Their own.
+    /// Running statistics.
     Running,
-    /// Those of the batch, so that every norm is measured behind norms that fit already.
+    /// Batch statistics, so that the norms before a measured one already have the right scale.
     Batch,
 }
 
-/// Biased variance per channel of what reaches each norm, over images and positions.
+/// Biased variance per channel of the input of each norm, over images and positions.
 pub(crate) fn variances(
     model: &Model,
     norms: &[NodeId],
@@ -110,7 +110,7 @@ fn tap(
         let share = patch.parameter("share", share);
         let level = patch.op(Op::new("", "Mul"), &[level, share]);
         let epsilon = patch.op(Op::new("", "Min"), &[epsilon, level]);
-        // What does not vary at all must not be divided by zero.
+        // Avoid division by zero for constant channels.
         let least = weights::tensor(x_type.dtype, &[], &[LEAST_EPSILON]);
         let least = patch.parameter("least", least);
         let epsilon = patch.op(Op::new("", "Max"), &[epsilon, least]);
@@ -134,7 +134,7 @@ fn tap(
         .ok_or(PassError::Model(Reason::NotMeasured(label)))
 }
 
-/// Batch norms of a graph, producers first.
+/// Batch norms of a graph in topological order.
 pub(crate) fn batch_norms(graph: &Graph) -> Vec<NodeId> {
     graph
         .ops()

@@ -1,7 +1,7 @@
-//! Batch norms lose their mean.
+//! Moves the running mean of batch norms into their bias.
 //!
 //! With statistics fixed, `gamma * (x - mean) / sqrt(var + eps) + beta` is `s * x + (beta - mean * s)`
-//! with `s = gamma / sqrt(var + eps)`. The mean moves into the bias, where bias removal finds it:
+//! with `s = gamma / sqrt(var + eps)`. `remove-biases` can then remove the mean:
 //!
 //! ```text
 //! y = BatchNormalization (x, gamma, beta, mean, var)
@@ -36,13 +36,13 @@ fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {
                 model.graph.apply(patch)?;
             }
             Ok(None) => {}
-            Err(error) => error.settle(graph, node, &mut outcome)?,
+            Err(error) => error.skip_or_fail(graph, node, &mut outcome)?,
         }
     }
     Ok(outcome)
 }
 
-/// `None` where the mean is zero already.
+/// `None` if the mean is already zero.
 fn uncentre(graph: &Graph, node: NodeId) -> Result<Option<Patch>, WeightError> {
     if (0..5).any(|slot| graph.input(node, slot).is_none()) {
         return Err(Reason::Malformed.into());

@@ -1,6 +1,6 @@
-//! `If` with a constant condition becomes the branch that is taken.
+//! Replaces an `If` with a constant condition by its branch.
 //!
-//! TorchScript writes `squeeze` of an axis of unknown size as such an `If`.
+//! TorchScript exports `squeeze` of an axis of unknown size as such an `If`.
 //!
 //! ```text
 //! y = If <then_branch = g1 () => (a) { a = Squeeze (x, {0}) }, else_branch = ...> ({true})
@@ -28,7 +28,7 @@ pub(super) fn inline(model: &mut Model, outcome: &mut Outcome) -> Result<usize, 
         let label = model.graph.label(node);
         match branch(&site) {
             Ok(patch) => {
-                outcome.changed(label, "replaced by the branch that is taken");
+                outcome.changed(label, "replaced by its constant branch");
                 model.graph.apply(patch)?;
                 count += 1;
             }
@@ -86,7 +86,7 @@ fn branch(site: &Site<'_>) -> Result<Patch, Reason> {
         let new = *known.get(&output.value).ok_or(Reason::Malformed)?;
         match new {
             Operand::New { .. } => patch.replace(old, new),
-            // What the branch only passes on has a type already, and it is the right one.
+            // A value that the branch passes through already has the right type.
             Operand::Old(value) => {
                 can_stand_for(site.graph, old, value)?;
                 patch.replace_retyped(old, value);
@@ -152,7 +152,7 @@ mod tests {
         builder.node(choice).output("y")
     }
 
-    /// `squeeze` as TorchScript writes it: the axis goes if its size is 1.
+    /// `squeeze` as exported by TorchScript: removes the axis if its size is 1.
     fn squeeze(dims: &str) -> ModelBuilder {
         let builder = start(dims)
             .param("one", Tensor::i64_vec(&[1]))
@@ -162,7 +162,7 @@ mod tests {
         choice(builder, "is_one")
     }
 
-    /// tract wants both branches to give one shape, so the expected graph is written out.
+    /// The engine requires both branches to have one shape, so the expected graph is compared instead.
     fn folded(dims: &str, expected: ModelBuilder) -> String {
         let mut after = model(squeeze(dims));
         apply(&FOLD_CONSTANTS, &mut after);

@@ -1,4 +1,4 @@
-//! `CastLike` becomes `Cast`: the type of its second operand is known, the operand need not be.
+//! Replaces `CastLike` by `Cast`: only the type of the second operand matters.
 //!
 //! ```text
 //! y = CastLike (c, x)
@@ -12,7 +12,7 @@ use crate::{Outcome, PassError, Reason};
 
 static RULES: &[Rule] = &[Rule {
     ops: Ops::Named(&["CastLike"]),
-    what: "Cast to the type it is to be like",
+    what: "replaced by Cast",
     rewrite: cast,
 }];
 
@@ -30,7 +30,7 @@ fn cast(site: &Site<'_>) -> Result<Patch, Reason> {
         return site.bypass(x);
     }
     let mut op = Op::new("", "Cast").with_int("to", dtype.to_i32().into());
-    // What happens to values out of range is said in the same words by both operators.
+    // Both operators treat values out of range alike.
     for attribute in site.op.attributes() {
         op.set(attribute.clone());
     }

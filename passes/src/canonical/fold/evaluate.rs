@@ -1,4 +1,4 @@
-//! Values that depend on parameters alone, computed by running the part of the graph that makes
+//! Evaluates values that depend on parameters only, by running the part of the graph that computes
 //! them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,10 +7,10 @@ use bcosc_ir::{Facts, Model, SurgeryError, Tensor, Tensors, Value};
 
 use crate::{Context, Outcome, PassError, Reason};
 
-/// Results are computed this many bytes at a time, so that what is in the air stays small.
+/// Bytes of results per run, to limit memory.
 const BATCH: u64 = 32 << 20;
 
-/// Computes constant values. What cannot be computed is missing and recorded as skipped.
+/// Evaluates constant values. Those that cannot be evaluated are recorded as skipped.
 pub(super) fn values(
     model: &Model,
     cx: &Context<'_>,
@@ -88,8 +88,8 @@ fn batches(model: &Model, wanted: &[Value]) -> Vec<Vec<Value>> {
     batches
 }
 
-/// The model that computes some values and nothing else. What is known already comes in as it is, so
-/// that a weight of which only the shape counts stays out.
+/// The model that computes the given values. Known values become constants in it, so that weights of which only
+/// the shape is used are not included.
 fn part(model: &Model, facts: &Facts, wanted: &[Value]) -> Result<Model, SurgeryError> {
     let graph = &model.graph;
     let name = |value| graph.value_name(value);

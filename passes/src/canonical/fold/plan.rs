@@ -1,8 +1,8 @@
-//! Which values become parameters.
+//! Decides which values become parameters.
 //!
-//! Operators are visited from the outputs back. A constant that only other folded operators read
-//! needs no parameter: it goes with them. A constant that is too large to fold leaves its operator
-//! in place, and the operands of that are considered in turn.
+//! Operators are visited in reverse order. A constant that is only read by folded operators needs no parameter. If
+//! a constant is too large to fold, its operator stays, and the operands of that are considered in
+//! turn.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use bcosc_ir::{
 use crate::canonical::constants;
 use crate::{Outcome, Reason};
 
-/// Where a parameter's value comes from.
+/// The source of a parameter's value.
 pub(super) enum Source {
     Known(Tensor),
     Evaluate,
@@ -47,7 +47,7 @@ pub(super) fn make(
     plan
 }
 
-/// Operators that depend on parameters and known values alone.
+/// Operators that depend on parameters and known values only.
 pub(super) fn constant_ops(graph: &Graph, facts: &Facts, order: &[NodeId]) -> BTreeSet<NodeId> {
     let mut found = BTreeSet::new();
     for &node in order {
@@ -61,7 +61,7 @@ pub(super) fn constant_ops(graph: &Graph, facts: &Facts, order: &[NodeId]) -> BT
             }
             Node::Input(_) | Node::Capture(_) => false,
         };
-        // `Dropout` in training mode is random, and so is a function that nobody knows.
+        // `Dropout` in training mode is random; unknown functions may be.
         let fixed = op.domain().is_empty()
             && op.subgraphs().next().is_none()
             && !op.has(Trait::Random)
@@ -77,12 +77,12 @@ struct Planner<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
     largest: u64,
-    /// Operators that go once the plan is carried out.
+    /// Operators that the plan removes.
     folded: BTreeSet<NodeId>,
 }
 
 impl Planner<'_> {
-    /// The parameters that take an operator's place.
+    /// The parameters that replace an operator.
     fn fold(
         &mut self,
         node: NodeId,
@@ -113,7 +113,7 @@ impl Planner<'_> {
         Ok(folds)
     }
 
-    /// Whether something that stays reads a value.
+    /// Whether a remaining operator reads a value.
     fn stays_read(&self, value: Value) -> bool {
         self.graph.uses(value).into_iter().any(|usage| match usage {
             Use::Input { node, .. } | Use::Capture { node, .. } => !self.folded.contains(&node),
@@ -151,7 +151,7 @@ impl Planner<'_> {
         Ok(Source::Evaluate)
     }
 
-    /// Whether a constant of a size may take a value's place.
+    /// Whether a constant of this size may replace a value.
     fn affordable(&self, value: Value, bytes: u64) -> Result<(), Reason> {
         if bytes <= self.largest {
             return Ok(());
@@ -163,7 +163,7 @@ impl Planner<'_> {
         Err(Reason::TooLarge { bytes, replaces })
     }
 
-    /// Bytes of the parameters that nothing reads once a value is a parameter itself.
+    /// Bytes of the parameters that become unused once a value is a parameter.
     fn bytes_replaced(&self, value: Value) -> u64 {
         let mut gone = BTreeSet::from([value.node]);
         let mut queue = vec![value.node];

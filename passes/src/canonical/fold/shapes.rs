@@ -1,8 +1,8 @@
-//! Shapes that are computed while running, but whose outcome is known up to the batch.
+//! Shapes computed at run time that are known except for the batch size.
 //!
-//! `Reshape` takes one -1 and, where a dimension is the input's at the same place, 0; `Expand` takes
-//! 1 where a dimension stays; `Slice` takes the largest integer for the end of an axis. So operands
-//! made of sizes of the input become constants, and the arithmetic that made them is dead.
+//! `Reshape` accepts one -1, and 0 for a dimension copied from the input; `Expand` accepts 1 for an unchanged
+//! dimension; `Slice` accepts the largest integer for the end of an axis. So shape operands become
+//! constants, and the arithmetic that computes them is dead.
 
 use bcosc_ir::{Dim, Facts, Graph, Model, NodeId, Patch, Shape, Tensor, Value};
 
@@ -41,7 +41,7 @@ pub(super) fn resolve(
     Ok(())
 }
 
-/// Whether an operand is computed and will not be folded to a constant anyway.
+/// Whether an operand is computed and not folded to a constant anyway.
 fn is_computed(graph: &Graph, facts: &Facts, value: Value) -> bool {
     constants::constant(graph, value).is_none()
         && !facts.constants.contains_key(graph.value_name(value))
@@ -74,15 +74,15 @@ fn reshape(site: &Site<'_>, facts: &Facts) -> Result<Patch, Reason> {
     Ok(patch)
 }
 
-/// The operand of the `Reshape` that turns one shape into another.
+/// The shape operand of a `Reshape` from one shape to another.
 ///
-/// The only size that is not known becomes -1. Where there are several, those that stay in place
-/// become 0 and at most one is left for -1.
+/// A single unknown size becomes -1. If there are several, unchanged ones become 0, and at most one
+/// becomes -1.
 pub(super) fn reshape_spec(from: &[Dim], to: &[Dim]) -> Option<Vec<i64>> {
     let open = to.iter().filter(|dim| dim.known().is_none()).count();
     let mut inferred = 0;
     let spec = to.iter().enumerate().map(|(i, dim)| match dim.known() {
-        // 0 would be read as the input's size, and -1 has no meaning in an empty tensor.
+        // 0 means the size of the input, and -1 is undefined for an empty tensor.
         Some(0) => None,
         Some(size) => i64::try_from(size).ok(),
         None if open > 1 && from.get(i).is_some_and(|source| same(source, dim)) => Some(0),

@@ -1,7 +1,7 @@
-//! Norms of weights become arithmetic, which the interpreter can compute.
+//! Rewrites norms of weights as arithmetic that the interpreter can evaluate.
 //!
 //! Standardised weights (NFNet, BiT) are exported as a `BatchNormalization` of a parameter, in training mode
-//! or with statistics that are computed on the spot:
+//! or with computed statistics:
 //!
 //! ```text
 //! w = BatchNormalization <training_mode = 1> (v, scale, bias, m, s)
@@ -31,7 +31,7 @@ pub(super) fn resolve(
         let label = model.graph.label(node);
         match arithmetic(model, node, opset) {
             Ok(patch) => {
-                outcome.changed(label, "norm of weights computed");
+                outcome.changed(label, "norm of weights written as arithmetic");
                 model.graph.apply(patch)?;
                 done += 1;
             }

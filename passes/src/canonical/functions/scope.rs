@@ -1,4 +1,4 @@
-//! Names and attributes of a function's body, as they are at one call.
+//! Names and attributes of a function's body in one call.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ impl Names {
         }
     }
 
-    /// A name that is not in use yet, close to the wanted one.
+    /// An unused name similar to the wanted one.
     fn fresh(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
         let mut count = 1;
@@ -37,7 +37,7 @@ impl Names {
     }
 }
 
-/// What the names in a body mean at a call.
+/// The meaning of names in a body for one call.
 #[derive(Clone, Default)]
 pub(super) struct Scope {
     /// Values.
@@ -47,7 +47,7 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    /// Puts a body's nodes into the names and attributes of the call.
+    /// Renames a body's nodes for the call and resolves attribute references.
     pub fn rename(&self, nodes: &mut [NodeProto], names: &mut Names, label: &str) {
         let mut scope = self.clone();
         let made = nodes.iter().flat_map(|n| &n.output);
@@ -71,8 +71,8 @@ impl Scope {
         }
     }
 
-    /// Puts a graph in a body into the names of the call. Names that it defines itself hide those
-    /// around it.
+    /// Renames a nested graph of a body for the call. Names that it defines hide outer
+    /// ones.
     fn rename_graph(&self, graph: &mut GraphProto, names: &mut Names, label: &str) {
         let mut scope = self.clone();
         let made = graph.node.iter().flat_map(|n| n.output.iter().cloned());
@@ -102,7 +102,7 @@ impl Scope {
         }
     }
 
-    /// An attribute of the body, with references replaced; `None` where the call leaves it out.
+    /// An attribute of the body, with references resolved; `None` if the call omits it.
     fn resolve(&self, attribute: AttributeProto) -> Option<AttributeProto> {
         let reference = attribute.ref_attr_name.as_deref();
         let Some(reference) = reference.filter(|r| !r.is_empty()) else {

@@ -1,4 +1,4 @@
-//! What changed in which opset, one row a change.
+//! Changes of operators between opsets, one row per change.
 
 use bcosc_ir::{Attribute, DataType, Graph, NodeId, Op, Operand, Patch, Tensor, Value};
 
@@ -6,23 +6,23 @@ use super::softmax;
 use crate::Reason;
 use crate::analysis::weights;
 
-/// What takes one operator to the form that it has from an opset on.
+/// The upgrade of one operator to its form as of an opset.
 #[derive(Clone, Copy)]
 pub struct Rule {
     /// First opset of the new form.
     pub since: i64,
     /// The operator.
     pub op: &'static str,
-    /// How it gets there.
+    /// The upgrade.
     pub(super) change: Change,
 }
 
-/// How an operator gets to a new form.
+/// How to upgrade an operator.
 #[derive(Clone, Copy)]
 pub(super) enum Change {
-    /// By a rewrite, which is `None` where the node has the new form already.
+    /// A rewrite; `None` if the node already has the new form.
     Rewrite(Rewrite),
-    /// Not at all, for this reason.
+    /// Not supported, for this reason.
     Refused(&'static str),
 }
 
@@ -39,7 +39,7 @@ const fn refused(since: i64, op: &'static str, why: &'static str) -> Rule {
 }
 
 impl Rule {
-    /// Why the operator cannot get to its new form, if it cannot.
+    /// Why the operator cannot be upgraded, if so.
     pub fn obstacle(&self) -> Option<&'static str> {
         match self.change {
             Change::Rewrite(_) => None,
@@ -48,15 +48,11 @@ impl Rule {
     }
 }
 
-/// Every change that needs a rewrite, oldest first. Opsets that only widened types, or only added what may be left out,
-/// are not here.
+/// All changes that need a rewrite, oldest first. Changes that only add types or optional inputs and attributes are
+/// not listed.
 pub(super) static RULES: &[Rule] = &[
     rule(9, "BatchNormalization", drop_spatial),
-    refused(
-        9,
-        "Scan",
-        "it went over a batch of sequences before opset 9",
-    ),
+    refused(9, "Scan", "Scan had a batch of sequences before opset 9"),
     rule(9, "Upsample", |g, n| {
         to_inputs(g, n, &[Field::Floats("scales", 1)])
     }),
@@ -185,7 +181,7 @@ fn with_attributes_of(new: Op, old: &Op) -> Op {
     old.attributes().iter().cloned().fold(new, Op::with)
 }
 
-/// Puts another operator with the same operands in a node's place.
+/// Replaces a node by another operator with the same operands.
 fn rebuilt(graph: &Graph, node: NodeId, op: Op, outputs: u32) -> Result<Option<Patch>, Reason> {
     let mut patch = Patch::at(node);
     let inputs: Vec<Option<Operand>> = graph
@@ -232,11 +228,11 @@ fn one_output(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
     )
 }
 
-/// Opset 11 put `roi` before `scales` and made the coordinate rule, so far `asymmetric`, an attribute.
+/// Opset 11 added `roi` before `scales` and an attribute for the coordinate transformation, which was `asymmetric`.
 fn resize_eleven(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
     let scales = graph.input(node, 1).ok_or(Reason::Malformed)?;
     let mut patch = Patch::at(node);
-    // `roi` may be left out only from opset 13 on.
+    // `roi` is optional only as of opset 13.
     let roi = patch.parameter("roi", Tensor::f32s(&[0], Vec::new()));
     patch.set_input(node, 2, Some(scales.into()));
     patch.set_input(node, 1, Some(roi));
@@ -248,7 +244,7 @@ fn resize_eleven(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
     Ok(Some(patch))
 }
 
-/// A split into equal parts says how many from opset 18 on.
+/// A split into equal parts needs `num_outputs` as of opset 18.
 fn count_outputs(graph: &Graph, node: NodeId) -> Result<Option<Patch>, Reason> {
     if graph.input(node, 1).is_some()
         || graph

@@ -1,4 +1,4 @@
-//! `Softmax`, `LogSoftmax` and `Hardmax` before opset 13: over all axes from one on, not over one axis.
+//! `Softmax`, `LogSoftmax` and `Hardmax` before opset 13: over all axes starting at `axis`, not over one axis.
 //!
 //! ```text
 //! y = Softmax <axis = 1> (x)                            opset 11, x of rank 4
@@ -9,7 +9,7 @@ use bcosc_ir::{Attribute, Graph, NodeId, Op, Patch, Value};
 
 use crate::Reason;
 
-/// The newest opset of the form that is rewritten.
+/// The last opset of the old form.
 const BEFORE: i64 = 12;
 
 /// Writes the operator along a single axis.

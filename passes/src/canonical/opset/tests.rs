@@ -1,4 +1,4 @@
-//! Each row of the table: the new form has the same function, and what has no new form is refused.
+//! Tests of each row: the upgraded operator computes the same, and unsupported ones are rejected.
 
 use bcosc_engine::default_interpreter;
 use bcosc_ir::ops::NEWEST;

@@ -25,7 +25,7 @@ fn take(builder: ModelBuilder, at: &str, name: &str) -> ModelBuilder {
         .output_as(name, DataType::Float, "?,?,?")
 }
 
-/// tract has no sequences, so the expected graph is written out.
+/// The engine has no sequences, so the expected graph is compared instead.
 fn expect(before: ModelBuilder, expected: ModelBuilder) -> String {
     let mut after = model(before);
     let outcome = apply(&RESOLVE_SEQUENCES, &mut after);

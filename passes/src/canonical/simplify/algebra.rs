@@ -1,4 +1,4 @@
-//! Constants that change nothing.
+//! Arithmetic with neutral constants.
 //!
 //! ```text
 //! x + 0 = 0 + x = x - 0 = x        x * 1 = 1 * x = x / 1 = x       where the shape stays
@@ -32,7 +32,7 @@ pub(super) fn neutral(site: &Site<'_>) -> Result<Patch, Reason> {
         () if commutes && is_neutral(a) => (b, a),
         () => return Err(Reason::Needed("it changes the value")),
     };
-    // A constant without dimensions keeps those of the other, whatever they are.
+    // A scalar constant keeps the shape of the other operand.
     if shape_of(site.graph, constant)?.is_empty() {
         return site.bypass(kept);
     }
@@ -46,7 +46,7 @@ pub(super) fn zero_bias(site: &Site<'_>) -> Result<Patch, Reason> {
         .input(site.node, 2)
         .ok_or(Reason::Needed("it has no bias"))?;
     if !site.op.can_omit(2, site.opset) {
-        return Err(Reason::Needed("it has to have a bias in this opset"));
+        return Err(Reason::Needed("its bias is required in this opset"));
     }
     let is_zero =
         constants::constant(site.graph, bias).is_some_and(|t| constants::is_filled_with(&t, 0));

@@ -1,4 +1,4 @@
-//! Casts to the type that is there already.
+//! Casts to the same type.
 //!
 //! ```text
 //! Cast <to = float> (float[..] x) = x

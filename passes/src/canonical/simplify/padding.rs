@@ -1,4 +1,4 @@
-//! Zero padding that the next operator can do itself.
+//! Merges zero padding into the next operator.
 //!
 //! ```text
 //! Pad (x, 0 everywhere)                             = x
@@ -6,9 +6,9 @@
 //! AveragePool <pads = a> (Pad (x, b))               = AveragePool <pads = a + b, count_include_pad = 1> (x)
 //! ```
 //!
-//! The padding must be with the constant 0, of spatial axes, and none of it negative. A pool must
-//! count its own padding if it has any, since it counts the zeros of the `Pad`; with `ceil_mode` a
-//! window that hangs over the border would tell them apart.
+//! The padding must be with the constant 0, on spatial axes, and not negative. A pool must count its own padding,
+//! if any, since it counts the zeros of the `Pad`; with `ceil_mode` a window across the border would treat
+//! them differently.
 
 use bcosc_ir::views::{Conv, Padding, Pool, PoolKind};
 use bcosc_ir::{Attribute, Graph, NodeId, Patch, Use};
@@ -20,7 +20,7 @@ use crate::canonical::worklist::Site;
 
 pub(super) fn nothing(site: &Site<'_>) -> Result<Patch, Reason> {
     let pads = constants::list(site.graph, site.node, "pads", 1)?.ok_or(Reason::Malformed)?;
-    // Not only the shape: 1 in front and -1 at the end moves the content.
+    // Comparing shapes is not enough: 1 in front and -1 at the end shifts the content.
     if pads.iter().any(|&pad| pad != 0) {
         return Err(Reason::Needed("it pads"));
     }
@@ -83,7 +83,7 @@ fn spatial_pads(site: &Site<'_>) -> Result<Vec<i64>, Reason> {
         all[axis + rank] = pads[i + axes.len()];
     }
     if all.iter().any(|&pad| pad < 0) {
-        return Err(Reason::Padding("some of it is negative"));
+        return Err(Reason::Padding("the padding is partly negative"));
     }
     if rank < 3 || [0, 1, rank, rank + 1].iter().any(|&i| all[i] != 0) {
         return Err(Reason::Padding("it pads the batch or the channels"));
@@ -96,11 +96,11 @@ fn absorb(patch: &mut Patch, graph: &Graph, node: NodeId, more: &[i64]) -> Resul
     let (window, pool) = match (Conv::of(graph, node), Pool::of(graph, node)) {
         (Some(conv), _) => (conv.window, None),
         (None, Some(pool)) => (pool.window.clone(), Some(pool)),
-        (None, None) => return Err(Reason::Padding("what reads it does not pad")),
+        (None, None) => return Err(Reason::Padding("its consumer does not pad")),
     };
     let Padding::Explicit(own) = window.padding else {
         return Err(Reason::Padding(
-            "what reads it pads by the size of its input",
+            "the padding of its consumer depends on the input size",
         ));
     };
     if own.len() != more.len() {
@@ -113,7 +113,7 @@ fn absorb(patch: &mut Patch, graph: &Graph, node: NodeId, more: &[i64]) -> Resul
         .collect();
     if let Some(pool) = pool {
         let PoolKind::Average { count_padding } = pool.kind else {
-            return Err(Reason::Padding("a max pool pads with less than zero"));
+            return Err(Reason::Padding("a max pool pads with -inf"));
         };
         let rank = window.kernel.len();
         if pool.ceil_mode || (!count_padding && own.iter().any(|&pad| pad != 0)) {
@@ -124,7 +124,7 @@ fn absorb(patch: &mut Patch, graph: &Graph, node: NodeId, more: &[i64]) -> Resul
             .enumerate()
             .any(|(i, &pad)| pad >= window.kernel[i % rank])
         {
-            return Err(Reason::Padding("a window would see nothing but padding"));
+            return Err(Reason::Padding("a window would contain only padding"));
         }
         patch.set_attribute(node, Attribute::int("count_include_pad", 1));
     }
@@ -251,7 +251,10 @@ mod tests {
     #[test]
     fn padding_that_cuts_stays() {
         let builder = conv(padded(&[0, 0, -1, 1, 0, 0, 0, 0]), "y", &[0; 4]);
-        assert_eq!(stays(builder), Reason::Padding("some of it is negative"));
+        assert_eq!(
+            stays(builder),
+            Reason::Padding("the padding is partly negative")
+        );
     }
 
     #[test]
@@ -288,9 +291,6 @@ mod tests {
             Reason::Padding("the pool does not count its own padding")
         );
         let max = pool(padded(AROUND), "MaxPool", &[0; 4], 0);
-        assert_eq!(
-            stays(max),
-            Reason::Padding("a max pool pads with less than zero")
-        );
+        assert_eq!(stays(max), Reason::Padding("a max pool pads with -inf"));
     }
 }

@@ -1,4 +1,4 @@
-//! Views by strides, as some exporters write them: gathering every element in the order it has.
+//! Strided views, as some exporters write them: a `Gather` of all elements in order.
 //!
 //! ```text
 //! y = Gather (Reshape (x, [-1]), Range (0, n) * c + [0, 1 ... c-1]) = x
@@ -54,7 +54,7 @@ fn sum_with_constant(graph: &Graph, indices: Value) -> Option<(Value, Vec<i64>)>
     }
 }
 
-/// The step of `Range (0, n, 1)`, or of it times a number.
+/// The step of `Range (0, n, 1)`, optionally times a constant.
 fn stride(graph: &Graph, mut value: Value) -> Option<f64> {
     let mut step = 1.0;
     loop {

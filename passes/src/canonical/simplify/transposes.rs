@@ -1,4 +1,4 @@
-//! Transposes that do nothing, and pairs of them.
+//! Identity transposes, and pairs of transposes.
 //!
 //! With `y = Transpose <p> (x)`, axis `i` of `y` is axis `p[i]` of `x`. So after
 //! `Transpose <q> (x)`, axis `i` is axis `q[p[i]]` of `x`.
@@ -53,7 +53,7 @@ fn is_in_order(perm: &[usize]) -> bool {
     perm.iter().copied().eq(0..perm.len())
 }
 
-/// The permutation; without one the axes are turned round.
+/// The permutation; by default the axes are reversed.
 fn perm_of(graph: &Graph, node: NodeId, op: &Op) -> Result<Vec<usize>, Reason> {
     let Some(perm) = op.get::<&[i64]>("perm") else {
         let x = graph.input(node, 0).ok_or(Reason::Malformed)?;

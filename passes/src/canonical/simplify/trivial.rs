@@ -1,4 +1,4 @@
-//! Operators that pass their input on.
+//! Operators that return their input.
 //!
 //! ```text
 //! Identity (x)                      = x
@@ -45,7 +45,7 @@ pub(super) fn one_input(site: &Site<'_>) -> Result<Patch, Reason> {
 pub(super) fn slice(site: &Site<'_>) -> Result<Patch, Reason> {
     let x = site.input(0)?;
     keeps_shape(site.graph, x, site.output())?;
-    // A step of -1 keeps the shape and turns the axis round.
+    // A step of -1 keeps the shape but reverses the axis.
     let steps = constants::list(site.graph, site.node, "steps", 4)?;
     if steps.is_some_and(|steps| steps.iter().any(|&step| step != 1)) {
         return Err(Reason::Needed("it changes the order"));

@@ -1,6 +1,6 @@
-//! Operators that give the same elements another shape.
+//! Operators that only change the shape.
 //!
-//! None of them changes the order of the elements, so only the last shape counts:
+//! None of them changes the order of elements, so only the last shape matters:
 //!
 //! ```text
 //! Reshape (x, s)                  = x               where the shape stays
@@ -25,7 +25,7 @@ pub(super) fn same_shape(site: &Site<'_>) -> Result<Patch, Reason> {
     site.bypass(x)
 }
 
-/// Whether a `Reshape` names every dimension as it is: also where sizes are not known.
+/// Whether a `Reshape` keeps every dimension, also if sizes are not known.
 fn copies_shape(site: &Site<'_>) -> bool {
     let operand = site.graph.input(site.node, 1);
     let spec = operand.and_then(|operand| constants::integers(site.graph, operand));
@@ -39,7 +39,7 @@ fn copies_shape(site: &Site<'_>) -> bool {
     let zero_copies = site.op.get("allowzero") == Some(false);
     let named = |(size, dim): (&i64, &Dim)| match *size {
         0 => zero_copies,
-        // One open size is what the others leave.
+        // A single dynamic size follows from the others.
         -1 => true,
         size => dim.known() == u64::try_from(size).ok(),
     };
@@ -72,7 +72,7 @@ pub(super) fn reshape_of_view(site: &Site<'_>) -> Result<Patch, Reason> {
     if site.op.get("allowzero") != Some(false) || !spec.contains(&0) {
         return Ok(patch);
     }
-    // A 0 copies a size of the middle shape: it has to mean the same of x.
+    // A 0 copies a size of the intermediate shape, which must equal that of x.
     let (from, through) = (shape_of(graph, x)?, shape_of(graph, middle)?);
     let mut moved = Vec::with_capacity(spec.len());
     let mut open = spec.contains(&-1);
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(refusal_of_last(&model), last);
     }
 
-    /// What stands against merging the last `Reshape`.
+    /// The reason against merging the last `Reshape`.
     fn refusal_of_last(model: &bcosc_ir::Model) -> Reason {
         let mut typed = model.clone();
         crate::testing::infer(&mut typed);

@@ -6,13 +6,8 @@ use bcosc_ir::views::Conv;
 use bcosc_ir::{DataType, Graph, NodeId, TensorType, Use, Value};
 use petgraph::unionfind::UnionFind;
 
-use crate::deploy::layout::BLOCK;
+use crate::deploy::target::OnnxRuntimeCpu;
 use crate::{Outcome, Reason};
-
-/// Bytes of an image that stay in the second-level cache of today's processors while something goes through them.
-const CACHE: u64 = 1 << 20;
-/// Kernels of convolutions make this many output channels at once; fewer take them longer.
-const NARROWEST: u64 = 64;
 
 /// Operators that treat every element by itself.
 const ELEMENTWISE: &[&str] = &[
@@ -113,11 +108,16 @@ impl Image {
 
     /// The smallest number of chunks that makes each fit; `None` where the whole does.
     fn chunks(&self) -> Option<Result<usize, Reason>> {
-        let count = self.bytes.div_ceil(CACHE).next_power_of_two();
-        let whole = self.channels.is_multiple_of(count * BLOCK);
-        (count > 1).then(|| match whole && self.channels / count >= NARROWEST {
-            true => Ok(count as usize),
-            false => Err(Reason::WideChunks),
+        let count = self
+            .bytes
+            .div_ceil(OnnxRuntimeCpu::CACHE_BYTES)
+            .next_power_of_two();
+        let whole = self.channels.is_multiple_of(count * OnnxRuntimeCpu::BLOCK);
+        (count > 1).then(|| {
+            match whole && self.channels / count >= OnnxRuntimeCpu::FEWEST_OUTPUTS {
+                true => Ok(count as usize),
+                false => Err(Reason::WideChunks),
+            }
         })
     }
 }
@@ -156,7 +156,7 @@ impl Plan {
             match decision {
                 Err(reason) => outcome.skipped(label, reason),
                 Ok(chunks) => {
-                    outcome.changed(label, format!("in {chunks} chunks of channels"));
+                    outcome.changed(label, format!("split into {chunks} chunks of channels"));
                     let chunked = images.into_iter().map(|value| (value, chunks));
                     plan.chunks.extend(chunked);
                 }

@@ -1,21 +1,21 @@
 use bcosc_ir::{Attribute, DataType, Graph, Model, ModelBuilder};
 
 use super::CHUNK_CHANNELS;
+use crate::deploy::keep_blocked_layout::KEEP_BLOCKED_LAYOUT;
 use crate::deploy::lower::LOWER_DEPLOY;
-use crate::deploy::narrow::NARROW_SCALES;
+use crate::deploy::scale_inputs::SCALE_INPUTS;
 use crate::deploy::signed_square::SIGNED_SQUARES;
 use crate::deploy::square_relu::SQUARE_AFTER_RELU;
-use crate::deploy::stay_in_blocks::STAY_IN_BLOCKS;
 use crate::deploy::testing::{bcos, deployed, refused};
 use crate::testing::{Layers, inferred, text};
 use crate::{Pass, Reason};
 
 const RULES: &[&Pass] = &[
     &SQUARE_AFTER_RELU,
-    &NARROW_SCALES,
+    &SCALE_INPUTS,
     &SIGNED_SQUARES,
     &LOWER_DEPLOY,
-    &STAY_IN_BLOCKS,
+    &KEEP_BLOCKED_LAYOUT,
     &CHUNK_CHANNELS,
 ];
 
@@ -44,7 +44,7 @@ fn count(model: &Model, op_type: &str) -> usize {
 fn a_wide_image_comes_in_chunks() {
     let (after, outcome) = deployed(RULES, &bcos(two_layers(image("48,48"), 128), 2.0));
     assert_eq!(outcome.changes.len(), 1);
-    assert_eq!(outcome.changes[0].what, "in 2 chunks of channels");
+    assert_eq!(outcome.changes[0].what, "split into 2 chunks of channels");
     insta::assert_snapshot!(text(&after), @r#"
     <
        ir_version: 10,

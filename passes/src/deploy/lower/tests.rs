@@ -1,8 +1,8 @@
 use bcosc_ir::{Attribute, DataType, ModelBuilder};
 
 use crate::Pass;
-use crate::deploy::merge::MERGE_WEIGHTS;
-use crate::deploy::narrow::NARROW_SCALES;
+use crate::deploy::merge_scales::MERGE_SCALES;
+use crate::deploy::scale_inputs::SCALE_INPUTS;
 use crate::deploy::signed_square::SIGNED_SQUARES;
 use crate::deploy::square_relu::SQUARE_AFTER_RELU;
 use crate::deploy::testing::{bcos, deployed, image, written};
@@ -10,8 +10,8 @@ use crate::testing::{Layers, text};
 
 const RULES: &[&Pass] = &[
     &SQUARE_AFTER_RELU,
-    &NARROW_SCALES,
-    &MERGE_WEIGHTS,
+    &SCALE_INPUTS,
+    &MERGE_SCALES,
     &SIGNED_SQUARES,
 ];
 

@@ -1,4 +1,4 @@
-//! A sheet as a page that needs nothing but itself.
+//! A sheet as a self-contained HTML page.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,10 +18,10 @@ figcaption { font-size: 13px; opacity: 0.7; }
 img { border: 1px solid #8884; display: block; image-rendering: pixelated; max-width: 100%; }
 ";
 
-/// A page of rows, pictures and all in one file.
+/// An HTML page with one section per row and embedded pictures.
 ///
 /// # Errors
-/// [`Error::Encode`] where a picture cannot be.
+/// [`Error::Encode`] if a picture cannot be encoded.
 pub fn page(title: &str, rows: &[Row]) -> Result<String, Error> {
     let title = escaped(title);
     let mut page = format!(

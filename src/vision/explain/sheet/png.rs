@@ -1,4 +1,4 @@
-//! A sheet as one picture.
+//! A sheet as a PNG picture.
 
 use std::convert::Infallible;
 
@@ -19,10 +19,10 @@ const LINE: u32 = 13;
 /// Width of a character.
 const CHARACTER: u32 = 7;
 
-/// How much taller than wide a sheet may get before it has another column of rows.
+/// Maximum ratio of height to width before rows are split into another column.
 const TALLEST: u32 = 2;
 
-/// Draws rows below each other, in as many columns as make the sheet a handy shape. `None` where there are
+/// Draws rows below each other, in as many columns as make the sheet a handy shape. `None` if there are
 /// no rows.
 pub fn sheet(rows: &[Row]) -> Option<RgbImage> {
     let cell = |side: fn(&RgbImage) -> u32| rows.iter().map(|row| side(&row.cells[0])).max();

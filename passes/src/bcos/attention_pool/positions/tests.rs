@@ -12,7 +12,7 @@ fn the_positions_of_a_pool_go() {
             Err(error) => panic!("{error}"),
         };
     assert_eq!(outcome.changes.len(), 1);
-    // What remains is the tower that never had any.
+    // The result equals an image encoder without position embedding.
     let inputs = crate::testing::batch(&before);
     let never = outputs(&model(tower(false)), &inputs);
     outputs(&after, &inputs)[0].assert_close(&never[0], 1e-6);

@@ -5,7 +5,7 @@ use crate::bcos::layers::BCOS;
 use crate::bcos::lower::LOWER;
 use crate::testing::{Array, after, exponent, infer, model, outputs};
 
-/// Holds a lowered matrix product to the definition. `rows` tells for every output element its product
+/// Checks a lowered matrix product against the definition. `rows` tells for every output element its product
 /// and the vector that it saw.
 fn check_product(
     builder: ModelBuilder,

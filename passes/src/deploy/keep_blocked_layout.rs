@@ -1,8 +1,8 @@
-//! What flows between convolutions stays in blocks of channels.
+//! Images between convolutions stay in blocks of channels.
 //!
-//! Runtimes rearrange a tensor for an absolute value or a bound, there and back, and that costs more than the
-//! operator itself. A depthwise convolution by 1 keeps the blocks and takes such an operator into itself: a
-//! leaky rectifier of slope -1 is the absolute value. A sum and the rectifier behind it go into one as well:
+//! For an absolute value or a bound, ONNX Runtime reorders an image there and back, which costs more than the
+//! operator itself. A depthwise convolution by 1 works on blocks, and the operator behind it is fused into it; the
+//! absolute value is a `LeakyRelu` of slope -1. A sum and the `Relu` behind it are fused as well:
 //!
 //! ```text
 //! Abs (u)              LeakyRelu <alpha = -1> (Conv (u, ones))
@@ -13,17 +13,17 @@
 use bcosc_ir::views::Window;
 use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Patch, Value};
 
+use super::blocks::{Blocks, is_own_convolution};
 use super::everywhere;
-use super::layout::{Blocks, is_own_convolution};
 use crate::analysis::scalars::bounds;
 use crate::analysis::weights::WeightError;
 use crate::bcos::ones::Ones;
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
-pub static STAY_IN_BLOCKS: Pass = Pass {
-    name: "stay-in-blocks",
-    summary: "with --deploy: keep what flows between convolutions in their layout",
+pub static KEEP_BLOCKED_LAYOUT: Pass = Pass {
+    name: "keep-blocked-layout",
+    summary: "with --deploy: keep images between convolutions in their layout of blocks",
     effect: Effect::Exact,
     requires: &[&crate::deploy::lower::LOWER_DEPLOY],
     run: run,
@@ -45,16 +45,16 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     })
 }
 
-/// The operand, in blocks, that a runtime would rearrange for an operator or go through once more.
+/// The operand in blocks that would be reordered for an operator, or read once more.
 fn leaves_blocks(graph: &Graph, blocks: &Blocks, node: NodeId) -> Option<Value> {
     let x = graph.input(node, 0)?;
     let op = graph
         .op(node)
         .filter(|op| op.domain().is_empty() && blocks.has(x))?;
-    let does_it_itself = || is_own_convolution(graph, x);
+    let is_fused = || is_own_convolution(graph, x);
     let leaves = match op.op_type() {
         "Abs" => true,
-        "Clip" => bounds(graph, node).is_some() && !does_it_itself(),
+        "Clip" => bounds(graph, node).is_some() && !is_fused(),
         "Add" => {
             let sum = Value { node, slot: 0 };
             let z = graph.input(node, 1)?;
@@ -63,7 +63,7 @@ fn leaves_blocks(graph: &Graph, blocks: &Blocks, node: NodeId) -> Option<Value> 
                 .and_then(|(relu, _)| graph.op(relu));
             rectified.is_some_and(|op| op.is("Relu"))
                 && blocks.has(sum)
-                && !does_it_itself()
+                && !is_fused()
                 && !is_own_convolution(graph, z)
         }
         _ => false,
@@ -98,9 +98,9 @@ fn stay(graph: &Graph, node: NodeId, x: Value, channels: u64) -> Patch {
 mod tests {
     use bcosc_ir::ModelBuilder;
 
-    use super::STAY_IN_BLOCKS;
+    use super::KEEP_BLOCKED_LAYOUT;
     use crate::deploy::lower::LOWER_DEPLOY;
-    use crate::deploy::narrow::NARROW_SCALES;
+    use crate::deploy::scale_inputs::SCALE_INPUTS;
     use crate::deploy::signed_square::SIGNED_SQUARES;
     use crate::deploy::square_relu::SQUARE_AFTER_RELU;
     use crate::deploy::testing::{bcos, deployed, image, refused};
@@ -109,10 +109,10 @@ mod tests {
 
     const RULES: &[&Pass] = &[
         &SQUARE_AFTER_RELU,
-        &NARROW_SCALES,
+        &SCALE_INPUTS,
         &SIGNED_SQUARES,
         &LOWER_DEPLOY,
-        &STAY_IN_BLOCKS,
+        &KEEP_BLOCKED_LAYOUT,
     ];
 
     /// Two pointwise layers on the image, their rectified sum, and a layer on that.
@@ -246,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_runtime_fuses_itself_stays() {
+    fn what_is_fused_anyway_stays() {
         let one = image().conv("x", "a", &[16, 3, 1, 1], []);
         let two = one.conv("x", "b", &[16, 3, 1, 1], []);
         let bounded = two.clip("a", "low", [0.0, 6.0]);
         let sum = bounded
             .op("Add", &["low", "b"], "sum", [])
             .op("Relu", &["sum"], "y", []);
-        assert_eq!(refused(&[&STAY_IN_BLOCKS], &sum.typed("y")), []);
+        assert_eq!(refused(&[&KEEP_BLOCKED_LAYOUT], &sum.typed("y")), []);
     }
 
     #[test]
@@ -262,9 +262,9 @@ mod tests {
         let one = relu(image().conv("x", "a", &[16, 3, 1, 1], []), "a", "c");
         let two = relu(one.conv("x", "b", &[16, 3, 1, 1], []), "b", "d");
         let sum = relu(two.op("Add", &["c", "d"], "sum", []), "sum", "y");
-        let (_, outcome) = deployed(&[&STAY_IN_BLOCKS], &sum.clone().typed("y"));
+        let (_, outcome) = deployed(&[&KEEP_BLOCKED_LAYOUT], &sum.clone().typed("y"));
         assert_eq!(outcome.changes.len(), 1);
         let model = sum.output("y").typed("sum");
-        assert_eq!(refused(&[&STAY_IN_BLOCKS], &model), []);
+        assert_eq!(refused(&[&KEEP_BLOCKED_LAYOUT], &model), []);
     }
 }

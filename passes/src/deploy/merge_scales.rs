@@ -1,8 +1,8 @@
-//! Weights of a tensor that is weighed twice in a row become one.
+//! A tensor that is scaled twice in a row is scaled once.
 //!
-//! Let `t = s p^(-1/2)`, with p the energy of some patch (its epsilon e included), be weighed by a power of
-//! its own energy. With S the sum of squares of s at a position, the energy of t is `S/p + e`, so both weights
-//! need nothing but s:
+//! Let `t = s p^(-1/2)`, with p the energy of some patch (its epsilon e included), be scaled by a power of
+//! its own energy. With S the sum of squares of s at a position, the energy of t is `S/p + e`, so both scales
+//! depend on s and p alone:
 //!
 //! ```text
 //! z = bcosc.Weigh (t, bcosc.Energy <1x1, exponent = -1/4> (t)),    t = bcosc.Weigh (s, p^(-1/2))
@@ -17,22 +17,22 @@ use crate::dialect::{Energy, Weigh};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
-pub static MERGE_WEIGHTS: Pass = Pass {
-    name: "merge-weights",
-    summary: "with --deploy: weigh a tensor once instead of twice",
+pub static MERGE_SCALES: Pass = Pass {
+    name: "merge-scales",
+    summary: "with --deploy: scale a tensor once instead of twice",
     effect: Effect::Exact,
-    requires: &[&crate::deploy::narrow::NARROW_SCALES],
+    requires: &[&crate::deploy::scale_inputs::SCALE_INPUTS],
     run: run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
-    everywhere(model, cx, "weighed once", |graph, node| {
+    everywhere(model, cx, "scaled once", |graph, node| {
         let (outer, inner) = twice(graph, node)?;
         Some(merge(graph, &outer, &inner).map_err(WeightError::from))
     })
 }
 
-/// A weigh and the one before it.
+/// A scale by energies and the one before it.
 fn twice(graph: &Graph, node: NodeId) -> Option<(Weigh, Weigh)> {
     let outer = Weigh::of(graph, node)?;
     let inner = Weigh::of(graph, outer.x.node)?;
@@ -90,14 +90,14 @@ fn output(node: NodeId) -> Value {
 mod tests {
     use bcosc_ir::{Attribute, ModelBuilder};
 
-    use super::MERGE_WEIGHTS;
-    use crate::deploy::narrow::NARROW_SCALES;
+    use super::MERGE_SCALES;
+    use crate::deploy::scale_inputs::SCALE_INPUTS;
     use crate::deploy::square_relu::SQUARE_AFTER_RELU;
     use crate::deploy::testing::{bcos, deployed, image, refused};
     use crate::testing::{Layers, text};
     use crate::{Pass, Reason};
 
-    const RULES: &[&Pass] = &[&SQUARE_AFTER_RELU, &NARROW_SCALES, &MERGE_WEIGHTS];
+    const RULES: &[&Pass] = &[&SQUARE_AFTER_RELU, &SCALE_INPUTS, &MERGE_SCALES];
 
     fn two_layers(groups: u64) -> ModelBuilder {
         let grouped = [Attribute::int("group", groups as i64)];
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn two_weights_become_one() {
+    fn two_scales_become_one() {
         let (after, _) = deployed(RULES, &bcos(two_layers(1), 2.0));
         insta::assert_snapshot!(text(&after), @r#"
         <
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_of_groups_stay() {
+    fn scales_of_groups_stay() {
         let model = bcos(two_layers(3), 2.0);
         assert_eq!(refused(RULES, &model), [Reason::NotPointwise]);
     }

@@ -1,21 +1,18 @@
-//! Where values lie while a network runs.
+//! Which images the target keeps in blocks of channels.
 //!
-//! Runtimes keep what flows between convolutions in blocks of channels. Convolutions, pools, concatenation,
-//! sums, rectifiers and products of equal shapes work on blocks; everything else makes the runtime
-//! rearrange the value first and back afterwards. [`Blocks`] tells which values are in blocks, so that rules
-//! can choose the form that leaves them there.
+//! Convolutions, pools, concatenation, sums, activations and products of equal shapes work on blocks. For
+//! everything else, ONNX Runtime reorders the image first and, where a convolution follows, back afterwards.
+//! [`Blocks`] has the images that are in blocks, so that rules can choose the form that leaves them there.
 
 use std::collections::BTreeMap;
 
 use bcosc_ir::views::Conv;
 use bcosc_ir::{DataType, Dim, Graph, NodeId, Op, Value};
 
+use super::target::OnnxRuntimeCpu;
 use crate::dialect::Weigh;
 
-/// Channels of the largest blocks that runtimes use.
-pub(crate) const BLOCK: u64 = 16;
-
-/// The images that a runtime keeps in blocks of channels.
+/// The images in blocks of channels.
 #[derive(Debug, Default)]
 pub(crate) struct Blocks(BTreeMap<Value, Image>);
 
@@ -33,7 +30,7 @@ impl Blocks {
         let mut blocks = Blocks::default();
         for node in graph.ops() {
             let y = Value { node, slot: 0 };
-            if let Some(image) = blocks.behind(graph, node) {
+            if let Some(image) = blocks.output_of(graph, node) {
                 blocks.0.insert(y, image);
             }
         }
@@ -48,17 +45,17 @@ impl Blocks {
     /// Channels of a value in blocks, where they fill theirs: a depthwise convolution takes it as it is.
     pub fn filled(&self, value: Value) -> Option<u64> {
         let channels = self.0.get(&value)?.channels;
-        Some(channels).filter(|channels| channels.is_multiple_of(BLOCK))
+        Some(channels).filter(|channels| channels.is_multiple_of(OnnxRuntimeCpu::BLOCK))
     }
 
-    /// Says that one value has taken the place of another.
-    pub fn moved(&mut self, old: Value, new: Value) {
+    /// Records that one value has taken the place of another.
+    pub fn replaced(&mut self, old: Value, new: Value) {
         if let Some(image) = self.0.get(&old).copied() {
             self.0.insert(new, image);
         }
     }
 
-    fn behind(&self, graph: &Graph, node: NodeId) -> Option<Image> {
+    fn output_of(&self, graph: &Graph, node: NodeId) -> Option<Image> {
         if let Some(weigh) = Weigh::of(graph, node) {
             let plain = weigh.group == 1 && weigh.spatial == 2;
             return self.0.get(&weigh.x).copied().filter(|_| plain);
@@ -68,19 +65,20 @@ impl Blocks {
         let x = graph.input(node, 0)?;
         let of_x = self.0.get(&x).copied();
         let on_a_new_grid = |channels| Image { channels, grid: y };
+        let is = |of: &[&str]| of.contains(&op.op_type());
         match op.op_type() {
             _ if !op.domain().is_empty() => None,
             "Conv" => convolved(graph, node).map(on_a_new_grid),
-            "AveragePool" | "MaxPool" | "GlobalAveragePool" => {
+            _ if is(OnnxRuntimeCpu::BLOCKED_POOLS) => {
                 of_x.map(|image| on_a_new_grid(image.channels))
             }
-            "Relu" | "Sigmoid" | "Tanh" | "HardSigmoid" => of_x,
-            // These stay in blocks behind a depthwise convolution, as does a norm, which becomes one.
-            "Abs" | "Clip" | "LeakyRelu" | "BatchNormalization" => {
+            _ if is(OnnxRuntimeCpu::BLOCKED_ACTIVATIONS) => of_x,
+            // Behind the depthwise convolution that `keep_blocked_layout.rs` adds.
+            _ if is(OnnxRuntimeCpu::FUSED_ACTIVATIONS) => {
                 self.filled(x)?;
                 of_x
             }
-            "Add" | "Mul" => {
+            _ if is(OnnxRuntimeCpu::BLOCKED_ARITHMETIC) => {
                 let other = self.0.get(&graph.input(node, 1)?)?;
                 of_x.filter(|image| same_shape(graph, image, other))
             }
@@ -94,12 +92,12 @@ impl Blocks {
     }
 }
 
-/// Channels of what an image's convolution puts out, where the runtime's kernel works on blocks.
+/// Channels of what an image's convolution puts out, where the kernel works on blocks.
 fn convolved(graph: &Graph, node: NodeId) -> Option<u64> {
     let conv = Conv::of(graph, node)?;
     let weights = graph.constant(conv.w)?;
     let (each_in, each_out) = (conv.weight_dims[1], conv.out_channels() / conv.group);
-    let fills = |channels: u64| channels.is_multiple_of(BLOCK);
+    let fills = |channels: u64| channels.is_multiple_of(OnnxRuntimeCpu::BLOCK);
     let depthwise = each_in == 1 && each_out == 1 && fills(conv.group);
     let fits = conv.group == 1 || depthwise || fills(each_in) && fills(each_out);
     let image = conv.window.rank() == 2 && weights.dtype() == DataType::Float;
@@ -117,7 +115,7 @@ fn same_shape(graph: &Graph, a: &Image, b: &Image) -> bool {
     a.channels == b.channels && (a.grid == b.grid || equal())
 }
 
-/// Whether a value comes from a convolution that nothing else reads, so that runtimes let it do what follows.
+/// Whether a value comes from a convolution that nothing else reads: the target fuses what follows into it.
 pub(crate) fn is_own_convolution(graph: &Graph, value: Value) -> bool {
     let conv = |(_, op): (NodeId, &Op)| op.is("Conv");
     graph.producer(value).is_some_and(conv) && graph.uses(value).len() == 1

@@ -1,12 +1,12 @@
-//! One model that is evaluated.
+//! The evaluation of one model.
 
 use std::path::PathBuf;
 
 use super::dataset::{Dataset, Item};
 use super::perturbation::{Perturbation, curves};
-use super::pointing::Board;
+use super::pointing::GridExplainer;
+use super::progress::{ProgressReporter, Task};
 use super::reliability::{Prediction, Reliability, top};
-use super::watch::{Task, Watch};
 use super::{Completeness, EvaluateOptions, Figures};
 use crate::load::File;
 use crate::vision::images::{self, Frame, free_side};
@@ -15,22 +15,22 @@ use crate::{
     Error, Explainer, Explanation, Labels, PredictOptions, Predictor, Probability, RunError,
 };
 
-/// A model, and how the data set enters it.
-pub(super) struct Subject {
+/// A model prepared for evaluation.
+pub(super) struct EvaluatedModel {
     predictor: Predictor,
     /// Where grids are explained, for each size.
-    boards: Vec<Board>,
+    grid_explainers: Vec<GridExplainer>,
     /// Where pictures are explained.
     explainer: Option<Explainer>,
     probability: Probability,
     /// What is taken of every picture.
     frame: Frame,
-    /// The class of each folder.
+    /// The class of each folder of the data set.
     classes: Vec<usize>,
 }
 
-impl Subject {
-    /// Prepares a model for all that is asked for, and holds it against the data set.
+impl EvaluatedModel {
+    /// Prepares a model for all requested metrics, and checks it against the data set.
     pub fn open(
         file: File,
         predict: &PredictOptions,
@@ -51,14 +51,14 @@ impl Subject {
         let Some(probability) = predictor.probability else {
             return Err(Error::Input {
                 model: label.clone(),
-                problem: "puts out embeddings, and evaluation needs classes".to_owned(),
+                problem: "outputs embeddings, but evaluation requires class logits".to_owned(),
             });
         };
         if predictor.classes < 2 {
             return Err(Error::Input {
                 model: label.clone(),
                 problem:
-                    "puts out one number a picture, and evaluation needs a logit for each class"
+                    "outputs one number per picture, but evaluation requires a logit per class"
                         .to_owned(),
             });
         }
@@ -76,12 +76,12 @@ impl Subject {
             }
         };
         let frame = intake.framed(height, width);
-        let boards = cells
+        let grid_explainers = cells
             .iter()
-            .map(|&cells| Board::set_up(&file, predict, &predictor, frame, cells))
+            .map(|&cells| GridExplainer::set_up(&file, predict, &predictor, frame, cells))
             .collect::<Result<_, _>>()?;
-        Ok(Subject {
-            boards,
+        Ok(EvaluatedModel {
+            grid_explainers,
             frame,
             predictor,
             explainer,
@@ -90,25 +90,25 @@ impl Subject {
         })
     }
 
-    /// What messages call the model.
+    /// The name of the model in messages.
     pub fn label(&self) -> &str {
         &self.predictor.label
     }
 
-    /// Measures all that is asked for.
+    /// Computes all requested metrics.
     pub fn evaluate(
         &self,
         dataset: &Dataset,
         options: &EvaluateOptions,
-        watch: &Watch<'_>,
+        progress: &ProgressReporter<'_>,
     ) -> Result<Figures, Error> {
         let items = &dataset.items;
-        let (predictions, completeness) = self.predict(items, options.completeness, watch)?;
+        let (predictions, completeness) = self.predict(items, options.completeness, progress)?;
         let mut pointing = Vec::new();
         if let Some(game) = &options.pointing {
-            for board in &self.boards {
+            for explainer in &self.grid_explainers {
                 let rules = (game.smooth, options.seed);
-                pointing.push(board.play(items, &predictions, game.grids, rules, watch)?);
+                pointing.push(explainer.play(items, &predictions, game.grids, rules, progress)?);
             }
         }
         let perturbation = match (&options.perturbation, &self.explainer) {
@@ -116,7 +116,7 @@ impl Subject {
                 let indices: Vec<usize> = (0..items.len()).collect();
                 let indices = images::spread(&indices, chosen.images);
                 let pictures = (&items[..], &predictions[..], &indices[..]);
-                Some(self.perturb(explainer, pictures, options, watch)?)
+                Some(self.perturb(explainer, pictures, options, progress)?)
             }
             _ => None,
         };
@@ -128,7 +128,7 @@ impl Subject {
             ..
         } = &self.predictor;
         Ok(Figures {
-            name: watch.model.to_owned(),
+            name: progress.model.to_owned(),
             model: label.clone(),
             intake: intake.clone(),
             size: [self.frame.height, self.frame.width],
@@ -144,18 +144,18 @@ impl Subject {
         })
     }
 
-    /// Classifies every picture, and explains it where `explain` asks for that.
+    /// Classifies every picture, and explains it if `explain` is set.
     fn predict(
         &self,
         items: &[Item],
         explain: bool,
-        watch: &Watch<'_>,
+        progress: &ProgressReporter<'_>,
     ) -> Result<(Vec<Prediction>, Option<Completeness>), Error> {
         let Frame { height, width, .. } = self.frame;
         let predictor = self.predictor.at(height, width)?;
         let explainer = self.explainer.as_ref().filter(|_| explain);
         let explainer = explainer.map(|e| e.at(height, width)).transpose()?;
-        let seen = watch.each(Task::Predict, items, |_, item| {
+        let seen = progress.each(Task::Predict, items, |_, item| {
             let picture = images::read(&item.path, self.frame)?;
             let logits = predictor.logits(&picture)?;
             let truth = self.classes[item.folder];
@@ -163,7 +163,7 @@ impl Subject {
             let prediction = Prediction::of(&logits, truth, self.probability);
             let prediction = prediction.filter(|_| finite).ok_or_else(|| {
                 let picture = item.path.display();
-                let problem = format!("there are logits of {picture} that are not finite");
+                let problem = format!("logits for {picture} are not finite");
                 run_error(self.label(), RunError::Values(problem))
             })?;
             let explained = explainer
@@ -189,7 +189,7 @@ impl Subject {
         explainer: &Explainer,
         (items, predictions, indices): (&[Item], &[Prediction], &[usize]),
         options: &EvaluateOptions,
-        watch: &Watch<'_>,
+        progress: &ProgressReporter<'_>,
     ) -> Result<Perturbation, Error> {
         let Frame { height, width, .. } = self.frame;
         let predictor = self.predictor.at(height, width)?;
@@ -199,7 +199,7 @@ impl Subject {
         } = &self.predictor;
         let noted = original.as_ref().or(intake.normalization.as_ref());
         let colour = noted.or(options.predict.normalization.as_ref());
-        let all = watch.each(Task::Perturb, indices, |_, &index| {
+        let all = progress.each(Task::Perturb, indices, |_, &index| {
             let picture = images::read(&items[index].path, self.frame)?;
             let class = predictions[index].class;
             let explanation = explainer.explain(&picture, Some(class))?;
@@ -214,7 +214,7 @@ impl Subject {
     }
 }
 
-/// The share of the logit that contributions leave unexplained; `None` where there is nothing to explain.
+/// The share of the logit that contributions do not account for; `None` if the logit equals the logit bias.
 fn unexplained(explanation: &Explanation) -> Option<f64> {
     let logit = explanation.logit - explanation.logit_bias;
     (logit != 0.0).then(|| (explanation.residual / logit).abs())

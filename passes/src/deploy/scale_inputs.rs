@@ -1,8 +1,8 @@
-//! Layers that see one position scale the narrower side.
+//! Pointwise layers with more output than input channels scale their input.
 //!
-//! With e the energy of x at a position, a pointwise layer with B = 2 is
-//! `y|y| / sqrt(e) = u|u|` with `u = w . (x e^(-1/4))`. That multiplies as many channels as come in
-//! instead of as many as go out. A stride drops positions first:
+//! With e the energy of x at a position, a pointwise layer with B = 2 is `y|y| / sqrt(e) = u|u|` with
+//! `u = w . (x e^(-1/4))`. The scale then multiplies the input channels instead of the output channels, which are
+//! more. A stride drops positions first:
 //!
 //! ```text
 //! z = bcosc.Scale <b = 2> (Conv <1x1, strides> (x, w), bcosc.PatchNorm <1x1, strides> (x))
@@ -22,9 +22,9 @@ use crate::dialect::{Scale, Weigh};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
-pub static NARROW_SCALES: Pass = Pass {
-    name: "narrow-scales",
-    summary: "with --deploy: scale the input of widening 1x1 layers instead of their output",
+pub static SCALE_INPUTS: Pass = Pass {
+    name: "scale-inputs",
+    summary: "with --deploy: scale the input of 1x1 layers that add channels instead of the output",
     effect: Effect::Exact,
     requires: &[&crate::deploy::square_relu::SQUARE_AFTER_RELU],
     run: run,
@@ -33,11 +33,11 @@ pub static NARROW_SCALES: Pass = Pass {
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     everywhere(model, cx, "scaled before the layer", |graph, node| {
         let scale = Scale::of(graph, node)?;
-        Some(narrow(graph, &scale).map_err(WeightError::from))
+        Some(scale_input(graph, &scale).map_err(WeightError::from))
     })
 }
 
-/// The pointwise layer behind a scale that has more channels to put out than it takes in.
+/// The pointwise layer behind a scale, if it has more output than input channels.
 pub(crate) fn widening(graph: &Graph, scale: &Scale) -> Result<Conv, Reason> {
     let conv = pointwise(graph, scale)?;
     match conv.in_channels() < conv.out_channels() {
@@ -61,12 +61,12 @@ fn pointwise(graph: &Graph, scale: &Scale) -> Result<Conv, Reason> {
     Ok(conv)
 }
 
-fn narrow(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
+fn scale_input(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
     let energy = energy_of(graph, scale)?;
     let conv = pointwise(graph, scale)?;
-    // A pending weight of x takes this one in for free.
-    let pending = Weigh::of(graph, conv.x.node).is_some() && conv.window.is_pointwise();
-    if !pending {
+    // `merge_scales.rs` makes one scale of this one and that of x.
+    let merges = Weigh::of(graph, conv.x.node).is_some() && conv.window.is_pointwise();
+    if !merges {
         widening(graph, scale)?;
     }
     let mut patch = Patch::at(conv.node);
@@ -74,9 +74,9 @@ fn narrow(graph: &Graph, scale: &Scale) -> Result<Patch, Reason> {
     let mut x = Operand::Old(conv.x);
     let window = Window::pointwise(rank);
     if !conv.window.is_pointwise() {
-        // Of all operators that drop positions, runtimes have the fastest kernels for pools.
-        let picked = Window::single_cell(&conv.window.strides);
-        let pool = picked.write(Op::new("", "MaxPool").named("stride"));
+        // Of all operators that drop positions, the target has the fastest kernels for pools.
+        let every = Window::single_cell(&conv.window.strides);
+        let pool = every.write(Op::new("", "MaxPool").named("stride"));
         x = patch.op(pool, &[x]);
         if let Some(kept) = input_at_output(graph, &conv) {
             patch.typed(x, kept);
@@ -119,7 +119,7 @@ fn output(node: NodeId) -> Value {
 mod tests {
     use bcosc_ir::Attribute;
 
-    use super::NARROW_SCALES;
+    use super::SCALE_INPUTS;
     use crate::Reason;
     use crate::deploy::testing::{bcos, deployed, image, refused, written};
     use crate::testing::{Layers, text};
@@ -128,7 +128,7 @@ mod tests {
     fn a_widening_layer_with_a_stride_scales_its_input() {
         let strides = [Attribute::ints("strides", &[2, 2])];
         let layer = image().conv("x", "y", &[5, 3, 1, 1], strides).output("y");
-        let (after, _) = deployed(&[&NARROW_SCALES], &bcos(layer, 2.0));
+        let (after, _) = deployed(&[&SCALE_INPUTS], &bcos(layer, 2.0));
         insta::assert_snapshot!(text(&after), @r#"
         <
            ir_version: 10,
@@ -159,7 +159,7 @@ mod tests {
         let layer = image()
             .conv("x", "y", &[5, 3, 1, 1], attributes)
             .output("y");
-        let (after, _) = deployed(&[&NARROW_SCALES], &bcos(layer, 2.0));
+        let (after, _) = deployed(&[&SCALE_INPUTS], &bcos(layer, 2.0));
         let text = text(&written(&after));
         assert_eq!(
             text.matches("MaxPool <kernel_shape = [1, 1], strides = [2, 2]>")
@@ -173,7 +173,7 @@ mod tests {
         let layer = image()
             .conv("x", "y", &[5, 3, 1, 1], [])
             .op("Relu", &["y"], "z", []);
-        let (after, _) = deployed(&[&NARROW_SCALES], &bcos(layer.output("z"), 2.0));
+        let (after, _) = deployed(&[&SCALE_INPUTS], &bcos(layer.output("z"), 2.0));
         insta::assert_snapshot!(text(&after), @r#"
         <
            ir_version: 10,
@@ -199,21 +199,21 @@ mod tests {
             .conv("x", "y", &[5, 3, 1, 1], [])
             .op("Relu", &["y"], "z", []);
         let model = bcos(layer.output("z").output("y"), 2.0);
-        let (after, _) = deployed(&[&NARROW_SCALES], &model);
+        let (after, _) = deployed(&[&SCALE_INPUTS], &model);
         assert!(text(&after).contains("Abs ("));
     }
 
     #[test]
-    fn a_layer_that_narrows_stays() {
+    fn a_layer_with_fewer_output_channels_stays() {
         let layer = image().conv("x", "y", &[2, 3, 1, 1], []).output("y");
         let model = bcos(layer, 2.0);
-        assert_eq!(refused(&[&NARROW_SCALES], &model), [Reason::NotNarrower]);
+        assert_eq!(refused(&[&SCALE_INPUTS], &model), [Reason::NotNarrower]);
     }
 
     #[test]
     fn patches_stay() {
         let layer = image().conv("x", "y", &[5, 3, 3, 3], []).output("y");
         let model = bcos(layer, 2.0);
-        assert_eq!(refused(&[&NARROW_SCALES], &model), [Reason::NotPointwise]);
+        assert_eq!(refused(&[&SCALE_INPUTS], &model), [Reason::NotPointwise]);
     }
 }

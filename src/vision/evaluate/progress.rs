@@ -1,4 +1,4 @@
-//! Work that is done for many pictures at once, and how far it is.
+//! Parallel work over pictures, with progress.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +10,7 @@ use crate::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Task {
-    /// All pictures are classified, and explained where completeness is asked for.
+    /// Classifying all pictures, with explanations if completeness is measured.
     Predict,
     /// Grids of `cells` x `cells` pictures are explained.
     Point {
@@ -22,7 +22,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// What is being done, in a few words.
+    /// A short description.
     pub fn describe(self) -> String {
         match self {
             Task::Predict => "predicting".to_owned(),
@@ -32,28 +32,28 @@ impl Task {
     }
 }
 
-/// How far an evaluation is.
+/// A progress event of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct Progressed<'a> {
     /// Name of the model.
     pub model: &'a str,
-    /// What is being done.
+    /// The current part.
     pub task: Task,
-    /// How much of it is done.
+    /// Number of finished items.
     pub done: usize,
-    /// How much there is.
+    /// Total number of items.
     pub of: usize,
 }
 
-/// Who is told.
-pub(super) struct Watch<'a> {
+/// Reports progress while it maps a function over items.
+pub(super) struct ProgressReporter<'a> {
     pub tell: &'a (dyn Fn(Progressed<'_>) + Sync),
     pub model: &'a str,
 }
 
-impl Watch<'_> {
-    /// Does the work for every item, on all threads. Results come in the order of the items, whatever the
-    /// number of threads; of several errors, the first in that order.
+impl ProgressReporter<'_> {
+    /// Maps `work` over all items in parallel. Results are in the order of the items; of several errors, the first
+    /// in that order is returned.
     pub fn each<T: Sync, R: Send>(
         &self,
         task: Task,
@@ -72,7 +72,7 @@ impl Watch<'_> {
         };
         tell(0);
         let results = items.par_iter().enumerate().map(|(i, item)| {
-            // What comes after an error is not needed any more; what comes before may fail too.
+            // Items after an error are skipped; items before it may still fail.
             if i > failed.load(Ordering::Relaxed) {
                 return None;
             }

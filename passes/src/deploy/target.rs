@@ -1,0 +1,53 @@
+//! The target of `--deploy`: ONNX Runtime on the CPU.
+
+/// What the rules of the deploy form assume of their target: ONNX Runtime's CPU execution provider, with its graph
+/// optimisations on, in single precision.
+///
+/// On processors with AVX-512 or AVX2, ONNX Runtime keeps images between convolutions in blocks of channels (NCHWc):
+/// `[N, C/16, H, W, 16]` instead of `[N, C, H, W]`. Its optimiser (`nchwc_transformer.cc`) decides operator by operator;
+/// where one has no kernel for blocks, it reorders the image before and, if need be, after. A form that is fast keeps
+/// out of such reorders and goes through memory rarely.
+///
+/// The figures marked *measured* are where one form overtakes another on an x86-64 server with AVX-512; the
+/// results are the same on any machine, whatever they are.
+#[derive(Clone, Copy, Debug)]
+pub struct OnnxRuntimeCpu;
+
+impl OnnxRuntimeCpu {
+    /// Channels of a block: what `MlasNchwcGetBlockSize` gives with AVX-512. It is 8 with AVX2, and what fills
+    /// blocks of 16 fills those as well.
+    pub const BLOCK: u64 = 16;
+
+    /// Activations that have a kernel for blocks, or that a convolution applies itself.
+    pub const BLOCKED_ACTIVATIONS: &[&str] = &["Relu", "Sigmoid", "Tanh", "HardSigmoid"];
+
+    /// Operators that stay in blocks behind a depthwise convolution, which takes them into itself
+    /// (`conv_activation_fusion.cc`). A norm becomes such a convolution.
+    pub const FUSED_ACTIVATIONS: &[&str] = &["Abs", "Clip", "LeakyRelu", "BatchNormalization"];
+
+    /// Pools that have a kernel for blocks.
+    pub const BLOCKED_POOLS: &[&str] = &["AveragePool", "MaxPool", "GlobalAveragePool"];
+
+    /// Arithmetic on two images of one shape that has a kernel for blocks.
+    pub const BLOCKED_ARITHMETIC: &[&str] = &["Add", "Mul"];
+
+    /// The opset from which on average pools have dilations: their kernel (`AveragePoolV19`) is a plain loop, and the
+    /// optimiser has no form in blocks for it.
+    pub const SLOW_AVERAGE_POOL_OPSET: i64 = 19;
+
+    /// The largest window, in cells, that a convolution with ones adds up as fast as an average pool and the
+    /// addition of epsilon behind it (measured).
+    pub const SMALL_WINDOW: i64 = 9;
+
+    /// The most elements for which one `Pow` costs less than `Sqrt` and `Reciprocal`, which are vectorised but are an
+    /// operator each (measured).
+    pub const FEW_ELEMENTS: u64 = 28 * 28;
+
+    /// Bytes of an image that stay in the second-level cache of a core while operators read and write them: half of
+    /// the 2 MiB that servers with AVX-512 have today.
+    pub const CACHE_BYTES: u64 = 1 << 20;
+
+    /// The fewest output channels that the kernels of convolutions are fast for: they compute four blocks at once
+    /// (`MlasNchwcConv`).
+    pub const FEWEST_OUTPUTS: u64 = 4 * Self::BLOCK;
+}
