@@ -8,7 +8,9 @@ use crate::{noise, text};
 /// An array of double-precision numbers.
 #[derive(Clone, Debug)]
 pub struct Array {
+    /// Dimensions, outermost first.
     pub dims: Vec<usize>,
+    /// Elements in row-major order.
     pub data: Vec<f64>,
 }
 

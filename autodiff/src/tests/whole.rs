@@ -1,12 +1,12 @@
 use bcosc_engine::default_interpreter;
-use bcosc_ir::{Attribute, DataType, Interpreter, Tensor};
+use bcosc_ir::{Attribute, DataType, Interpreter, ModelBuilder, Tensor};
 
 use crate::detached::cotangents;
 use crate::explanation::{Kind, explanation};
 use crate::parts::{Parts, Shared};
 use crate::testing::{backward, floats, pulled_back};
 use bcosc_passes::{Context, Settings};
-use bcosc_testing::{inferred, input, model, noise, weight};
+use bcosc_testing::{infer, inferred, input, model, noise, weight};
 
 #[test]
 fn a_norm_that_does_nothing_leaves_nothing() {
