@@ -32,7 +32,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     })
 }
 
-/// The value x, where a node is `Concat (x, Neg (x))` over channels.
+/// The value x if a node is `Concat (x, Neg (x))` over channels.
 fn doubled(graph: &Graph, node: NodeId) -> Option<Value> {
     let op = graph.op(node).filter(|op| op.is("Concat"))?;
     let [Some(x), Some(inverse)] = graph.inputs_of(node)[..] else {

@@ -111,7 +111,7 @@ mod tests {
            z = Clip ("y.bcos.weighed", "z.low", "z.high")
         }
         "#);
-        // What the bound reads is rectified: the original has no such value.
+        // The bound reads a rectified value, which the original does not have.
         assert_eq!(after.graph.standing_for("y"), None);
     }
 
