@@ -108,11 +108,16 @@ impl Image {
 
     /// The smallest number of chunks that makes each fit; `None` where the whole does.
     fn chunks(&self) -> Option<Result<usize, Reason>> {
-        let count = self.bytes.div_ceil(OnnxRuntimeCpu::CACHE_BYTES).next_power_of_two();
+        let count = self
+            .bytes
+            .div_ceil(OnnxRuntimeCpu::CACHE_BYTES)
+            .next_power_of_two();
         let whole = self.channels.is_multiple_of(count * OnnxRuntimeCpu::BLOCK);
-        (count > 1).then(|| match whole && self.channels / count >= OnnxRuntimeCpu::FEWEST_OUTPUTS {
-            true => Ok(count as usize),
-            false => Err(Reason::WideChunks),
+        (count > 1).then(|| {
+            match whole && self.channels / count >= OnnxRuntimeCpu::FEWEST_OUTPUTS {
+                true => Ok(count as usize),
+                false => Err(Reason::WideChunks),
+            }
         })
     }
 }
