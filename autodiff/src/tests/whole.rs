@@ -1,5 +1,5 @@
 use bcosc_engine::default_interpreter;
-use bcosc_ir::{Attribute, DataType, Interpreter, ModelBuilder, Tensor};
+use bcosc_ir::{Attribute, DataType, Interpreter, Tensor};
 
 use crate::detached::cotangents;
 use crate::explanation::{Kind, explanation};
