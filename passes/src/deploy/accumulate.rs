@@ -35,7 +35,7 @@ pub static ACCUMULATE_ENERGIES: Pass = Pass {
     summary: "with --deploy: sum the squares of concatenated features once for all layers that see them",
     effect: Effect::Exact,
     requires: &[&crate::deploy::signed_square::SIGNED_SQUARES],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

@@ -22,7 +22,7 @@ pub static FOLD_DOUBLING: Pass = Pass {
     summary: "with --deploy: let first layers read x instead of [x, -x]",
     effect: Effect::Exact,
     requires: &[&crate::bcos::layers::BCOS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

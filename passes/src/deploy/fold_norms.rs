@@ -25,7 +25,7 @@ pub static FOLD_NORM_SCALES: Pass = Pass {
     summary: "with --deploy: fold the scale of norms into the weights of the layer before",
     effect: Effect::Exact,
     requires: &[&crate::bcos::layers::BCOS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

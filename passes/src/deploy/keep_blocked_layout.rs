@@ -26,7 +26,7 @@ pub static KEEP_BLOCKED_LAYOUT: Pass = Pass {
     summary: "with --deploy: keep images between convolutions in their layout of blocks",
     effect: Effect::Exact,
     requires: &[&crate::deploy::lower::LOWER_DEPLOY],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

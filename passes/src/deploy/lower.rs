@@ -30,7 +30,7 @@ pub static LOWER_DEPLOY: Pass = Pass {
     summary: "with --deploy: write B = 2 layers in the operators that run fastest",
     effect: Effect::Exact,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

@@ -22,7 +22,7 @@ pub static MERGE_SCALES: Pass = Pass {
     summary: "with --deploy: scale a tensor once instead of twice",
     effect: Effect::Exact,
     requires: &[&crate::deploy::scale_inputs::SCALE_INPUTS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

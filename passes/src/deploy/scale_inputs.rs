@@ -27,7 +27,7 @@ pub static SCALE_INPUTS: Pass = Pass {
     summary: "with --deploy: scale the input of 1x1 layers that add channels instead of the output",
     effect: Effect::Exact,
     requires: &[&crate::deploy::square_relu::SQUARE_AFTER_RELU],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

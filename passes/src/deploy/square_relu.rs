@@ -22,7 +22,7 @@ pub static SQUARE_AFTER_RELU: Pass = Pass {
     summary: "with --deploy: rectify before squaring in B = 2 layers",
     effect: Effect::Exact,
     requires: &[&crate::bcos::layers::BCOS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

@@ -27,7 +27,7 @@ pub(crate) fn deployed(rules: &[&Pass], before: &Model) -> (Model, Outcome) {
     let mut after = before.clone();
     let mut outcome = Outcome::default();
     for rule in rules {
-        outcome = run(*rule, &mut after, 2.0);
+        outcome = run(rule, &mut after, 2.0);
     }
     assert_same_function(&written(before), &written(&after), 2e-6);
     (after, outcome)
