@@ -16,7 +16,7 @@ const FEW: usize = 4;
 pub(crate) fn batch(
     model: &Model,
     label: &str,
-    settings: &Settings,
+    #[cfg_attr(not(feature = "vision"), expect(unused_variables))] settings: &Settings,
     calibration: &Calibration,
 ) -> Result<Tensors, Error> {
     let input = image_input(&model.graph).ok_or_else(|| Error::Input {

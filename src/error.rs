@@ -219,6 +219,7 @@ pub enum Error {
     },
 }
 
+#[cfg(feature = "vision")]
 impl Error {
     /// A failure to encode something as `what`.
     pub(crate) fn encode(what: &'static str, problem: impl fmt::Display) -> Error {

@@ -14,6 +14,7 @@ pub enum Probability {
 
 impl Probability {
     /// The given kind, or by default the one that a model with this logit bias was trained with.
+    #[cfg(feature = "vision")]
     pub(super) fn of(wanted: Option<Self>, logit_bias: f64) -> Option<Self> {
         let usual = match logit_bias {
             0.0 => Probability::Softmax,

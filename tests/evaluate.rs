@@ -204,7 +204,7 @@ fn what_cannot_be_evaluated_is_told_and_leaves_nothing() {
         &with(&["--gridpg", "--cells", "3"]),
         "3x3 grids need 9 classes",
     );
-    fails(&["net.onnx", "--data", "data/red"], "one folder a class");
+    fails(&["net.onnx", "--data", "data/red"], "one folder per class");
     fails(&["net.onnx", "--data", "nowhere"], "nowhere");
     let resnet = fixture("resnet_tiny/model.onnx");
     let resnet = [resnet.to_str().unwrap(), "--data", "data"];

@@ -200,9 +200,12 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
         ),
         (
             &["net.onnx", "pictures", "--class", "cat"],
-            "names need --labels",
+            "class names require --labels",
         ),
-        (&["net.onnx", "pictures", "--top", "11"], "has 10 classes"),
+        (
+            &["net.onnx", "pictures", "--top", "11"],
+            "cannot explain 11 classes",
+        ),
         (
             &["net.onnx", "pictures", "--labels", labels],
             "the model has 10 classes",

@@ -3,9 +3,7 @@
 mod common;
 
 use bcosc_ir::onnx::proto::GraphProto;
-use bcosc_ir::{
-    DataType, Model, ModelBuilder, ORIGIN, Patch, PatchError, Tensor, TextOptions, Use,
-};
+use bcosc_ir::{Model, ORIGIN, Patch, PatchError, Tensor, TextOptions, Use};
 use bcosc_testing::message::*;
 use bcosc_testing::{body, input, op, value};
 use common::*;

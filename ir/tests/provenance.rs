@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use bcosc_ir::{DataType, Dim, Model, ModelBuilder, Op, Operand, Patch, TensorType};
+use bcosc_ir::{DataType, Dim, Model, Op, Operand, Patch, TensorType};
 use bcosc_testing::message::node;
 use bcosc_testing::{input, op, value};
 use common::*;

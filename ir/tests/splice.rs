@@ -7,7 +7,7 @@ use bcosc_ir::onnx::proto::{
 };
 use bcosc_ir::{DataType, Model, ModelBuilder, SurgeryError, Tensor};
 use bcosc_testing::message::*;
-use bcosc_testing::{body, input, value};
+use bcosc_testing::{body, value};
 use common::*;
 
 /// Splices a guest, and adds its outputs under its names.

@@ -17,7 +17,7 @@ mod rectifier;
 pub mod scale_inputs;
 pub mod signed_square;
 pub mod square_relu;
-mod target;
+pub mod target;
 #[cfg(test)]
 mod testing;
 

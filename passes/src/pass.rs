@@ -36,7 +36,7 @@ pub struct Pass {
 impl Pass {
     /// Whether a list has this pass.
     pub fn is_in(&self, passes: &[&Pass]) -> bool {
-        passes.iter().any(|pass| *pass == self)
+        passes.contains(&self)
     }
 }
 

@@ -25,7 +25,7 @@ pub fn table(proof: &Proof) -> String {
     let samples = proof.exact.samples;
     let table = tables::text(table);
     format!(
-        "{table}\n\nOutputs of the converted model {depend} on the input (relative range {} over {} images).\n\
+        "{table}\n\nOutputs of the converted model {depend} on the input\n(relative range {} over {} images).\n\
          Compared on {samples} seeded inputs (seed {}), tolerance {}.",
         tables::figure(sensitivity.relative_range),
         sensitivity.images,

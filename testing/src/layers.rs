@@ -82,13 +82,24 @@ impl Layers for ModelBuilder {
 
     fn norm(self, x: &str, y: &str, channels: u64) -> Self {
         let [gamma, beta, mean] = [0, 1, 2].map(|part| weight(seed(y) + part, &[channels]));
-        batch_norm(self, x, y, [gamma, beta, mean])
+        batch_norm(
+            self,
+            x,
+            y,
+            [gamma, beta, mean, variances(seed(y), channels)],
+        )
     }
 
     fn scale_norm(self, x: &str, y: &str, channels: u64) -> Self {
-        let zeros = Tensor::f32s(&[channels], vec![0.0; channels as usize]);
-        let gamma = weight(seed(y), &[channels]);
-        batch_norm(self, x, y, [gamma, zeros.clone(), zeros])
+        // Some of these have one sign in their first channels, and some have both.
+        let gamma = vector(noise(channels, channels));
+        let zeros = vector(vec![0.0; channels as usize]);
+        batch_norm(
+            self,
+            x,
+            y,
+            [gamma, zeros.clone(), zeros, variances(7, channels)],
+        )
     }
 
     fn clip(self, x: &str, y: &str, bounds: [f32; 2]) -> Self {
@@ -107,27 +118,23 @@ impl Layers for ModelBuilder {
     }
 }
 
-/// A batch norm of scales, biases and means.
-fn batch_norm(
-    builder: ModelBuilder,
-    x: &str,
-    y: &str,
-    [gamma, beta, mean]: [Tensor; 3],
-) -> ModelBuilder {
-    let dims = gamma.dims();
-    let variances = noise(seed(y), dims[0]).into_iter().map(|v| v.abs() as f32);
+/// A batch norm of scales, biases, means and variances.
+fn batch_norm(builder: ModelBuilder, x: &str, y: &str, parameters: [Tensor; 4]) -> ModelBuilder {
     let names = ["gamma", "beta", "mean", "var"].map(|part| format!("{y}.{part}"));
-    builder
-        .param(&names[0], gamma)
-        .param(&names[1], beta)
-        .param(&names[2], mean)
-        .param(&names[3], Tensor::f32s(&dims, variances.collect()))
-        .op(
-            "BatchNormalization",
-            &[x, &names[0], &names[1], &names[2], &names[3]],
-            y,
-            [],
-        )
+    let pairs = names.iter().zip(parameters);
+    let inputs = [x, &names[0], &names[1], &names[2], &names[3]];
+    pairs
+        .fold(builder, |b, (name, parameter)| b.param(name, parameter))
+        .op("BatchNormalization", &inputs, y, [])
+}
+
+fn variances(seed: u64, channels: u64) -> Tensor {
+    vector(noise(seed, channels).into_iter().map(f64::abs).collect())
+}
+
+fn vector(elements: Vec<f64>) -> Tensor {
+    let elements: Vec<f32> = elements.into_iter().map(|x| x as f32).collect();
+    Tensor::f32s(&[elements.len() as u64], elements)
 }
 
 fn seed(name: &str) -> u64 {

@@ -1,5 +1,5 @@
 use bcosc_engine::default_interpreter;
-use bcosc_ir::{Attribute, DataType, Interpreter, ModelBuilder, Tensor};
+use bcosc_ir::{Attribute, DataType, Interpreter, Tensor};
 
 use crate::detached::cotangents;
 use crate::explanation::{Kind, explanation};
@@ -177,8 +177,7 @@ fn a_flat_picture_has_a_cotangent() {
 /// Both parts of an explanation graph together compute what the whole does; the layers are in one of them only.
 #[test]
 fn parts_compute_what_the_whole_does() {
-    let builder = ModelBuilder::new(18)
-        .input("x", DataType::Float, "batch,3,8,8")
+    let builder = input(18, "batch,3,8,8")
         .param("w", weight(0, &[4, 3, 3, 3]))
         .param("u", weight(1, &[4, 5]))
         .op("Conv", &["x", "w"], "c", [])

@@ -44,7 +44,7 @@ enum Outside {
 
 pub(crate) fn grid_sample(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x, grid) = (cx.dy()?, cx.operand(0)?, cx.operand(1)?);
-    let rank = cx.dims(x)?.len().checked_sub(2).unwrap_or_default();
+    let rank = cx.dims(x)?.len().saturating_sub(2);
     let mode = match cx.op.get_at("mode", cx.opset).ok_or(Reason::Malformed)? {
         "nearest" => Mode::Nearest,
         "linear" | "bilinear" => Mode::Linear,

@@ -127,10 +127,10 @@ mod tests {
     use bcosc_ir::{Attribute, ModelBuilder};
 
     use super::*;
-    use crate::testing::{Layers, image, infer, inferred, model};
+    use crate::testing::{Layers, image, inferred, model};
 
     fn axes(builder: ModelBuilder, name: &str) -> Vec<usize> {
-        let mut model = inferred(builder);
+        let model = inferred(builder);
         let channels = Channels::of(&model.graph);
         let value = model.graph.value_named(name);
         (0..4)

@@ -26,7 +26,7 @@ pub static REMOVE_BIASES: Pass = Pass {
     summary: "remove the biases of convolutions, linear layers and norms",
     effect: Effect::Altering,
     requires: &[&crate::bcos::norms::uncentre::UNCENTRE_NORMS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

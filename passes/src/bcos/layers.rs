@@ -32,7 +32,7 @@ pub static BCOS: Pass = Pass {
     summary: "convert linear layers to B-cos layers",
     effect: Effect::Exact,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

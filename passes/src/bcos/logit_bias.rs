@@ -23,7 +23,7 @@ pub static ADD_LOGIT_BIAS: Pass = Pass {
     summary: "add -ln(K-1) to the logits of K classes",
     effect: Effect::Altering,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

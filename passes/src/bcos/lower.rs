@@ -29,7 +29,7 @@ pub static LOWER: Pass = Pass {
     summary: "write B-cos layers as standard ONNX operators",
     effect: Effect::Exact,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {

@@ -19,7 +19,7 @@ pub static AVERAGE_POOLS: Pass = Pass {
     summary: "replace max pools by average pools",
     effect: Effect::Altering,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

@@ -15,7 +15,7 @@ pub static REMOVE_DEAD: Pass = Pass {
     summary: "remove unused operators and parameters",
     effect: Effect::Exact,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {

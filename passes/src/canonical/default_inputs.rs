@@ -23,7 +23,7 @@ pub static DROP_DEFAULT_INPUTS: Pass = Pass {
     summary: "convert initializers that are also inputs to constants",
     effect: Effect::Exact,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {

@@ -36,7 +36,7 @@ pub static FOLD_CONSTANTS: Pass = Pass {
         &crate::canonical::default_inputs::DROP_DEFAULT_INPUTS,
         &crate::canonical::sequences::RESOLVE_SEQUENCES,
     ],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

@@ -35,7 +35,7 @@ pub static INLINE_FUNCTIONS: Pass = Pass {
     summary: "inline the local functions of the model",
     effect: Effect::Exact,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {

@@ -23,7 +23,7 @@ pub static RAISE_OPSET: Pass = Pass {
     summary: "with --opset: upgrade operators to the requested opset",
     effect: Effect::Exact,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

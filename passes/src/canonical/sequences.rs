@@ -21,7 +21,7 @@ pub static RESOLVE_SEQUENCES: Pass = Pass {
     summary: "replace tensor sequences by tensors",
     effect: Effect::Exact,
     requires: &[&crate::canonical::functions::INLINE_FUNCTIONS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {

@@ -29,7 +29,7 @@ pub static SIMPLIFY: Pass = Pass {
     summary: "remove operators without effect and merge adjacent ones",
     effect: Effect::Exact,
     requires: &[&crate::canonical::fold::FOLD_CONSTANTS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

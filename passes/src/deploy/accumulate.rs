@@ -1,15 +1,15 @@
-//! Features that many layers see are squared and summed once.
+//! Sums of squares of features that several layers read are computed once.
 //!
-//! In a DenseNet layer l sees `h = relu(s_l * Concat (v_1, v_2, ...))` with scales s_l of its own, and nearly
-//! the same features as the layers before it. Channel c adds to its energy
+//! In a DenseNet, layer l reads `h = relu(s_l * Concat (v_1, v_2, ...))` with its own scales s_l, and nearly
+//! the same features as the layers before it. The contribution of a channel to its energy is
 //!
 //! ```text
 //! s^2 relu(x)^2                  where s > 0
 //! s^2 (x^2 - relu(x)^2)          where s < 0
 //! ```
 //!
-//! which is linear in squares that do not depend on l. So one 1x1 convolution a feature gives what it adds
-//! to the energies of all layers, with `s^2` as weights, and a running sum replaces squares and sums that
+//! which is linear in squares that do not depend on l. So one 1x1 convolution per feature, with `s^2` as weights,
+//! computes its contributions to the energies of all layers, and a running sum replaces sums of squares that
 //! grow with every layer:
 //!
 //! ```text
@@ -35,7 +35,7 @@ pub static ACCUMULATE_ENERGIES: Pass = Pass {
     summary: "with --deploy: sum the squares of concatenated features once for all layers that see them",
     effect: Effect::Exact,
     requires: &[&crate::deploy::signed_square::SIGNED_SQUARES],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
@@ -69,7 +69,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     Ok(outcome)
 }
 
-/// A layer that sees rectified, scaled features.
+/// A layer on rectified, scaled features.
 struct DenseLayer {
     /// Its energy.
     node: NodeId,
@@ -77,14 +77,14 @@ struct DenseLayer {
     features: Vec<Feature>,
 }
 
-/// Some channels of what a layer sees.
+/// Some input channels of a layer.
 struct Feature {
     value: Value,
-    /// What the layer multiplies each channel by.
+    /// The layer's scale of each channel.
     scale: Vec<f64>,
 }
 
-/// Sees an energy of rectified, scaled features; `None` where a node is something else.
+/// The energy of rectified, scaled features at a node; `None` for other nodes.
 fn dense_layer(graph: &Graph, node: NodeId) -> Option<Result<DenseLayer, WeightError>> {
     graph.op(node).filter(|op| op.op_type() == "Energy")?;
     let energy = Energy::of(graph, node)?;
@@ -101,7 +101,7 @@ fn dense_layer(graph: &Graph, node: NodeId) -> Option<Result<DenseLayer, WeightE
     }))
 }
 
-/// The values that a norm's input is put together from, with their channels' scales.
+/// The concatenated values of a norm's input, with the scales of their channels.
 fn features(graph: &Graph, norm: &BatchNorm) -> Result<Vec<Feature>, WeightError> {
     let scales = norm_scale(graph, norm)?;
     let mut rest = &scales[..];
@@ -124,7 +124,7 @@ fn features(graph: &Graph, norm: &BatchNorm) -> Result<Vec<Feature>, WeightError
     Ok(features)
 }
 
-/// A value, or what it is concatenated from, channel by channel.
+/// A value, or the values it is concatenated from along channels.
 fn parts(graph: &Graph, value: Value) -> Vec<Value> {
     match graph.producer(value) {
         Some((node, op)) if op.is("Concat") && op.get("axis") == Some(1_i64) => {
@@ -209,7 +209,7 @@ fn accumulate(graph: &Graph, block: &[DenseLayer]) -> Patch {
     patch
 }
 
-/// The features of a block, producers first.
+/// The features of a block in topological order.
 fn in_order(graph: &Graph, block: &[DenseLayer]) -> Vec<Value> {
     let features = block.iter().flat_map(|l| &l.features);
     let distinct: BTreeSet<Value> = features.map(|f| f.value).collect();
@@ -224,7 +224,8 @@ fn in_order(graph: &Graph, block: &[DenseLayer]) -> Vec<Value> {
     values
 }
 
-/// What the squares of a feature's positive part, and of the feature, add to every layer's energy: a row a layer.
+/// The contributions of the squares of a feature's positive part, and of the feature, to every layer's energy: one row
+/// per layer.
 fn weights_of(block: &[DenseLayer], value: Value) -> [Vec<f64>; 2] {
     let channels = block
         .iter()

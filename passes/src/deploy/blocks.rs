@@ -25,7 +25,7 @@ struct Image {
 }
 
 impl Blocks {
-    /// Follows the images of a graph from its convolutions on.
+    /// Finds the images in blocks of a graph, starting at convolutions.
     pub fn of(graph: &Graph) -> Self {
         let mut blocks = Blocks::default();
         for node in graph.ops() {
@@ -42,13 +42,13 @@ impl Blocks {
         self.0.contains_key(&value)
     }
 
-    /// Channels of a value in blocks, where they fill theirs: a depthwise convolution takes it as it is.
+    /// Channels of a value in blocks, if they fill all blocks: a depthwise convolution then works on it directly.
     pub fn filled(&self, value: Value) -> Option<u64> {
         let channels = self.0.get(&value)?.channels;
         Some(channels).filter(|channels| channels.is_multiple_of(OnnxRuntimeCpu::BLOCK))
     }
 
-    /// Records that one value has taken the place of another.
+    /// Records that one value replaced another.
     pub fn replaced(&mut self, old: Value, new: Value) {
         if let Some(image) = self.0.get(&old).copied() {
             self.0.insert(new, image);
@@ -73,7 +73,7 @@ impl Blocks {
                 of_x.map(|image| on_a_new_grid(image.channels))
             }
             _ if is(OnnxRuntimeCpu::BLOCKED_ACTIVATIONS) => of_x,
-            // Behind the depthwise convolution that `keep_blocked_layout.rs` adds.
+            // After the depthwise convolution that `keep_blocked_layout.rs` adds.
             _ if is(OnnxRuntimeCpu::FUSED_ACTIVATIONS) => {
                 self.filled(x)?;
                 of_x
@@ -92,7 +92,7 @@ impl Blocks {
     }
 }
 
-/// Channels of what an image's convolution puts out, where the kernel works on blocks.
+/// Output channels of a convolution on an image, if its kernel works on blocks.
 fn convolved(graph: &Graph, node: NodeId) -> Option<u64> {
     let conv = Conv::of(graph, node)?;
     let weights = graph.constant(conv.w)?;
@@ -129,7 +129,7 @@ mod tests {
     use crate::deploy::testing::image;
     use crate::testing::{Layers, inferred};
 
-    /// Which of the values named lie in blocks.
+    /// Which of the named values are in blocks.
     fn in_blocks<'n>(builder: ModelBuilder, names: &[&'n str]) -> Vec<&'n str> {
         let model = inferred(builder);
         let blocks = Blocks::of(&model.graph);

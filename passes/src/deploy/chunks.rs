@@ -27,7 +27,7 @@ pub static CHUNK_CHANNELS: Pass = Pass {
     summary: "with --deploy: compute large images in chunks of channels that fit a cache",
     effect: Effect::Exact,
     requires: &[&crate::deploy::lower::LOWER_DEPLOY],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

@@ -5,7 +5,7 @@ use bcosc_ir::{DataType, Graph, Op, Operand, Patch};
 use crate::Reason;
 use crate::dialect::{Energy, Scale, Weigh};
 
-/// The energy behind the scale of a layer that rules for B = 2 may rewrite.
+/// The energy of the scale of a layer that rules for B = 2 may rewrite.
 pub(crate) fn energy_of(graph: &Graph, scale: &Scale) -> Result<Energy, Reason> {
     if scale.b != 2.0 {
         return Err(Reason::OnlyForB2);

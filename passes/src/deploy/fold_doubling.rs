@@ -22,7 +22,7 @@ pub static FOLD_DOUBLING: Pass = Pass {
     summary: "with --deploy: let first layers read x instead of [x, -x]",
     effect: Effect::Exact,
     requires: &[&crate::bcos::layers::BCOS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
@@ -32,7 +32,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     })
 }
 
-/// The value x, where a node is `Concat (x, Neg (x))` over channels.
+/// The value x if a node is `Concat (x, Neg (x))` over channels.
 fn doubled(graph: &Graph, node: NodeId) -> Option<Value> {
     let op = graph.op(node).filter(|op| op.is("Concat"))?;
     let [Some(x), Some(inverse)] = graph.inputs_of(node)[..] else {
@@ -108,11 +108,11 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (y)
         <
-           float[4,3,3,3] "d.w" = {0.10433212, -0.117925584, 1.024094, 0.9601966, ... 78f0954f}
+           float[4,3,3,3] "d.weight" = {0.10433212, -0.117925584, 1.024094, 0.9601966, ... 78f0954f}
         >
         {
            ["d.energy"] "d.energy" = bcosc.Energy <kernel_shape = [3, 3], pads = [1, 1, 1, 1], group = 1, channels = 3, gain = 2.0, epsilon = 1e-6, exponent = 0.5> (x)  # from d
-           "y.before" = Conv <pads = [1, 1, 1, 1]> (x, "d.w")
+           "y.before" = Conv <pads = [1, 1, 1, 1]> (x, "d.weight")
            ["y.bcos"] y = bcosc.Scale <b = 2.0, group = 1, channels = 4, spatial = 2> ("y.before", "d.energy")  # from y
         }
         "#);

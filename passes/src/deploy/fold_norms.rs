@@ -1,6 +1,6 @@
 //! The scales of batch norms fold into the weights of the layer before.
 //!
-//! With its mean and bias gone, a batch norm multiplies channel c by `s = gamma / sqrt(var + eps)`. A B-cos
+//! Without mean and bias, a batch norm multiplies channel c by `s = gamma / sqrt(var + eps)`. A B-cos
 //! layer is homogeneous of degree B in its weights, so the scale moves into them:
 //!
 //! ```text
@@ -8,8 +8,8 @@
 //! z = bcosc.Scale <b> (Conv (x, sign(s) |s|^(1/b) w), n)
 //! ```
 //!
-//! For B other than 2 the factor has an epsilon beside the cosine, `(|y|/n + 1e-6)^(B-1)`, which does not
-//! scale along; the norm stays there.
+//! For B other than 2 the factor has an epsilon, `(|y|/n + 1e-6)^(B-1)`, and is not homogeneous; the norm
+//! stays.
 
 use bcosc_ir::views::{BatchNorm, Conv};
 use bcosc_ir::{Graph, Model, NodeId, Patch};
@@ -25,7 +25,7 @@ pub static FOLD_NORM_SCALES: Pass = Pass {
     summary: "with --deploy: fold the scale of norms into the weights of the layer before",
     effect: Effect::Exact,
     requires: &[&crate::bcos::layers::BCOS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
@@ -83,14 +83,14 @@ fn fold(graph: &Graph, norm: &BatchNorm, scale: &Scale) -> Result<Patch, WeightE
         let bias = patch.parameter("bias", bias.with(&folded));
         patch.set_input(conv.node, 2, Some(bias));
     }
-    // The layer puts out what the norm did, no longer what it read.
+    // The output of the layer now is that of the norm.
     patch.forget(scale.y);
     patch.forget(norm.x);
     patch.replace(norm.y(), norm.x);
     Ok(patch)
 }
 
-/// What a norm multiplies every channel by; an error where it does anything else.
+/// The factor of a norm for every channel; an error if it does anything else.
 pub(crate) fn norm_scale(graph: &Graph, norm: &BatchNorm) -> Result<Vec<f64>, WeightError> {
     let zero = |value| -> Result<bool, WeightError> {
         let found = weights::floats(graph, value)?;
@@ -129,15 +129,15 @@ mod tests {
         >
         main (float[batch,3,6,8] x) => (z)
         <
-           float[4,3,3,3] "y.weight_2" = {-0.24587275, -0.3256282, -0.37417793, -0.0674149, ... 5f55a131}
+           float[4,3,3,3] "y.weight" = {-0.24587275, -0.3256282, -0.37417793, -0.0674149, ... 5f55a131}
         >
         {
            ["y.patch_norm"] "y.patch_norm" = bcosc.PatchNorm <kernel_shape = [3, 3], group = 1, channels = 3> (x)  # from y
-           y = Conv (x, "y.weight_2")
+           y = Conv (x, "y.weight")
            ["y.bcos"] z = bcosc.Scale <b = 2.0, group = 1, channels = 4, spatial = 2> (y, "y.patch_norm")  # from y
         }
         "#);
-        // The layer puts out what the norm did: what the norm read is gone.
+        // The output of the layer is that of the norm; the input of the norm no longer exists.
         let found = after.graph.outputs()[0].value;
         assert_eq!(after.graph.standing_for("z"), Some(found));
         assert_eq!(after.graph.standing_for("y"), None);

@@ -1,8 +1,8 @@
 //! Images between convolutions stay in blocks of channels.
 //!
 //! For an absolute value or a bound, ONNX Runtime reorders an image there and back, which costs more than the
-//! operator itself. A depthwise convolution by 1 works on blocks, and the operator behind it is fused into it; the
-//! absolute value is a `LeakyRelu` of slope -1. A sum and the `Relu` behind it are fused as well:
+//! operator itself. A depthwise convolution by 1 works on blocks, and the next operator is fused into it; the
+//! absolute value is a `LeakyRelu` of slope -1. A sum and the `Relu` after it are fused as well:
 //!
 //! ```text
 //! Abs (u)              LeakyRelu <alpha = -1> (Conv (u, ones))
@@ -26,7 +26,7 @@ pub static KEEP_BLOCKED_LAYOUT: Pass = Pass {
     summary: "with --deploy: keep images between convolutions in their layout of blocks",
     effect: Effect::Exact,
     requires: &[&crate::deploy::lower::LOWER_DEPLOY],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

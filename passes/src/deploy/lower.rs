@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Sums, squares and powers that several layers need are computed once. A sum over channels is a product of
-//! a row with a matrix where the number of positions in a row is known; of what is in blocks of channels (see
-//! `blocks.rs`) it is a 1x1 convolution, and another repeats a scale for every channel before the
+//! a row with a matrix if the number of positions is known; for images in blocks of channels (see `blocks.rs`) it is
+//! a 1x1 convolution, and another one repeats a scale for every channel before the
 //! multiplication.
 
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub static LOWER_DEPLOY: Pass = Pass {
     summary: "with --deploy: write B = 2 layers in the operators that run fastest",
     effect: Effect::Exact,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
@@ -77,13 +77,13 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     Ok(outcome)
 }
 
-/// Energies of the deploy form; patch norms that are left belong to layers with another B.
+/// Energies of the deploy form; remaining patch norms belong to layers with another B.
 fn exponentiated(graph: &Graph, node: NodeId) -> Option<Energy> {
     graph.op(node).filter(|op| op.op_type() == "Energy")?;
     Energy::of(graph, node)
 }
 
-/// Something that several layers need.
+/// A value shared by several layers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     /// x * x.
@@ -263,7 +263,7 @@ impl Writer<'_> {
             .map_or(DataType::Float, |t| t.dtype)
     }
 
-    /// Energies of one image, where their number is known.
+    /// Number of elements of the energy of one image, if known.
     fn count(&self, e: &Energy) -> Option<u64> {
         let shape = self.graph.value_type(e.x)?.shape?;
         let sizes = shape.get(2..)?.iter().zip(&e.window.strides);
@@ -274,7 +274,7 @@ impl Writer<'_> {
     }
 }
 
-/// A shape that brings [N, 1, H * W] back to [N, 1, H, W].
+/// The shape from [N, 1, H * W] to [N, 1, H, W].
 fn grid(graph: &Graph, x: Value) -> Option<[i64; 4]> {
     let shape = graph.value_type(x)?.shape?;
     let [_, _, height, width] = &shape[..] else {

@@ -2,7 +2,7 @@
 //!
 //! Let `t = s p^(-1/2)`, with p the energy of some patch (its epsilon e included), be scaled by a power of
 //! its own energy. With S the sum of squares of s at a position, the energy of t is `S/p + e`, so both scales
-//! depend on s and p alone:
+//! depend on s and p only:
 //!
 //! ```text
 //! z = bcosc.Weigh (t, bcosc.Energy <1x1, exponent = -1/4> (t)),    t = bcosc.Weigh (s, p^(-1/2))
@@ -22,7 +22,7 @@ pub static MERGE_SCALES: Pass = Pass {
     summary: "with --deploy: scale a tensor once instead of twice",
     effect: Effect::Exact,
     requires: &[&crate::deploy::scale_inputs::SCALE_INPUTS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
@@ -77,7 +77,7 @@ fn merge(graph: &Graph, outer: &Weigh, inner: &Weigh) -> Result<Patch, Reason> {
     Ok(patch)
 }
 
-/// An operator on one number a position.
+/// An operator on one number per position.
 fn small(patch: &mut Patch, op_type: &str, inputs: &[Operand]) -> Operand {
     patch.op(Op::new("", op_type), inputs)
 }

@@ -5,7 +5,7 @@ use bcosc_ir::{DataType, Op, Operand, Patch};
 use super::target::OnnxRuntimeCpu;
 use crate::analysis::weights;
 
-/// A root, or the reciprocal of one: `x^exponent` by the operators that take least time for so many elements.
+/// A root, or the reciprocal of one: `x^exponent` by the fastest operators for this number of elements.
 pub(crate) fn power(
     patch: &mut Patch,
     x: Operand,

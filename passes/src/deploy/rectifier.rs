@@ -1,8 +1,8 @@
-//! Rectifiers behind B = 2 layers.
+//! Rectifiers after B = 2 layers.
 //!
 //! The factor r = 1/n of a layer is positive, so a rectifier may act before the signed square:
 //! `relu(y|y|r) = relu(y) relu(y) r`. There it is fused into the convolution, and no absolute value is
-//! taken. An upper bound, such as that of `Relu6`, stays behind the square.
+//! taken. An upper bound, such as that of `Relu6`, stays after the square.
 
 use bcosc_ir::{Graph, NodeId, Op, Operand, Patch, Value};
 
@@ -23,14 +23,14 @@ impl Rectifier {
         (op.is("Relu") || bounded).then_some(Rectifier { node, bounded })
     }
 
-    /// The rectifier that a value goes to, and nowhere else.
+    /// The rectifier that is the only consumer of a value.
     pub fn behind(graph: &Graph, value: Value) -> Option<Self> {
         let (node, slot) = graph.sole_consumer(value)?;
         Self::of(graph, node).filter(|_| slot == 0)
     }
 
-    /// Puts a rectified square in its place, where the rectifier reads `x`. An upper bound then reads
-    /// what is rectified already.
+    /// Replaces the rectifier of `x` by a rectified square. An upper bound then reads the
+    /// rectified value.
     pub fn replace(&self, patch: &mut Patch, x: Value, square: Operand) {
         let rectified = Value {
             node: self.node,

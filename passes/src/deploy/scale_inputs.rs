@@ -1,8 +1,8 @@
 //! Pointwise layers with more output than input channels scale their input.
 //!
 //! With e the energy of x at a position, a pointwise layer with B = 2 is `y|y| / sqrt(e) = u|u|` with
-//! `u = w . (x e^(-1/4))`. The scale then multiplies the input channels instead of the output channels, which are
-//! more. A stride drops positions first:
+//! `u = w . (x e^(-1/4))`. The scale then multiplies the input channels instead of the more numerous output
+//! channels. A stride drops positions first:
 //!
 //! ```text
 //! z = bcosc.Scale <b = 2> (Conv <1x1, strides> (x, w), bcosc.PatchNorm <1x1, strides> (x))
@@ -27,7 +27,7 @@ pub static SCALE_INPUTS: Pass = Pass {
     summary: "with --deploy: scale the input of 1x1 layers that add channels instead of the output",
     effect: Effect::Exact,
     requires: &[&crate::deploy::square_relu::SQUARE_AFTER_RELU],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
@@ -37,7 +37,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     })
 }
 
-/// The pointwise layer behind a scale, if it has more output than input channels.
+/// The pointwise layer before a scale, if it has more output than input channels.
 pub(crate) fn widening(graph: &Graph, scale: &Scale) -> Result<Conv, Reason> {
     let conv = pointwise(graph, scale)?;
     match conv.in_channels() < conv.out_channels() {
@@ -46,7 +46,7 @@ pub(crate) fn widening(graph: &Graph, scale: &Scale) -> Result<Conv, Reason> {
     }
 }
 
-/// The pointwise layer behind a scale.
+/// The pointwise layer before a scale.
 fn pointwise(graph: &Graph, scale: &Scale) -> Result<Conv, Reason> {
     let conv = Conv::of(graph, scale.y.node).ok_or(Reason::NoConvolution)?;
     if !conv.window.is_single_cell() || conv.group != 1 {

@@ -27,7 +27,7 @@ pub static SIGNED_SQUARES: Pass = Pass {
         &crate::deploy::square_relu::SQUARE_AFTER_RELU,
         &crate::deploy::scale_inputs::SCALE_INPUTS,
     ],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

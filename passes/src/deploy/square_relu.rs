@@ -22,7 +22,7 @@ pub static SQUARE_AFTER_RELU: Pass = Pass {
     summary: "with --deploy: rectify before squaring in B = 2 layers",
     effect: Effect::Exact,
     requires: &[&crate::bcos::layers::BCOS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
@@ -111,7 +111,7 @@ mod tests {
            z = Clip ("y.bcos.weighed", "z.low", "z.high")
         }
         "#);
-        // What the bound reads is rectified: the original has no such value.
+        // The bound reads a rectified value, which the original does not have.
         assert_eq!(after.graph.standing_for("y"), None);
     }
 

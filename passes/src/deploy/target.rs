@@ -8,8 +8,8 @@
 /// where one has no kernel for blocks, it reorders the image before and, if need be, after. A form that is fast keeps
 /// out of such reorders and goes through memory rarely.
 ///
-/// The figures marked *measured* are where one form overtakes another on an x86-64 server with AVX-512; the
-/// results are the same on any machine, whatever they are.
+/// The figures marked *tuned* are where one form overtakes another; other processors may have others. They change how
+/// fast a network is, never what it computes.
 #[derive(Clone, Copy, Debug)]
 pub struct OnnxRuntimeCpu;
 
@@ -18,11 +18,11 @@ impl OnnxRuntimeCpu {
     /// blocks of 16 fills those as well.
     pub const BLOCK: u64 = 16;
 
-    /// Activations that have a kernel for blocks, or that a convolution applies itself.
+    /// Activations that work on blocks as they are.
     pub const BLOCKED_ACTIVATIONS: &[&str] = &["Relu", "Sigmoid", "Tanh", "HardSigmoid"];
 
-    /// Operators that stay in blocks behind a depthwise convolution, which takes them into itself
-    /// (`conv_activation_fusion.cc`). A norm becomes such a convolution.
+    /// Operators that stay in blocks behind a depthwise convolution, into which they are fused
+    /// (`conv_activation_fusion.cc`; `Abs` is written as a `LeakyRelu`). A norm becomes such a convolution itself.
     pub const FUSED_ACTIVATIONS: &[&str] = &["Abs", "Clip", "LeakyRelu", "BatchNormalization"];
 
     /// Pools that have a kernel for blocks.
@@ -31,20 +31,19 @@ impl OnnxRuntimeCpu {
     /// Arithmetic on two images of one shape that has a kernel for blocks.
     pub const BLOCKED_ARITHMETIC: &[&str] = &["Add", "Mul"];
 
-    /// The opset from which on average pools have dilations: their kernel (`AveragePoolV19`) is a plain loop, and the
-    /// optimiser has no form in blocks for it.
+    /// The opset from which on average pools have dilations, and a slower kernel (`AveragePoolV19`).
     pub const SLOW_AVERAGE_POOL_OPSET: i64 = 19;
 
     /// The largest window, in cells, that a convolution with ones adds up as fast as an average pool and the
-    /// addition of epsilon behind it (measured).
+    /// addition of epsilon behind it (tuned).
     pub const SMALL_WINDOW: i64 = 9;
 
     /// The most elements for which one `Pow` costs less than `Sqrt` and `Reciprocal`, which are vectorised but are an
-    /// operator each (measured).
+    /// operator each (tuned).
     pub const FEW_ELEMENTS: u64 = 28 * 28;
 
     /// Bytes of an image that stay in the second-level cache of a core while operators read and write them: half of
-    /// the 2 MiB that servers with AVX-512 have today.
+    /// the 2 MiB that it has on current server processors (tuned).
     pub const CACHE_BYTES: u64 = 1 << 20;
 
     /// The fewest output channels that the kernels of convolutions are fast for: they compute four blocks at once

@@ -1,4 +1,4 @@
-//! What the tests of the deploy rules share: running rules, and holding them to what a layer computes.
+//! Helpers for tests of the deploy rules: run rules, compare with the original layer.
 
 use bcosc_engine::default_interpreter;
 use bcosc_ir::{Model, ModelBuilder};
@@ -22,18 +22,18 @@ pub(crate) fn bcos(builder: ModelBuilder, b: f64) -> Model {
     model
 }
 
-/// The model after some rules, held to the function of the model before them, and what the last one did.
+/// The model after some rules, after checking that it computes the same, and the outcome of the last rule.
 pub(crate) fn deployed(rules: &[&Pass], before: &Model) -> (Model, Outcome) {
     let mut after = before.clone();
     let mut outcome = Outcome::default();
     for rule in rules {
-        outcome = run(*rule, &mut after, 2.0);
+        outcome = run(rule, &mut after, 2.0);
     }
     assert_same_function(&written(before), &written(&after), 2e-6);
     (after, outcome)
 }
 
-/// Why the last of some rules leaves a model alone.
+/// The reason why the last of some rules does not apply.
 pub(crate) fn refused(rules: &[&Pass], before: &Model) -> Vec<Reason> {
     let (_, outcome) = deployed(rules, before);
     assert!(outcome.changes.is_empty(), "{:?}", outcome.changes);

@@ -44,10 +44,10 @@ pub fn read_folder(calibration: &CalibrationFiles, shape: ImageShape) -> Result<
     let found = pictures(folder)?;
     if found.len() < 2 {
         return Err(fail(format!(
-            "{} found (jpg, png or webp, in the folder or below), and at least 2 are needed",
+            "{} found (jpg, png or webp), but at least 2 are needed",
             match found.len() {
-                0 => "no picture is",
-                _ => "one picture is",
+                0 => "no pictures",
+                _ => "only one picture",
             }
         )));
     }

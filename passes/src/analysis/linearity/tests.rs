@@ -1,10 +1,10 @@
 use bcosc_ir::{Attribute, Model, ModelBuilder};
 
 use super::*;
-use crate::testing::{Layers, image, infer, inferred, model};
+use crate::testing::{Layers, image, infer, inferred};
 
 fn verdict(builder: ModelBuilder) -> Verdict {
-    let mut model = inferred(builder);
+    let model = inferred(builder);
     Linearity::of(&model.graph).verdicts().remove(0)
 }
 
@@ -89,7 +89,7 @@ fn a_decomposed_gelu_is_a_gate() {
         .param("half", number(0.5))
         .op("Mul", &["z", "half"], "y", [])
         .output("y");
-    let mut built = inferred(builder);
+    let built = inferred(builder);
     let found = classes(&built);
     let class = |name: &str| found.iter().find(|(n, _)| n == name).map(|(_, c)| *c);
     assert_eq!(class("z"), Some(Class::Gate));
@@ -119,7 +119,7 @@ fn attention_weights_are_held_fixed_and_values_are_not() {
         )
         .op("MatMul", &["weights", "v"], "y", [])
         .output("y");
-    let mut built = inferred(builder);
+    let built = inferred(builder);
     let found = classes(&built);
     let class = |name: &str| found.iter().find(|(n, _)| n == name).map(|(_, c)| *c);
     assert_eq!(class("y"), Some(Class::Attention));
@@ -130,7 +130,7 @@ fn attention_weights_are_held_fixed_and_values_are_not() {
 
 /// Which operands of the product y are held fixed.
 fn held_fixed(builder: ModelBuilder) -> [bool; 2] {
-    let mut built = inferred(builder.output("y"));
+    let built = inferred(builder.output("y"));
     let graph = &built.graph;
     let node = graph.value_named("y").map(|y| y.node).unwrap();
     let analysis = Linearity::of(graph);

@@ -1,7 +1,7 @@
 use bcosc_ir::{Attribute, ModelBuilder, Tensor, Tensors};
 
 use super::*;
-use crate::testing::{Array, Layers, infer, inferred, model, outputs};
+use crate::testing::{Array, Layers, inferred, outputs};
 
 fn numbers(dims: &[u64], x: &[f32]) -> Tensor {
     Tensor::f32s(dims, x.to_vec())
@@ -29,7 +29,7 @@ fn bytes() -> ModelBuilder {
 }
 
 fn found(builder: ModelBuilder) -> (Model, Option<Preprocessing>) {
-    let mut model = inferred(builder);
+    let model = inferred(builder);
     let image = model.graph.inputs()[0];
     let found = Preprocessing::of(&model.graph, image);
     (model, found)

@@ -1,10 +1,10 @@
 use bcosc_ir::{Attribute, ModelBuilder, Tensor};
 
 use super::*;
-use crate::testing::{Layers, image, infer, inferred, model};
+use crate::testing::{Layers, image, inferred};
 
 fn raised(builder: ModelBuilder) -> (Vec<(Kind, String)>, Vec<String>) {
-    let mut model = inferred(builder);
+    let model = inferred(builder);
     let graph = &model.graph;
     let raised = Raised::of(graph);
     let composites = raised.composites.iter();
@@ -65,7 +65,7 @@ fn a_norm_with_the_power_of_something_else_is_none() {
 
 #[test]
 fn what_stops_the_nearest_match_is_named() {
-    let mut model = inferred(layer_norm("a"));
+    let model = inferred(layer_norm("a"));
     let graph = &model.graph;
     let raised = Raised::of(graph);
     let nearest = raised.unrecognised[0].nearest;

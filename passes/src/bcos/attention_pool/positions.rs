@@ -17,7 +17,7 @@ pub static DROP_POOL_POSITIONS: Pass = Pass {
     summary: "remove the position embedding of attention pools",
     effect: Effect::Altering,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

@@ -28,7 +28,7 @@ pub static UNPOOL_ATTENTION: Pass = Pass {
     summary: "with --attention-unpool: output a unit vector for every position",
     effect: Effect::Altering,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

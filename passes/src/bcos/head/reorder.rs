@@ -28,7 +28,7 @@ pub static REORDER_HEAD: Pass = Pass {
     summary: "move the linear head before the global average pool",
     effect: Effect::Exact,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

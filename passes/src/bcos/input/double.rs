@@ -28,7 +28,7 @@ pub static DOUBLE_INPUT: Pass = Pass {
     summary: "double the input channels: [x, -x] or [x, 1-x]",
     effect: Effect::Exact,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

@@ -6,7 +6,7 @@ use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
 use super::*;
 use crate::bcos::lower::LOWER;
 use crate::testing::{
-    Array, Layers, after, exponent, image, infer, inferred, model, passed, reasons, text, weight,
+    Array, Layers, after, exponent, image, inferred, model, passed, reasons, text, weight,
 };
 
 /// One output unit by definition: its product with its inputs, and the sum of squares of these.
@@ -95,7 +95,7 @@ fn nothing_happens_at_b_1() {
 }
 
 fn refusal(builder: ModelBuilder) -> Vec<Reason> {
-    let mut before = inferred(builder.output("y"));
+    let before = inferred(builder.output("y"));
     match passed(&[&BCOS], &before, &exponent(2.0), None) {
         Ok((_, outcome)) => {
             assert!(outcome.changes.is_empty());

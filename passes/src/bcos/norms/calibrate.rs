@@ -22,7 +22,7 @@ pub static CALIBRATE_NORMS: Pass = Pass {
     summary: "with --calibrate: set the statistics of restored norms from images, at B = 1",
     effect: Effect::Exact,
     requires: &[&crate::bcos::norms::restore::RESTORE_NORMS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

@@ -24,7 +24,7 @@ pub static REMEASURE_NORMS: Pass = Pass {
     summary: "with --calibrate: measure the variance of all batch norms at the final B",
     effect: Effect::Exact,
     requires: &[&crate::bcos::norms::uncentre::UNCENTRE_NORMS],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {

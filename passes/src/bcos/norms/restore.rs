@@ -35,7 +35,7 @@ pub static RESTORE_NORMS: Pass = Pass {
     summary: "insert identity norms after convolutions whose norm was folded",
     effect: Effect::Exact,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {

@@ -20,7 +20,7 @@ pub static UNCENTRE_NORMS: Pass = Pass {
     summary: "move the running mean of batch norms into their bias",
     effect: Effect::Exact,
     requires: &[],
-    run: run,
+    run,
 };
 
 fn run(model: &mut Model, _: &Context<'_>) -> Result<Outcome, PassError> {

@@ -1,4 +1,4 @@
-//! Operators on chunks in place of operators on whole images.
+//! Replaces operators on whole images by operators on chunks.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ struct Part {
 impl Part {
     const WHOLE: Part = Part { index: 0, of: 1 };
 
-    /// Where the part lies among `length` elements.
+    /// The range of the part among `length` elements.
     fn range(self, length: usize) -> std::ops::Range<usize> {
         let size = length / self.of;
         self.index * size..(self.index + 1) * size
@@ -34,12 +34,12 @@ impl Part {
 /// Weights for some of the outputs and some of the inputs.
 type Block = (Value, Part, Part);
 
-/// Writes operators on chunks, producers first.
+/// Writes operators on chunks in topological order.
 pub(super) struct Writer<'p> {
     plan: &'p Plan,
-    /// The chunks of what is cut.
+    /// The chunks of split values.
     chunks: BTreeMap<Value, Vec<Value>>,
-    /// Cut weights.
+    /// Split weights.
     blocks: BTreeMap<Block, Value>,
 }
 
@@ -53,7 +53,7 @@ impl<'p> Writer<'p> {
         }
     }
 
-    /// Writes an operator that reads chunks or puts them out; leaves all others.
+    /// Rewrites an operator that reads or computes chunks; leaves others unchanged.
     pub fn write(&mut self, model: &mut Model, node: NodeId) -> Result<(), PassError> {
         let graph = &model.graph;
         let y = Value { node, slot: 0 };
@@ -99,7 +99,7 @@ impl<'p> Writer<'p> {
     }
 }
 
-/// One operator being cut.
+/// One operator being split.
 struct Cut<'a> {
     graph: &'a Graph,
     op: Op,
@@ -110,7 +110,7 @@ struct Cut<'a> {
 }
 
 impl Cut<'_> {
-    /// A chunk of a value, or the value where it is whole.
+    /// A chunk of a value, or the whole value if it is not split.
     fn chunk(&self, value: Value, index: usize) -> Value {
         let chunks = self.written.chunks.get(&value);
         chunks
@@ -148,7 +148,7 @@ impl Cut<'_> {
         Part::all(count).map(sum).collect()
     }
 
-    /// Chunks that the input comes in.
+    /// Number of chunks of the input.
     fn columns(&self) -> usize {
         let x = self.operands.first().copied().flatten();
         let chunks = x.and_then(|x| self.written.chunks.get(&x));
@@ -174,7 +174,7 @@ impl Cut<'_> {
         chunk: usize,
         biased: bool,
     ) -> Result<Operand, WeightError> {
-        // The operand, and not what the plan knows: another operator may have taken its place.
+        // The current operand, which may have replaced the one in the plan.
         let x = self.operands.first().copied().flatten().unwrap_or(conv.x);
         let mut inputs = vec![
             self.chunk(x, chunk).into(),
@@ -200,7 +200,7 @@ impl Cut<'_> {
         }
         let whole = self.weight(weight)?;
         let (mut dims, bytes) = (whole.0.dims(), &whole.1);
-        // Blocks of ones are all the same.
+        // All blocks of ones are equal.
         let uniform = is_uniform(&whole);
         let at = |part: Part| Part {
             index: if uniform { 0 } else { part.index },
@@ -227,7 +227,7 @@ impl Cut<'_> {
                 let of = |row| &bytes[row * width..][columns.clone()];
                 rows.map(of).collect::<Vec<_>>().concat().into()
             }
-            // Whole rows lie together.
+            // Rows are contiguous.
             _ => bytes.slice(rows.start * width..rows.end * width),
         };
         let tensor = Tensor::from_bytes(whole.0.dtype(), &dims, cut);

@@ -1,11 +1,11 @@
 use bcosc_ir::{Attribute, ModelBuilder, Tensor};
 
 use super::*;
-use crate::testing::{Layers, image, infer, inferred, model};
+use crate::testing::{Layers, image, inferred};
 
 /// The attentions of a graph and the names of their layers' outputs.
 fn found(builder: ModelBuilder) -> Vec<(Vec<String>, Vec<String>)> {
-    let mut model = inferred(builder);
+    let model = inferred(builder);
     let graph = &model.graph;
     let names = |layers: BTreeSet<NodeId>| -> Vec<String> {
         let name = |id| graph.value_name(graph.output(id, 0)).to_owned();
