@@ -251,7 +251,7 @@ fn what_is_computed_from_sizes_is_a_constant() {
     assert_eq!(found.broken_by, ["y"]);
 }
 
-/// An explanation is one of the image: what other inputs add is constant, by their names.
+/// Explanations explain the image: what other inputs add counts as constant, under their names.
 #[test]
 fn other_inputs_add_constants() {
     let two = |second: &str| {
