@@ -40,6 +40,28 @@ impl Images {
     }
 }
 
+/// Images [N, C, H, W] as [N, H, W, C].
+#[cfg(feature = "vision")]
+pub(crate) fn channels_last(images: &Tensor) -> Option<Tensor> {
+    let dims = images.dims();
+    let &[count, channels, height, width] = &dims[..] else {
+        return None;
+    };
+    let (channels, area) = (channels as usize, (height * width) as usize);
+    let elements = images.to_f64s().ok()?;
+    let mut moved = Vec::with_capacity(elements.len());
+    for image in elements.chunks((channels * area).max(1)) {
+        for pixel in 0..area {
+            moved.extend(image.iter().skip(pixel).step_by(area));
+        }
+    }
+    Tensor::floats(
+        images.dtype(),
+        &[count, height, width, channels as u64],
+        &moved,
+    )
+}
+
 /// The encoding of pictures for input format `contract`; raw if no normalisation is given.
 pub(crate) fn encoding(contract: InputContract, normalization: Option<&Normalization>) -> Encoding {
     match (contract, normalization) {
@@ -61,6 +83,16 @@ mod tests {
             dims: vec![2, 2, 1, 1],
             data: vec![0.0, 0.25, 0.5, 1.0],
         }
+    }
+
+    #[test]
+    #[cfg(feature = "vision")]
+    fn channels_move_behind_the_pixels() {
+        let images = Tensor::f32s(&[2, 3, 1, 2], (0..12).map(|x| x as f32).collect());
+        let moved = channels_last(&images).unwrap();
+        assert_eq!(moved.dims(), [2, 1, 2, 3]);
+        let expected = [0.0, 2.0, 4.0, 1.0, 3.0, 5.0, 6.0, 8.0, 10.0, 7.0, 9.0, 11.0];
+        assert_eq!(moved.to_f32s().unwrap(), expected);
     }
 
     #[test]

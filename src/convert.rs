@@ -19,12 +19,13 @@ use crate::load::{Read, read};
 use crate::metadata::LOGIT_BIAS;
 use crate::normalization::{self, take_normalization};
 use crate::plan::{self, Passes};
+use crate::probabilities::before_probabilities;
 use crate::progress::{Event, Stage};
 use crate::prove::{Task, prove};
 use crate::report::Size;
 use crate::{
     Error, Metadata, Options, Recipe, Report, Selection, Source, Verify, calibration, outputs,
-    support,
+    soundness, support,
 };
 
 /// A converted model and the report of the conversion.
@@ -62,13 +63,13 @@ impl Converted {
     pub fn explanation_graph(&self) -> Result<Model, Error> {
         const LABEL: &str = "the converted model";
         // Go through the file format, so that the graph is the same as for the written file.
-        let read = self
-            .model
-            .read_anew(self.model.to_proto())
-            .map_err(|source| Error::Import {
-                model: LABEL.to_owned(),
-                source: Box::new(source),
-            })?;
+        let read = self.model.read_anew(self.model.to_proto());
+        let mut read = read.map_err(|source| Error::Import {
+            model: LABEL.to_owned(),
+            source: Box::new(source),
+        })?;
+        soundness::check_weights(&read, LABEL)?;
+        before_probabilities(&mut read);
         explain_model(read, LABEL)
     }
 
@@ -139,6 +140,10 @@ pub fn convert_with(
         return Ok(Converted { model, report });
     }
     support::check(&original, &label)?;
+    soundness::check(&original, &label)?;
+    if options.verification.when != Verify::Off {
+        soundness::check_weights(&original, &label)?;
+    }
     let mut settings = options.settings.clone();
     let takes_raw = settings.input != InputContract::Same;
     if takes_raw && plan::may_double_input(options.recipe, &options.passes) {

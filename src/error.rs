@@ -57,7 +57,31 @@ pub enum Error {
         /// All of them.
         ops: Vec<UnsupportedOp>,
         /// What to do.
-        advice: &'static str,
+        advice: String,
+    },
+    /// A weight is invalid.
+    #[error(
+        "{model}: the weight \"{weight}\" {problem}; export the model again, or train it again if it diverged"
+    )]
+    Weights {
+        /// The file.
+        model: String,
+        /// The weight.
+        weight: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An operator is in training mode.
+    #[error(
+        "{model}: {op} node \"{node}\" was exported in training mode; export the model after .eval()"
+    )]
+    Training {
+        /// The file.
+        model: String,
+        /// The node.
+        node: String,
+        /// Its operator.
+        op: &'static str,
     },
     /// No pass has this name.
     #[error("there is no pass `{name}` in {place}{}", did_you_mean(.similar))]

@@ -10,8 +10,9 @@ use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, Settings};
 
 use crate::load::{Read, read};
-use crate::outputs::{before_probabilities, keep_outputs};
-use crate::{Error, InputShape, Metadata, Source, plan, support};
+use crate::outputs::keep_outputs;
+use crate::probabilities::before_probabilities;
+use crate::{Error, InputShape, Metadata, Source, plan, soundness, support};
 
 /// The minimum opset of explanation graphs.
 const OLDEST: i64 = 13;
@@ -45,6 +46,8 @@ pub fn explanation_graph(
     let wanted: Vec<String> = options.output.iter().cloned().collect();
     keep_outputs(&mut model, &wanted, &label)?;
     support::check_operators(&model, &label)?;
+    soundness::check(&model, &label)?;
+    soundness::check_weights(&model, &label)?;
     before_probabilities(&mut model);
     explain_model(model, &label)
 }

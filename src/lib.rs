@@ -32,12 +32,14 @@ mod normalization;
 mod options;
 mod outputs;
 mod plan;
+mod probabilities;
 mod probability;
 mod progress;
 mod proof;
 mod prove;
 mod report;
 mod samples;
+mod soundness;
 mod support;
 #[cfg(feature = "vision")]
 mod vision;

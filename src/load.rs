@@ -63,16 +63,19 @@ impl File {
             bytes,
             unknown_fields,
         } = self;
+        let mut ranks = Vec::new();
         if let Some(graph) = proto.graph.as_deref_mut()
             && !input_shapes.is_empty()
         {
+            ranks = shapes::output_ranks(graph);
             shapes::apply(graph, input_shapes, &label)?;
         }
         let warnings = describe_unknown(&unknown_fields).into_iter().collect();
-        let model = Model::from_proto(proto).map_err(|source| Error::Import {
+        let mut model = Model::from_proto(proto).map_err(|source| Error::Import {
             model: label.clone(),
             source: Box::new(source),
         })?;
+        shapes::declare_outputs(&mut model, &ranks);
         Ok(Read {
             model,
             label,

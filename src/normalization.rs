@@ -1,6 +1,7 @@
 //! The normalisation of the original's input.
 
 use bcosc_ir::Model;
+use bcosc_passes::analysis::channel_axis::channel_axis;
 use bcosc_passes::analysis::image::image_input;
 use bcosc_passes::analysis::preprocessing::Preprocessing;
 use bcosc_passes::bcos::input::double::DOUBLE_INPUT;
@@ -10,31 +11,31 @@ use bcosc_passes::{Normalization, Settings};
 use crate::Error;
 use crate::options::contract_name;
 
-/// Moves a normalisation at the start of the graph into the settings if the input format takes raw images.
-/// Returns a note for the user.
+const CHANNELS_FIRST: &str = "the original takes images [N, H, W, C]; with this input format the converted model takes [N, C, H, W]";
+
+/// Moves a normalisation at the start of the graph into the settings if the input format takes raw images, and removes the
+/// `Transpose` that puts channels first. Returns a note for the user.
 pub(crate) fn take_normalization(
     model: &mut Model,
     settings: &mut Settings,
     label: &str,
 ) -> Result<Option<String>, Error> {
-    if settings.normalization.is_some() {
-        return Ok(None);
-    }
     let found = image_input(&model.graph).and_then(|image| Preprocessing::of(&model.graph, image));
-    let Some(found) = found else {
+    if settings.normalization.is_some() {
+        let Some(moves) = found.filter(|found| found.channels_last && !found.normalizes) else {
+            return Ok(None);
+        };
+        remove(&moves, model, label)?;
+        return Ok(Some(CHANNELS_FIRST.to_owned()));
+    }
+    let Some(found) = found.filter(|found| found.normalizes) else {
         return Err(Error::Options(format!(
             "input contract `{}` needs to know how the original's input was normalised, and {label} does not begin with a \
              normalisation: give --mean and --std, or --normalization",
             contract_name(settings.input)
         )));
     };
-    found.remove(model).map_err(|error| Error::Pass {
-        model: label.to_owned(),
-        source: Box::new(PipelineError {
-            pass: DOUBLE_INPUT.name,
-            source: Box::new(error),
-        }),
-    })?;
+    remove(&found, model, label)?;
     let rounded = |numbers: &[f64]| {
         let texts = numbers.iter().map(|x| format!("{:.4}", x));
         texts.collect::<Vec<_>>().join(", ")
@@ -48,6 +49,16 @@ pub(crate) fn take_normalization(
     );
     settings.normalization = Some(found.normalization);
     Ok(Some(note))
+}
+
+fn remove(found: &Preprocessing, model: &mut Model, label: &str) -> Result<(), Error> {
+    found.remove(model).map_err(|error| Error::Pass {
+        model: label.to_owned(),
+        source: Box::new(PipelineError {
+            pass: DOUBLE_INPUT.name,
+            source: Box::new(error),
+        }),
+    })
 }
 
 /// Gives every channel of the model's image input a mean and a standard deviation of its own.
@@ -69,6 +80,8 @@ pub(crate) fn spread(model: &Model, settings: &mut Settings) {
 
 /// Channels of the model's image input.
 fn channels(model: &Model) -> Option<usize> {
-    let shape = model.graph.value_type(image_input(&model.graph)?)?.shape?;
-    usize::try_from(shape.get(1)?.known()?).ok()
+    let image = image_input(&model.graph)?;
+    let shape = model.graph.value_type(image)?.shape?;
+    let axis = channel_axis(&model.graph, image)?;
+    usize::try_from(shape.get(axis)?.known()?).ok()
 }

@@ -2,7 +2,7 @@
 
 use bcosc_ir::{Model, Value};
 
-use crate::{Error, Probability};
+use crate::Error;
 
 /// Keeps only the requested outputs of a model, and the nodes they need.
 pub(crate) fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) -> Result<(), Error> {
@@ -34,23 +34,4 @@ pub(crate) fn keep_outputs(model: &mut Model, wanted: &[String], label: &str) ->
     let part = model.extract(&graph.inputs(), &kept);
     *model = part.map_err(|error| problem(error.to_string()))?;
     Ok(())
-}
-
-/// Removes a final softmax or sigmoid, so that the model outputs logits. Returns which one it was.
-pub(crate) fn before_probabilities(model: &mut Model) -> Option<Probability> {
-    let graph = &model.graph;
-    let [output] = graph.outputs() else {
-        return None;
-    };
-    let (node, op) = graph.producer(output.value)?;
-    let ending = match op.op_type() {
-        "Softmax" | "LogSoftmax" => Probability::Softmax,
-        "Sigmoid" => Probability::Sigmoid,
-        _ => return None,
-    };
-    let logits = graph.input(node, 0).filter(|_| op.domain().is_empty())?;
-    let name = output.info.name.clone().unwrap_or_default();
-    model.graph.set_outputs(&[(logits, name)]);
-    model.graph.remove_dead();
-    Some(ending)
 }

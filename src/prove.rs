@@ -10,6 +10,7 @@
 
 mod claim;
 mod deployed;
+mod rounding;
 mod task;
 
 use bcosc_engine::Sensitivity;
@@ -48,8 +49,11 @@ pub(crate) fn prove(task: &Task<'_>, steps: &[Step]) -> Result<(Proof, Vec<Strin
         },
         || sensitivity(task),
     );
-    let ((exact, warning), altered, sensitivity) = (exact?, altered?, sensitivity?);
-    let mut warnings: Vec<String> = warning.into_iter().collect();
+    let ((exact, mut warnings), altered, sensitivity) = (exact?, altered?, sensitivity?);
+    let altered = altered.map(|(figures, more)| {
+        warnings.extend(more);
+        figures
+    });
     let depends = sensitivity.depends_on_input();
     if !depends {
         warnings.push(format!(
@@ -68,7 +72,7 @@ pub(crate) fn prove(task: &Task<'_>, steps: &[Step]) -> Result<(Proof, Vec<Strin
     };
     let proof = Proof {
         exact,
-        altered: altered.map(|(figures, _)| figures),
+        altered,
         deployed,
         sensitivity,
         seed: task.verification.seed,

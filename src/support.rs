@@ -1,13 +1,17 @@
 //! Rejects models that no recipe can convert, before any other work.
 
+use std::collections::BTreeSet;
+
 use bcosc_ir::ops::{NEWEST, OLDEST, Trait};
-use bcosc_ir::{Graph, Model, NodeId, Op};
+use bcosc_ir::{Graph, Model, NodeId, Op, Value};
 
 use crate::error::UnsupportedOp;
 use crate::{Error, Metadata};
 
 const EXPORT_PLAIN: &str = "export the model with standard ONNX operators only (from the training framework, not from a \
     runtime's optimised copy), or copy it unchanged with recipe `none`";
+const ML_OUTPUTS: &str = "these operators output lists and names of scores: keep another output of the model with --output, or export it \
+    without them (in skl2onnx, with zipmap off)";
 const EXPORT_FLOAT: &str = "the model is quantised: convert the floating-point model that it was made from, and quantise \
     afterwards";
 
@@ -51,7 +55,7 @@ pub(crate) fn check_operators(model: &Model, label: &str) -> Result<(), Error> {
     };
     let quantised = collect(model, &|op| op.has(Trait::Quantised));
     if !quantised.is_empty() {
-        return fail(quantised, EXPORT_FLOAT);
+        return fail(quantised, EXPORT_FLOAT.to_owned());
     }
     let is_local = |op: &Op| {
         let domain = op.domain();
@@ -62,9 +66,53 @@ pub(crate) fn check_operators(model: &Model, label: &str) -> Result<(), Error> {
     };
     let custom = collect(model, &|op| !op.domain().is_empty() && !is_local(op));
     if !custom.is_empty() {
-        return fail(custom, EXPORT_PLAIN);
+        let sorts = |found: &UnsupportedOp| ML_OUTPUT_OPS.contains(&found.op.as_str());
+        let advice = match free_outputs(&model.graph, &is_local) {
+            free if !free.is_empty() => format!(
+                "keep only outputs that do not depend on them: --output {}",
+                free.join(",")
+            ),
+            _ if custom.iter().all(sorts) => ML_OUTPUTS.to_owned(),
+            _ => EXPORT_PLAIN.to_owned(),
+        };
+        return fail(custom, advice);
     }
     Ok(())
+}
+
+/// Operators after the scores of a classifier.
+const ML_OUTPUT_OPS: [&str; 3] = [
+    "ai.onnx.ml::ArrayFeatureExtractor",
+    "ai.onnx.ml::LabelEncoder",
+    "ai.onnx.ml::ZipMap",
+];
+
+/// The floating-point outputs that depend on no custom operator.
+fn free_outputs(graph: &Graph, is_local: &dyn Fn(&Op) -> bool) -> Vec<String> {
+    let custom = |op: &Op| !op.domain().is_empty() && !is_local(op);
+    let mut tainted = BTreeSet::new();
+    for node in graph.ops() {
+        let Some(op) = graph.op(node) else { continue };
+        let mut bodies = false;
+        for body in op.subgraphs() {
+            visit(body, &mut |_, _, op| bodies |= custom(op));
+        }
+        let captured = graph.captured_by(node);
+        let mut read = graph.inputs_of(node).into_iter().flatten().chain(captured);
+        if custom(op) || bodies || read.any(|value| tainted.contains(&value.node)) {
+            tainted.insert(node);
+        }
+    }
+    let outputs = graph.outputs().iter().map(|output| output.value);
+    let floats = |value: &Value| {
+        let found = graph.value_type(*value);
+        found.is_none_or(|found| found.dtype.is_float())
+    };
+    let free = outputs
+        .filter(|value| !tainted.contains(&value.node))
+        .filter(floats);
+    free.map(|value| graph.value_name(value).to_owned())
+        .collect()
 }
 
 fn collect(model: &Model, wanted: &dyn Fn(&Op) -> bool) -> Vec<UnsupportedOp> {

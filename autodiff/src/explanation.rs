@@ -8,13 +8,15 @@
 //! ```
 //!
 //! x is the value with the doubled channels: `[x, -x]` or `[x, 1-x]` if the graph computes it from its input, otherwise
-//! the input. Constants that add to a logit, its bias
-//! among them, are not part of W(x)x.
+//! the input; after the `Transpose` that puts channels first, if there is one. Constants that add to a logit, its bias
+//! among them, and other inputs are not part of W(x)x.
 
+use bcosc_ir::ops::Trait;
 use bcosc_ir::views::{AxesOp, reduce_to, unsqueeze};
 use bcosc_ir::{DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, TensorType};
 use bcosc_ir::{Use, Value};
 
+use bcosc_passes::analysis::channel_axis::{channel_axis, channels_first};
 use bcosc_passes::analysis::image::{image_input, is_image};
 use bcosc_passes::analysis::linearity::Linearity;
 use bcosc_passes::analysis::scalars::scalar;
@@ -22,6 +24,8 @@ use bcosc_passes::canonical::{FOLD_CONSTANTS, REMOVE_DEAD, SIMPLIFY, cse};
 use bcosc_passes::{Context, PassError, Reason, recipe};
 
 use crate::detached::cotangent;
+use crate::scores::scores;
+use crate::sizes;
 
 /// The names of the outputs of an explanation graph, in order.
 pub const OUTPUTS: [&str; 4] = ["logits", "class", "weights", "contributions"];
@@ -37,18 +41,21 @@ pub enum Kind {
     Embedding,
 }
 
-/// Converts a model whose first floating-point output is one vector per image to its explanation graph.
+/// Converts a model whose first floating-point output is one vector per image, in any shape, to its explanation
+/// graph.
 ///
 /// # Errors
 /// If the output is not dynamic linear, or an operator on the way has no backward rule.
 pub fn explanation(model: &mut Model, kind: Kind, cx: &Context<'_>) -> Result<(), PassError> {
+    sizes::widen(model)?;
     for pass in recipe::CANONICAL {
         (pass.run)(model, cx)?;
     }
     cx.infer(model)?;
     let image = image(&model.graph)?;
-    let x = doubled(&model.graph, image).unwrap_or(image);
-    let (logits, classes) = vectors(&model.graph)?;
+    let applied = Applied::of(&model.graph, image)?;
+    let x = applied.x;
+    let (logits, classes) = scores(model)?;
     let verdict = Linearity::of(&model.graph).verdict(logits);
     if !verdict.dynamic_linear {
         return Err(PassError::Model(Reason::NotLinear {
@@ -59,8 +66,8 @@ pub fn explanation(model: &mut Model, kind: Kind, cx: &Context<'_>) -> Result<()
     let forward = model.graph.nodes().into_iter().collect();
     let (class, seed) = seed(model, kind, image, logits, classes)?;
     let weights = cotangent(model, logits, seed, x)?;
-    let contributions = contributions(model, x, weights)?;
-    declare(&mut model.graph, x, class, weights, contributions);
+    let contributions = contributions(model, &applied, weights)?;
+    declare(&mut model.graph, &applied, class, weights, contributions);
     let values = [logits, class, weights, contributions];
     let named = OUTPUTS.iter().zip(values);
     let outputs: Vec<_> = named.map(|(name, v)| (v, (*name).to_owned())).collect();
@@ -73,16 +80,25 @@ pub fn explanation(model: &mut Model, kind: Kind, cx: &Context<'_>) -> Result<()
 }
 
 /// States the types of the results, which follow from that of x.
-fn declare(graph: &mut Graph, x: Value, class: Value, weights: Value, contributions: Value) {
+fn declare(
+    graph: &mut Graph,
+    applied: &Applied,
+    class: Value,
+    weights: Value,
+    contributions: Value,
+) {
     let Some(TensorType {
         dtype,
         shape: Some(dims),
-    }) = graph.value_type(x)
+    }) = graph.value_type(applied.x)
     else {
         return;
     };
     let batch = dims.first().cloned();
-    let map: Vec<Dim> = batch.iter().chain(dims.iter().skip(2)).cloned().collect();
+    let mut map = dims.clone();
+    if applied.channels < map.len() {
+        map.remove(applied.channels);
+    }
     let mut state = |value, dtype, dims: Vec<Dim>| {
         let shape = Some(dims);
         graph.set_value_type(value, TensorType { dtype, shape });
@@ -96,13 +112,45 @@ fn declare(graph: &mut Graph, x: Value, class: Value, weights: Value, contributi
 fn image(graph: &Graph) -> Result<Value, PassError> {
     let found = image_input(graph).filter(|image| is_image(graph, *image));
     found.ok_or_else(|| {
-        let inputs = graph.inputs().len();
-        PassError::Model(Reason::NoImageInput { inputs })
+        let typed = |value: &Value| Some((*value, graph.value_type(*value)?));
+        let inputs = graph.inputs();
+        let bytes = inputs.iter().filter_map(typed).find(|(_, found)| {
+            found.dtype == DataType::Uint8 && found.rank().is_some_and(|rank| rank >= 3)
+        });
+        PassError::Model(match bytes {
+            Some((input, _)) => Reason::ByteImage(graph.value_name(input).to_owned()),
+            None => Reason::NoImageInput {
+                inputs: inputs.len(),
+            },
+        })
     })
 }
 
+/// What W(x) applies to, and its channel axis.
+struct Applied {
+    x: Value,
+    channels: usize,
+}
+
+impl Applied {
+    fn of(graph: &Graph, image: Value) -> Result<Self, PassError> {
+        // The layers see images with channels last after a Transpose.
+        let (x, channels) = match channels_first(graph, image) {
+            Some(first) => (first, Some(1)),
+            None => (image, channel_axis(graph, image)),
+        };
+        let unknown = || {
+            let input = graph.value_name(image).to_owned();
+            PassError::Model(Reason::ChannelAxis(input))
+        };
+        let channels = channels.ok_or_else(unknown)?;
+        let x = doubled(graph, x, channels).unwrap_or(x);
+        Ok(Applied { x, channels })
+    }
+}
+
 /// The doubled channels that the graph computes from its input, if they are the only use of the input.
-fn doubled(graph: &Graph, image: Value) -> Option<Value> {
+fn doubled(graph: &Graph, image: Value, channels: usize) -> Option<Value> {
     let inverse_of_image = |value: Value| {
         let (node, op) = graph.producer(value)?;
         let operands = graph.inputs_of(node);
@@ -119,7 +167,7 @@ fn doubled(graph: &Graph, image: Value) -> Option<Value> {
             return None;
         };
         let inverse =
-            inverse_of_image(b).filter(|_| a == image && op.get("axis") == Some(1_i64))?;
+            inverse_of_image(b).filter(|_| a == image && op.get("axis") == Some(channels))?;
         let goes_through = |used: &Use| match used {
             Use::Input { node: user, .. } => {
                 let sizes = graph.op(*user).is_some_and(|op| op.is("Shape"));
@@ -142,43 +190,16 @@ pub fn is_explanation(graph: &Graph) -> bool {
         && graph.value_named(TARGET).is_some()
 }
 
-/// The output to explain, which is one vector per image, and the length of its vectors: the first that is
-/// floating point. The types of values must be known.
-///
-/// # Errors
-/// If the output is anything else.
-pub fn vectors(graph: &Graph) -> Result<(Value, u64), PassError> {
-    let floating = |value: &Value| {
-        let found = graph.value_type(*value);
-        found.is_some_and(|t| t.dtype.is_float())
-    };
-    let outputs = graph.outputs().iter().map(|output| output.value);
-    let found = outputs.clone().find(floating).or(outputs.clone().next());
-    let fail = |value: Option<Value>| {
-        let name = value.map_or_else(String::new, |v| graph.value_name(v).to_owned());
-        PassError::Model(Reason::NotVectors(name))
-    };
-    let value = found.ok_or_else(|| fail(None))?;
-    // What inference does not know, the model may say.
-    let mut outputs = graph.outputs().iter();
-    let declared = outputs
-        .find(|output| output.value == value)
-        .and_then(|output| TensorType::from_proto(output.info.r#type.as_deref()?));
-    let types = [graph.value_type(value), declared].into_iter().flatten();
-    let mut classes = types.filter_map(|t| match t.shape.as_deref() {
-        Some([_, Dim::Known(classes)]) => Some(*classes),
-        _ => None,
-    });
-    match classes.next() {
-        Some(classes) => Ok((value, classes)),
-        None => Err(fail(Some(value))),
-    }
-}
-
 /// The number that the last operator adds to every logit, where it does that.
 pub fn logit_bias(graph: &Graph) -> Option<f64> {
-    let output = graph.outputs().first()?.value;
-    let (node, op) = graph.producer(output)?;
+    let mut output = graph.outputs().first()?.value;
+    let (node, op) = loop {
+        let (node, op) = graph.producer(output)?;
+        if !op.has_any(&[Trait::View, Trait::Copy]) {
+            break (node, op);
+        }
+        output = graph.input(node, 0)?;
+    };
     let &[Some(a), Some(b)] = &graph.inputs_of(node)[..] else {
         return None;
     };
@@ -243,43 +264,22 @@ fn seed(
 }
 
 /// The sum over channels of weights times what they apply to.
-fn contributions(model: &mut Model, x: Value, weights: Value) -> Result<Value, PassError> {
+fn contributions(model: &mut Model, applied: &Applied, weights: Value) -> Result<Value, PassError> {
     let opset = model.opset("").unwrap_or(0);
     let mut patch = Patch::at(weights.node);
     let parts = patch.op(
         Op::new("", "Mul").named("parts"),
-        &[weights.into(), x.into()],
+        &[weights.into(), applied.x.into()],
     );
-    let sum = reduce_to(&mut patch, opset, AxesOp::ReduceSum, parts, &[1]);
+    let sum = reduce_to(
+        &mut patch,
+        opset,
+        AxesOp::ReduceSum,
+        parts,
+        &[applied.channels as i64],
+    );
     patch.keep(sum);
     let added = model.graph.apply(patch)?;
     sum.applied(&added)
         .ok_or(PassError::Model(Reason::Malformed))
-}
-
-#[cfg(test)]
-mod tests {
-    use bcosc_ir::DataType;
-
-    use super::vectors;
-    use bcosc_passes::{PassError, Reason};
-    use bcosc_testing::{infer, input, model};
-
-    /// How long the vectors of an output are whose size nothing but its declaration says.
-    fn length(dims: &str) -> Result<u64, PassError> {
-        let builder = input(17, "batch,6")
-            .input("shape", DataType::Int64, "2")
-            .op("Reshape", &["x", "shape"], "y", []);
-        let mut found = model(builder.output_as("y", DataType::Float, dims));
-        infer(&mut found);
-        vectors(&found.graph).map(|(_, length)| length)
-    }
-
-    #[test]
-    fn declared_sizes_stand_in_for_unknown_ones() {
-        assert_eq!(length("batch,4").ok(), Some(4));
-        let refused = length("batch,classes");
-        let expected = Reason::NotVectors("y".to_owned());
-        assert!(matches!(refused, Err(PassError::Model(reason)) if reason == expected));
-    }
 }

@@ -8,6 +8,9 @@
 //! | `transpose` | rules of linear operators, shared by all uses |
 //! | [`detached`] | rules of explanations, with every dynamic factor held fixed |
 //! | [`explanation`] | the explanation graph |
+//! | [`parts`] | the explanation graph in two parts |
+//! | [`scores`] | the output that is explained |
+//! | `sizes` | sizes computed in 32 bits |
 //!
 //! A use of reverse mode is a list of tables and a filter that says which operands it follows:
 //! explanations put [`detached`]'s table before the shared one, and follow what is linear. Full derivatives
@@ -21,6 +24,8 @@ pub mod explanation;
 pub mod parts;
 mod reverse;
 mod rules;
+pub mod scores;
+mod sizes;
 mod transpose;
 
 #[cfg(test)]

@@ -17,5 +17,5 @@ mod settings;
 mod testing;
 
 pub use pass::{Change, Context, Effect, Outcome, Pass, PassError, Skip};
-pub use reason::Reason;
+pub use reason::{NoVectors, Reason};
 pub use settings::{InputContract, LogitBias, Normalization, Settings};

@@ -95,6 +95,12 @@ pub enum Reason {
         /// Number of inputs.
         inputs: usize,
     },
+    /// An image of bytes has no gradient.
+    #[error(
+        "the image \"{0}\" holds bytes, but only floating-point pixels [N, C, H, W] can be explained; convert the model with \
+         --input rgb, or export it without the cast"
+    )]
+    ByteImage(String),
     /// Raw images need to be normalised.
     #[error(
         "this input format takes raw images: give the normalisation of the model with --normalization, or --mean and --std"
@@ -261,11 +267,44 @@ pub enum Reason {
         broken_by: String,
     },
     /// An output that is not one vector per image.
-    #[error("the output \"{0}\" is not one vector per image; choose another with --output")]
-    NotVectors(String),
+    #[error("the output \"{output}\" is {found}, not one vector per image; {why}")]
+    NotVectors {
+        /// The output.
+        output: String,
+        /// Its type.
+        found: String,
+        /// The reason, and what to do.
+        why: NoVectors,
+    },
+    /// An input whose channel axis is not known.
+    #[error(
+        "the channel axis of \"{0}\", over which contributions are summed, is not known; export the model with images \
+         [N, C, H, W]"
+    )]
+    ChannelAxis(String),
     /// A rule that only pays off if several layers share a value.
     #[error("no other layer shares it")]
     NotShared,
+}
+
+/// Why an output is not one vector per image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoVectors {
+    /// It is a class index, say.
+    #[error("none of the outputs is floating point: export the logits too")]
+    NotFloating,
+    /// The batch axis was squeezed away, or reduced.
+    #[error("if it holds the scores of one image, fix the batch at 1 with --input-shapes")]
+    NoBatch,
+    /// Another output may be one.
+    #[error("choose another with --output")]
+    Other,
+    /// Its sizes are dynamic.
+    #[error("give input shapes with --input-shapes, so that its sizes are known")]
+    Open,
+    /// It is a map per image.
+    #[error("export the model with such an output")]
+    Map,
 }
 
 impl Serialize for Reason {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bcosc_ir::Dim;
+use bcosc_engine::default_interpreter;
+use bcosc_ir::{Dim, Interpreter, Model, TensorType};
 use bcosc_onnx::proto::{
     GraphProto, TensorShapeProto, TensorShapeProtoDimension,
     TensorShapeProtoDimensionValue as DimValue, TypeProtoValue, ValueInfoProto,
@@ -11,7 +12,8 @@ use bcosc_onnx::proto::{
 use crate::{Error, InputShape};
 
 /// Sets the shapes of inputs. A symbol is replaced everywhere. If a fixed size changes, the declared shapes of
-/// intermediate values and outputs are dropped, since they may no longer hold. `label` names the model in errors.
+/// intermediate values and outputs are dropped, since they may no longer hold; [`declare_outputs`] declares those of
+/// outputs again. `label` names the model in errors.
 pub(crate) fn apply(
     graph: &mut GraphProto,
     shapes: &[InputShape],
@@ -92,6 +94,50 @@ pub(crate) fn apply(
         }
     }
     Ok(())
+}
+
+/// The declared ranks of the outputs.
+pub(crate) fn output_ranks(graph: &GraphProto) -> Vec<Option<usize>> {
+    let rank = |info: &ValueInfoProto| match info.r#type.as_ref()?.value.as_ref()? {
+        TypeProtoValue::TensorType(tensor) => Some(tensor.shape.as_ref()?.dim.len()),
+        _ => None,
+    };
+    graph.output.iter().map(rank).collect()
+}
+
+/// Declares the outputs whose shapes were dropped with the inferred shapes, or with dynamic axes of the same rank if
+/// inference finds none. ONNX requires outputs to have a shape.
+pub(crate) fn declare_outputs(model: &mut Model, ranks: &[Option<usize>]) {
+    let dropped: Vec<usize> = (0..model.graph.outputs().len())
+        .filter(|&index| ranks.get(index).is_some_and(Option::is_some))
+        .filter(|&index| {
+            let declared = model.graph.outputs()[index].info.r#type.as_deref();
+            declared
+                .and_then(TensorType::from_proto)
+                .is_some_and(|t| t.shape.is_none())
+        })
+        .collect();
+    if dropped.is_empty() {
+        return;
+    }
+    // Only outputs get types. If inference fails, later steps fail too, with an error.
+    let mut typed = model.clone();
+    let known = default_interpreter().infer(&mut typed, 0).is_ok();
+    for index in dropped {
+        let output = &typed.graph.outputs()[index];
+        let inferred = typed.graph.value_type(output.value).filter(|_| known);
+        let declared = output
+            .info
+            .r#type
+            .as_deref()
+            .and_then(TensorType::from_proto);
+        let (Some(rank), Some(mut declared)) = (ranks[index], declared) else {
+            continue;
+        };
+        let shape = inferred.and_then(|found| found.shape);
+        declared.shape = Some(shape.unwrap_or_else(|| vec![Dim::Unknown; rank]));
+        model.graph.redeclare_output(index, &declared);
+    }
 }
 
 fn shape_of(info: &mut ValueInfoProto) -> Option<&mut Option<TensorShapeProto>> {

@@ -1,9 +1,10 @@
 //! A claim that two models compute the same function.
 
-use bcosc_engine::{Outputs, ProofFigures, compare};
+use bcosc_engine::{Outputs, ProofFigures};
 use bcosc_ir::Model;
 use bcosc_passes::{Effect, InputContract, Pass, pipeline, recipe};
 
+use super::rounding;
 use super::task::{Rewrite, Task};
 use crate::canonical::Canonical;
 use crate::plan::{self, Passes};
@@ -17,12 +18,15 @@ pub(super) struct Claim {
     pub candidate: Rewrite,
 }
 
+/// Figures of a comparison, and warnings about it.
+type Checked = (ProofFigures, Vec<String>);
+
 /// Outputs of the reference, and a warning about it.
 type Expected = (Vec<Outputs>, Option<String>);
 
 impl Claim {
     /// Compares both sides. If they differ, finds the first pass at fault.
-    pub(super) fn check(&self, task: &Task<'_>) -> Result<(ProofFigures, Option<String>), Error> {
+    pub(super) fn check(&self, task: &Task<'_>) -> Result<Checked, Error> {
         if task.verification.when == Verify::Each
             && let Some(found) = self.walk(task)?
         {
@@ -33,8 +37,8 @@ impl Claim {
             || task.outputs(&self.candidate, self.what),
         );
         let ((expected, warning), found) = (expected?, found?);
-        match compare(&expected, &found, task.verification.rtol) {
-            Ok(figures) => Ok((figures, warning)),
+        match rounding::compare(task, self.reference.as_ref(), &expected, &found) {
+            Ok((figures, rounding)) => Ok((figures, warning.into_iter().chain(rounding).collect())),
             Err(error) => {
                 self.walk(task)?;
                 Err(task.failure(self.what, None, error.to_string()))
@@ -51,9 +55,9 @@ impl Claim {
 
     /// Compares after every pass; an error names the first after which it fails. Returns the figures after the
     /// last. An exact pass that changed nothing leaves what has been compared already.
-    fn walk(&self, task: &Task<'_>) -> Result<Option<(ProofFigures, Option<String>)>, Error> {
+    fn walk(&self, task: &Task<'_>) -> Result<Option<Checked>, Error> {
         let (mut model, mut expected, passes) = self.start(task)?;
-        let mut figures = None;
+        let mut last = None;
         for (index, pass) in passes.iter().enumerate() {
             let changed = task.run_passes(&mut model, &[pass], &self.candidate.settings)?;
             let is_last = index + 1 == passes.len();
@@ -62,12 +66,12 @@ impl Claim {
                 continue;
             }
             let prefix = &passes[..=index];
-            if alters && let Some(reference) = &self.reference {
-                let altered = Rewrite {
-                    passes: altered(prefix),
-                    settings: reference.settings.clone(),
-                };
-                expected.0 = task.outputs(&altered, self.what)?;
+            let reference = self.reference.as_ref().map(|reference| Rewrite {
+                passes: altered(prefix),
+                settings: reference.settings.clone(),
+            });
+            if alters && let Some(altered) = &reference {
+                expected.0 = task.outputs(altered, self.what)?;
             }
             let fail = |problem: String| task.failure(self.what, Some(pass.name), problem);
             let contract = plan::contract(prefix, self.candidate.settings.input);
@@ -77,10 +81,13 @@ impl Claim {
                 Err(_) if pass.is_in(recipe::CANONICAL) && !is_last => continue,
                 Err(error) => return Err(fail(format!("it cannot be run: {error}"))),
             };
-            let compared = compare(&expected.0, &found, task.verification.rtol);
-            figures = Some(compared.map_err(|error| fail(error.to_string()))?);
+            let compared = rounding::compare(task, reference.as_ref(), &expected.0, &found);
+            last = Some(compared.map_err(|error| fail(error.to_string()))?);
         }
-        Ok(figures.map(|figures| (figures, expected.1)))
+        Ok(last.map(|(figures, rounding)| {
+            let warnings = expected.1.into_iter().chain(rounding);
+            (figures, warnings.collect())
+        }))
     }
 
     /// What the passes of the candidate start from, what that computes, and those passes. A claim about the

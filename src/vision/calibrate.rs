@@ -3,8 +3,10 @@
 mod source;
 
 use bcosc_ir::{Dim, Model, Tensor, Value};
+use bcosc_passes::analysis::channel_axis::channel_axis;
 use bcosc_passes::{InputContract, Settings};
 
+use crate::contract::channels_last;
 use crate::{CalibrationFiles, Error};
 
 /// One batch of images in the format of input `input` of the converted model.
@@ -54,15 +56,17 @@ pub(crate) fn batch(
             .and_then(Dim::known)
             .and_then(|d| usize::try_from(d).ok())
     };
-    let (4, Some(channels)) = (shape.len(), side(1)) else {
+    let last = channel_axis(&model.graph, input) == Some(3);
+    let [first, height, width] = if last { [3, 1, 2] } else { [1, 2, 3] };
+    let (4, Some(channels)) = (shape.len(), side(first)) else {
         return Err(fail(
-            "its input is not an image [N, C, H, W] with known C; calibrate on a .npy array instead",
+            "its input is not an image [N, C, H, W] or [N, H, W, C] with known C; calibrate on a .npy array instead",
         ));
     };
     let taken = source::ImageShape {
         channels,
-        height: side(2),
-        width: side(3),
+        height: side(height),
+        width: side(width),
     };
     let images = source::read_folder(calibration, taken)?;
     let tensor = images.tensor(
@@ -70,5 +74,9 @@ pub(crate) fn batch(
         settings.normalization.as_ref(),
         declared.dtype,
     );
+    let tensor = match last {
+        true => tensor.as_ref().and_then(channels_last),
+        false => tensor,
+    };
     tensor.ok_or_else(|| fail("the image input is not floating point"))
 }

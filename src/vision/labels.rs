@@ -1,9 +1,16 @@
 //! Class names.
+//!
+//! `labels/imagenet.txt` holds the 1,000 class names of ImageNet, in the usual order: torchvision's
+//! `ResNet50_Weights.IMAGENET1K_V2.meta["categories"]` (torchvision 0.29, BSD 3-Clause).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
+
+/// Stands for the built-in class names, instead of a file.
+pub const IMAGENET: &str = "imagenet";
+const IMAGENET_NAMES: &str = include_str!("labels/imagenet.txt");
 
 /// The class names of a model, in the order of its logits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,21 +20,25 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Reads a text file with one name per line. `classes` is the number of classes of the model.
+    /// Reads a text file with one name per line; [`IMAGENET`] stands for its 1,000 class names. `classes` is the number
+    /// of classes of the model.
     ///
     /// # Errors
-    /// [`Error::Labels`] if the file cannot be read, or has a different number of lines.
+    /// [`Error::Labels`] if the file cannot be read, or has a different number of names.
     pub fn read(path: &Path, classes: usize) -> Result<Self, Error> {
         let fail = |problem: String| Error::Labels {
             path: path.to_owned(),
             problem,
         };
-        let text = fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+        let text = match path.to_str() {
+            Some(IMAGENET) => IMAGENET_NAMES.to_owned(),
+            _ => fs::read_to_string(path).map_err(|e| fail(e.to_string()))?,
+        };
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end();
         let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
         if names.len() != classes {
             return Err(fail(format!(
-                "has {} lines, but the model has {classes} classes",
+                "has {} names, but the model has {classes} classes",
                 names.len()
             )));
         }
@@ -84,7 +95,19 @@ mod tests {
     #[test]
     fn a_wrong_number_of_lines_is_told() {
         let error = labels("cat\ndog\n", 10).unwrap_err().to_string();
-        assert!(error.contains("has 2 lines"), "{error}");
+        assert!(error.contains("has 2 names"), "{error}");
+    }
+
+    #[test]
+    fn those_of_imagenet_are_built_in() {
+        let labels = Labels::read(Path::new(IMAGENET), 1000).unwrap();
+        let names = [0, 207, 281, 999].map(|class| labels.name(class));
+        let expected = ["tench", "golden retriever", "tabby", "toilet tissue"];
+        assert_eq!(names, expected.map(Some));
+        let error = Labels::read(Path::new(IMAGENET), 10)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("has 1000 names"), "{error}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod intake;
 
 use std::sync::Arc;
 
-use bcosc_autodiff::explanation;
+use bcosc_autodiff::{explanation, scores};
 use bcosc_engine::{Network, Session, SessionOptions, default_engine, default_interpreter};
 use bcosc_ir::{Graph, Model, Tensor, Value};
 use bcosc_passes::analysis::image::image_input;
@@ -13,8 +13,9 @@ use bcosc_passes::{Context, InputContract, Normalization, Settings};
 
 use crate::contract::Images;
 use crate::load::{File, Read};
-use crate::outputs::{before_probabilities, keep_outputs};
-use crate::{Error, InputShape, Metadata, Probability, RunError, Source, plan, support};
+use crate::outputs::keep_outputs;
+use crate::probabilities::before_probabilities;
+use crate::{Error, InputShape, Metadata, Probability, RunError, Source, plan, soundness, support};
 
 pub use intake::Intake;
 
@@ -108,7 +109,8 @@ impl Predictor {
         let mut forward = model.clone();
         let (output, classes) = vectors(&mut forward).map_err(fail)?;
         let name = forward.graph.value_name(output).to_owned();
-        keep_outputs(&mut forward, &[name], &label)?;
+        forward.graph.set_outputs(&[(output, name)]);
+        forward.graph.remove_dead();
         let intake = Intake::of(&forward, metadata.as_ref(), options, &label)?;
         let embeds = is_embedding(model, metadata.as_ref());
         let logit_bias = options
@@ -200,13 +202,16 @@ pub(crate) fn build_for(
         keep_outputs(&mut model, &wanted, &label)?;
     }
     support::check_operators(&model, &label)?;
+    soundness::check(&model, &label)?;
+    soundness::check_weights(&model, &label)?;
     let ending = before_probabilities(&mut model);
     Ok((model, label, ending))
 }
 
 /// Whether a model takes pixels and normalises them itself.
 pub(crate) fn normalizes(graph: &Graph) -> bool {
-    image_input(graph).is_some_and(|image| Preprocessing::of(graph, image).is_some())
+    let found = image_input(graph).and_then(|image| Preprocessing::of(graph, image));
+    found.is_some_and(|found| found.normalizes)
 }
 
 /// Whether the model's output is an embedding, rather than logits.
@@ -247,6 +252,6 @@ fn vectors(model: &mut Model) -> Result<(Value, usize), String> {
         calibration: None,
     };
     context.infer(model).map_err(|e| e.to_string())?;
-    let (value, length) = explanation::vectors(&model.graph).map_err(|e| e.to_string())?;
+    let (value, length) = scores::scores(model).map_err(|e| e.to_string())?;
     Ok((value, length as usize))
 }

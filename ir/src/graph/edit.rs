@@ -27,6 +27,13 @@ impl Graph {
         }
     }
 
+    /// Declares the type of an output. Without effect if there is no such output.
+    pub fn redeclare_output(&mut self, index: usize, tensor_type: &TensorType) {
+        if let Some(output) = self.outputs.get_mut(index) {
+            output.info.r#type = Some(Box::new(tensor_type.to_proto()));
+        }
+    }
+
     /// Adds an input after those that are there, under a name close to the wanted one.
     pub fn add_input(&mut self, name: &str, tensor_type: TensorType) -> Value {
         let name = self.fresh_name(name);

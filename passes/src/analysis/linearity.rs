@@ -28,6 +28,7 @@ use bcosc_ir::{Graph, NodeId, Value};
 pub use rules::{Rule, operators};
 pub use verdict::{Class, Verdict};
 
+use crate::analysis::image::{image_input, is_image};
 use crate::analysis::layers::Layer;
 
 /// How a value depends on the input.
@@ -70,6 +71,8 @@ pub struct Linearity<'g> {
     places: BTreeMap<NodeId, usize>,
     known: BTreeMap<Value, Known>,
     detached: BTreeSet<(NodeId, u32)>,
+    /// The values of [`beside_image`], which count as constant.
+    beside: BTreeSet<Value>,
 }
 
 impl Known {
@@ -80,6 +83,33 @@ impl Known {
             ..self
         }
     }
+}
+
+/// The values that depend on inputs, but not on the image. Explanations only explain the image, so these count as constant.
+fn beside_image(graph: &Graph, ops: &[NodeId]) -> BTreeSet<Value> {
+    let inputs = graph.inputs();
+    let image = image_input(graph).filter(|image| is_image(graph, *image));
+    let Some(image) = image.filter(|_| inputs.len() > 1) else {
+        return BTreeSet::new();
+    };
+    let mut beside: BTreeSet<Value> = inputs.into_iter().filter(|input| *input != image).collect();
+    let mut of_image = BTreeSet::from([image]);
+    for &node in ops {
+        let captured = graph.captured_by(node);
+        let read: Vec<Value> = graph
+            .inputs_of(node)
+            .into_iter()
+            .flatten()
+            .chain(captured)
+            .collect();
+        let results = (0..graph.output_count(node)).map(|slot| graph.output(node, slot));
+        if read.iter().any(|value| of_image.contains(value)) {
+            of_image.extend(results);
+        } else if read.iter().any(|value| beside.contains(value)) {
+            beside.extend(results);
+        }
+    }
+    beside
 }
 
 impl<'g> Linearity<'g> {
@@ -101,6 +131,7 @@ impl<'g> Linearity<'g> {
             places: ops.iter().copied().zip(0..).collect(),
             known: data.into_iter().map(|x| (x, LINEAR)).collect(),
             detached: BTreeSet::new(),
+            beside: beside_image(graph, &ops),
         };
         for node in ops {
             analysis.visit(node);

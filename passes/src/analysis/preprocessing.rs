@@ -27,6 +27,8 @@ pub struct Preprocessing {
     pub white: f64,
     /// Whether images come as [N, H, W, C].
     pub channels_last: bool,
+    /// Whether a constant is added or multiplied. Transpositions and casts alone are not a normalisation.
+    pub normalizes: bool,
     /// The normalised image [N, C, H, W].
     pub result: Value,
     image: Value,
@@ -92,6 +94,7 @@ impl Preprocessing {
             normalization: Normalization { mean, std },
             white,
             channels_last,
+            normalizes: chain.iter().any(|step| matches!(step, Step::Affine { .. })),
             result,
             image,
             dtype,

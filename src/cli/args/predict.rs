@@ -43,7 +43,8 @@ pub struct PredictArgs {
     /// How logits become probabilities
     #[arg(long, value_enum, default_value_t = ProbabilityArg::Auto, help_heading = "Prediction")]
     pub probability: ProbabilityArg,
-    /// Class names: a text file with one name per line, in the order of the logits
+    /// Class names: a text file (UTF-8) with one name per line, in the order of the logits and without a heading; or
+    /// `imagenet`, whose 1,000 names are built in
     #[arg(long, value_name = "FILE", help_heading = "Prediction")]
     pub labels: Option<PathBuf>,
 }

@@ -227,7 +227,7 @@ impl SizedExplainer {
             _ => return Err(RunError::Values("the graph has no class output".to_owned())),
         };
         let (dims, weights) = first_row(&weights.to_tensor()?, batch)?;
-        let (_, contributions) = first_row(&contributions.to_tensor()?, batch)?;
+        let (map, contributions) = first_row(&contributions.to_tensor()?, batch)?;
         let finite = |values: &[f32]| values.iter().all(|x| x.is_finite());
         if ![&logits, &weights, &contributions]
             .into_iter()
@@ -237,9 +237,7 @@ impl SizedExplainer {
                 "logits, W(x) or contributions are not finite".to_owned(),
             ));
         }
-        let [channels, height, width] = dims[..] else {
-            return Err(RunError::Values(format!("W(x) has dimensions {dims:?}")));
-        };
+        let ([channels, height, width], weights) = channels_first(&dims, &map, weights)?;
         let predictor = &self.predictor;
         let logit = f64::from(logits[class]);
         let contribution = contributions.iter().map(|c| f64::from(*c)).sum();
@@ -257,5 +255,26 @@ impl SizedExplainer {
             contributions,
             size: [height, width],
         })
+    }
+}
+
+/// W(x) as `[channels, height, width]`. Its channels may be last: contributions have the other axes.
+fn channels_first(
+    dims: &[usize],
+    map: &[usize],
+    weights: Vec<f32>,
+) -> Result<([usize; 3], Vec<f32>), RunError> {
+    match *dims {
+        [channels, height, width] if *map == [height, width] => {
+            Ok(([channels, height, width], weights))
+        }
+        [height, width, channels] if *map == [height, width] => {
+            let of = |channel: usize| weights.iter().copied().skip(channel).step_by(channels);
+            let moved = (0..channels).flat_map(of).collect();
+            Ok(([channels, height, width], moved))
+        }
+        _ => Err(RunError::Values(format!(
+            "W(x) has dimensions {dims:?}, but contributions have {map:?}"
+        ))),
     }
 }

@@ -5,13 +5,14 @@ use std::path::Path;
 use bcosc_autodiff::explanation::TARGET;
 use bcosc_engine::InputShapes;
 use bcosc_ir::{DataType, Dim, Model, Tensor, Tensors};
+use bcosc_passes::analysis::channel_axis::channel_axis;
 use bcosc_passes::analysis::image::image_input;
 use bcosc_passes::analysis::preprocessing::Preprocessing;
 use bcosc_passes::{InputContract, Normalization};
 use serde::Serialize;
 
 use super::PredictOptions;
-use crate::contract::Images;
+use crate::contract::{Images, channels_last};
 use crate::options::check_normalization;
 use crate::vision::images::{self, Frame, LARGEST_FREE_SIDE};
 use crate::{Error, Metadata, RunError};
@@ -35,6 +36,9 @@ pub struct Intake {
     pub width: Option<usize>,
     /// How much of a picture's shorter side is kept.
     pub crop: f64,
+    /// Whether pictures enter as [N, H, W, C].
+    #[serde(skip)]
+    channels_last: bool,
     /// Pictures that the model takes at once, where it fixes that.
     #[serde(skip)]
     batch: Option<u64>,
@@ -59,13 +63,24 @@ impl Intake {
         let name = graph.value_name(input).to_owned();
         let declared = graph.value_type(input);
         let shape = declared.as_ref().and_then(|t| t.shape.as_deref());
-        let (Some(dtype), Some([batch, Dim::Known(taken), height, width])) =
-            (declared.as_ref().map(|t| t.dtype), shape)
-        else {
+        let channels_last =
+            shape.is_some_and(|shape| shape.len() == 4) && channel_axis(graph, input) == Some(3);
+        let order = if channels_last {
+            [0, 3, 1, 2]
+        } else {
+            [0, 1, 2, 3]
+        };
+        let axes = shape.filter(|shape| shape.len() == 4);
+        let axes = axes.map(|shape| order.map(|axis| &shape[axis]));
+        let dtype = declared
+            .as_ref()
+            .map(|t| t.dtype)
+            .filter(|dtype| dtype.is_float());
+        let (Some(dtype), Some([batch, Dim::Known(taken), height, width])) = (dtype, axes) else {
             let found = declared.as_ref().map(ToString::to_string);
             return Err(fail(format!(
-                "input `{name}` is {}, and pictures need floats [N, C, H, W] with a known C: give it with --input-shapes, or convert a model that takes \
-                 bytes or [N, H, W, C] with --input rgb",
+                "input `{name}` is {}, and pictures need floats [N, C, H, W] or [N, H, W, C] with a known C: give it with --input-shapes, or convert a \
+                 model that takes bytes with --input rgb",
                 found.unwrap_or_else(|| "of no known type".to_owned())
             )));
         };
@@ -117,10 +132,16 @@ impl Intake {
             dim.known().map(|d| d as usize),
             wanted,
         ) {
-            (Some(fixed), Some(wanted)) if fixed != wanted => Err(fail(format!(
-                "the model takes pictures of {height} x {width} only; if the network allows other sizes, open them with \
-                 --input-shapes {name}:{batch},{taken},height,width"
-            ))),
+            (Some(fixed), Some(wanted)) if fixed != wanted => {
+                let open = match channels_last {
+                    true => format!("height,width,{taken}"),
+                    false => format!("{taken},height,width"),
+                };
+                Err(fail(format!(
+                    "the model takes pictures of {height} x {width} only; if the network allows other sizes, open them \
+                     with --input-shapes {name}:{batch},{open}"
+                )))
+            }
             (fixed, wanted) => Ok(fixed.or(wanted)),
         };
         Ok(Intake {
@@ -131,6 +152,7 @@ impl Intake {
             height: side(height, wanted_height)?,
             width: side(width, wanted_width)?,
             crop: options.crop,
+            channels_last,
             batch: batch.known(),
             dtype,
             name,
@@ -189,7 +211,11 @@ impl Intake {
             InputContract::AddInverse => 2 * self.channels,
             InputContract::Same | InputContract::Rgb => self.channels,
         };
-        let image = [channels, height, width].map(|d| d as u64);
+        let image = match self.channels_last {
+            true => [height, width, channels],
+            false => [channels, height, width],
+        };
+        let image = image.map(|d| d as u64);
         let image = [batch].into_iter().chain(image).collect();
         let mut shapes = InputShapes::from([(self.name.clone(), image)]);
         if targeted {
@@ -212,6 +238,10 @@ impl Intake {
             data: row.repeat(batch as usize),
         };
         let tensor = pictures.tensor(self.contract, self.normalization.as_ref(), self.dtype);
+        let tensor = match self.channels_last {
+            true => tensor.as_ref().and_then(channels_last),
+            false => tensor,
+        };
         let tensor = tensor.ok_or_else(|| {
             RunError::Values(format!("input `{}` is not floating point", self.name))
         })?;
@@ -239,7 +269,7 @@ fn normalization(
     }
     let found = image_input(&model.graph).and_then(|image| Preprocessing::of(&model.graph, image));
     match found {
-        Some(found) if !found.channels_last => Ok((None, found.white)),
+        Some(found) if found.normalizes => Ok((None, found.white)),
         _ => Err(Error::Options(format!(
             "{label} does not say how its input is normalised: give --normalization imagenet (or clip, inception, none), or \
              --mean and --std"

@@ -250,3 +250,40 @@ fn what_is_computed_from_sizes_is_a_constant() {
     assert!(!found.dynamic_linear);
     assert_eq!(found.broken_by, ["y"]);
 }
+
+/// An explanation is one of the image: what other inputs add is constant, by their names.
+#[test]
+fn other_inputs_add_constants() {
+    let two = |second: &str| {
+        image("batch,2,6,6")
+            .input("meta", bcosc_ir::DataType::Float, "batch,5")
+            .op("GlobalAveragePool", &["x"], "pooled", [])
+            .op("Flatten", &["pooled"], "flat", [])
+            .matmul("meta", "deep", &[5, 5])
+            .op(
+                "Concat",
+                &["flat", second],
+                "both",
+                [Attribute::int("axis", 1)],
+            )
+            .matmul("both", "y", &[7, 4])
+            .output("y")
+    };
+    for second in ["meta", "deep"] {
+        let found = verdict(two(second));
+        assert!(found.dynamic_linear);
+        let constants: Vec<&str> = found
+            .constants
+            .iter()
+            .map(|c| c.constant.as_str())
+            .collect();
+        assert_eq!(constants, ["meta"]);
+    }
+    let alone = image("batch,2,6,6")
+        .input("meta", bcosc_ir::DataType::Float, "batch,5")
+        .matmul("meta", "y", &[5, 4])
+        .op("Relu", &["x"], "z", [])
+        .output("y")
+        .output("z");
+    assert_broken_by(alone, "y");
+}

@@ -44,10 +44,10 @@ pub struct Verdict {
     pub constants: Vec<Summand>,
 }
 
-/// A constant term of an output.
+/// A constant term of an output. If one input is the image, terms from other inputs count as constant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Summand {
-    /// The parameter, or the node that computes the constant.
+    /// The parameter, the input, or the node that computes the constant.
     pub constant: String,
     /// The node that adds it.
     pub node: String,
@@ -79,6 +79,10 @@ impl Linearity<'_> {
             constants: Vec::new(),
         };
         match standing {
+            Standing::Linear if self.beside.contains(&output) => {
+                verdict.dynamic_linear = false;
+                verdict.broken_by.push(graph.label(output.node));
+            }
             Standing::Linear => verdict.constants = self.summands(output),
             Standing::Free => verdict.broken_by = self.breakers(output),
             Standing::Constant => verdict.broken_by.push(graph.label(output.node)),
@@ -144,7 +148,9 @@ impl Linearity<'_> {
             if self.graph.op(node).is_none() || !seen.insert(node) {
                 continue;
             }
-            open.extend(self.linear_operands(node).map(|v| v.node));
+            let operands = self.linear_operands(node);
+            let seen_through = operands.filter(|value| !self.beside.contains(value));
+            open.extend(seen_through.map(|v| v.node));
         }
         seen
     }
@@ -178,13 +184,15 @@ impl Linearity<'_> {
     /// The constants that are added on the paths to a linear value.
     fn summands(&self, output: Value) -> Vec<Summand> {
         let mut found = Vec::new();
+        let constant =
+            |value| self.beside.contains(&value) || self.standing(value) == Standing::Constant;
         for node in self.linear_path(output) {
             let operands = self.graph.inputs_of(node);
             for slot in added_slots(self.graph, node, operands.len()) {
                 let Some(value) = operands.get(slot).copied().flatten() else {
                     continue;
                 };
-                if self.standing(value) == Standing::Constant && !is_zero(self.graph, value) {
+                if constant(value) && !is_zero(self.graph, value) {
                     found.push(Summand {
                         constant: source_name(self.graph, value),
                         node: self.graph.label(node),
@@ -229,7 +237,8 @@ fn is_zero(graph: &Graph, value: Value) -> bool {
     }
 }
 
-/// The largest parameter that a constant is computed from, or else the node that computes it.
+/// The first input that a constant depends on; otherwise the largest parameter that it is computed from, or else the
+/// node that computes it.
 fn source_name(graph: &Graph, value: Value) -> String {
     let mut open = vec![value];
     let mut seen = BTreeSet::new();
@@ -241,6 +250,7 @@ fn source_name(graph: &Graph, value: Value) -> String {
         match graph.node(value.node) {
             Node::Op(_) if rules::of(graph, value.node) == Rule::ShapeOnly => {}
             Node::Op(_) => open.extend(graph.inputs_of(value.node).into_iter().flatten()),
+            Node::Input(_) => return graph.value_name(value).to_owned(),
             _ => {
                 let found = weights::constant_type(graph, value);
                 let found = found.filter(|t| t.dtype.is_float());
