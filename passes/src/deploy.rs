@@ -26,8 +26,8 @@ use bcosc_ir::{Graph, Model, NodeId, Patch};
 use crate::analysis::weights::WeightError;
 use crate::{Context, Outcome, PassError};
 
-/// Tries a rule at every operator, producers first. A rule gives `None` where there is nothing to look at,
-/// a patch, or the reason why it does not apply.
+/// Tries a rule at every operator in topological order. A rule returns `None` for other operators, a patch,
+/// or the reason why it does not apply.
 pub(crate) fn everywhere(
     model: &mut Model,
     cx: &Context<'_>,

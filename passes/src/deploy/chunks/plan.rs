@@ -1,4 +1,4 @@
-//! Which images are cut, and into how many chunks.
+//! Decides which images to split, and into how many chunks.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use petgraph::unionfind::UnionFind;
 use crate::deploy::target::OnnxRuntimeCpu;
 use crate::{Outcome, Reason};
 
-/// Operators that treat every element by itself.
+/// Elementwise operators.
 const ELEMENTWISE: &[&str] = &[
     "Abs",
     "Add",
@@ -21,7 +21,7 @@ const ELEMENTWISE: &[&str] = &[
     "Relu",
     "Sqrt",
 ];
-/// Operators that treat every channel by itself.
+/// Operators on single channels.
 const POOLS: &[&str] = &["AveragePool", "MaxPool"];
 
 /// How an operator treats channels.
@@ -31,7 +31,7 @@ pub(super) enum Role {
     Each(Vec<u32>),
     /// A depthwise convolution.
     Depthwise(Conv),
-    /// A convolution of which every output sees all of the input.
+    /// A convolution in which every output depends on all input channels.
     Mixing(Conv),
 }
 
@@ -68,7 +68,7 @@ impl Role {
         Some(Role::Each(images))
     }
 
-    /// The slots of the operands that come in chunks if the output does: all of them or none.
+    /// The slots of the operands that are split if the output is: all of them or none.
     fn together(&self) -> &[u32] {
         match self {
             Role::Each(slots) => slots,
@@ -106,7 +106,7 @@ impl Image {
         (rest.len() == 3 && dtype == DataType::Float).then_some(Image { channels, bytes })
     }
 
-    /// The smallest number of chunks that makes each fit; `None` where the whole does.
+    /// The smallest number of chunks that fit the cache; `None` if the whole image fits.
     fn chunks(&self) -> Option<Result<usize, Reason>> {
         let count = self
             .bytes
@@ -131,7 +131,7 @@ fn is_one_channel(graph: &Graph, value: Value) -> bool {
     })
 }
 
-/// The images that come in chunks.
+/// The images that are split.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     chunks: BTreeMap<Value, usize>,
@@ -139,7 +139,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Decides for a graph whose types are known, and reports what was decided.
+    /// Decides for a graph with known types, and reports the decisions.
     pub fn of(graph: &Graph, outcome: &mut Outcome) -> Self {
         let ops = graph.ops();
         let roles = ops
@@ -170,12 +170,12 @@ impl Plan {
         self.roles.get(&node)
     }
 
-    /// The number of chunks that a value comes in; 1 where it is not cut.
+    /// The number of chunks of a value; 1 if it is not split.
     pub fn chunks(&self, value: Value) -> usize {
         self.chunks.get(&value).copied().unwrap_or(1)
     }
 
-    /// Images that come in chunks together or not at all, because operators on single channels link them.
+    /// Images that must be split alike, because operators on single channels connect them.
     fn related(&self, graph: &Graph, ops: &[NodeId]) -> Vec<Vec<Value>> {
         let mut numbers: BTreeMap<Value, usize> = BTreeMap::new();
         let mut links = Vec::new();
@@ -202,7 +202,7 @@ impl Plan {
         images.into_values().collect()
     }
 
-    /// The number of chunks that related images come in, and where they come from; `None` where all fit as they are.
+    /// The number of chunks of related images, and their source; `None` if all fit the cache.
     fn decide(&self, graph: &Graph, images: &[Value]) -> Option<(String, Result<usize, Reason>)> {
         let sizes = images
             .iter()
@@ -213,7 +213,7 @@ impl Plan {
         Some((graph.label(widest.node), decision))
     }
 
-    /// Whether what makes and reads some images can work on chunks.
+    /// Whether the producers and consumers of some images can work on chunks.
     fn check(&self, graph: &Graph, images: &[Value]) -> Result<(), Reason> {
         for &value in images {
             let reads = |usage: Use| match usage {
