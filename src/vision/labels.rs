@@ -20,7 +20,7 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Reads a text file with one name per line; [`IMAGENET`] stands for its 1,000 class names. `classes` is the number
+    /// Reads a text file with one name per line; `imagenet` stands for its 1,000 class names. `classes` is the number
     /// of classes of the model.
     ///
     /// # Errors
