@@ -67,7 +67,7 @@ pub struct Predictor {
     pub intake: Intake,
     /// Length of its output vectors.
     pub classes: usize,
-    /// What it adds to every class logit.
+    /// The constant that is added to every class logit.
     pub logit_bias: f64,
     /// How its logits become probabilities; `None` for embeddings.
     pub probability: Option<Probability>,

@@ -3,11 +3,11 @@
 /// Something that holds for an operator in all of its uses, unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trait {
-    /// Puts out the elements of input 0 in their order, in another shape.
+    /// Outputs the elements of input 0 in the same order, in another shape.
     View,
-    /// Puts out input 0 as it is (where it does not train: `Dropout`).
+    /// Outputs input 0 unchanged (`Dropout`: in inference mode).
     Copy,
-    /// Puts out the elements of input 0 in their shape, as another type.
+    /// Outputs the elements of input 0 in the same shape, as another type.
     Cast,
     /// Moves elements: each output element is an element of input 0 (of any input: `Concat`) or a fixed filler, and
     /// which one does not depend on the elements that are moved, only on attributes, shapes, and the other inputs.
