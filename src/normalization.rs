@@ -30,8 +30,8 @@ pub(crate) fn take_normalization(
     }
     let Some(found) = found.filter(|found| found.normalizes) else {
         return Err(Error::Options(format!(
-            "input contract `{}` needs to know how the original's input was normalised, and {label} does not begin with a \
-             normalisation: give --mean and --std, or --normalization",
+            "input format `{}` requires the normalisation of the original's input, and {label} does not begin with one: give \
+             --normalization, or --mean and --std",
             contract_name(settings.input)
         )));
     };
@@ -43,7 +43,7 @@ pub(crate) fn take_normalization(
     let Normalization { mean, std } = &found.normalization;
     let note = format!(
         "the model normalises its input itself, with mean {} and standard deviation {} of pixels in [0,1]; the new input \
-         contract takes the place of that",
+         format replaces it",
         rounded(mean),
         rounded(std)
     );

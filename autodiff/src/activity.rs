@@ -33,7 +33,7 @@ impl Activity {
 }
 
 /// The values that depend on any of some: forwards.
-fn dependents(graph: &Graph, from: &[Value], follows: &Follows<'_>) -> BTreeSet<Value> {
+pub(crate) fn dependents(graph: &Graph, from: &[Value], follows: &Follows<'_>) -> BTreeSet<Value> {
     let mut found: BTreeSet<Value> = from.iter().copied().collect();
     for node in graph.ops() {
         if read(graph, node, follows).any(|value| found.contains(&value)) {

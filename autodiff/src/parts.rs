@@ -10,8 +10,9 @@
 
 use std::collections::BTreeSet;
 
-use bcosc_ir::{DataType, Graph, Model, NodeId, SurgeryError, Value};
+use bcosc_ir::{DataType, Graph, Model, SurgeryError, Value};
 
+use crate::activity::dependents;
 use crate::explanation::TARGET;
 
 /// An explanation graph in two parts.
@@ -71,7 +72,8 @@ impl Parts {
 
 /// The values to cut at.
 fn borders(graph: &Graph, target: Option<Value>, results: &[Value]) -> BTreeSet<Value> {
-    let late = dependents(graph, target);
+    let target_alone: Vec<Value> = target.into_iter().collect();
+    let late = dependents(graph, &target_alone, &|_, _, _| true);
     let mut found = BTreeSet::new();
     let mut seen = BTreeSet::new();
     let mut open = results.to_vec();
@@ -79,26 +81,13 @@ fn borders(graph: &Graph, target: Option<Value>, results: &[Value]) -> BTreeSet<
         if Some(value) == target || !seen.insert(value) || graph.constant(value).is_some() {
             continue;
         }
-        let is_early = !late.contains(&value.node);
+        let is_early = !late.contains(&value);
         if is_early && (is_data(graph, value) || graph.inputs().contains(&value)) {
             found.insert(value);
             continue;
         }
         open.extend(graph.inputs_of(value.node).into_iter().flatten());
         open.extend(graph.captured_by(value.node));
-    }
-    found
-}
-
-/// The operators that depend on a value.
-fn dependents(graph: &Graph, from: Option<Value>) -> BTreeSet<NodeId> {
-    let mut found = BTreeSet::new();
-    for node in graph.ops() {
-        let operands = graph.inputs_of(node).into_iter().flatten();
-        let mut read = operands.chain(graph.captured_by(node));
-        if read.any(|value| Some(value) == from || found.contains(&value.node)) {
-            found.insert(node);
-        }
     }
     found
 }

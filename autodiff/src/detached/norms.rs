@@ -139,7 +139,7 @@ pub(crate) fn mean_variance(cx: &mut RuleContext<'_>) -> Found {
     Ok(vec![(0, found)])
 }
 
-/// What a norm adds to a variance.
+/// The epsilon of a norm.
 fn epsilon(cx: &RuleContext<'_>) -> Result<f64, Reason> {
     cx.attribute::<f32>("epsilon").map(f64::from)
 }

@@ -6,8 +6,8 @@
 //! * where a patch replaces a value, the replacement takes over what the old one stood for. A layer's
 //!   output that is multiplied with a factor hands its place to the product, since that is what the next layer
 //!   reads; a removed `Identity` hands its place to its operand, which then stands for two values;
-//! * a replacement of another type, a redeclared input, and values that a patch is told to
-//!   [forget](crate::Patch::forget) stand for nothing;
+//! * a replacement of another type, a redeclared input, and values that a patch
+//!   [forgets](crate::Patch::forget) stand for nothing;
 //! * copies, extracted parts and spliced models keep what they have.
 //!
 //! So a value that stands for `v` is at the place where the original has `v`. After exact passes it is equal
