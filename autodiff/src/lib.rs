@@ -6,6 +6,7 @@
 //! | `reverse` | the driver: propagates cotangents from outputs to the requested values |
 //! | `rules`, `context` | tables of backward rules, and the context of a rule |
 //! | `transpose` | rules of linear operators, shared by all uses |
+//! | [`derivative`] | rules of full derivatives, for training |
 //! | [`detached`] | rules of explanations, with every dynamic factor held fixed |
 //! | [`explanation`] | the explanation graph |
 //! | [`parts`] | the explanation graph in two parts |
@@ -13,12 +14,12 @@
 //! | `sizes` | sizes computed in 32 bits |
 //!
 //! A use of reverse mode is a list of tables and a filter that says which operands it follows:
-//! explanations put [`detached`]'s table before the shared one, and follow what is linear. Full derivatives
-//! are a table of their own before the same shared one, and a filter that lets all floating-point values
-//! through; driver, activity and transposes stay as they are.
+//! explanations put [`detached`]'s table before the shared one, and follow what is linear; training puts
+//! [`derivative`]'s table there, and follows every floating-point value.
 
 pub mod activity;
 mod context;
+pub mod derivative;
 pub mod detached;
 pub mod explanation;
 pub mod parts;
