@@ -16,11 +16,15 @@ use bcosc_ir::{Model, Value};
 
 use crate::reverse::{self, Mode};
 use crate::rules::Table;
+use crate::training::batch_norm;
 use crate::transpose;
 use bcosc_passes::PassError;
 
 /// The tables of full derivatives: their own rules first, then the shared transposes.
 const TABLES: &[Table] = &[RULES, transpose::RULES];
+
+/// Operators in the domain `bcosc`, which stay whole until the training step is lowered.
+const MARKERS: Table = &[(batch_norm::BATCH_NORM, batch_norm::derivative)];
 
 /// Operators that are not linear in all of their operands.
 pub(crate) const RULES: Table = &[("Abs", arithmetic::abs), ("Div", arithmetic::div)];
@@ -40,6 +44,7 @@ pub fn gradients(
     let typed = model.graph.clone();
     let mode = Mode {
         rules: TABLES,
+        markers: &[MARKERS],
         follows: &|_, _, value| {
             let found = typed.value_type(value);
             found.is_none_or(|found| found.dtype.is_float())

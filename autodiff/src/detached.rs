@@ -75,6 +75,7 @@ pub fn cotangents(
     };
     let mode = Mode {
         rules: TABLES,
+        markers: &[],
         follows: &follows,
     };
     reverse::cotangents(model, &typed, outputs, wrt, &mode)

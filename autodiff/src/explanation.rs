@@ -109,7 +109,7 @@ fn declare(
 }
 
 /// The input that is an image: the only one that is floating point and of rank 3 or more.
-fn image(graph: &Graph) -> Result<Value, PassError> {
+pub(crate) fn image(graph: &Graph) -> Result<Value, PassError> {
     let found = image_input(graph).filter(|image| is_image(graph, *image));
     found.ok_or_else(|| {
         let typed = |value: &Value| Some((*value, graph.value_type(*value)?));
@@ -192,6 +192,19 @@ pub fn is_explanation(graph: &Graph) -> bool {
 
 /// The number that the last operator adds to every logit, where it does that.
 pub fn logit_bias(graph: &Graph) -> Option<f64> {
+    let (op, value) = last_constant(graph)?;
+    let bias = uniform(graph, value)?;
+    Some(if op.is("Sub") { -bias } else { bias })
+}
+
+/// The constant that holds it.
+pub(crate) fn logit_bias_value(graph: &Graph) -> Option<Value> {
+    let (_, value) = last_constant(graph)?;
+    Some(value)
+}
+
+/// The last operator where it adds or subtracts one number, and the constant with that number.
+fn last_constant(graph: &Graph) -> Option<(&Op, Value)> {
     let mut output = graph.outputs().first()?.value;
     let (node, op) = loop {
         let (node, op) = graph.producer(output)?;
@@ -203,11 +216,14 @@ pub fn logit_bias(graph: &Graph) -> Option<f64> {
     let &[Some(a), Some(b)] = &graph.inputs_of(node)[..] else {
         return None;
     };
-    match op.op_type() {
-        "Add" => uniform(graph, b).or_else(|| uniform(graph, a)),
-        "Sub" => uniform(graph, b).map(|bias| -bias),
-        _ => None,
-    }
+    let candidates: &[Value] = match op.op_type() {
+        "Add" => &[b, a],
+        "Sub" => &[b],
+        _ => &[],
+    };
+    let mut constants = candidates.iter().copied();
+    let found = constants.find(|value| uniform(graph, *value).is_some())?;
+    Some((op, found))
 }
 
 /// What all elements of a constant are.

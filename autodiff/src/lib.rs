@@ -12,12 +12,14 @@
 //! | [`parts`] | the explanation graph in two parts |
 //! | [`scores`] | the output that is explained |
 //! | `sizes` | sizes computed in 32 bits |
+//! | [`training`] | the training-step graph |
 //!
 //! A use of reverse mode is a list of tables and a filter that says which operands it follows:
 //! explanations put [`detached`]'s table before the shared one, and follow what is linear; training puts
 //! [`derivative`]'s table there, and follows every floating-point value.
 
 pub mod activity;
+mod build;
 mod context;
 pub mod derivative;
 pub mod detached;
@@ -27,6 +29,7 @@ mod reverse;
 mod rules;
 pub mod scores;
 mod sizes;
+pub mod training;
 mod transpose;
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ use bcosc_passes::{PassError, Reason};
 pub(crate) struct Mode<'a> {
     /// Tables of rules; the first that has an operator counts.
     pub rules: &'a [Table],
+    /// Tables for operators in the domain `bcosc`.
+    pub markers: &'a [Table],
     /// The operands that cotangents flow into.
     pub follows: &'a Follows<'a>,
 }
@@ -100,7 +102,7 @@ fn propagate(
     let Some(op) = typed.op(node) else {
         return Ok(Vec::new());
     };
-    let Some(rule) = rules::of(mode.rules, op) else {
+    let Some(rule) = rules::of(mode.rules, mode.markers, op) else {
         return Err(fail(model, Reason::NoBackwardRule));
     };
     let mut patch = Patch::at(node);

@@ -3,7 +3,7 @@
 //! All uses of reverse mode share them: other operands, such as a weight, a divisor or indices, are read from the
 //! forward pass.
 
-mod arithmetic;
+pub(crate) mod arithmetic;
 mod blocks;
 mod convolution;
 mod grid_sample;

@@ -18,6 +18,9 @@ pub enum Reason {
     /// Operands of a norm with inconsistent sizes.
     #[error("the operands of the norm do not have one element per channel")]
     NormShape,
+    /// No parameter is left to train.
+    #[error("nothing is trained: the loss depends on no parameter that is not frozen")]
+    NothingTrained,
     /// A matrix product with a vector.
     #[error("one operand of the product is a vector")]
     VectorProduct,

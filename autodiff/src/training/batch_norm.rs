@@ -1,0 +1,238 @@
+//! Batch norms in training mode.
+//!
+//! ```text
+//! mean = mean of x        var = mean of (x - mean)^2        over the batch and all positions, per channel
+//! f    = scale / sqrt(var + epsilon)
+//! y    = x f + bias               uncentred, where the running mean is 0
+//! y    = (x - mean) f + bias      centred
+//! ```
+//!
+//! Until it is lowered, a norm is one operator:
+//!
+//! ```text
+//! y, mean, var = bcosc.BatchNorm <epsilon, centred> (x, scale, bias)
+//! ```
+//!
+//! With s the cotangent of y, m the number of elements per channel and d = sum of s x (centred: s (x - mean)):
+//!
+//! ```text
+//! s_bias = sum of s        s_scale = d / sqrt(var + epsilon)
+//! s_x    = s f - (x - mean) f d / (m (var + epsilon))    centred: minus f s_bias / m
+//! ```
+//!
+//! Running statistics move towards the batch's by a share of `momentum`. The variance is the biased one; for centred
+//! norms PyTorch would use the unbiased one.
+
+use bcosc_ir::views::{AxesOp, BatchNorm};
+use bcosc_ir::{
+    DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, TensorType, Value,
+};
+use bcosc_passes::dialect::DOMAIN;
+use bcosc_passes::{PassError, Reason};
+
+use crate::build::Build;
+use crate::context::{Found, RuleContext};
+use crate::transpose::arithmetic::cells;
+
+/// The operator, as the table of rules names it.
+pub(crate) const BATCH_NORM: &str = "BatchNorm";
+
+/// A statistic of a norm.
+pub(super) struct Statistic {
+    /// The batch's `[C]`.
+    pub batch: Value,
+    /// The running one, now an input.
+    pub running: Value,
+    /// What the running one was.
+    pub initial: Tensor,
+}
+
+/// Puts every batch norm with constant statistics into training mode. The running mean of an uncentred norm stays 0.
+pub(super) fn train(model: &mut Model) -> Result<Vec<Statistic>, PassError> {
+    let mut statistics = Vec::new();
+    for node in model.graph.ops() {
+        let Some(norm) = BatchNorm::of(&model.graph, node) else {
+            continue;
+        };
+        let constants = [norm.mean, norm.var].map(|value| model.graph.constant(value));
+        let [Some(mean), Some(var)] = constants else {
+            continue;
+        };
+        let elements = mean.to_f64s().unwrap_or_default();
+        let centred = elements.iter().any(|&x| x != 0.0);
+        let per_channel = var.tensor_type();
+        let whole = model.graph.value_type(norm.y()).ok_or_else(|| {
+            let name = model.graph.value_name(norm.y()).to_owned();
+            PassError::unsupported(model, node, Reason::UnknownShape(name))
+        })?;
+        // As inputs they outlive the operator that reads them.
+        let mut running = Vec::new();
+        for (slot, value) in [(1, norm.mean), (2, norm.var)] {
+            if slot == 2 || centred {
+                running.push((slot, value, model.graph.promote(value)?));
+            }
+        }
+        let mut patch = Patch::at(node);
+        let op = Op::new(DOMAIN, BATCH_NORM)
+            .named("batch_norm")
+            .with_float("epsilon", norm.epsilon)
+            .with_int("centred", centred.into());
+        let operands = [norm.x, norm.scale, norm.bias].map(|value| Some(Operand::Old(value)));
+        let y = patch.multi_op(op, &operands, 3);
+        patch.typed(y, whole);
+        for statistic in [1, 2].map(|slot| nth(y, slot)) {
+            patch.typed(statistic, per_channel.clone());
+        }
+        patch.replace(norm.y(), y);
+        let added = model.graph.apply(patch)?;
+        let y = y
+            .applied(&added)
+            .ok_or(PassError::Model(Reason::Malformed))?;
+        statistics.extend(
+            running
+                .into_iter()
+                .map(|(slot, running, initial)| Statistic {
+                    batch: Value { slot, ..y },
+                    running,
+                    initial,
+                }),
+        );
+    }
+    Ok(statistics)
+}
+
+/// Another output of a new operator.
+fn nth(first: Operand, slot: u32) -> Operand {
+    match first {
+        Operand::New { node, .. } => Operand::New { node, slot },
+        Operand::Old(value) => Operand::Old(Value { slot, ..value }),
+    }
+}
+
+/// The derivative.
+pub(crate) fn derivative(cx: &mut RuleContext<'_>) -> Found {
+    let (dy, x, scale) = (cx.dy()?, cx.operand(0)?, cx.operand(1)?);
+    let centred: bool = cx.attribute("centred")?;
+    let [mean, var] = [1, 2].map(|slot| cx.graph.output(cx.node, slot));
+    let rank = cx.dims(x)?.len();
+    let axes: Vec<usize> = (0..rank).filter(|&axis| axis != 1).collect();
+    let along: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
+    let products = cx.mul(dy, x.into());
+    let mut dot = cx.reduce_to(AxesOp::ReduceSum, products, &along);
+    let sums = (centred || cx.wants(2)).then(|| cx.reduce_to(AxesOp::ReduceSum, dy, &along));
+    if let Some(sums) = sums.filter(|_| centred) {
+        let of_mean = cx.mul(mean.into(), sums);
+        dot = cx.op("Sub", &[dot, of_mean]);
+    }
+    let epsilon: f32 = cx.attribute("epsilon")?;
+    let epsilon = cx.number(var, epsilon.into());
+    let variance = cx.op("Add", &[var.into(), epsilon]);
+    let deviation = cx.op("Sqrt", &[variance]);
+    let mut found = Vec::new();
+    if cx.wants(0) {
+        let count = cells(cx, &axes)?;
+        let factor = cx.div(scale.into(), deviation);
+        let share = cx.mul(variance, count);
+        let share = cx.div(dot, share);
+        let slope = cx.mul(factor, share);
+        let mut offset = cx.mul(slope, mean.into());
+        if let Some(sums) = sums.filter(|_| centred) {
+            let part = cx.div(sums, count);
+            let part = cx.mul(factor, part);
+            offset = cx.op("Sub", &[offset, part]);
+        }
+        let shape: Vec<i64> = std::iter::once(-1).chain(vec![1; rank - 2]).collect();
+        let [factor, slope, offset] =
+            [factor, slope, offset].map(|numbers| cx.reshape(numbers, &shape));
+        let direct = cx.mul(dy, factor);
+        let through = cx.mul(x.into(), slope);
+        let difference = cx.op("Sub", &[direct, through]);
+        found.push((0, cx.op("Add", &[difference, offset])));
+    }
+    if cx.wants(1) {
+        found.push((1, cx.div(dot, deviation)));
+    }
+    if let Some(sums) = sums.filter(|_| cx.wants(2)) {
+        found.push((2, sums));
+    }
+    Ok(found)
+}
+
+/// Writes the norms as standard operators.
+pub(super) fn lower(model: &mut Model) -> Result<(), PassError> {
+    let opset = model.opset("").unwrap_or(0);
+    for node in model.graph.ops() {
+        let Some(norm) = Marker::of(&model.graph, node) else {
+            continue;
+        };
+        let dtype = |value| model.graph.value_type(value).map(|found| found.dtype);
+        let mut patch = Patch::at(node);
+        let mut build = Build {
+            patch: &mut patch,
+            opset,
+            dtype: dtype(norm.x).unwrap_or(DataType::Float),
+        };
+        let axes: Vec<i64> = (0..norm.rank as i64).filter(|&axis| axis != 1).collect();
+        let wide = build.reduce(AxesOp::ReduceMean, norm.x, &axes);
+        let deviations = build.sub(norm.x, wide);
+        let squares = build.mul(deviations, deviations);
+        let var = build.reduce_to(AxesOp::ReduceMean, squares, &axes);
+        let channels = build.ints(&[-1]);
+        let mean = build.op("Reshape", &[wide, channels]);
+        let epsilon = build.number(norm.epsilon);
+        let sum = build.add(var, epsilon);
+        let deviation = build.op("Sqrt", &[sum]);
+        let factor = build.div(norm.scale, deviation);
+        let shape: Vec<i64> = std::iter::once(-1).chain(vec![1; norm.rank - 2]).collect();
+        let shape = build.ints(&shape);
+        let factor = build.op("Reshape", &[factor, shape]);
+        let mut y = match norm.centred {
+            true => build.mul(deviations, factor),
+            false => build.mul(norm.x, factor),
+        };
+        let zero = model.graph.constant(norm.bias).is_some_and(|bias| {
+            let elements = bias.to_f64s().unwrap_or_default();
+            elements.iter().all(|&x| x == 0.0)
+        });
+        if !zero {
+            let bias = build.op("Reshape", &[norm.bias.into(), shape]);
+            y = build.add(y, bias);
+        }
+        for (slot, new) in [(0, y), (1, mean), (2, var)] {
+            patch.replace(Value { node, slot }, new);
+        }
+        model.graph.apply(patch)?;
+    }
+    Ok(())
+}
+
+/// A view of the operator.
+struct Marker {
+    x: Value,
+    scale: Value,
+    bias: Value,
+    epsilon: f64,
+    centred: bool,
+    rank: usize,
+}
+
+impl Marker {
+    fn of(graph: &Graph, node: NodeId) -> Option<Self> {
+        let op = graph.op(node)?;
+        if op.domain() != DOMAIN || op.op_type() != BATCH_NORM {
+            return None;
+        }
+        let x = graph.input(node, 0)?;
+        let dims: Vec<Dim> = graph
+            .value_type(x)
+            .and_then(|TensorType { shape, .. }| shape)?;
+        Some(Marker {
+            x,
+            scale: graph.input(node, 1)?,
+            bias: graph.input(node, 2)?,
+            epsilon: op.get::<f32>("epsilon")?.into(),
+            centred: op.get("centred")?,
+            rank: dims.len(),
+        })
+    }
+}
