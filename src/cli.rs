@@ -14,7 +14,9 @@ mod passes;
 mod progress;
 mod proofs;
 mod tables;
+mod train_graph;
 mod verify;
+mod weights;
 
 use std::io;
 use std::process::ExitCode;
@@ -35,6 +37,9 @@ pub fn main() -> ExitCode {
         Some(Command::ExplainGraph(args)) => explain_graph::run(args, messages),
         Some(Command::Eval(args)) => eval::run(args, messages),
         Some(Command::Inspect(args)) => inspect::run(args, messages),
+        Some(Command::TrainGraph(args)) => train_graph::run(args, messages),
+        Some(Command::Extract(args)) => weights::extract(args, messages),
+        Some(Command::Merge(args)) => weights::merge(args, messages),
         None if cli.convert.list_passes => passes::run(),
         None => convert::run(&cli.convert, messages),
     };

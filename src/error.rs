@@ -125,6 +125,22 @@ pub enum Error {
         /// Why.
         source: Box<PipelineError>,
     },
+    /// A model cannot be trained.
+    #[error("cannot train {model}")]
+    Train {
+        /// The file.
+        model: String,
+        /// Why.
+        source: Box<PipelineError>,
+    },
+    /// A file with weights cannot be used.
+    #[error("weights {}: {problem}", .path.display())]
+    WeightFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// An image cannot be used.
     #[error("image {}: {problem}", .path.display())]
     Image {
@@ -219,7 +235,6 @@ pub enum Error {
     },
 }
 
-#[cfg(feature = "vision")]
 impl Error {
     /// A failure to encode something as `what`.
     pub(crate) fn encode(what: &'static str, problem: impl fmt::Display) -> Error {

@@ -41,8 +41,10 @@ mod report;
 mod samples;
 mod soundness;
 mod support;
+mod training;
 #[cfg(feature = "vision")]
 mod vision;
+mod weights;
 
 pub use bcosc_autodiff as autodiff;
 pub use bcosc_engine as engine;
@@ -69,6 +71,10 @@ pub use probability::Probability;
 pub use progress::{Event, Stage};
 pub use proof::{Failure, Proof};
 pub use report::{Report, Size};
+pub use training::{
+    Batch, STATE, Schedule, Shape, Stepped, Trainer, TrainingOptions, TrainingStep, state_path,
+    step_path, training_step,
+};
 #[cfg(feature = "vision")]
 pub use vision::evaluate::{
     Bin, Completeness, Curve, EvaluateOptions, Evaluation, Figures, Perturbation,
@@ -84,3 +90,4 @@ pub use vision::images::pictures;
 pub use vision::labels::Labels;
 #[cfg(feature = "vision")]
 pub use vision::predict::{Intake, PredictOptions, Predictor, SizedPredictor};
+pub use weights::{Merged, Weights, extract_weights, merge_weights};

@@ -150,6 +150,30 @@ pub enum StateKind {
     Average,
 }
 
+impl StateKind {
+    const ALL: [StateKind; 4] = [
+        StateKind::Parameter,
+        StateKind::Statistic,
+        StateKind::Optimiser,
+        StateKind::Average,
+    ];
+
+    /// Its name, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            StateKind::Parameter => "parameter",
+            StateKind::Statistic => "statistic",
+            StateKind::Optimiser => "optimiser",
+            StateKind::Average => "average",
+        }
+    }
+
+    /// The kind of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
 /// Brings a model into the form that is trained: canonical, and with statistics and scales of its own for every norm.
 ///
 /// # Errors

@@ -8,7 +8,10 @@ mod inspect;
 mod normalization;
 mod predict;
 mod proof;
+mod step;
+mod train_graph;
 mod values;
+mod weights;
 
 use clap::builder::{Styles, styling::AnsiColor};
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -19,6 +22,8 @@ pub use explain::{ExplainArgs, RawArg};
 pub use explain_graph::ExplainGraphArgs;
 pub use inspect::InspectArgs;
 pub use proof::VerifyArgs;
+pub use train_graph::TrainGraphArgs;
+pub use weights::{ExtractArgs, MergeArgs};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -35,6 +40,7 @@ Examples:
   bcosc explain out.onnx cat.jpg -o explained/
   bcosc explain-graph out.onnx -o out.explain.onnx
   bcosc eval out.onnx --data val/ --gridpg
+  bcosc train-graph out.onnx -o out.train.onnx
 
 Exit status: 0 on success, 1 on an error (no model is written), 2 on a usage error.";
 
@@ -71,6 +77,12 @@ pub enum Command {
     ExplainGraph(ExplainGraphArgs),
     /// Evaluate models and their explanations on labelled pictures
     Eval(EvalArgs),
+    /// Write an ONNX graph that computes one step of training, and its initial state
+    TrainGraph(TrainGraphArgs),
+    /// Write the weights of a model as safetensors
+    Extract(ExtractArgs),
+    /// Put weights from a safetensors file into a model
+    Merge(MergeArgs),
 }
 
 /// Verbosity, shared by all commands.

@@ -42,3 +42,24 @@ pub fn finite(text: &str) -> Result<f64, String> {
         _ => Err("expected a finite number".to_owned()),
     }
 }
+
+pub fn positive(text: &str) -> Result<f64, String> {
+    match finite(text) {
+        Ok(number) if number > 0.0 => Ok(number),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
+pub fn decay(text: &str) -> Result<f64, String> {
+    match finite(text) {
+        Ok(number) if number >= 0.0 => Ok(number),
+        _ => Err("expected a number of at least 0".to_owned()),
+    }
+}
+
+pub fn fraction(text: &str) -> Result<f64, String> {
+    match finite(text) {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
+}

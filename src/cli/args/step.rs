@@ -1,0 +1,127 @@
+//! Options of a training step, shared by `train` and `train-graph`.
+
+use anyhow::bail;
+use bcosc::TrainingOptions;
+use bcosc::autodiff::training::{Adam, Clip, Loss, Optimiser, StepOptions, Targets};
+use clap::{Args, ValueEnum};
+
+use super::values::{decay, fraction, positive};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LossArg {
+    /// Binary cross-entropy of every logit; the targets of other classes are --off-label
+    Bce,
+    /// Cross-entropy of the softmax, with --label-smoothing
+    CrossEntropy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OptimizerArg {
+    /// Adam with decoupled weight decay
+    Adamw,
+    /// Adam
+    Adam,
+    /// Stochastic gradient descent with --momentum
+    Sgd,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Training step")]
+pub struct StepArgs {
+    /// The function that training minimises
+    #[arg(long, value_enum, default_value_t = LossArg::Bce)]
+    pub loss: LossArg,
+    /// With --loss bce: target of the classes that are not the label; 0 is plain binary cross-entropy
+    /// [default: 1 / number of classes]
+    #[arg(long, value_name = "X", value_parser = fraction)]
+    pub off_label: Option<f64>,
+    /// With --loss cross-entropy: the share of the target that is spread over all classes
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = fraction)]
+    pub label_smoothing: f64,
+    /// The optimizer, with PyTorch's formulas
+    #[arg(long, visible_alias = "opt", value_enum, default_value_t = OptimizerArg::Adamw)]
+    pub optimizer: OptimizerArg,
+    /// Momentum of sgd
+    #[arg(long, value_name = "X", default_value_t = 0.9, value_parser = fraction)]
+    pub momentum: f64,
+    /// Use Nesterov momentum
+    #[arg(long)]
+    pub nesterov: bool,
+    /// Decay of Adam's two moving averages
+    #[arg(long, value_name = "B1,B2", value_delimiter = ',', num_args = 1, default_values_t = [0.9, 0.999], value_parser = fraction)]
+    pub betas: Vec<f64>,
+    /// Epsilon of Adam
+    #[arg(long, value_name = "X", default_value_t = 1e-8, value_parser = positive)]
+    pub eps: f64,
+    /// Weight decay
+    #[arg(long, visible_alias = "wd", value_name = "X", default_value_t = 0.0, value_parser = decay)]
+    pub weight_decay: f64,
+    /// Weight decay of scales and biases of norms [default: --weight-decay]
+    #[arg(long, value_name = "X", value_parser = decay)]
+    pub norm_weight_decay: Option<f64>,
+    /// Adaptive gradient clipping: limit the norm of a unit's gradient to this share of the norm of its weights
+    #[arg(long, value_name = "FACTOR", num_args = 0..=1, default_missing_value = "0.01", value_parser = positive, conflicts_with = "clip_grad_norm")]
+    pub agc: Option<f64>,
+    /// Limit the norm of all gradients together
+    #[arg(long, value_name = "NORM", value_parser = positive)]
+    pub clip_grad_norm: Option<f64>,
+    /// Average the gradients of so many batches before each update
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub accumulate: u32,
+    /// Keep an exponential moving average of the parameters with this decay
+    #[arg(long, value_name = "DECAY", num_args = 0..=1, default_missing_value = "0.999", value_parser = fraction)]
+    pub ema: Option<f64>,
+    /// Share of a batch's statistics in the new running statistics of norms
+    #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = fraction)]
+    pub norm_momentum: f64,
+    /// Do not train the parameters whose names match; `*` is any text; repeatable
+    #[arg(long, value_name = "PATTERN")]
+    pub freeze: Vec<String>,
+}
+
+impl StepArgs {
+    /// The options of the library.
+    pub fn options(&self, targets: Targets) -> anyhow::Result<TrainingOptions> {
+        let &[first, second] = &self.betas[..] else {
+            bail!("--betas takes two numbers, such as 0.9,0.999");
+        };
+        let adam = Adam {
+            betas: [first, second],
+            eps: self.eps,
+        };
+        let clip = match (self.agc, self.clip_grad_norm) {
+            (Some(factor), _) => Some(Clip::Adaptive { factor, eps: 1e-3 }),
+            (None, limit) => limit.map(|limit| Clip::GlobalNorm { limit }),
+        };
+        Ok(TrainingOptions {
+            step: StepOptions {
+                loss: match self.loss {
+                    LossArg::Bce => Loss::BinaryCrossEntropy {
+                        off_label: self.off_label,
+                    },
+                    LossArg::CrossEntropy => Loss::CrossEntropy {
+                        label_smoothing: self.label_smoothing,
+                    },
+                },
+                targets,
+                optimiser: match self.optimizer {
+                    OptimizerArg::Adamw => Optimiser::AdamW(adam),
+                    OptimizerArg::Adam => Optimiser::Adam(adam),
+                    OptimizerArg::Sgd => Optimiser::Sgd {
+                        momentum: self.momentum,
+                        nesterov: self.nesterov,
+                    },
+                },
+                clip,
+                norm_momentum: self.norm_momentum,
+                accumulate: self.accumulate,
+                average: self.ema,
+                biases_removed: false,
+            },
+            weight_decay: self.weight_decay,
+            norm_weight_decay: self.norm_weight_decay,
+            freeze: self.freeze.clone(),
+            ..TrainingOptions::default()
+        })
+    }
+}

@@ -1,0 +1,240 @@
+//! Training-step graphs.
+
+mod schedule;
+mod trainer;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use bcosc_autodiff::training::{self, Group, Parameter, Role, State, StepOptions};
+use bcosc_engine::default_interpreter;
+use bcosc_ir::Model;
+use bcosc_passes::pipeline::PipelineError;
+use bcosc_passes::{Context, PassError, Settings};
+use glob::Pattern;
+
+pub use schedule::{Schedule, Shape};
+pub use trainer::{Batch, Stepped, Trainer};
+
+use crate::load::{Read, read};
+use crate::outputs::keep_outputs;
+use crate::probabilities::before_probabilities;
+use crate::weights::Weights;
+use crate::{Error, InputShape, Metadata, Source, soundness, support};
+
+/// The metadata entry of a step graph that pairs its state inputs and outputs: a JSON list of
+/// `[input, output, kind]`.
+pub const STATE: &str = "bcosc.training.state";
+
+/// The minimum opset of step graphs.
+const OLDEST: i64 = 13;
+
+/// Options of a training-step graph.
+#[derive(Clone, Debug, Default)]
+pub struct TrainingOptions {
+    /// New shapes of inputs.
+    pub input_shapes: Vec<InputShape>,
+    /// The output that is trained, by name; by default the first floating-point output.
+    pub output: Option<String>,
+    /// Loss, optimiser, clipping, and what else the graph computes.
+    pub step: StepOptions,
+    /// Weight decay of all parameters.
+    pub weight_decay: f64,
+    /// Weight decay of scales and biases of norms, where it differs.
+    pub norm_weight_decay: Option<f64>,
+    /// Patterns of names of parameters that are not trained; `*` is any text, and `?` any character.
+    pub freeze: Vec<String>,
+}
+
+/// A training-step graph, and what its state is at the start.
+#[derive(Clone, Debug)]
+pub struct TrainingStep {
+    /// The graph; [`training`](bcosc_autodiff::training) describes its inputs and outputs.
+    pub model: Model,
+    /// The model that is trained, whose constants have the names of the state.
+    pub forward: Model,
+    /// What is trained.
+    pub parameters: Vec<Parameter>,
+    /// State inputs, in the order of the graph's inputs.
+    pub state: Vec<State>,
+}
+
+impl TrainingStep {
+    /// The state before the first step.
+    pub fn initial(&self) -> Weights {
+        let mut weights = Weights::default();
+        for state in &self.state {
+            weights.insert(&state.input, state.kind, state.initial.clone());
+        }
+        weights
+    }
+
+    /// Makes other tensors the state before the first step, such as those of a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Options`] if one is missing, or has another shape or type.
+    pub fn restore(&mut self, weights: &Weights) -> Result<(), Error> {
+        for state in &mut self.state {
+            let name = &state.input;
+            let found = weights
+                .get(name)
+                .ok_or_else(|| Error::Options(format!("there is no \"{name}\" in the state")))?;
+            if found.tensor_type() != state.initial.tensor_type() {
+                return Err(Error::Options(format!(
+                    "\"{name}\" is {:?} in the state, and {:?} in the model",
+                    found.dims(),
+                    state.initial.dims()
+                )));
+            }
+            state.initial = found.clone();
+        }
+        Ok(())
+    }
+}
+
+/// The training-step graph of a model: one that bcosc converted, or any other whose first floating-point output is one
+/// vector per image. A model that ends in a softmax or a sigmoid is trained by its logits.
+///
+/// # Errors
+/// [`Error::Train`] if an operator has no derivative, or nothing is trained.
+pub fn training_step(
+    source: impl Into<Source>,
+    options: &TrainingOptions,
+) -> Result<TrainingStep, Error> {
+    let Read {
+        mut model, label, ..
+    } = read(source.into(), &options.input_shapes)?;
+    let wanted: Vec<String> = options.output.iter().cloned().collect();
+    keep_outputs(&mut model, &wanted, &label)?;
+    support::check_operators(&model, &label)?;
+    soundness::check(&model, &label)?;
+    soundness::check_weights(&model, &label)?;
+    before_probabilities(&mut model);
+    step_of(model, options, &label)
+}
+
+/// The training-step graph of a model in memory.
+pub(crate) fn step_of(
+    model: Model,
+    options: &TrainingOptions,
+    label: &str,
+) -> Result<TrainingStep, Error> {
+    let frozen = Frozen::new(&options.freeze)?;
+    let metadata = Metadata::read(&model, label)?;
+    let mut step = options.step.clone();
+    step.biases_removed |= metadata.is_some_and(|metadata| !metadata.biases_kept);
+    let group = |name: &str, role: Role| match (frozen.contains(name), role) {
+        (true, _) => Group::Frozen,
+        (false, Role::Norm) => Group::Trained {
+            weight_decay: options.norm_weight_decay.unwrap_or(options.weight_decay),
+        },
+        (false, _) => Group::Trained {
+            weight_decay: options.weight_decay,
+        },
+    };
+    let settings = settings(&model);
+    let found = training::step(model, &step, &group, &context(&settings));
+    let found = found.map_err(|source| fail(label, source))?;
+    frozen.check(&found.forward, label)?;
+    let mut model = found.model;
+    model.set_metadata(STATE, &pairs(&found.state));
+    Ok(TrainingStep {
+        model,
+        forward: found.forward,
+        parameters: found.parameters,
+        state: found.state,
+    })
+}
+
+/// Brings a model into the form whose constants have the names that training uses.
+pub(crate) fn prepare(model: &mut Model, label: &str) -> Result<(), Error> {
+    let settings = settings(model);
+    training::prepare(model, &context(&settings)).map_err(|source| fail(label, source))
+}
+
+fn settings(model: &Model) -> Settings {
+    Settings {
+        // Derivative rules expect operators that take sizes as inputs.
+        opset: model.opset("").filter(|&o| o < OLDEST).map(|_| OLDEST),
+        ..Settings::default()
+    }
+}
+
+fn context(settings: &Settings) -> Context<'_> {
+    Context {
+        settings,
+        interpreter: default_interpreter(),
+        calibration: None,
+    }
+}
+
+fn fail(label: &str, source: PassError) -> Error {
+    Error::Train {
+        model: label.to_owned(),
+        source: Box::new(PipelineError {
+            pass: "training-step",
+            source: Box::new(source),
+        }),
+    }
+}
+
+/// Input, output and kind of each state, as JSON.
+fn pairs(state: &[State]) -> String {
+    let rows: Vec<[&str; 3]> = state
+        .iter()
+        .map(|state| [&state.input, &state.output, state.kind.name()])
+        .collect();
+    serde_json::to_string(&rows).unwrap_or_default()
+}
+
+/// Patterns of names of frozen parameters.
+struct Frozen(Vec<Pattern>);
+
+impl Frozen {
+    fn new(patterns: &[String]) -> Result<Self, Error> {
+        let parsed = patterns.iter().map(|text| {
+            let fail = |problem: &dyn fmt::Display| {
+                Error::Options(format!("the pattern `{text}` is invalid: {problem}"))
+            };
+            Pattern::new(text).map_err(|error| fail(&error.msg))
+        });
+        Ok(Frozen(parsed.collect::<Result<_, _>>()?))
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Fails if a pattern matches no constant of the model.
+    fn check(&self, model: &Model, label: &str) -> Result<(), Error> {
+        let graph = &model.graph;
+        let names: Vec<&str> = graph
+            .parameters()
+            .into_iter()
+            .map(|(node, _)| graph.value_name(graph.output(node, 0)))
+            .collect();
+        let unused = self
+            .0
+            .iter()
+            .find(|pattern| !names.iter().any(|name| pattern.matches(name)));
+        match unused {
+            None => Ok(()),
+            Some(pattern) => Err(Error::Input {
+                model: label.to_owned(),
+                problem: format!(
+                    "no parameter matches the pattern `{pattern}`; train-graph --dry-run lists the parameters"
+                ),
+            }),
+        }
+    }
+}
+
+/// The path of the training-step graph of a model: `net.train.onnx` for `net.onnx`.
+pub fn step_path(model: &Path) -> PathBuf {
+    model.with_extension("train.onnx")
+}
+
+/// The path of the state beside a training-step graph: `net.train.safetensors` for `net.train.onnx`.
+pub fn state_path(step: &Path) -> PathBuf {
+    step.with_extension("safetensors")
+}

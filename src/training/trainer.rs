@@ -1,0 +1,148 @@
+//! Running training steps.
+
+use bcosc_autodiff::training::{LEARNING_RATE, LOGITS, LOSS, STEP, State, TARGETS};
+use bcosc_engine::{Engine, EngineError, Feedback, InputShapes, SessionOptions, Value};
+use bcosc_ir::{DataType, Tensor, Tensors};
+
+use super::TrainingStep;
+use crate::{Error, RunError, Weights};
+
+/// A training step on an engine, with its state.
+///
+/// Batches have one size. Parameters and state stay in the engine's memory between steps.
+#[derive(Debug)]
+pub struct Trainer {
+    feedback: Feedback,
+    state: Vec<State>,
+    images: String,
+    steps: u64,
+    dtype: DataType,
+}
+
+/// The outcome of a step.
+#[derive(Clone, Debug)]
+pub struct Stepped {
+    /// The mean loss of the batch, before the update.
+    pub loss: f64,
+    /// The logits `[N, K]`, before the update.
+    pub logits: Value,
+}
+
+impl Trainer {
+    /// Prepares a step for batches of a size, from the initial state, after `steps` steps; see
+    /// [`TrainingStep::restore`].
+    ///
+    /// # Errors
+    /// If the engine cannot run the graph.
+    pub fn new(
+        step: &TrainingStep,
+        steps: u64,
+        engine: &dyn Engine,
+        batch: &Batch,
+        options: &SessionOptions,
+    ) -> Result<Self, Error> {
+        Self::prepared(step, steps, engine, batch, options).map_err(run_error)
+    }
+
+    fn prepared(
+        step: &TrainingStep,
+        steps: u64,
+        engine: &dyn Engine,
+        batch: &Batch,
+        options: &SessionOptions,
+    ) -> Result<Self, EngineError> {
+        let graph = &step.model.graph;
+        let mut shapes = InputShapes::new();
+        for state in &step.state {
+            shapes.insert(state.input.clone(), state.initial.dims());
+        }
+        for scalar in [LEARNING_RATE, STEP] {
+            shapes.insert(scalar.to_owned(), Vec::new());
+        }
+        shapes.insert(batch.input.clone(), batch.images.clone());
+        shapes.insert(TARGETS.to_owned(), batch.targets.clone());
+        let dtype = graph
+            .value_named(LEARNING_RATE)
+            .and_then(|value| graph.value_type(value))
+            .map_or(DataType::Float, |found| found.dtype);
+        let session = engine.load(&step.model)?.into_session(&shapes, options)?;
+        let pairs: Vec<(&str, &str)> = step
+            .state
+            .iter()
+            .map(|state| (state.output.as_str(), state.input.as_str()))
+            .collect();
+        let initial = step.state.iter();
+        let initial = initial.map(|state| (state.input.clone(), state.initial.clone()));
+        let feedback = Feedback::new(session, &pairs, &initial.collect())?;
+        Ok(Trainer {
+            feedback,
+            state: step.state.clone(),
+            images: batch.input.clone(),
+            steps,
+            dtype,
+        })
+    }
+
+    /// Runs one step.
+    ///
+    /// # Errors
+    /// If a tensor is not of the type or shape that was prepared for. The state is lost then.
+    pub fn step(&mut self, images: Tensor, targets: Tensor, rate: f64) -> Result<Stepped, Error> {
+        let step = Tensor::i64s(&[], vec![self.steps as i64 + 1]);
+        let rate = Tensor::floats(self.dtype, &[], &[rate]);
+        let rate = rate.ok_or_else(|| run_error(EngineError::DataType(self.dtype)))?;
+        let inputs = Tensors::from([
+            (self.images.clone(), images),
+            (TARGETS.to_owned(), targets),
+            (LEARNING_RATE.to_owned(), rate),
+            (STEP.to_owned(), step),
+        ]);
+        let mut outputs = self.feedback.run(&inputs).map_err(run_error)?;
+        self.steps += 1;
+        let mut take = |name: &str| {
+            let found = outputs.remove(name);
+            found.ok_or_else(|| run_error(EngineError::UnknownOutput(name.to_owned())))
+        };
+        let loss = take(LOSS)?.to_tensor().map_err(run_error)?;
+        let loss = loss.to_f64s().map_err(|error| run_error(error.into()))?;
+        Ok(Stepped {
+            loss: loss.first().copied().unwrap_or(f64::NAN),
+            logits: take(LOGITS)?,
+        })
+    }
+
+    /// Steps that have been run.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The state, read from the engine.
+    ///
+    /// # Errors
+    /// If a step failed before.
+    pub fn weights(&self) -> Result<Weights, Error> {
+        let mut weights = Weights::default();
+        for State { input, kind, .. } in &self.state {
+            weights.insert(input, *kind, self.feedback.read(input).map_err(run_error)?);
+        }
+        Ok(weights)
+    }
+}
+
+/// What a step takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The name of the input for images.
+    pub input: String,
+    /// The shape of the images.
+    pub images: Vec<u64>,
+    /// The shape of the targets.
+    pub targets: Vec<u64>,
+}
+
+fn run_error(source: EngineError) -> Error {
+    Error::Run {
+        what: "the training step".to_owned(),
+        source: RunError::Engine(source),
+    }
+}
