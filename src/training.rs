@@ -1,5 +1,6 @@
 //! Training-step graphs.
 
+mod metrics;
 mod schedule;
 mod trainer;
 
@@ -13,6 +14,7 @@ use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, PassError, Settings};
 use glob::Pattern;
 
+pub use metrics::{METRICS, Metrics};
 pub use schedule::{Schedule, Shape};
 pub use trainer::{Batch, Stepped, Trainer};
 

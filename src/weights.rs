@@ -10,25 +10,37 @@ use bcosc_onnx::write_bytes;
 use bytes::Bytes;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::load::{Read, read};
 use crate::{Error, Source, training};
 
-/// The metadata entry that says what each tensor is: a JSON object from names to kinds.
-const KINDS: &str = "bcosc.kinds";
+/// The only metadata entry: safetensors does not order several.
+const ENTRY: &str = "bcosc";
+
+/// The metadata of a file, as JSON.
+#[derive(Default, Deserialize, Serialize)]
+struct Header {
+    /// What each tensor is.
+    kinds: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    notes: BTreeMap<String, String>,
+}
 
 /// Tensors by name, with a note on what each is.
 #[derive(Clone, Debug, Default)]
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
     kinds: BTreeMap<String, StateKind>,
+    /// Notes on the whole, by key.
+    pub notes: BTreeMap<String, String>,
 }
 
 impl FromIterator<(String, Tensor)> for Weights {
     fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(tensors: I) -> Self {
         Weights {
             tensors: tensors.into_iter().collect(),
-            kinds: BTreeMap::new(),
+            ..Weights::default()
         }
     }
 }
@@ -77,22 +89,26 @@ impl Weights {
 
     fn decode(bytes: Bytes) -> Result<Self, String> {
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| error.to_string())?;
-        let found = SafeTensors::deserialize(&bytes).map_err(|error| error.to_string())?;
+        let all = SafeTensors::deserialize(&bytes).map_err(|error| error.to_string())?;
         let mut tensors = BTreeMap::new();
-        for (name, view) in found.iter() {
+        for (name, view) in all.iter() {
             let dtype = data_type(view.dtype())
                 .ok_or_else(|| format!("the tensor \"{name}\" is of type {:?}", view.dtype()))?;
             let dims: Vec<u64> = view.shape().iter().map(|&d| d as u64).collect();
             let data = bytes.slice_ref(view.data());
             tensors.insert(name.to_owned(), Tensor::from_bytes(dtype, &dims, data));
         }
-        let kinds = header.metadata().as_ref().and_then(|all| all.get(KINDS));
-        let kinds = kinds.map_or(Ok(BTreeMap::new()), |text| serde_json::from_str(text));
-        let named: BTreeMap<String, String> =
-            kinds.map_err(|error| format!("metadata `{KINDS}`: {error}"))?;
+        let entry = header.metadata().as_ref().and_then(|all| all.get(ENTRY));
+        let header = entry.map_or(Ok(Header::default()), |text| serde_json::from_str(text));
+        let Header { kinds, notes } =
+            header.map_err(|error| format!("metadata `{ENTRY}`: {error}"))?;
         let known = |(name, kind): (String, String)| Some((name, StateKind::named(&kind)?));
-        let kinds = named.into_iter().filter_map(known).collect();
-        Ok(Weights { tensors, kinds })
+        let kinds = kinds.into_iter().filter_map(known).collect();
+        Ok(Weights {
+            tensors,
+            kinds,
+            notes,
+        })
     }
 
     /// The bytes of a `.safetensors` file.
@@ -114,14 +130,17 @@ impl Weights {
             let view = TensorView::new(dtype, shape, bytes).map_err(|error| fail(&error))?;
             views.push((name.as_str(), view));
         }
-        let kinds: BTreeMap<&str, &str> = self
-            .kinds
-            .iter()
-            .map(|(name, kind)| (name.as_str(), kind.name()))
-            .collect();
-        let kinds = serde_json::to_string(&kinds).map_err(|error| fail(&error))?;
-        let metadata = HashMap::from([(KINDS.to_owned(), kinds)]);
-        let metadata = (!self.kinds.is_empty()).then_some(metadata);
+        let header = Header {
+            kinds: self
+                .kinds
+                .iter()
+                .map(|(name, kind)| (name.clone(), kind.name().to_owned()))
+                .collect(),
+            notes: self.notes.clone(),
+        };
+        let entry = serde_json::to_string(&header).map_err(|error| fail(&error))?;
+        let plain = header.kinds.is_empty() && header.notes.is_empty();
+        let metadata = (!plain).then(|| HashMap::from([(ENTRY.to_owned(), entry)]));
         serialize(views, metadata).map_err(|error| fail(&error))
     }
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod conversion;
 mod convert;
 mod eval;
 mod explain;

@@ -3,16 +3,14 @@
 use std::path::PathBuf;
 
 use bcosc::onnx::ExternalData;
-use bcosc::passes::{InputContract, Settings};
-use bcosc::{
-    Calibration, CalibrationFiles, InputShape, Options, Recipe, Selection, Verification, Verify,
-};
+use bcosc::passes::Settings;
+use bcosc::{Calibration, CalibrationFiles, Options, Selection, Verification, Verify};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
-use super::normalization::NormalizationArgs;
+use super::conversion::ConversionArgs;
 use super::proof::ProofArgs;
-use super::values::{Bias, at_least_two, logit_bias, result_file};
+use super::values::{at_least_two, result_file};
 
 #[derive(Args, Debug)]
 pub struct ConvertArgs {
@@ -23,46 +21,11 @@ pub struct ConvertArgs {
     #[arg(short, long = "out", value_name = "FILE", value_parser = result_file(), required_unless_present_any = ["list_passes", "dry_run"])]
     pub output: Option<PathBuf>,
 
-    /// Exponent of the B-cos transform; at least 1
-    #[arg(long, value_name = "B", default_value_t = 2.0, value_parser = b, help_heading = "Conversion")]
-    pub b: f64,
-    /// Recipe: the list of passes for a kind of network
-    #[arg(long, value_enum, default_value_t = Recipe::Auto, help_heading = "Conversion")]
-    pub recipe: Recipe,
-    /// Keep biases
-    #[arg(long, help_heading = "Conversion")]
-    pub keep_biases: bool,
-    /// Keep max pooling instead of replacing it by average pooling
-    #[arg(long, help_heading = "Conversion")]
-    pub keep_max_pool: bool,
-    /// Keep the head after the mean over positions
-    #[arg(long, help_heading = "Conversion")]
-    pub keep_head: bool,
-    /// Output a unit vector for every position instead of one for the image (models with an attention pool)
-    #[arg(long, help_heading = "Conversion")]
-    pub attention_unpool: bool,
-    /// Convert the output projection of an attention pool too
-    #[arg(long, help_heading = "Conversion")]
-    pub bcos_projection: bool,
-    /// Constant added to every class logit; `auto` is -ln(K-1) for K classes
-    #[arg(long, value_name = "auto|none|NUMBER", default_value = "auto", value_parser = logit_bias,
-        allow_hyphen_values = true, help_heading = "Conversion")]
-    pub logit_bias: Bias,
+    #[command(flatten)]
+    pub conversion: ConversionArgs,
     /// Rewrite for fast inference on the CPU with ONNX Runtime
     #[arg(long, help_heading = "Conversion")]
     pub deploy: bool,
-
-    /// Input format of the converted model
-    #[arg(long, value_enum, default_value_t = InputContract::Same, help_heading = "Input")]
-    pub input: InputContract,
-    #[command(flatten)]
-    pub normalized: NormalizationArgs,
-    /// Fold the normalisation into the first layer (requires --input add-inverse or rgb)
-    #[arg(long, help_heading = "Input")]
-    pub absorb_normalization: bool,
-    /// Override the shape of an input: sizes, or names of dynamic dimensions; repeatable
-    #[arg(long, value_name = "NAME:D,D,...", help_heading = "Input")]
-    pub input_shapes: Vec<InputShape>,
     /// Outputs to keep, such as the logits without auxiliary heads [default: all]
     #[arg(
         long = "output",
@@ -135,13 +98,6 @@ pub enum EmitArg {
     Explain,
 }
 
-fn b(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(b) if b.is_finite() && b >= 1.0 => Ok(b),
-        _ => Err("expected a number of at least 1".to_owned()),
-    }
-}
-
 fn pass_names() -> PossibleValuesParser {
     PossibleValuesParser::new(bcosc::all_passes().iter().map(|pass| pass.name))
 }
@@ -150,28 +106,18 @@ impl ConvertArgs {
     /// The options of the library.
     pub fn options(&self) -> Options {
         Options {
-            recipe: self.recipe,
+            recipe: self.conversion.recipe,
             passes: Selection {
                 only: self.passes.clone(),
                 skip: self.skip_pass.clone(),
                 stop_after: self.stop_after.clone(),
             },
             settings: Settings {
-                b: self.b,
-                input: self.input,
-                normalization: self.normalized.given(),
-                absorb_normalization: self.absorb_normalization,
-                keep_biases: self.keep_biases,
-                keep_max_pool: self.keep_max_pool,
-                keep_head: self.keep_head,
-                attention_unpool: self.attention_unpool,
-                bcos_projection: self.bcos_projection,
-                logit_bias: self.logit_bias.0,
                 deploy: self.deploy,
                 opset: self.opset,
-                ..Settings::default()
+                ..self.conversion.settings()
             },
-            input_shapes: self.input_shapes.clone(),
+            input_shapes: self.conversion.input_shapes.clone(),
             outputs: self.outputs.clone(),
             verification: Verification {
                 when: self.verify,
