@@ -29,13 +29,19 @@ pub(crate) struct RuleContext<'g> {
 }
 
 impl<'g> RuleContext<'g> {
-    /// The cotangent of the first output.
+    /// The cotangent of the first output, which must be the only one that is used.
     pub fn dy(&self) -> Result<Operand, Reason> {
-        self.cotangents
-            .first()
-            .copied()
-            .flatten()
-            .ok_or(Reason::NoBackwardRule)
+        let (first, more) = self.cotangents.split_first().ok_or(Reason::Malformed)?;
+        if more.iter().any(Option::is_some) {
+            return Err(Reason::NoBackwardRuleFor("its second output"));
+        }
+        first.ok_or(Reason::NoBackwardRule)
+    }
+
+    /// The cotangent of the first operand, where it is that of the output times a factor.
+    pub fn scaled_by(&mut self, factor: Operand) -> Found {
+        let dy = self.dy()?;
+        Ok(vec![(0, self.mul(dy, factor))])
     }
 
     /// Whether an operand's cotangent is needed.
@@ -145,12 +151,30 @@ impl<'g> RuleContext<'g> {
         self.patch.parameter("sizes", Tensor::i64_vec(values))
     }
 
+    pub fn add(&mut self, a: Operand, b: Operand) -> Operand {
+        self.op("Add", &[a, b])
+    }
+
+    pub fn sub(&mut self, a: Operand, b: Operand) -> Operand {
+        self.op("Sub", &[a, b])
+    }
+
     pub fn mul(&mut self, a: Operand, b: Operand) -> Operand {
         self.op("Mul", &[a, b])
     }
 
     pub fn div(&mut self, a: Operand, b: Operand) -> Operand {
         self.op("Div", &[a, b])
+    }
+
+    pub fn neg(&mut self, x: Operand) -> Operand {
+        self.op("Neg", &[x])
+    }
+
+    /// A value times a number of the type of another.
+    pub fn times(&mut self, x: Operand, factor: f64, like: Value) -> Operand {
+        let factor = self.number(like, factor);
+        self.mul(x, factor)
     }
 
     pub fn cast(&mut self, x: Operand, to: DataType) -> Operand {

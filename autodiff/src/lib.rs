@@ -5,6 +5,7 @@
 //! | [`activity`] | which values are differentiated |
 //! | `reverse` | the driver: propagates cotangents from outputs to the requested values |
 //! | `rules`, `context` | tables of backward rules, and the context of a rule |
+//! | `recompute` | pieces of the forward pass that rules compute again |
 //! | `transpose` | rules of linear operators, shared by all uses |
 //! | [`derivative`] | rules of full derivatives, for training |
 //! | [`detached`] | rules of explanations, with every dynamic factor held fixed |
@@ -25,6 +26,7 @@ pub mod derivative;
 pub mod detached;
 pub mod explanation;
 pub mod parts;
+mod recompute;
 mod reverse;
 mod rules;
 pub mod scores;

@@ -125,6 +125,13 @@ fn propagate(
         reason => fail(model, reason),
     })?;
     let mut patch = cx.patch;
+    // A path that a rule leaves out would make a wrong gradient.
+    let is_found = |slot: &u32| found.iter().any(|(of, _)| of == slot);
+    if let Some(&slot) = wanted.iter().find(|slot| !is_found(slot)) {
+        let operand = typed.input(node, slot);
+        let name = operand.map_or("", |value| typed.value_name(value));
+        return Err(fail(model, Reason::NoBackwardRuleOf(name.to_owned())));
+    }
     for (_, operand) in &found {
         patch.keep(*operand);
     }

@@ -4,7 +4,9 @@
 
 use bcosc_engine::default_interpreter;
 use bcosc_ir::onnx::proto::{ModelProto, TensorProto};
-use bcosc_ir::{DataType, Interpreter, Model, ModelBuilder, Tensor, TensorType, Tensors};
+use bcosc_ir::{
+    Attribute, DataType, Interpreter, Model, ModelBuilder, Patch, Tensor, TensorType, Tensors,
+};
 
 use crate::detached::cotangent;
 use bcosc_passes::{PassError, Reason};
@@ -53,14 +55,23 @@ pub(crate) fn backward(what: &str, forward: Model) -> (Model, Model) {
 }
 
 /// The same graph in double precision.
-fn widened(builder: ModelBuilder) -> Model {
-    let mut proto: ModelProto = builder.proto();
+pub(crate) fn widened(mut proto: ModelProto) -> Model {
     let graph = proto.graph.get_or_insert_default();
-    for info in &mut graph.input {
+    graph.value_info.clear();
+    for info in graph.input.iter_mut().chain(&mut graph.output) {
         let found = info.r#type.as_deref().and_then(TensorType::from_proto);
         if let Some(found) = found.filter(|t| t.dtype == DataType::Float) {
             let dtype = DataType::Double;
             info.r#type = Some(Box::new(TensorType { dtype, ..found }.to_proto()));
+        }
+    }
+    let casts = graph
+        .node
+        .iter_mut()
+        .filter(|node| node.op_type() == "Cast");
+    for to in casts.flat_map(|node| &mut node.attribute) {
+        if to.i == Some(DataType::Float.to_i32().into()) {
+            to.i = Some(DataType::Double.to_i32().into());
         }
     }
     for parameter in &mut graph.initializer {
@@ -76,10 +87,25 @@ fn widened(builder: ModelBuilder) -> Model {
             };
         }
     }
-    match Model::from_proto(proto) {
+    let mut model = match Model::from_proto(proto) {
         Ok(model) => model,
         Err(error) => panic!("{error}"),
+    };
+    let opset = model.opset("").unwrap_or(0);
+    for node in model.graph.ops() {
+        // Norms compute in single precision unless told otherwise.
+        let stashes = model.graph.op(node);
+        let stashes = stashes.and_then(|op| op.get_at::<i64>("stash_type", opset));
+        if stashes.is_some() {
+            let mut patch = Patch::at(node);
+            let dtype = DataType::Double.to_i32().into();
+            patch.set_attribute(node, Attribute::int("stash_type", dtype));
+            if let Err(error) = model.graph.apply(patch) {
+                panic!("{error}")
+            }
+        }
     }
+    model
 }
 
 fn run(model: &Model, inputs: &Tensors, output: &str) -> Tensor {
@@ -110,14 +136,14 @@ pub(crate) fn floats(tensor: &Tensor) -> Vec<f64> {
     }
 }
 
-fn like(dtype: DataType, tensor: &Tensor, elements: &[f64]) -> Tensor {
+pub(crate) fn like(dtype: DataType, tensor: &Tensor, elements: &[f64]) -> Tensor {
     match Tensor::floats(dtype, &tensor.dims(), elements) {
         Some(tensor) => tensor,
         None => panic!("{dtype} is not floating point"),
     }
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
@@ -125,7 +151,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 pub(crate) fn holds(what: &str, law: Law, builder: ModelBuilder) {
     holds_in_single(what, law, builder.clone(), "");
     let what = format!("{what} in double precision");
-    let double = backward(&what, widened(builder.output("y")));
+    let double = backward(&what, widened(builder.output("y").proto()));
     obeys(&what, law, TOLERANCE[1], &double);
     if law != Law::Dynamic {
         differences(&what, law, &double);

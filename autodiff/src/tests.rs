@@ -8,7 +8,7 @@ mod resize;
 mod structural;
 mod whole;
 
-use bcosc_ir::{Attribute, DataType, Tensor};
+use bcosc_ir::{Attribute, Tensor};
 
 use crate::testing::{Law, holds, holds_in_single};
 use bcosc_passes::{PassError, Reason};
@@ -26,11 +26,6 @@ fn list(values: &[i64]) -> Tensor {
 const NOT_IN_DOUBLE: &str = "tract does not compute it in double precision";
 const SCALED_IN_SINGLE: &str = "tract multiplies by alpha and beta in single precision";
 const NORM_IN_SINGLE: &str = "tract computes this norm in single precision whatever its input";
-
-/// Norms compute in single precision unless told otherwise.
-fn in_double() -> Attribute {
-    Attribute::int("stash_type", DataType::Double.to_i32().into())
-}
 
 const SIZED: &str = "batch,4,9,8";
 const OPEN: &str = "batch,4,height,width";
@@ -90,7 +85,7 @@ fn norms() {
         "LayerNormalization",
         &["x", "scale"],
         "y",
-        [in_double()],
+        [],
     );
     holds("layer", Law::Dynamic, layer);
     let instance = input(18, SIZED)

@@ -11,6 +11,7 @@ mod indexing;
 mod matmul;
 mod padding;
 mod pooling;
+mod rectifiers;
 mod resize;
 mod selection;
 mod sequences;
@@ -34,7 +35,7 @@ pub(crate) const RULES: Table = &[
     ("CumSum", triangular::running_sum),
     ("DepthToSpace", blocks::depth_to_space),
     ("Div", arithmetic::div),
-    ("Dropout", structural::identity),
+    ("Dropout", structural::dropout),
     ("Einsum", matmul::einsum),
     ("Expand", structural::expand),
     ("Flatten", structural::view),
@@ -46,6 +47,7 @@ pub(crate) const RULES: Table = &[
     ("GlobalMaxPool", selection::global_max),
     ("GridSample", grid_sample::grid_sample),
     ("Identity", structural::identity),
+    ("LeakyRelu", rectifiers::leaky_relu),
     ("MatMul", matmul::matmul),
     ("Max", selection::largest_operand),
     ("MaxPool", pooling::max),
@@ -53,11 +55,13 @@ pub(crate) const RULES: Table = &[
     ("Min", selection::largest_operand),
     ("Mul", arithmetic::mul),
     ("Neg", arithmetic::neg),
+    ("PRelu", rectifiers::prelu),
     ("Pad", padding::pad),
     ("ReduceMax", selection::reduce_winner),
     ("ReduceMean", arithmetic::reduce_mean),
     ("ReduceMin", selection::reduce_winner),
     ("ReduceSum", arithmetic::reduce_sum),
+    ("Relu", rectifiers::relu),
     ("Reshape", structural::view),
     ("Resize", resize::resize),
     ("ReverseSequence", sequences::reverse_sequence),

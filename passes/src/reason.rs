@@ -258,6 +258,9 @@ pub enum Reason {
     /// A form of an operator that has a rule in other forms.
     #[error("no backward rule for {0}")]
     NoBackwardRuleFor(&'static str),
+    /// An operand that the rule of its operator does not differentiate.
+    #[error("no backward rule with respect to its operand \"{0}\"")]
+    NoBackwardRuleOf(String),
     /// A backward rule needs a dynamic size.
     #[error("the backward rule needs the size of {0}; give input shapes with --input-shapes")]
     OpenSize(String),

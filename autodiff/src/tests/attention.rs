@@ -80,7 +80,8 @@ fn a_window_has_no_rule() {
     let builder = packed("batch,5,6", 8, 8)
         .op("Attention", &["q", "k", "v"], "y", attributes)
         .value("y", DataType::Float, "batch,5,8");
-    assert_eq!(refusal(builder), Reason::NoBackwardRule);
+    let why = "an Attention with a window";
+    assert_eq!(refusal(builder), Reason::NoBackwardRuleFor(why));
 }
 
 #[test]
@@ -94,5 +95,6 @@ fn a_cache_has_no_rule() {
             heads(4, 4),
         )
         .value("y", DataType::Float, "batch,5,8");
-    assert_eq!(refusal(builder), Reason::NoBackwardRule);
+    let why = "an Attention with a cache";
+    assert_eq!(refusal(builder), Reason::NoBackwardRuleFor(why));
 }

@@ -75,7 +75,8 @@ fn written_over() {
         .param("u", weight(0, &[1, 4]));
     let how = [Attribute::string("reduction", "mul")];
     let multiplied = multiplied.op("ScatterND", &["x", "i", "u"], "y", how);
-    assert_eq!(refusal(multiplied), Reason::NoBackwardRule);
+    let why = "a scatter that multiplies or compares";
+    assert_eq!(refusal(multiplied), Reason::NoBackwardRuleFor(why));
 }
 
 #[test]

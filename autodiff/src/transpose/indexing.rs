@@ -108,12 +108,20 @@ pub(crate) fn scatter_elements(cx: &mut RuleContext<'_>) -> Found {
 fn written(cx: &mut RuleContext<'_>, gather: &str, axis: Option<Attribute>) -> Found {
     let (dy, indices, updates) = (cx.dy()?, cx.operand(1)?, cx.operand(2)?);
     let indices = Operand::Old(indices);
+    let adds = match cx.op.get("reduction") {
+        None | Some("none") => false,
+        Some("add") => true,
+        Some(_) => {
+            return Err(Reason::NoBackwardRuleFor(
+                "a scatter that multiplies or compares",
+            ));
+        }
+    };
     let mut found = Vec::new();
     if cx.wants(0) {
-        let kept = match cx.op.get("reduction") {
-            Some("add") => dy,
-            Some(other) if other != "none" => return Err(Reason::NoBackwardRule),
-            _ => {
+        let kept = match adds {
+            true => dy,
+            false => {
                 let (name, zeros) = (cx.op.op_type(), zeros(cx, updates));
                 cx.op_with(name, &[dy, indices, zeros], axis.clone())
             }

@@ -11,10 +11,13 @@
 //! count from the end are negative, so that sizes may stay dynamic.
 
 use bcosc_ir::views::AxesOp;
-use bcosc_ir::{Attribute, Operand};
+use bcosc_ir::{Attribute, Operand, Value};
 
 use crate::context::{Found, RuleContext};
 use bcosc_passes::Reason;
+
+/// The slot of the constant.
+const VALUE: u32 = 2;
 
 /// What a border repeats.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,50 @@ pub(crate) fn pad(cx: &mut RuleContext<'_>) -> Found {
         "wrap" => Border::Wrap,
         _ => return Err(Reason::NoBackwardRule),
     };
+    let mut found = Vec::new();
+    if cx.wants(VALUE) {
+        found.push((VALUE, filler(cx, border)?));
+    }
+    if cx.wants(0) {
+        found.push((0, padded(cx, dy, x, border)?));
+    }
+    Ok(found)
+}
+
+/// The cotangent of the constant: the sum over the border, which is what the operator itself puts around zeros.
+fn filler(cx: &mut RuleContext<'_>, border: Border) -> Result<Operand, Reason> {
+    let (dy, value) = (cx.dy()?, cx.operand(VALUE)?);
+    let rank = cx.dims(cx.y())?.len() as i64;
+    let zero = cx.number(value, 0.0);
+    let sum = match border {
+        Border::Constant => {
+            let (x, one) = (cx.operand(0)?, cx.number(value, 1.0));
+            let shape = cx.shape(x);
+            let zeros = cx.op("Expand", &[zero, shape]);
+            let pads = cx.operand(1)?;
+            let axes = cx.graph.input(cx.node, 3).map(Operand::Old);
+            let mut operands = vec![Some(zeros), Some(pads.into()), Some(one)];
+            operands.extend(axes.map(Some));
+            let border = cx.patch.multi_op(cx.op.clone().named(""), &operands, 1);
+            let all: Vec<i64> = (0..rank).collect();
+            let product = cx.mul(dy, border);
+            cx.reduce_to(AxesOp::ReduceSum, product, &all)
+        }
+        _ => zero,
+    };
+    Ok(match cx.dims(value)?.len() {
+        0 => sum,
+        _ => cx.reshape(sum, &[1]),
+    })
+}
+
+/// The cotangent of what is padded.
+fn padded(
+    cx: &mut RuleContext<'_>,
+    dy: Operand,
+    x: Value,
+    border: Border,
+) -> Result<Operand, Reason> {
     let dims = cx.dims(x)?;
     let rank = dims.len();
     let pads = pads(cx, rank)?;
@@ -60,7 +107,7 @@ pub(crate) fn pad(cx: &mut RuleContext<'_>) -> Found {
         }
         found = folded(cx, found, axis as i64, sides, border);
     }
-    Ok(vec![(0, cx.pad(found, &lost))])
+    Ok(cx.pad(found, &lost))
 }
 
 /// Cells before each axis, then after each.

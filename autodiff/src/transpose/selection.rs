@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! y = ReduceMax (x)     s_x = s_y * won, in equal parts where several are the largest
-//! y = Max (a, b)        s_a = s_y where a won: the first of those that are alike
+//! y = Max (a, b)        s_a = s_y where a won, in equal parts where several did
 //! ```
 
-use bcosc_ir::Operand;
 use bcosc_ir::views::AxesOp;
+use bcosc_ir::{Operand, Value};
 
 use super::arithmetic::{kept_dims, reduced_axes};
 use crate::context::{Found, RuleContext};
@@ -39,30 +39,23 @@ fn shared(cx: &mut RuleContext<'_>, dy: Operand, y: Operand, axes: &[i64]) -> Fo
     Ok(vec![(0, cx.mul(won, share))])
 }
 
-/// `Max` and `Min` of several operands: the first of those that are alike wins.
+/// `Max` and `Min` of several operands.
 pub(crate) fn largest_operand(cx: &mut RuleContext<'_>) -> Found {
     let (dy, y) = (cx.dy()?, cx.y());
-    let zero = cx.number(y, 0.0);
-    let mut taken: Option<Operand> = None;
-    let mut found = Vec::new();
-    for (slot, operand) in cx.graph.inputs_of(cx.node).into_iter().enumerate() {
-        let operand = operand.ok_or(Reason::Malformed)?;
+    let dtype = cx.dtype(y);
+    let operands = cx.graph.inputs_of(cx.node).into_iter();
+    let operands: Vec<Value> = operands.collect::<Option<_>>().ok_or(Reason::Malformed)?;
+    let mut won = Vec::new();
+    for &operand in &operands {
         let alike = cx.op("Equal", &[operand.into(), y.into()]);
-        let won = match taken {
-            None => alike,
-            Some(taken) => {
-                let free = cx.op("Not", &[taken]);
-                cx.op("And", &[alike, free])
-            }
-        };
-        taken = Some(match taken {
-            None => alike,
-            Some(taken) => cx.op("Or", &[taken, alike]),
-        });
-        if cx.wants(slot as u32) {
-            let part = cx.op("Where", &[won, dy, zero]);
-            found.push((slot as u32, cx.unbroadcast(part, operand)?));
-        }
+        won.push(cx.cast(alike, dtype));
+    }
+    let count = cx.op("Sum", &won);
+    let share = cx.div(dy, count);
+    let mut found = Vec::new();
+    for &slot in cx.wanted {
+        let part = cx.mul(won[slot as usize], share);
+        found.push((slot, cx.unbroadcast(part, operands[slot as usize])?));
     }
     Ok(found)
 }

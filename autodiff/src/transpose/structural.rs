@@ -4,10 +4,20 @@ use bcosc_ir::{Attribute, Dim, Operand};
 
 use crate::context::{Found, RuleContext};
 use bcosc_passes::Reason;
+use bcosc_passes::analysis::scalars::scalar;
 
-/// `Identity`, and `Dropout` that drops nothing.
 pub(crate) fn identity(cx: &mut RuleContext<'_>) -> Found {
     Ok(vec![(0, cx.dy()?)])
+}
+
+/// `Dropout` that drops nothing.
+pub(crate) fn dropout(cx: &mut RuleContext<'_>) -> Found {
+    if let Some(training) = cx.graph.input(cx.node, 2) {
+        if scalar(cx.graph, training) != Some(0.0) {
+            return Err(Reason::Training);
+        }
+    }
+    identity(cx)
 }
 
 /// Casts between floating-point types.

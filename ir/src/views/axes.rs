@@ -13,6 +13,8 @@ pub enum AxesOp {
     ReduceSumSquare,
     /// Euclidean norm.
     ReduceL2,
+    /// Product.
+    ReduceProd,
     /// Dimensions of size 1 put in.
     Unsqueeze,
     /// Dimensions of size 1 taken away.
@@ -26,6 +28,7 @@ impl AxesOp {
             AxesOp::ReduceMean => "ReduceMean",
             AxesOp::ReduceSumSquare => "ReduceSumSquare",
             AxesOp::ReduceL2 => "ReduceL2",
+            AxesOp::ReduceProd => "ReduceProd",
             AxesOp::Unsqueeze => "Unsqueeze",
             AxesOp::Squeeze => "Squeeze",
         }
