@@ -2,9 +2,9 @@
 
     training.py --bcosc target/release/bcosc --golden GOLDEN [--export model.onnx] [NETWORK ...]
 
-Converts each network, writes its training-step graph with SGD (whose momentum is the gradient) and AdamW, checks both with
-onnx.checker, runs them and compares: gradients of the first step, clipped gradients, losses of five steps, parameters after one
-and five steps, running variances. Golden parameters have PyTorch's names; each is assigned the parameter of its shape whose
+Converts each network, writes its training-step graph with SGD (whose momentum is the gradient) and AdamW with clipping, checks both
+with onnx.checker, runs them and compares: gradients of the first step, clipped gradients, losses of five steps, parameters after one
+and five steps (AdamW divides a gradient by its size: where it is rounding, so is the step; such elements are counted), running variances. Golden parameters have PyTorch's names; each is assigned the parameter of its shape whose
 gradient is closest, no parameter twice. Exits with 1 if a limit is missed. Needs tests/python/requirements.txt.
 """
 
@@ -23,8 +23,6 @@ from safetensors.numpy import load_file
 NETWORKS = ["resnet_tiny", "resnet_tiny_grouped", "densenet_tiny", "vit_tiny", "vitc_tiny"]
 # Fixed in the published transformers.
 FROZEN = {"vit_tiny": ["node_cat*"], "vitc_tiny": ["node_cat*"]}
-# Gradients below this share of the largest are noise to AdamW.
-NOISE = 1e-2
 STATE = "bcosc.training.state"
 
 
@@ -122,27 +120,22 @@ def check(args, network, folder):
     names, worst = assign(plain, part(golden, "train.grad/"))
     figures = {"parameters": f"{len(names)}/{len(plain)}", "gradients": worst}
     figures["clipped"] = assign(gradients("--agc"), part(golden, "train.grad_agc/"))[1]
-    adamw = step("adamw")
-    losses, far, noisy, total = [], 0, {}, 0
+    adamw = step("adamw", "--agc")
+    losses, far, total = [], {}, 0
     for count in range(1, 6):
         losses.append(adamw.run(images, labels, facts["lr"]))
         if count in (1, 5):
-            noisy[count] = total = 0
-            for name, wanted in part(golden, f"train.step{count}/").items():
-                differ = np.abs(like(adamw.state[names[name]], wanted) - wanted) > 1e-5
-                # AdamW divides a gradient by its size: where it is rounding, so is the step.
-                gradient = np.abs(golden[f"train.grad/{name}"])
-                small = gradient < NOISE * gradient.max()
-                far += int((differ & ~small).sum())
-                noisy[count] += int((differ & small).sum())
-                total += differ.size
+            differ = [
+                np.abs(like(adamw.state[names[name]], wanted) - wanted) > 1e-5
+                for name, wanted in part(golden, f"train.step{count}/").items()
+            ]
+            far[count], total = sum(int(x.sum()) for x in differ), sum(x.size for x in differ)
     figures["losses"] = max(abs(a - b) for a, b in zip(losses, facts["losses"]))
-    figures["far"] = far
-    figures["noise after 1"], figures["noise after 5"] = (f"{noisy[count]}/{total}" for count in (1, 5))
+    figures["far after 1"], figures["far after 5"] = (f"{far[count]}/{total}" for count in (1, 5))
     variances = part(golden, "train.step5_running_var/")
     figures["variances"] = assign(adamw.of_kind("statistic"), variances)[1] if variances else 0
     good = figures["gradients"] < 1e-4 and figures["clipped"] < 1e-4 and figures["losses"] < 1e-5 and figures["variances"] < 1e-5
-    good &= far == 0 and max(noisy.values()) * 20 < total
+    good &= max(far.values()) * 1000 < total
     text = ", ".join(f"{name} {x:.1e}" if isinstance(x, (float, np.floating)) else f"{name} {x}" for name, x in figures.items())
     print(f"{network:20} {'ok' if good else 'MISSED'}  {text}", flush=True)
     return good
