@@ -8,7 +8,8 @@
 //! | input | type | content |
 //! |---|---|---|
 //! | the model's | | the images, as the model takes them |
-//! | `targets` | int64 `[N]` or floating point `[N, K]` | see [`Targets`] |
+//! | `targets` | int64 `[N]` or floating point `[N, K]` | see [`Targets`]; none with [`Targets::Teacher`] |
+//! | `teacher_images` | | with a teacher: the same images, as the teacher takes them |
 //! | `learning_rate` | float, a scalar | the rate of this step |
 //! | `step` | int64, a scalar | counts runs from 1 |
 //!
@@ -20,9 +21,11 @@ mod clip;
 mod loss;
 mod optimiser;
 mod parameters;
+mod teacher;
 mod untie;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bcosc_ir::{DataType, Graph, Model, NodeId, Operand, Patch, Tensor, TensorType, Value};
 use bcosc_passes::canonical::{FOLD_CONSTANTS, REMOVE_DEAD, SIMPLIFY, cse};
@@ -39,10 +42,13 @@ use crate::explanation::image;
 use crate::scores::scores;
 use crate::sizes;
 use batch_norm::Statistic;
+use loss::Compared;
 use optimiser::{Update, moving};
 
 /// The input with the targets.
 pub const TARGETS: &str = "targets";
+/// The input with images for the teacher, in its format.
+pub const TEACHER_IMAGES: &str = "teacher_images";
 /// The input with the learning rate.
 pub const LEARNING_RATE: &str = "learning_rate";
 /// The input that counts steps from 1.
@@ -69,8 +75,10 @@ pub enum Group {
 pub struct StepOptions {
     /// The function that is minimised.
     pub loss: Loss,
-    /// What the input `targets` holds.
+    /// What outputs are compared with.
     pub targets: Targets,
+    /// A model that outputs are compared with, for [`Targets::Teacher`]. It is not trained.
+    pub teacher: Option<Arc<Model>>,
     /// The optimiser.
     pub optimiser: Optimiser,
     /// How gradients are clipped.
@@ -90,6 +98,7 @@ impl Default for StepOptions {
         StepOptions {
             loss: Loss::default(),
             targets: Targets::default(),
+            teacher: None,
             optimiser: Optimiser::default(),
             clip: None,
             norm_momentum: 0.1,
@@ -179,24 +188,33 @@ impl StateKind {
 /// # Errors
 /// If a pass fails.
 pub fn prepare(model: &mut Model, cx: &Context<'_>) -> Result<(), PassError> {
+    canonical(model, cx)?;
+    untie::norms(model)
+}
+
+fn canonical(model: &mut Model, cx: &Context<'_>) -> Result<(), PassError> {
     sizes::widen(model)?;
     for pass in recipe::CANONICAL {
         (pass.run)(model, cx)?;
     }
-    untie::norms(model)
+    Ok(())
 }
 
 /// The training step of a model whose first floating-point output is one vector per image.
 /// `group` says how each parameter is trained, by its name and role.
 ///
 /// # Errors
-/// If the output is something else, an operator on the way has no derivative, or nothing is trained.
+/// If the output is something else, an operator on the way has no derivative, nothing is trained, or a teacher is missing
+/// or has another number of outputs.
 pub fn step(
     mut model: Model,
     options: &StepOptions,
     group: &dyn Fn(&str, Role) -> Group,
     cx: &Context<'_>,
 ) -> Result<Step, PassError> {
+    if options.loss.needs_teacher() && options.targets != Targets::Teacher {
+        return Err(PassError::Model(Reason::NoTeacher));
+    }
     prepare(&mut model, cx)?;
     let forward = model.clone();
     cx.infer(&mut model)?;
@@ -205,10 +223,22 @@ pub fn step(
     let mut parameters = parameters::parameters(&model.graph, image, options.biases_removed);
     parameters.retain(|p| group(&p.name, p.role) != Group::Frozen);
 
+    let student: Vec<NodeId> = model.graph.ops();
     let inputs = Inputs::add(&mut model, options, logits, classes);
-    let (loss, one) = add_loss(&mut model, options, logits, classes, &inputs)?;
+    let with = match (inputs.targets, &options.teacher) {
+        (Some(targets), _) => targets,
+        (None, Some(teacher)) => teacher::add(&mut model, teacher, image, classes, cx)?,
+        (None, None) => return Err(PassError::Model(Reason::NoTeacher)),
+    };
+    let compared = Compared {
+        logits,
+        classes,
+        targets: options.targets,
+        with,
+    };
+    let (loss, one) = add_loss(&mut model, options, &inputs, &compared)?;
     cx.infer(&mut model)?;
-    let statistics = batch_norm::train(&mut model)?;
+    let statistics = batch_norm::train(&mut model, &student)?;
     let logits = replaced(&model.graph, logits);
     let kept: BTreeSet<NodeId> = model.graph.nodes().into_iter().collect();
 
@@ -265,7 +295,7 @@ pub fn step(
 
 /// The inputs that are no state.
 struct Inputs {
-    targets: Value,
+    targets: Option<Value>,
     rate: Value,
     step: Value,
     dtype: DataType,
@@ -305,14 +335,12 @@ fn replaced(graph: &Graph, value: Value) -> Value {
 fn add_loss(
     model: &mut Model,
     options: &StepOptions,
-    logits: Value,
-    classes: u64,
     inputs: &Inputs,
+    compared: &Compared,
 ) -> Result<(Value, Value), PassError> {
-    let mut patch = Patch::at(logits.node);
+    let mut patch = Patch::at(compared.with.node);
     let mut build = inputs.build(model, &mut patch);
-    let targets = (options.targets, inputs.targets);
-    let loss = loss::loss(&mut build, options.loss, logits, targets, classes);
+    let loss = loss::loss(&mut build, options.loss, compared);
     let one = build.number(1.0);
     let placed = apply(model, patch, vec![loss, one])?;
     Ok((placed[0], placed[1]))

@@ -21,6 +21,17 @@ pub enum Reason {
     /// No parameter is left to train.
     #[error("nothing is trained: the loss depends on no parameter that is not frozen")]
     NothingTrained,
+    /// A loss that compares with a teacher, without one.
+    #[error("this loss compares with a teacher, and none is given")]
+    NoTeacher,
+    /// A teacher for something else.
+    #[error("the teacher has {outputs} outputs per image, and the model has {expected}")]
+    OtherTeacher {
+        /// Outputs of the teacher.
+        outputs: u64,
+        /// Outputs of the model.
+        expected: u64,
+    },
     /// A matrix product with a vector.
     #[error("one operand of the product is a vector")]
     VectorProduct,

@@ -47,10 +47,14 @@ pub(super) struct Statistic {
     pub initial: Tensor,
 }
 
-/// Puts every batch norm with constant statistics into training mode. The running mean of an uncentred norm stays 0.
-pub(super) fn train(model: &mut Model) -> Result<Vec<Statistic>, PassError> {
+/// Puts the batch norms among some nodes into training mode, if their statistics are constants. The running mean of an
+/// uncentred norm stays 0.
+pub(super) fn train(model: &mut Model, among: &[NodeId]) -> Result<Vec<Statistic>, PassError> {
     let mut statistics = Vec::new();
-    for node in model.graph.ops() {
+    for &node in among {
+        if !model.graph.contains(node) {
+            continue;
+        }
         let Some(norm) = BatchNorm::of(&model.graph, node) else {
             continue;
         };

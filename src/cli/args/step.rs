@@ -104,6 +104,7 @@ impl StepArgs {
                     },
                 },
                 targets,
+                teacher: None,
                 optimiser: match self.optimizer {
                     OptimizerArg::Adamw => Optimiser::AdamW(adam),
                     OptimizerArg::Adam => Optimiser::Adam(adam),
