@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use bcosc_autodiff::detached;
+use bcosc_autodiff::{derivative, detached};
 use bcosc_ir::ops::{self, Arity, Operator, Schema, Trait};
 use bcosc_passes::analysis::layers;
 use bcosc_passes::analysis::linearity::{self, Rule};
@@ -29,7 +29,9 @@ fn is_linear(rule: Rule) -> bool {
 fn every_table_speaks_of_standard_operators() {
     let linearity = linearity::operators().map(|(name, _)| name);
     let opset = opset::changes().iter().map(|change| change.op);
-    for name in linearity.chain(detached::operators()).chain(opset) {
+    let backward = detached::operators().chain(derivative::operators());
+    let backward = backward.chain(derivative::flat());
+    for name in linearity.chain(backward).chain(opset) {
         assert!(
             ops::find(name).is_some(),
             "{name} is not a standard operator"
@@ -55,6 +57,16 @@ fn linear_operators_have_backward_rules_and_no_others_do() {
         idle.is_empty(),
         "backward rules of operators that are not linear: {idle:?}"
     );
+}
+
+#[test]
+fn what_can_be_explained_can_be_trained() {
+    let trained: BTreeSet<&str> = derivative::operators().collect();
+    let explained: BTreeSet<&str> = detached::operators().collect();
+    let missing: Vec<_> = explained.difference(&trained).collect();
+    assert!(missing.is_empty(), "no derivative rule: {missing:?}");
+    let flat = derivative::flat().filter(|name| trained.contains(name));
+    assert_eq!(flat.count(), 0, "flat, with a derivative rule");
 }
 
 #[test]
@@ -155,11 +167,14 @@ can be upgraded.
 | not yet | linear, but without a backward rule |
 | no | not supported: outputs that depend on it have no explanation |
 
+**Train**: *yes* if it has a derivative with respect to its floating-point operands, *zero* if nothing flows through it (its slope
+is 0, or its output is not floating point), else *no*.
+
 **Deploy** (`--deploy`): *fast form* if B-cos layers of this operator have a deploy form, *folded* if it is folded into such a
 layer, otherwise no change.
 
-| operator | opsets | convert | raise opset | explain | deploy |
-|---|---|---|---|---|---|
+| operator | opsets | convert | raise opset | explain | train | deploy |
+|---|---|---|---|---|---|---|
 ";
 
 fn convert(operator: &Operator) -> &'static str {
@@ -215,6 +230,14 @@ fn explain(rule: Option<Rule>, name: &str) -> &'static str {
     }
 }
 
+fn train(name: &str) -> &'static str {
+    match name {
+        _ if derivative::operators().any(|n| n == name) => "yes",
+        _ if derivative::flat().any(|n| n == name) => "zero",
+        _ => "no",
+    }
+}
+
 fn deploy(name: &str) -> &'static str {
     match name {
         "Conv" => "fast form",
@@ -235,11 +258,11 @@ fn page() -> String {
             raise_opset(operator),
             explain(rules.get(name).copied(), name),
         );
-        let deploy = deploy(name);
+        let (train, deploy) = (train(name), deploy(name));
         // Writing to a text cannot fail.
         let _ = writeln!(
             page,
-            "| {name} | {opsets} | {convert} | {raise} | {explain} | {deploy} |"
+            "| {name} | {opsets} | {convert} | {raise} | {explain} | {train} | {deploy} |"
         );
     }
     page

@@ -23,7 +23,7 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 
-use bcosc_ir::ops::Trait;
+use bcosc_ir::ops::{self, Trait};
 use bcosc_ir::{Graph, Model, NodeId, Op, Value};
 
 use crate::reverse::{self, Mode};
@@ -84,8 +84,36 @@ pub(crate) const RULES: Table = &[
     ("ThresholdedRelu", activations::thresholded_relu),
 ];
 
-/// Operators whose output is constant around almost every input: their slope is 0, so nothing flows.
-pub(crate) const FLAT: &[&str] = &["Ceil", "Floor", "Hardmax", "Round", "Sign"];
+/// Operators that nothing flows through: their slope is 0 almost everywhere, or they do not give floating-point
+/// numbers.
+pub(crate) const FLAT: &[&str] = &[
+    "And",
+    "ArgMax",
+    "ArgMin",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Ceil",
+    "ConstantOfShape",
+    "Equal",
+    "Floor",
+    "Greater",
+    "GreaterOrEqual",
+    "Hardmax",
+    "IsInf",
+    "IsNaN",
+    "Less",
+    "LessOrEqual",
+    "NonMaxSuppression",
+    "NonZero",
+    "Not",
+    "Or",
+    "Round",
+    "Sign",
+    "Xor",
+];
 
 /// Adds to a model the operators that compute the gradients with respect to `wrt` of outputs, given as pairs of
 /// an output and its cotangent: for a scalar loss, the number 1. `None` where no output depends on a value, or
@@ -133,7 +161,7 @@ pub fn operators() -> impl Iterator<Item = &'static str> {
         .map(|(name, _)| *name)
 }
 
-/// The standard operators that nothing flows through, as their slope is 0.
+/// The standard operators that nothing flows through: their slope is 0, or they read nothing but shapes.
 pub fn flat() -> impl Iterator<Item = &'static str> {
-    FLAT.iter().copied()
+    FLAT.iter().copied().chain(ops::having(Trait::ShapeOnly))
 }

@@ -28,12 +28,11 @@ pub(crate) fn batch(cx: &mut RuleContext<'_>) -> Found {
     let norm = BatchNorm::of(cx.graph, cx.node).ok_or(Reason::TrainingMode)?;
     let axes = all_but_channels(cx, norm.x)?;
     let mut found = Vec::new();
-    let mut factor = None;
-    if cx.wants(X) || cx.wants(MEAN) {
-        if let Factor::Of(each) = Factor::of(cx, &norm) {
-            factor = Some(each);
-        }
-    }
+    let needs_factor = cx.wants(X) || cx.wants(MEAN);
+    let factor = match needs_factor.then(|| Factor::of(cx, &norm)) {
+        Some(Factor::Of(factor)) => Some(factor),
+        _ => None,
+    };
     if cx.wants(X) {
         found.push((
             X,

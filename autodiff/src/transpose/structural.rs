@@ -12,12 +12,11 @@ pub(crate) fn identity(cx: &mut RuleContext<'_>) -> Found {
 
 /// `Dropout` that drops nothing.
 pub(crate) fn dropout(cx: &mut RuleContext<'_>) -> Found {
-    if let Some(training) = cx.graph.input(cx.node, 2) {
-        if scalar(cx.graph, training) != Some(0.0) {
-            return Err(Reason::Training);
-        }
+    let training = cx.graph.input(cx.node, 2);
+    match training.is_none_or(|training| scalar(cx.graph, training) == Some(0.0)) {
+        true => identity(cx),
+        false => Err(Reason::Training),
     }
-    identity(cx)
 }
 
 /// Casts between floating-point types.

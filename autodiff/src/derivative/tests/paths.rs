@@ -25,7 +25,7 @@ fn is_left_out(builder: bcosc_ir::ModelBuilder) {
 
 #[test]
 fn nothing_flows_through_steps() {
-    for op in super::super::FLAT {
+    for op in ["Ceil", "Floor", "Hardmax", "Round", "Sign"] {
         is_left_out(input(18, "2,3").op(op, &["x"], "y", []));
     }
     let cast = |to: i64| vec![Attribute::int("to", to)];
