@@ -4,6 +4,9 @@ mod metrics;
 mod schedule;
 mod trainer;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 

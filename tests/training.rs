@@ -89,14 +89,15 @@ fn run(network: &str, step: &TrainingStep, steps: usize) -> (Vec<f64>, Vec<bcosc
     let batch = Batch {
         input: graph.value_name(graph.inputs()[0]).to_owned(),
         images: images.dims(),
-        targets: labels.dims(),
+        targets: Some(labels.dims()),
+        teacher: None,
     };
     let engine = default_engine();
     let options = SessionOptions::default();
-    let mut trainer = Trainer::new(step, 0, engine.as_ref(), &batch, &options).unwrap();
+    let mut trainer = Trainer::new(step, 0, engine, &batch, &options).unwrap();
     let (mut losses, mut states) = (Vec::new(), Vec::new());
     for _ in 0..steps {
-        let stepped = trainer.step(images.clone(), labels.clone(), 1e-3);
+        let stepped = trainer.step(images.clone(), Some(labels.clone()), None, 1e-3);
         losses.push(stepped.unwrap().loss);
         states.push(trainer.weights().unwrap());
     }

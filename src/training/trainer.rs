@@ -1,6 +1,6 @@
 //! Running training steps.
 
-use bcosc_autodiff::training::{LEARNING_RATE, LOGITS, LOSS, STEP, State, TARGETS};
+use bcosc_autodiff::training::{LEARNING_RATE, LOGITS, LOSS, STEP, State, TARGETS, TEACHER_IMAGES};
 use bcosc_engine::{Engine, EngineError, Feedback, InputShapes, SessionOptions, Value};
 use bcosc_ir::{DataType, Tensor, Tensors};
 
@@ -60,7 +60,10 @@ impl Trainer {
             shapes.insert(scalar.to_owned(), Vec::new());
         }
         shapes.insert(batch.input.clone(), batch.images.clone());
-        shapes.insert(TARGETS.to_owned(), batch.targets.clone());
+        let optional = [(TARGETS, &batch.targets), (TEACHER_IMAGES, &batch.teacher)];
+        for (name, dims) in optional {
+            shapes.extend(dims.clone().map(|dims| (name.to_owned(), dims)));
+        }
         let dtype = graph
             .value_named(LEARNING_RATE)
             .and_then(|value| graph.value_type(value))
@@ -83,20 +86,28 @@ impl Trainer {
         })
     }
 
-    /// Runs one step.
+    /// Runs one step at a learning rate, on images with their targets, or with the images for the teacher.
     ///
     /// # Errors
     /// If a tensor is not of the type or shape that was prepared for. The state is lost then.
-    pub fn step(&mut self, images: Tensor, targets: Tensor, rate: f64) -> Result<Stepped, Error> {
+    pub fn step(
+        &mut self,
+        images: Tensor,
+        targets: Option<Tensor>,
+        teacher: Option<Tensor>,
+        rate: f64,
+    ) -> Result<Stepped, Error> {
         let step = Tensor::i64s(&[], vec![self.steps as i64 + 1]);
         let rate = Tensor::floats(self.dtype, &[], &[rate]);
         let rate = rate.ok_or_else(|| run_error(EngineError::DataType(self.dtype)))?;
-        let inputs = Tensors::from([
+        let mut inputs = Tensors::from([
             (self.images.clone(), images),
-            (TARGETS.to_owned(), targets),
             (LEARNING_RATE.to_owned(), rate),
             (STEP.to_owned(), step),
         ]);
+        for (name, tensor) in [(TARGETS, targets), (TEACHER_IMAGES, teacher)] {
+            inputs.extend(tensor.map(|tensor| (name.to_owned(), tensor)));
+        }
         let mut outputs = self.feedback.run(&inputs).map_err(run_error)?;
         self.steps += 1;
         let mut take = |name: &str| {
@@ -136,8 +147,10 @@ pub struct Batch {
     pub input: String,
     /// The shape of the images.
     pub images: Vec<u64>,
-    /// The shape of the targets.
-    pub targets: Vec<u64>,
+    /// The shape of the targets, where the step takes them.
+    pub targets: Option<Vec<u64>>,
+    /// The shape of the images for the teacher, where there is one.
+    pub teacher: Option<Vec<u64>>,
 }
 
 fn run_error(source: EngineError) -> Error {

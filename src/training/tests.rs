@@ -1,0 +1,186 @@
+//! Training steps against PyTorch: `fixtures/training/generate.py` has the cases.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bcosc_autodiff::training::{Adam, Clip, Loss, Optimiser, StepOptions, TEACHER_IMAGES, Targets};
+use bcosc_engine::{SessionOptions, default_engine};
+use bcosc_ir::{Model, Tensor};
+
+use super::{Batch, Trainer, TrainingOptions, TrainingStep, training_step};
+use crate::Weights;
+
+const RATES: [f64; 3] = [0.1, 0.05, 0.1];
+/// The largest error relative to the largest element of a tensor.
+const TOLERANCE: f64 = 2e-5;
+
+fn file(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "fixtures", "training", name]
+        .iter()
+        .collect()
+}
+
+const BCE: Loss = Loss::BinaryCrossEntropy { off_label: None };
+const ADAM: Adam = Adam {
+    betas: [0.9, 0.999],
+    eps: 1e-8,
+};
+
+fn sgd(momentum: f64, nesterov: bool) -> Optimiser {
+    Optimiser::Sgd { momentum, nesterov }
+}
+
+fn teacher() -> Arc<Model> {
+    let file = bcosc_onnx::read(&file("teacher.onnx")).unwrap();
+    Arc::new(Model::from_proto(file.model).unwrap())
+}
+
+/// The options of a case of the script.
+fn options(case: &str) -> TrainingOptions {
+    let (kind, name) = case.split_once('.').unwrap_or((case, ""));
+    let mut options = TrainingOptions::default();
+    let step = &mut options.step;
+    step.optimiser = sgd(0.0, false);
+    let smoothed = |label_smoothing| Loss::CrossEntropy { label_smoothing };
+    match kind {
+        "loss" => {
+            step.loss = match name {
+                "bce" | "bce_soft" | "bce_teacher" => BCE,
+                "bce_plain" => Loss::BinaryCrossEntropy {
+                    off_label: Some(0.0),
+                },
+                "cross_entropy" | "cross_entropy_soft" | "cross_entropy_teacher" => smoothed(0.0),
+                "cross_entropy_smooth" => smoothed(0.1),
+                "mse" => Loss::MeanSquare,
+                "cosine" => Loss::Cosine,
+                "sigmoid_pairs" => Loss::SIGMOID_PAIRS,
+                _ => panic!("no loss {name}"),
+            };
+            step.targets = match name {
+                _ if step.loss.needs_teacher() || name.ends_with("_teacher") => Targets::Teacher,
+                _ if name.ends_with("_soft") => Targets::Probabilities,
+                _ => Targets::Labels,
+            };
+            step.teacher = (step.targets == Targets::Teacher).then(teacher);
+        }
+        "optimizer" => {
+            let decay = name.ends_with("_decay") || name == "sgd_nesterov";
+            options.weight_decay = if decay { 0.1 } else { 0.0 };
+            step.optimiser = match name {
+                "adamw" | "adamw_decay" => Optimiser::AdamW(ADAM),
+                "adamw_betas" => Optimiser::AdamW(Adam {
+                    betas: [0.8, 0.95],
+                    eps: 1e-3,
+                }),
+                "adam_decay" => Optimiser::Adam(ADAM),
+                "sgd" | "sgd_decay" => sgd(0.0, false),
+                "sgd_momentum" => sgd(0.9, false),
+                "sgd_nesterov" => sgd(0.9, true),
+                _ => panic!("no optimizer {name}"),
+            };
+        }
+        "clip" => {
+            step.clip = Some(match name {
+                "adaptive" => Clip::Adaptive {
+                    factor: 0.05,
+                    eps: 1e-3,
+                },
+                "global_norm" => Clip::GlobalNorm { limit: 0.1 },
+                _ => panic!("no clipping {name}"),
+            });
+        }
+        _ => {
+            step.optimiser = Optimiser::AdamW(ADAM);
+            match kind {
+                "accumulate" => step.accumulate = 3,
+                "average" => step.average = Some(0.7),
+                "norm_decay" => {
+                    options.weight_decay = 0.1;
+                    options.norm_weight_decay = Some(0.0);
+                }
+                "frozen" => options.freeze = vec!["conv.*".to_owned()],
+                _ => panic!("no case {case}"),
+            }
+        }
+    }
+    options
+}
+
+/// Runs the steps of the script; returns the losses and the state at the end.
+fn run(step: &TrainingStep, targets: Targets, data: &Weights) -> (Vec<f64>, Weights) {
+    let of = |index: usize, what: &str| data.get(&format!("batch{index}/{what}")).unwrap().clone();
+    let given = |index: usize| match targets {
+        Targets::Labels => Some(of(index, "labels")),
+        Targets::Probabilities => Some(of(index, "soft")),
+        Targets::Teacher => None,
+    };
+    let batch = Batch {
+        input: "images".to_owned(),
+        images: of(0, "images").dims(),
+        targets: given(0).map(|targets| targets.dims()),
+        teacher: (targets == Targets::Teacher).then(|| of(0, "images").dims()),
+    };
+    let engine = default_engine();
+    let session = SessionOptions::default();
+    let mut trainer = Trainer::new(step, 0, engine, &batch, &session).unwrap();
+    let mut losses = Vec::new();
+    for (index, rate) in RATES.into_iter().enumerate() {
+        let images = of(index, "images");
+        let teacher = batch.teacher.is_some().then(|| images.clone());
+        let stepped = trainer.step(images, given(index), teacher, rate);
+        losses.push(stepped.unwrap().loss);
+    }
+    (losses, trainer.weights().unwrap())
+}
+
+fn error(found: &Tensor, wanted: &Tensor) -> f64 {
+    assert_eq!(found.dims(), wanted.dims());
+    let (found, wanted) = (found.to_f64s().unwrap(), wanted.to_f64s().unwrap());
+    let scale = wanted.iter().fold(0.0, |scale: f64, x| scale.max(x.abs()));
+    let errors = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs());
+    errors.fold(0.0, f64::max) / scale
+}
+
+#[test]
+fn steps_are_those_of_pytorch() {
+    let data = Weights::read(&file("steps.safetensors")).unwrap();
+    let mut cases: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (name, _) in data.iter() {
+        let (case, rest) = name.split_once('/').unwrap();
+        cases.entry(case).or_default().insert(rest);
+    }
+    cases.retain(|case, _| !case.starts_with("batch"));
+    assert_eq!(cases.len(), 25);
+    for (case, tensors) in cases {
+        let options = options(case);
+        let step = training_step(file("network.onnx"), &options).unwrap();
+        let (losses, state) = run(&step, options.step.targets, &data);
+        let wanted = data.get(&format!("{case}/losses")).unwrap();
+        let wanted = wanted.to_f64s().unwrap();
+        for (found, wanted) in losses.iter().zip(wanted) {
+            assert!(
+                (found - wanted).abs() < 1e-5 * wanted.abs(),
+                "{case}: {found}, not {wanted}"
+            );
+        }
+        let mut compared = 0;
+        for tensor in tensors {
+            let Some(name) = tensor.strip_prefix("after/") else {
+                continue;
+            };
+            let wanted = data.get(&format!("{case}/{tensor}")).unwrap();
+            let Some(found) = state.get(name) else {
+                assert!(
+                    case == "frozen" && name.starts_with("conv."),
+                    "{case}: no {name}"
+                );
+                continue;
+            };
+            let error = error(found, wanted);
+            assert!(error < TOLERANCE, "{case}, {name}: {error:e}");
+            compared += 1;
+        }
+        assert!(compared >= 6, "{case}: {compared} tensors");
+    }
+}
