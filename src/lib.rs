@@ -76,6 +76,8 @@ pub use training::{
     TrainingStep, state_path, step_path, training_step,
 };
 #[cfg(feature = "vision")]
+pub use vision::data;
+#[cfg(feature = "vision")]
 pub use vision::evaluate::{
     Bin, Completeness, Curve, EvaluateOptions, Evaluation, Figures, Perturbation,
     PerturbationOptions, Pointing, PointingOptions, Progressed, Reliability, Task, evaluate,

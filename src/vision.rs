@@ -1,8 +1,10 @@
-//! Prediction, explanation, evaluation and calibration on images from disk.
+//! Prediction, explanation, evaluation, calibration and training data: images from disk.
 
 pub(crate) mod calibrate;
+pub(crate) mod data;
 pub(crate) mod evaluate;
 pub(crate) mod explain;
 pub(crate) mod images;
 pub(crate) mod labels;
 pub(crate) mod predict;
+mod random;

@@ -1,12 +1,10 @@
 //! Evaluation of models and their explanations on labelled pictures.
 
-mod dataset;
 mod model;
 mod perturbation;
 mod plot;
 mod pointing;
 mod progress;
-mod random;
 mod reliability;
 
 use std::collections::BTreeSet;
@@ -15,9 +13,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::load::{File, Read};
+use crate::vision::data::ImageFolder;
 use crate::vision::predict::normalizes;
 use crate::{Error, Intake, Metadata, PredictOptions, Probability, Source};
-use dataset::Dataset;
 use model::EvaluatedModel;
 use progress::ProgressReporter;
 
@@ -125,7 +123,10 @@ pub fn evaluate(
     options: &EvaluateOptions,
     tell: &(dyn Fn(Progressed<'_>) + Sync),
 ) -> Result<Evaluation, Error> {
-    let dataset = Dataset::list(data, options.images)?;
+    let mut dataset = ImageFolder::open(data)?;
+    if let Some(limit) = options.images {
+        dataset = dataset.limited(limit);
+    }
     let mut warnings = dataset.notes.clone();
     let cells = cells(&dataset, options, &mut warnings)?;
     let mut evaluated = Vec::new();
@@ -185,7 +186,7 @@ fn beside_metadata(file: &File, options: &PredictOptions) -> Result<PredictOptio
 
 /// Grid sizes. Requested sizes must be possible; default sizes are dropped if they are not.
 fn cells(
-    dataset: &Dataset,
+    dataset: &ImageFolder,
     options: &EvaluateOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<usize>, Error> {

@@ -3,6 +3,8 @@
 mod folder;
 mod jpeg;
 mod picture;
+mod pixels;
+mod resize;
 
 use std::path::PathBuf;
 
@@ -12,7 +14,9 @@ use crate::Error;
 
 pub use folder::pictures;
 pub(crate) use folder::spread;
-pub(crate) use picture::{read, size};
+pub(crate) use picture::{bad, decode, read, size};
+pub(crate) use pixels::Pixels;
+pub(crate) use resize::{Region, framed, resized};
 
 /// The size and channels of pictures for a model.
 #[derive(Clone, Copy, Debug, PartialEq)]

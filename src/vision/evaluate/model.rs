@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::dataset::{Dataset, Item};
 use super::perturbation::{Perturbation, curves};
 use super::pointing::GridExplainer;
 use super::progress::{ProgressReporter, Task};
 use super::reliability::{Prediction, Reliability, top};
 use super::{Completeness, EvaluateOptions, Figures};
 use crate::load::File;
+use crate::vision::data::{ImageFolder, Item};
 use crate::vision::images::{self, Frame, free_side};
 use crate::vision::predict::run_error;
 use crate::{
@@ -34,7 +34,7 @@ impl EvaluatedModel {
     pub fn open(
         file: File,
         predict: &PredictOptions,
-        dataset: &Dataset,
+        dataset: &ImageFolder,
         options: &EvaluateOptions,
         cells: &[usize],
     ) -> Result<Self, Error> {
@@ -98,7 +98,7 @@ impl EvaluatedModel {
     /// Computes all requested metrics.
     pub fn evaluate(
         &self,
-        dataset: &Dataset,
+        dataset: &ImageFolder,
         options: &EvaluateOptions,
         progress: &ProgressReporter<'_>,
     ) -> Result<Figures, Error> {

@@ -16,8 +16,8 @@ use bcosc_passes::Normalization;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
-use super::random::rng;
 use crate::contract::Images;
+use crate::vision::random::rng;
 use crate::{Error, Explanation};
 
 /// Number of steps.

@@ -14,14 +14,14 @@ use bcosc_ir::Dim;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
-use super::dataset::Item;
 use super::progress::{ProgressReporter, Task};
-use super::random::rng;
 use super::reliability::Prediction;
 use crate::contract::Images;
 use crate::load::File;
+use crate::vision::data::Item;
 use crate::vision::explain::{Explainer, SizedExplainer, smooth};
 use crate::vision::images::{self, Frame};
+use crate::vision::random::rng;
 use crate::{Error, InputShape, PredictOptions, Predictor};
 
 /// Options of the grid pointing game.

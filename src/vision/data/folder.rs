@@ -1,19 +1,20 @@
-//! A data set with one folder per class.
+//! A folder of pictures with one folder per class.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::vision::images;
-use crate::vision::images::pictures;
+use crate::vision::images::{self, pictures};
 use crate::{Error, Labels};
 
 /// Number of class folders that a message names; further ones are counted.
 const NAMED: usize = 5;
 
-/// A folder with one folder per class, sorted by name like torchvision's `ImageFolder`.
+/// A folder with one folder per class, sorted by name like torchvision's `ImageFolder`. Pictures are found at any
+/// depth; hidden folders and files are left out.
 #[derive(Clone, Debug)]
-pub(super) struct Dataset {
-    path: PathBuf,
+pub struct ImageFolder {
+    /// The folder.
+    pub path: PathBuf,
     /// Names of the class folders.
     pub folders: Vec<String>,
     /// All pictures, sorted by folder and name.
@@ -22,31 +23,22 @@ pub(super) struct Dataset {
     pub notes: Vec<String>,
 }
 
-/// A picture.
+/// A picture of a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Item {
+pub struct Item {
+    /// The file.
     pub path: PathBuf,
-    /// Index of its folder.
+    /// Index of its class folder.
     pub folder: usize,
 }
 
-impl Dataset {
-    /// Lists at most `limit` pictures of a data set, spread evenly.
-    pub fn list(path: &Path, limit: Option<usize>) -> Result<Self, Error> {
-        let fail = |problem: String| Error::Images {
-            path: path.to_owned(),
-            problem,
-        };
-        let cannot = |e| fail(format!("cannot list the folder: {e}"));
-        let mut folders = Vec::new();
-        for entry in fs::read_dir(path).map_err(cannot)? {
-            let entry = entry.map_err(cannot)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.path().is_dir() && !name.starts_with('.') {
-                folders.push((name, entry.path()));
-            }
-        }
-        folders.sort();
+impl ImageFolder {
+    /// Lists the pictures of a folder. They are not opened.
+    ///
+    /// # Errors
+    /// [`Error::Images`] if a folder cannot be listed, or there are no pictures in class folders.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let folders = class_folders(path)?;
         let mut items = Vec::new();
         let mut empty = Vec::new();
         for (folder, (name, path)) in folders.iter().enumerate() {
@@ -57,19 +49,18 @@ impl Dataset {
             items.extend(found.into_iter().map(|path| Item { path, folder }));
         }
         if items.is_empty() {
-            return Err(fail(
-                "no pictures found; expected one folder per class with jpg, png or webp files"
-                    .to_owned(),
-            ));
-        }
-        if let Some(limit) = limit {
-            items = images::spread(&items, limit);
+            return Err(Error::Images {
+                path: path.to_owned(),
+                problem:
+                    "no pictures found; expected one folder per class with jpg, png or webp files"
+                        .to_owned(),
+            });
         }
         let notes = match empty.is_empty() {
             true => Vec::new(),
             false => vec![format!("there are no pictures in {}", listed(&empty))],
         };
-        Ok(Dataset {
+        Ok(ImageFolder {
             path: path.to_owned(),
             folders: folders.into_iter().map(|(name, _)| name).collect(),
             items,
@@ -77,8 +68,18 @@ impl Dataset {
         })
     }
 
+    /// At most `limit` of its pictures, spread evenly.
+    pub fn limited(mut self, limit: usize) -> Self {
+        self.items = images::spread(&self.items, limit);
+        self
+    }
+
     /// The class of each folder: by name in `labels`, or by position if there are as many folders as
-    /// classes.
+    /// classes. `model` is the model's name in messages.
+    ///
+    /// # Errors
+    /// [`Error::Images`] if there are more folders than classes, or fewer without labels, and [`Error::Labels`] if
+    /// a folder is not in the labels.
     pub fn classes(
         &self,
         model: &str,
@@ -86,21 +87,50 @@ impl Dataset {
         labels: Option<&Labels>,
     ) -> Result<Vec<usize>, Error> {
         let count = self.folders.len();
+        let fail = |problem: String| Error::Images {
+            path: self.path.clone(),
+            problem,
+        };
+        if count > classes {
+            return Err(fail(format!(
+                "there are {count} class folders, but {model} has only {classes} classes; use a model with a head of \
+                 {count} outputs, or remove folders"
+            )));
+        }
         match labels {
             Some(labels) => self.folders.iter().map(|name| labels.class(name)).collect(),
             None if count == classes => Ok((0..classes).collect()),
-            None => Err(Error::Images {
-                path: self.path.clone(),
-                problem: format!(
-                    "there are {count} class folders, and {model} has {classes} classes; say which is which with \
-                     --labels FILE: the names of all classes, one a line, in the order of the model's logits"
-                ),
-            }),
+            None => Err(fail(format!(
+                "there are {count} class folders, and {model} has {classes} classes; say which is which with \
+                 --labels FILE: the names of all classes, one a line, in the order of the model's logits"
+            ))),
         }
     }
 }
 
-fn listed(names: &[&str]) -> String {
+/// Names and paths of the folders in a folder, sorted, without hidden ones.
+///
+/// # Errors
+/// [`Error::Images`] if it cannot be listed.
+pub(super) fn class_folders(path: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    let cannot = |e| Error::Images {
+        path: path.to_owned(),
+        problem: format!("cannot list the folder: {e}"),
+    };
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(path).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() && !name.starts_with('.') {
+            folders.push((name, entry.path()));
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+/// The folders of these names, in words.
+pub(super) fn listed(names: &[&str]) -> String {
     let shown = names[..names.len().min(NAMED)].join(", ");
     let more = match names.len().saturating_sub(NAMED) {
         0 => String::new(),
@@ -117,14 +147,14 @@ mod tests {
     use super::*;
 
     /// Pictures are not decoded here.
-    fn dataset(files: &[&str]) -> (tempfile::TempDir, Dataset) {
+    fn dataset(files: &[&str]) -> (tempfile::TempDir, ImageFolder) {
         let folder = tempfile::tempdir().unwrap();
         for file in files {
             let path = folder.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, []).unwrap();
         }
-        let found = Dataset::list(folder.path(), None).unwrap();
+        let found = ImageFolder::open(folder.path()).unwrap();
         (folder, found)
     }
 
@@ -157,6 +187,8 @@ mod tests {
         let (folder, found) = dataset(&["dog/1.jpg", "cat/1.jpg"]);
         let error = found.classes("net", 3, None).unwrap_err().to_string();
         assert!(error.contains("2 class folders, and net has 3"), "{error}");
+        let error = found.classes("net", 1, None).unwrap_err().to_string();
+        assert!(error.contains("net has only 1"), "{error}");
         let path = folder.path().join("labels.txt");
         fs::write(&path, "dog\nbird\ncat\n").unwrap();
         let labels = Labels::read(&path, 3).unwrap();
@@ -172,7 +204,7 @@ mod tests {
         let (folder, found) = dataset(&["cat/1.jpg", "dog/readme.txt"]);
         assert_eq!(found.notes, ["there are no pictures in folder dog"]);
         assert_eq!(found.classes("net", 2, None).unwrap(), [0, 1]);
-        let error = Dataset::list(&folder.path().join("dog"), None).unwrap_err();
+        let error = ImageFolder::open(&folder.path().join("dog")).unwrap_err();
         assert!(
             error.to_string().contains("one folder per class"),
             "{error}"
@@ -182,7 +214,7 @@ mod tests {
     #[test]
     fn a_limit_takes_of_every_class() {
         let (folder, _) = dataset(&["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"]);
-        let found = Dataset::list(folder.path(), Some(2)).unwrap();
+        let found = ImageFolder::open(folder.path()).unwrap().limited(2);
         let folders: Vec<usize> = found.items.iter().map(|i| i.folder).collect();
         assert_eq!(folders, [0, 1]);
     }
