@@ -14,6 +14,7 @@ mod passes;
 mod progress;
 mod proofs;
 mod tables;
+mod train;
 mod train_graph;
 mod verify;
 mod weights;
@@ -37,6 +38,7 @@ pub fn main() -> ExitCode {
         Some(Command::ExplainGraph(args)) => explain_graph::run(args, messages),
         Some(Command::Eval(args)) => eval::run(args, messages),
         Some(Command::Inspect(args)) => inspect::run(args, messages),
+        Some(Command::Train(args)) => train::run(args, messages),
         Some(Command::TrainGraph(args)) => train_graph::run(args, messages),
         Some(Command::Extract(args)) => weights::extract(args, messages),
         Some(Command::Merge(args)) => weights::merge(args, messages),

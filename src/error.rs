@@ -133,6 +133,19 @@ pub enum Error {
         /// Why.
         source: Box<PipelineError>,
     },
+    /// The loss is not a number.
+    #[error(
+        "the loss of step {step} is {loss}{}; use a lower --lr, a --warmup or --agc",
+        kept(.checkpoint)
+    )]
+    Diverged {
+        /// The step, from 1.
+        step: u64,
+        /// The loss.
+        loss: f64,
+        /// The last checkpoint before it.
+        checkpoint: Option<PathBuf>,
+    },
     /// A file with weights cannot be used.
     #[error("weights {}: {problem}", .path.display())]
     WeightFile {
@@ -307,6 +320,13 @@ fn list_ops(ops: &[UnsupportedOp], advice: &str) -> String {
         "unsupported operators: {}{more}; {advice}",
         named.join(", ")
     )
+}
+
+fn kept(checkpoint: &Option<PathBuf>) -> String {
+    let path = checkpoint.as_ref().map(|path| path.display());
+    path.map_or_else(String::new, |path| {
+        format!(" (the checkpoint {path} is from before)")
+    })
 }
 
 fn did_you_mean(similar: &Option<&'static str>) -> String {

@@ -54,6 +54,18 @@ impl File {
         })
     }
 
+    /// A model in memory as if it were read.
+    #[cfg(feature = "vision")]
+    pub fn of(model: &Model, label: &str) -> Self {
+        File {
+            proto: model.to_proto(),
+            label: label.to_owned(),
+            path: None,
+            bytes: 0,
+            unknown_fields: Vec::new(),
+        }
+    }
+
     /// Builds the graph, with other shapes of inputs where they are given.
     pub fn build(self, input_shapes: &[InputShape]) -> Result<Read, Error> {
         let File {

@@ -10,6 +10,7 @@ mod normalization;
 mod predict;
 mod proof;
 mod step;
+mod train;
 mod train_graph;
 mod values;
 mod weights;
@@ -23,6 +24,7 @@ pub use explain::{ExplainArgs, RawArg};
 pub use explain_graph::ExplainGraphArgs;
 pub use inspect::InspectArgs;
 pub use proof::VerifyArgs;
+pub use train::TrainArgs;
 pub use train_graph::TrainGraphArgs;
 pub use weights::{ExtractArgs, MergeArgs};
 
@@ -41,6 +43,7 @@ Examples:
   bcosc explain out.onnx cat.jpg -o explained/
   bcosc explain-graph out.onnx -o out.explain.onnx
   bcosc eval out.onnx --data val/ --gridpg
+  bcosc train out.onnx --data photos/ -o tuned.onnx
   bcosc train-graph out.onnx -o out.train.onnx
 
 Exit status: 0 on success, 1 on an error (no model is written), 2 on a usage error.";
@@ -78,6 +81,8 @@ pub enum Command {
     ExplainGraph(ExplainGraphArgs),
     /// Evaluate models and their explanations on labelled pictures
     Eval(EvalArgs),
+    /// Train a model on a folder of labelled pictures
+    Train(Box<TrainArgs>),
     /// Write an ONNX graph that computes one step of training, and its initial state
     TrainGraph(TrainGraphArgs),
     /// Write the weights of a model as safetensors

@@ -12,6 +12,9 @@ static WRITING: Mutex<()> = Mutex::new(());
 /// Whether the process was interrupted before.
 static ASKED: AtomicBool = AtomicBool::new(false);
 
+/// Whether an interrupt is only noted, for the work to stop by itself.
+static NOTED: AtomicBool = AtomicBool::new(false);
+
 /// Exit status after an interrupt, by shell convention.
 const INTERRUPTED: i32 = 130;
 
@@ -22,6 +25,9 @@ pub fn install() {
         if ASKED.swap(true, Ordering::SeqCst) {
             process::exit(INTERRUPTED);
         }
+        if NOTED.load(Ordering::SeqCst) {
+            return;
+        }
         thread::spawn(|| {
             let _writing = writing();
             process::exit(INTERRUPTED);
@@ -31,6 +37,12 @@ pub fn install() {
     if let Err(error) = ctrlc::set_handler(handler) {
         tracing::debug!(%error, "cannot install an interrupt handler");
     }
+}
+
+/// From now on the first interrupt only sets this flag, so that the work can end where it is safe. A second one exits.
+pub fn note_only() -> &'static AtomicBool {
+    NOTED.store(true, Ordering::SeqCst);
+    &ASKED
 }
 
 /// A guard to hold while an output file is written.

@@ -62,6 +62,21 @@ impl Progress {
         self.bar.inc(1);
     }
 
+    /// Moves the progress bar.
+    pub fn set(&self, position: u64) {
+        self.bar.set_position(position);
+    }
+
+    /// Shows a message that changes often.
+    pub fn describe(&self, text: String) {
+        self.bar.set_message(text);
+    }
+
+    /// Prints a line above the progress bar.
+    pub fn print(&self, line: String) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
     /// Shows a message.
     pub fn say(&self, text: &'static str) {
         self.bar.set_message(text);

@@ -167,6 +167,21 @@ pub fn evaluate(
     })
 }
 
+/// The metrics of one model on the pictures of a folder.
+pub(crate) fn evaluate_folder(
+    file: File,
+    folder: &ImageFolder,
+    options: &EvaluateOptions,
+) -> Result<Figures, Error> {
+    let cells = cells(folder, options, &mut Vec::new())?;
+    let model = EvaluatedModel::open(file, &options.predict, folder, options, &cells)?;
+    let progress = ProgressReporter {
+        tell: &|_| {},
+        model: "",
+    };
+    model.evaluate(folder, options, &progress)
+}
+
 /// Options for one of several models: its metadata takes precedence.
 fn beside_metadata(file: &File, options: &PredictOptions) -> Result<PredictOptions, Error> {
     let Read { model, label, .. } = file.clone().build(&options.input_shapes)?;

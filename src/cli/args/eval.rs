@@ -6,7 +6,7 @@ use bcosc::{EvaluateOptions, PerturbationOptions, PointingOptions};
 use clap::Args;
 
 use super::predict::PredictArgs;
-use super::values::result_file;
+use super::values::{above_zero, result_file};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -110,13 +110,6 @@ impl EvalArgs {
             completeness: self.completeness,
             seed: self.seed,
         }
-    }
-}
-
-fn above_zero(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count) if count > 0 => Ok(count),
-        _ => Err("expected a whole number of at least 1".to_owned()),
     }
 }
 

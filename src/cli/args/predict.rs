@@ -7,7 +7,7 @@ use bcosc::{InputShape, PredictOptions, Probability};
 use clap::{Args, ValueEnum};
 
 use super::normalization::NormalizationArgs;
-use super::values::finite;
+use super::values::{finite, size};
 
 /// Preprocessing and prediction; defaults come from the metadata of the model.
 #[derive(Args, Clone, Debug)]
@@ -83,15 +83,6 @@ fn share(text: &str) -> Result<f64, String> {
     match finite(text) {
         Ok(number) if number > 0.0 && number <= 1.0 => Ok(number),
         _ => Err("expected a number above 0 and at most 1".to_owned()),
-    }
-}
-
-fn size(text: &str) -> Result<[usize; 2], String> {
-    let (height, width) = text.split_once(',').unwrap_or((text, text));
-    let side = |text: &str| text.trim().parse().ok().filter(|side| *side > 0);
-    match (side(height), side(width)) {
-        (Some(height), Some(width)) => Ok([height, width]),
-        _ => Err("expected a size such as 224, or a height and width such as 224,160".to_owned()),
     }
 }
 

@@ -63,3 +63,19 @@ pub fn fraction(text: &str) -> Result<f64, String> {
         _ => Err("expected a number from 0 to 1".to_owned()),
     }
 }
+
+pub fn above_zero(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("expected a whole number of at least 1".to_owned()),
+    }
+}
+
+pub fn size(text: &str) -> Result<[usize; 2], String> {
+    let (height, width) = text.split_once(',').unwrap_or((text, text));
+    let side = |text: &str| text.trim().parse().ok().filter(|side| *side > 0);
+    match (side(height), side(width)) {
+        (Some(height), Some(width)) => Ok([height, width]),
+        _ => Err("expected a size such as 224, or a height and width such as 224,160".to_owned()),
+    }
+}

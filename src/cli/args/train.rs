@@ -1,0 +1,242 @@
+//! `bcosc train MODEL --data DIR -o OUT`
+
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+
+use anyhow::bail;
+use bcosc::autodiff::training::Targets;
+use bcosc::data::{Augmentation, SplitOptions, Unreadable};
+use bcosc::onnx::ExternalData;
+use bcosc::{
+    CalibrationFiles, EngineChoice, Options, PointingOptions, PredictOptions, Shape, TrainOptions,
+    TrainingOptions, Verification, Verify,
+};
+use clap::{Args, ValueEnum};
+
+use super::conversion::ConversionArgs;
+use super::step::StepArgs;
+use super::values::{above_zero, at_least_two, fraction, positive, result_file, size};
+
+const EXAMPLES: &str = "\
+Examples:
+  bcosc train net.bcos.onnx --data cifar10/ -o tuned.onnx --epochs 10 --augment shift
+  bcosc train resnet50.onnx --data imagenet/ -o tuned.onnx --input add-inverse --normalization imagenet \\
+        --absorb-normalization --recipe cnn
+  bcosc train net.bcos.onnx --data photos/ -o tuned.onnx --steps 400 --batch-size 128 --lr 1e-3
+  bcosc train net.bcos.onnx --data photos/ -o tuned.onnx --steps 400 --resume
+
+A model that is not a B-cos model is converted first, as `bcosc MODEL -o OUT` would with the same options, and calibrated \
+on training images. Checkpoints and metrics are in the folder --work-dir. Ctrl-C writes a checkpoint and stops; --resume \
+goes on from it.";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct TrainArgs {
+    /// The ONNX model: a converted model, or one to convert first
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Folder of pictures (jpg, png, webp): DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, or DIR/CLASS/*.jpg, which is split
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Output file for the tuned model; `-` is standard output
+    #[arg(short, long = "out", value_name = "FILE", value_parser = result_file())]
+    pub out: PathBuf,
+
+    /// Passes over the training images
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Training")]
+    pub epochs: u64,
+    /// Stop after so many steps; the learning rate falls over them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Training")]
+    pub steps: Option<u64>,
+    /// Images per step
+    #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = above_zero, help_heading = "Training")]
+    pub batch_size: usize,
+    /// Largest learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = positive, help_heading = "Training")]
+    pub lr: f64,
+    /// Steps in which the learning rate rises
+    #[arg(
+        long,
+        value_name = "STEPS",
+        default_value_t = 0,
+        help_heading = "Training"
+    )]
+    pub warmup: u64,
+    /// How the learning rate falls
+    #[arg(long, value_enum, default_value_t = Shape::Cosine, help_heading = "Training")]
+    pub lr_schedule: Shape,
+    /// Seed for the order of images and their augmentation
+    #[arg(
+        long,
+        value_name = "SEED",
+        default_value_t = 0,
+        help_heading = "Training"
+    )]
+    pub seed: u64,
+    /// What runs the training step
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto, help_heading = "Training")]
+    pub engine: EngineChoice,
+    /// Threads of the engine [default: all]
+    #[arg(long, value_name = "N", value_parser = above_zero, help_heading = "Training")]
+    pub threads: Option<usize>,
+
+    /// Random changes of training images
+    #[arg(long, value_enum, default_value_t = AugmentArg::Crop, help_heading = "Images")]
+    pub augment: AugmentArg,
+    /// Also apply one operation of torchvision's TrivialAugmentWide to each image
+    #[arg(long, help_heading = "Images")]
+    pub trivial_augment: bool,
+    /// Mix pairs of images, by a share from Beta(ALPHA, ALPHA)
+    #[arg(long, value_name = "ALPHA", num_args = 0..=1, default_missing_value = "0.2", value_parser = positive, help_heading = "Images")]
+    pub mixup_alpha: Option<f64>,
+    /// Threads that decode and change images
+    #[arg(
+        short = 'j',
+        long,
+        value_name = "N",
+        default_value_t = 2,
+        help_heading = "Images"
+    )]
+    pub workers: usize,
+    /// Share of each class for validation, where DIR has no folder `val`
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = fraction, help_heading = "Images")]
+    pub val_split: f64,
+    /// Skip images that cannot be read, instead of stopping
+    #[arg(long, help_heading = "Images")]
+    pub skip_unreadable: bool,
+    /// Height and width of pictures if they are dynamic in the model: one number for both, or two
+    #[arg(long, value_name = "H[,W]", value_parser = size, help_heading = "Images")]
+    pub size: Option<[usize; 2]>,
+    /// Class names, one per line, in the order of the logits; or `imagenet`
+    #[arg(long, value_name = "FILE", help_heading = "Images")]
+    pub labels: Option<PathBuf>,
+
+    /// Epochs between evaluations
+    #[arg(long, value_name = "EPOCHS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Evaluation")]
+    pub eval_every: u64,
+    /// Maximum number of validation images, spread evenly [default: all]
+    #[arg(long, value_name = "N", value_parser = above_zero, help_heading = "Evaluation")]
+    pub val_images: Option<usize>,
+    /// Play the grid pointing game before the first step and at the end
+    #[arg(long, help_heading = "Evaluation")]
+    pub gridpg: bool,
+    /// Number of grids
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = above_zero, requires = "gridpg", help_heading = "Evaluation")]
+    pub grids: usize,
+    /// Side of the window that contributions are averaged over in the game, in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = PointingOptions::default().smooth, requires = "gridpg", help_heading = "Evaluation")]
+    pub smooth: usize,
+
+    /// Folder for checkpoints and metrics [default: OUT with the extension .training]
+    #[arg(long, value_name = "DIR", help_heading = "Results")]
+    pub work_dir: Option<PathBuf>,
+    /// Go on from the last checkpoint in --work-dir
+    #[arg(long, help_heading = "Results")]
+    pub resume: bool,
+    /// Where to store weights
+    #[arg(long, value_enum, default_value_t = ExternalData::Auto, help_heading = "Results")]
+    pub external_data: ExternalData,
+
+    #[command(flatten)]
+    pub step: StepArgs,
+    /// Train the model as it is, even if it is not a B-cos model
+    #[arg(long, help_heading = "Conversion")]
+    pub no_convert: bool,
+    #[command(flatten)]
+    pub conversion: ConversionArgs,
+    /// Training images that norms are calibrated on
+    #[arg(long, value_name = "N", default_value_t = CalibrationFiles::IMAGES, value_parser = at_least_two, help_heading = "Conversion")]
+    pub calibrate_images: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AugmentArg {
+    /// A random part of the image, resized, and a random flip: usual for photographs
+    Crop,
+    /// Shifts by up to 4 pixels, with black moving in, and a random flip: usual for small images
+    Shift,
+    /// The centre of the image
+    None,
+}
+
+impl TrainArgs {
+    /// The folder of the run.
+    pub fn work_dir(&self) -> PathBuf {
+        let beside = || self.out.with_extension("training");
+        self.work_dir.clone().unwrap_or_else(beside)
+    }
+
+    /// The options of the library.
+    pub fn options(&self) -> anyhow::Result<TrainOptions> {
+        let targets = match self.mixup_alpha {
+            Some(_) => Targets::Probabilities,
+            None => Targets::Labels,
+        };
+        if self.warmup > self.steps.unwrap_or(u64::MAX) {
+            bail!("--warmup {} is longer than --steps", self.warmup);
+        }
+        let augmentation = match self.augment {
+            AugmentArg::Crop => Augmentation::random_resized_crop(),
+            AugmentArg::Shift => Augmentation::shift(4),
+            AugmentArg::None => Augmentation::NONE,
+        };
+        let threads = available_parallelism().map_or(1, usize::from);
+        let input_shapes = self.conversion.input_shapes.clone();
+        Ok(TrainOptions {
+            conversion: (!self.no_convert).then(|| Options {
+                recipe: self.conversion.recipe,
+                settings: self.conversion.settings(),
+                input_shapes: input_shapes.clone(),
+                verification: Verification {
+                    when: Verify::Final,
+                    ..Verification::default()
+                },
+                ..Options::default()
+            }),
+            calibration_images: self.calibrate_images,
+            training: TrainingOptions {
+                input_shapes: input_shapes.clone(),
+                ..self.step.options(targets)?
+            },
+            predict: PredictOptions {
+                normalization: self.conversion.normalized.given(),
+                size: self.size,
+                ..PredictOptions::default()
+            },
+            data: self.data.clone(),
+            split: SplitOptions {
+                validation: self.val_split,
+                seed: self.seed,
+            },
+            labels: self.labels.clone(),
+            batch_size: self.batch_size,
+            epochs: self.epochs,
+            steps: self.steps,
+            rate: self.lr,
+            warmup: self.warmup,
+            shape: self.lr_schedule,
+            augmentation: Augmentation {
+                trivial_augment: self.trivial_augment,
+                mixup_alpha: self.mixup_alpha,
+                ..augmentation
+            },
+            workers: self.workers,
+            unreadable: match self.skip_unreadable {
+                true => Unreadable::Skip,
+                false => Unreadable::Fail,
+            },
+            eval_every: self.eval_every,
+            pointing: self.gridpg.then(|| PointingOptions {
+                grids: self.grids,
+                cells: Some(vec![3]),
+                smooth: self.smooth,
+            }),
+            val_images: self.val_images,
+            seed: self.seed,
+            work_dir: self.work_dir(),
+            resume: self.resume,
+            engine: self.engine,
+            threads: self.threads.unwrap_or(threads),
+        })
+    }
+}

@@ -1,0 +1,16 @@
+//! Fine-tuning on a folder of images.
+//!
+//! ```text
+//! model -> converted, if it is not -> training step -> epochs of batches -> tuned model
+//! ```
+//!
+//! A run has a folder for what it keeps: checkpoints (`last.safetensors`, `best.safetensors`) and metrics. A checkpoint is all
+//! that a run depends on, so a run that goes on from one ends with the same bytes, on the CPU.
+
+mod checkpoint;
+mod options;
+mod prepare;
+mod run;
+
+pub use options::{EngineChoice, TrainOptions};
+pub use run::{Evaluated, TrainEvent, Trained, train};

@@ -1,0 +1,78 @@
+//! Checkpoints of a training run.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Weights};
+
+/// The note of the file with a [`Place`].
+const PLACE: &str = "checkpoint";
+
+/// The file of the newest checkpoint.
+pub(super) const LAST: &str = "last.safetensors";
+/// The file of the checkpoint with the best accuracy.
+pub(super) const BEST: &str = "best.safetensors";
+
+/// Where a run stands, and what it must be continued with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// Steps done.
+    pub step: u64,
+    /// The best accuracy so far.
+    pub best: Option<f64>,
+    /// The accuracy before the first step.
+    pub before: Option<f64>,
+    /// Everything that the result depends on, by name.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Place {
+    /// Writes a checkpoint atomically.
+    pub fn write(&self, weights: &Weights, path: &Path) -> Result<(), Error> {
+        let text = serde_json::to_string(self);
+        let text = text.map_err(|error| Error::encode("checkpoint", error))?;
+        let mut weights = weights.clone();
+        weights.notes.insert(PLACE.to_owned(), text);
+        weights.write(path)?;
+        Ok(())
+    }
+
+    /// Reads a checkpoint.
+    pub fn read(path: &Path) -> Result<(Self, Weights), Error> {
+        let weights = Weights::read(path)?;
+        let fail = |problem: String| Error::WeightFile {
+            path: path.to_owned(),
+            problem,
+        };
+        let text = weights.notes.get(PLACE);
+        let text =
+            text.ok_or_else(|| fail("this is not a checkpoint of `bcosc train`".to_owned()))?;
+        let place = serde_json::from_str(text).map_err(|error| fail(error.to_string()))?;
+        Ok((place, weights))
+    }
+
+    /// Fails if a run with other settings would go on from here.
+    pub fn check(&self, settings: &[(String, String)], path: &Path) -> Result<(), Error> {
+        let changed = settings.iter().find(|(name, value)| {
+            let before = self.settings.iter().find(|(other, _)| other == name);
+            before.is_none_or(|(_, before)| before != value)
+        });
+        let Some((name, value)) = changed else {
+            return Ok(());
+        };
+        let before = self.settings.iter().find(|(other, _)| other == name);
+        let before = before.map_or("unknown", |(_, before)| before.as_str());
+        Err(Error::WeightFile {
+            path: path.to_owned(),
+            problem: format!(
+                "the run was started with {name} = {before}, not {value}; use the same options, or another --work-dir"
+            ),
+        })
+    }
+}
+
+/// The path of the newest checkpoint in a folder.
+pub(super) fn last(folder: &Path) -> PathBuf {
+    folder.join(LAST)
+}

@@ -1,0 +1,105 @@
+//! Options of a training run.
+
+use std::io;
+use std::path::PathBuf;
+
+use bcosc_engine::{Engine, default_engine};
+
+use crate::data::{Augmentation, SplitOptions, Unreadable};
+use crate::{
+    Error, EvaluateOptions, Options, PointingOptions, PredictOptions, Shape, TrainingOptions,
+};
+
+/// Options of a training run.
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    /// How a model that is not converted is converted first, calibrated on training images; with `None` it is trained
+    /// as it is.
+    pub conversion: Option<Options>,
+    /// Images that norms are calibrated on.
+    pub calibration_images: usize,
+    /// The training step.
+    pub training: TrainingOptions,
+    /// How images enter the model.
+    pub predict: PredictOptions,
+    /// The folder of images: with `train/` and `val/`, or one that is split.
+    pub data: PathBuf,
+    /// How one folder is split.
+    pub split: SplitOptions,
+    /// A file with class names, one per line, in the order of the logits.
+    pub labels: Option<PathBuf>,
+    /// Images per step.
+    pub batch_size: usize,
+    /// Passes over the training images.
+    pub epochs: u64,
+    /// The largest number of steps.
+    pub steps: Option<u64>,
+    /// The largest learning rate.
+    pub rate: f64,
+    /// Steps in which the learning rate rises.
+    pub warmup: u64,
+    /// How the learning rate falls.
+    pub shape: Shape,
+    /// Random changes of images.
+    pub augmentation: Augmentation,
+    /// Threads that prepare images.
+    pub workers: usize,
+    /// What happens if an image cannot be read.
+    pub unreadable: Unreadable,
+    /// Epochs between evaluations.
+    pub eval_every: u64,
+    /// Measure the grid pointing game at the end, and before the first step.
+    pub pointing: Option<PointingOptions>,
+    /// Most validation images.
+    pub val_images: Option<usize>,
+    /// Seed of all random numbers.
+    pub seed: u64,
+    /// The folder for checkpoints and metrics.
+    pub work_dir: PathBuf,
+    /// Go on from the last checkpoint in the folder.
+    pub resume: bool,
+    /// What runs the training step.
+    pub engine: EngineChoice,
+    /// Threads of the engine.
+    pub threads: usize,
+}
+
+impl TrainOptions {
+    /// What an evaluation measures.
+    pub(super) fn evaluation(&self, points: bool) -> EvaluateOptions {
+        EvaluateOptions {
+            predict: self.predict.clone(),
+            pointing: self.pointing.clone().filter(|_| points),
+            seed: self.seed,
+            ..EvaluateOptions::default()
+        }
+    }
+
+    /// The error for a file in the folder of the run.
+    pub(super) fn failed(&self, source: io::Error) -> Error {
+        Error::File {
+            path: self.work_dir.clone(),
+            source,
+        }
+    }
+}
+
+impl EngineChoice {
+    /// The engine.
+    pub(super) fn open(self) -> Result<&'static dyn Engine, Error> {
+        match self {
+            EngineChoice::Auto | EngineChoice::Tract => Ok(default_engine()),
+        }
+    }
+}
+
+/// What runs the training step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum EngineChoice {
+    /// ONNX Runtime if it is installed, otherwise tract
+    #[default]
+    Auto,
+    /// tract, which is built in
+    Tract,
+}

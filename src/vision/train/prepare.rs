@@ -1,0 +1,238 @@
+//! What a training run works on: the model, its training step, and the images.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use bcosc_ir::Model;
+
+use super::options::TrainOptions;
+use super::run::{Tell, TrainEvent};
+use crate::data::{
+    Augmentation, ImageFolder, Item, Loader, LoaderOptions, Samples, Split, Targets,
+};
+use crate::load::{File, Read};
+use crate::outputs::keep_outputs;
+use crate::probabilities::before_probabilities;
+use crate::training::{Schedule, prepare, step_of};
+use crate::vision::images::free_side;
+use crate::vision::predict::Predictor;
+use crate::{
+    Calibration, CalibrationFiles, Error, Labels, Metadata, Options, Source, TrainingStep,
+    convert_with, soundness, support,
+};
+use bcosc_autodiff::training::Loss;
+
+/// Everything before the first step.
+pub(super) struct Prepared {
+    /// The model, with all its outputs, in the form whose constants training names.
+    pub model: Model,
+    /// The model's name in messages.
+    pub label: String,
+    /// The training step.
+    pub step: TrainingStep,
+    /// Images for validation; folder i is class i.
+    pub val: ImageFolder,
+    /// Warnings about the data.
+    pub notes: Vec<String>,
+    predictor: Predictor,
+    train: Samples,
+    size: [usize; 2],
+}
+
+impl Prepared {
+    /// Reads, and where needed converts, the model; lists the images.
+    pub fn of(source: Source, options: &TrainOptions, tell: Tell<'_>) -> Result<Self, Error> {
+        let _ = tell(TrainEvent::Preparing("reading the model"));
+        let (mut model, label) = read(source.clone(), options)?;
+        if let Some(conversion) = &options.conversion
+            && Metadata::read(&model, &label)?.is_none()
+        {
+            model = converted(source, conversion, options, tell)?;
+        }
+        let _ = tell(TrainEvent::Preparing("building the training step"));
+        prepare(&mut model, &label)?;
+        let mut logits = model.clone();
+        let ending = before_probabilities(&mut logits);
+        let predictor = Predictor::of(&logits, label.clone(), &options.predict, ending)?;
+        let step = step_of(logits, &options.training, &label)?;
+
+        let labels = options.labels.as_ref();
+        let labels = labels.map(|path| Labels::read(path, predictor.classes));
+        let labels = labels.transpose()?;
+        let split = Split::open(
+            &options.data,
+            &options.split,
+            &label,
+            predictor.classes,
+            labels.as_ref(),
+        )?;
+        let size = match (predictor.intake.height, predictor.intake.width) {
+            (Some(height), Some(width)) => [height, width],
+            (height, width) => {
+                let side = free_side(&split.train.pictures)?;
+                [height.unwrap_or(side), width.unwrap_or(side)]
+            }
+        };
+        let val = folder(split.val, predictor.classes);
+        let val = match options.val_images {
+            Some(limit) => val.limited(limit),
+            None => val,
+        };
+        Ok(Prepared {
+            model,
+            label,
+            step,
+            val,
+            notes: split.notes,
+            predictor,
+            train: split.train,
+            size,
+        })
+    }
+
+    /// Batches of training images.
+    pub fn loader(&self, options: &TrainOptions) -> Result<Loader, Error> {
+        let classes = self.predictor.classes;
+        let targets = match options.training.step.targets {
+            bcosc_autodiff::training::Targets::Labels => Targets::Labels,
+            _ => {
+                let (on, off) = numbers(options.training.step.loss, classes);
+                Targets::Probabilities { classes, on, off }
+            }
+        };
+        let loading = LoaderOptions {
+            augmentation: options.augmentation,
+            targets,
+            seed: options.seed,
+            workers: options.workers,
+            unreadable: options.unreadable,
+            ..LoaderOptions::train(options.batch_size)
+        };
+        Loader::new(
+            self.train.clone(),
+            &self.predictor.intake,
+            self.size,
+            loading,
+        )
+    }
+
+    /// The name of the model's input.
+    pub fn input(&self) -> &str {
+        &self.predictor.intake.name
+    }
+
+    /// The shape of a batch of images.
+    pub fn batch_dims(&self, images: usize) -> Vec<u64> {
+        let shapes = self.predictor.intake.shapes(self.size, false);
+        let dims = shapes.get(self.input()).cloned().unwrap_or_default();
+        std::iter::once(images as u64)
+            .chain(dims.into_iter().skip(1))
+            .collect()
+    }
+
+    /// The shape of a batch of targets.
+    pub fn target_dims(&self, options: &TrainOptions) -> Vec<u64> {
+        let images = options.batch_size as u64;
+        match options.training.step.targets {
+            bcosc_autodiff::training::Targets::Labels => vec![images],
+            _ => vec![images, self.predictor.classes as u64],
+        }
+    }
+
+    /// What the result of a run depends on, by name.
+    pub fn settings(&self, options: &TrainOptions, schedule: &Schedule) -> Vec<(String, String)> {
+        let Augmentation { .. } = options.augmentation;
+        let training = &options.training;
+        let entries = [
+            ("--batch-size", options.batch_size.to_string()),
+            ("the number of steps", schedule.steps.to_string()),
+            ("--lr", schedule.rate.to_string()),
+            ("--warmup", schedule.warmup.to_string()),
+            ("--lr-schedule", format!("{:?}", schedule.shape)),
+            ("--seed", options.seed.to_string()),
+            ("the number of images", self.train.len().to_string()),
+            ("the image size", format!("{:?}", self.size)),
+            ("the augmentation", format!("{:?}", options.augmentation)),
+            (
+                "the training step",
+                format!(
+                    "{:?} {:?} {:?} {:?} {} {} {:?} {} {:?} {:?}",
+                    training.step.loss,
+                    training.step.targets,
+                    training.step.optimiser,
+                    training.step.clip,
+                    training.step.norm_momentum,
+                    training.step.accumulate,
+                    training.step.average,
+                    training.weight_decay,
+                    training.norm_weight_decay,
+                    training.freeze,
+                ),
+            ),
+        ];
+        entries
+            .map(|(name, value)| (name.to_owned(), value))
+            .to_vec()
+    }
+}
+
+/// The targets of a label and of other classes, as a loss has them.
+fn numbers(loss: Loss, classes: usize) -> (f64, f64) {
+    match loss {
+        Loss::BinaryCrossEntropy { off_label } => (1.0, off_label.unwrap_or(1.0 / classes as f64)),
+        Loss::CrossEntropy { label_smoothing } => {
+            let share = label_smoothing / classes as f64;
+            (1.0 - label_smoothing + share, share)
+        }
+        _ => (1.0, 0.0),
+    }
+}
+
+fn read(source: Source, options: &TrainOptions) -> Result<(Model, String), Error> {
+    let training = &options.training;
+    let Read {
+        mut model, label, ..
+    } = File::open(source)?.build(&training.input_shapes)?;
+    let wanted: Vec<String> = training.output.iter().cloned().collect();
+    keep_outputs(&mut model, &wanted, &label)?;
+    support::check_operators(&model, &label)?;
+    soundness::check(&model, &label)?;
+    soundness::check_weights(&model, &label)?;
+    Ok((model, label))
+}
+
+/// Converts a model; norms are calibrated on training images.
+fn converted(
+    source: Source,
+    conversion: &Options,
+    options: &TrainOptions,
+    tell: Tell<'_>,
+) -> Result<Model, Error> {
+    let _: ControlFlow<()> = tell(TrainEvent::Preparing("converting the model"));
+    let mut conversion = conversion.clone();
+    if conversion.calibration.is_none() {
+        let train = options.data.join("train");
+        let folder: &Path = if train.is_dir() {
+            &train
+        } else {
+            &options.data
+        };
+        conversion.calibration = Some(Calibration::Files(CalibrationFiles {
+            images: options.calibration_images,
+            ..CalibrationFiles::new(folder)
+        }));
+    }
+    Ok(convert_with(source, &conversion, &|_| {})?.model)
+}
+
+/// Samples as a folder whose class folders are the model's classes.
+fn folder(samples: Samples, classes: usize) -> ImageFolder {
+    let labels = samples.labels.unwrap_or_default();
+    let items = samples.pictures.into_iter().zip(labels);
+    ImageFolder {
+        path: samples.path,
+        folders: (0..classes).map(|class| class.to_string()).collect(),
+        items: items.map(|(path, folder)| Item { path, folder }).collect(),
+        notes: Vec::new(),
+    }
+}

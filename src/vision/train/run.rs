@@ -1,0 +1,334 @@
+//! The loop over steps and epochs.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bcosc_engine::SessionOptions;
+use bcosc_ir::Model;
+use serde::Serialize;
+
+use super::checkpoint::{self, BEST, LAST, Place};
+use super::options::TrainOptions;
+use super::prepare::Prepared;
+use crate::data::{Batch as Images, Loader};
+use crate::load::File;
+use crate::training::{Metrics, Schedule};
+use crate::vision::evaluate::evaluate_folder;
+use crate::{Batch, Error, Figures, Source, Trainer, Weights, weights};
+
+/// What happens in a training run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TrainEvent<'a> {
+    /// A part of the preparation begins.
+    Preparing(&'static str),
+    /// The first step follows.
+    Started {
+        /// The step to start from.
+        step: u64,
+        /// All steps.
+        steps: u64,
+        /// Steps in an epoch.
+        per_epoch: u64,
+        /// Training and validation images.
+        images: [usize; 2],
+        /// The engine.
+        engine: &'a str,
+        /// Warnings about the data.
+        notes: &'a [String],
+    },
+    /// A step was done.
+    Step {
+        /// Its number, from 1.
+        step: u64,
+        /// The loss before it.
+        loss: f64,
+        /// Images per second since the step before.
+        rate: f64,
+    },
+    /// The model was evaluated.
+    Evaluated(&'a Evaluated),
+    /// A checkpoint was written.
+    Checkpoint(u64),
+}
+
+/// An evaluation during a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluated {
+    /// Steps done.
+    pub step: u64,
+    /// Mean loss of the steps since the evaluation before.
+    pub train_loss: Option<f64>,
+    /// The metrics on the validation images.
+    pub figures: Figures,
+}
+
+/// The outcome of a run.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The tuned model.
+    pub model: Model,
+    /// Steps done; fewer than planned if the run was interrupted.
+    pub steps: u64,
+    /// Whether the run was interrupted. A checkpoint was written.
+    pub interrupted: bool,
+    /// The evaluation before the first step.
+    pub before: Option<Figures>,
+    /// The evaluation at the end.
+    pub after: Option<Figures>,
+    /// The best accuracy in the run.
+    pub best: Option<f64>,
+    /// Images that could not be read.
+    pub skipped: Vec<PathBuf>,
+}
+
+/// One line of the metrics of a step.
+#[derive(Serialize)]
+struct StepLine {
+    step: u64,
+    epoch: u64,
+    loss: f64,
+    learning_rate: f64,
+    images_per_second: f64,
+}
+
+/// One line of the metrics of an evaluation.
+#[derive(Serialize)]
+struct EvaluationLine {
+    step: u64,
+    val_top1: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    val_top5: Option<f64>,
+    val_nll: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gridpg: Option<f64>,
+}
+
+/// Trains a model on a folder of images. `tell` hears of every step, and stops the run if it breaks: a checkpoint
+/// is written then.
+///
+/// # Errors
+/// If the model cannot be converted or trained, images cannot be used, the loss becomes NaN or infinite, or a file
+/// cannot be written. The last checkpoint stays.
+pub fn train(
+    source: impl Into<Source>,
+    options: &TrainOptions,
+    tell: &mut dyn FnMut(TrainEvent<'_>) -> ControlFlow<()>,
+) -> Result<Trained, Error> {
+    let prepared = Prepared::of(source.into(), options, tell)?;
+    let loader = prepared.loader(options)?;
+    let per_epoch = loader.batches() as u64;
+    let planned = per_epoch.saturating_mul(options.epochs);
+    let schedule = Schedule {
+        rate: options.rate,
+        warmup: options.warmup,
+        steps: options.steps.map_or(planned, |steps| steps.min(planned)),
+        shape: options.shape,
+    };
+    fs::create_dir_all(&options.work_dir).map_err(|source| Error::File {
+        path: options.work_dir.clone(),
+        source,
+    })?;
+    let settings = prepared.settings(options, &schedule);
+    let path = checkpoint::last(&options.work_dir);
+    let mut step = prepared.step.clone();
+    let place = match options.resume && path.exists() {
+        true => {
+            let (place, weights) = Place::read(&path)?;
+            place.check(&settings, &path)?;
+            step.restore(&weights)?;
+            place
+        }
+        false => Place {
+            step: 0,
+            best: None,
+            before: None,
+            settings,
+        },
+    };
+    let engine = options.engine.open()?;
+    let batch = Batch {
+        input: prepared.input().to_owned(),
+        images: prepared.batch_dims(options.batch_size),
+        targets: Some(prepared.target_dims(options)),
+        teacher: None,
+    };
+    let session = SessionOptions {
+        threads: options.threads,
+        ..SessionOptions::default()
+    };
+    let trainer = Trainer::new(&step, place.step, engine, &batch, &session)?;
+    let metrics = Metrics::open(&options.work_dir, place.step).map_err(|e| options.failed(e))?;
+    let _ = tell(TrainEvent::Started {
+        step: place.step,
+        steps: schedule.steps,
+        per_epoch,
+        images: [loader.samples().len(), prepared.val.items.len()],
+        engine: engine.name(),
+        notes: &prepared.notes,
+    });
+    Run {
+        options,
+        prepared: &prepared,
+        loader,
+        schedule,
+        trainer,
+        metrics,
+        place,
+        before: None,
+        losses: Vec::new(),
+    }
+    .all(tell)
+}
+
+/// A run on its way.
+struct Run<'a> {
+    options: &'a TrainOptions,
+    prepared: &'a Prepared,
+    loader: Loader,
+    schedule: Schedule,
+    trainer: Trainer,
+    metrics: Metrics,
+    place: Place,
+    before: Option<Figures>,
+    /// Since the last evaluation.
+    losses: Vec<f64>,
+}
+
+/// Hears of events; a break stops the run.
+pub(super) type Tell<'t> = &'t mut dyn FnMut(TrainEvent<'_>) -> ControlFlow<()>;
+
+impl Run<'_> {
+    fn all(mut self, tell: Tell<'_>) -> Result<Trained, Error> {
+        let per_epoch = self.loader.batches() as u64;
+        if self.place.step == 0 {
+            let figures = self.evaluate(self.options.pointing.is_some(), tell)?;
+            self.place.before = Some(figures.top1);
+            self.before = Some(figures);
+        }
+        let mut interrupted = false;
+        let mut after = None;
+        while self.place.step < self.schedule.steps && !interrupted {
+            let (epoch, first) = (self.place.step / per_epoch, self.place.step % per_epoch);
+            let mut clock = Instant::now();
+            for images in self.loader.resume(epoch, first as usize) {
+                let images = images?;
+                interrupted = self.one(images, epoch, &mut clock, tell)?.is_break();
+                if interrupted || self.place.step >= self.schedule.steps {
+                    break;
+                }
+            }
+            let done = self.place.step >= self.schedule.steps;
+            let epochs = self.place.step / per_epoch;
+            let due = self.place.step % per_epoch == 0 && epochs % self.options.eval_every == 0;
+            if !interrupted && (done || due) {
+                let figures = self.evaluate(done && self.options.pointing.is_some(), tell)?;
+                let best = self.place.best.is_none_or(|best| figures.top1 > best);
+                if best {
+                    self.place.best = Some(figures.top1);
+                    self.checkpoint(&[BEST], tell)?;
+                }
+                after = Some(figures);
+            }
+            self.checkpoint(&[LAST], tell)?;
+        }
+        let weights = self.trainer.weights()?;
+        Ok(Trained {
+            model: self.tuned(&weights)?,
+            steps: self.place.step,
+            interrupted,
+            before: self.before,
+            after,
+            best: self.place.best,
+            skipped: self.loader.skipped().into_iter().map(|s| s.path).collect(),
+        })
+    }
+
+    /// Does one step.
+    fn one(
+        &mut self,
+        images: Images,
+        epoch: u64,
+        clock: &mut Instant,
+        tell: Tell<'_>,
+    ) -> Result<ControlFlow<()>, Error> {
+        let count = images.samples.len();
+        let learning_rate = self.schedule.rate(self.place.step);
+        let stepped = self
+            .trainer
+            .step(images.images, images.targets, None, learning_rate)?;
+        if !stepped.loss.is_finite() {
+            return Err(Error::Diverged {
+                step: self.place.step + 1,
+                loss: stepped.loss,
+                checkpoint: Some(checkpoint::last(&self.options.work_dir)).filter(|p| p.exists()),
+            });
+        }
+        self.place.step += 1;
+        self.losses.push(stepped.loss);
+        let rate = count as f64 / clock.elapsed().as_secs_f64().max(1e-9);
+        *clock = Instant::now();
+        let line = StepLine {
+            step: self.place.step,
+            epoch,
+            loss: stepped.loss,
+            learning_rate,
+            images_per_second: rate,
+        };
+        let recorded = self.metrics.record(self.place.step, &line);
+        recorded.map_err(|error| self.options.failed(error))?;
+        Ok(tell(TrainEvent::Step {
+            step: self.place.step,
+            loss: stepped.loss,
+            rate,
+        }))
+    }
+
+    /// The model with weights.
+    fn tuned(&self, state: &Weights) -> Result<Model, Error> {
+        let mut model = self.prepared.model.clone();
+        let averages = self.options.training.step.average.is_some();
+        weights::replace(&mut model, state, averages, &self.prepared.label)?;
+        Ok(model)
+    }
+
+    fn evaluate(&mut self, points: bool, tell: Tell<'_>) -> Result<Figures, Error> {
+        let model = self.tuned(&self.trainer.weights()?)?;
+        let _ = tell(TrainEvent::Preparing("evaluating"));
+        let figures = evaluate_folder(
+            File::of(&model, &self.prepared.label),
+            &self.prepared.val,
+            &self.options.evaluation(points),
+        )?;
+        let (sum, count) = (self.losses.iter().sum::<f64>(), self.losses.len());
+        self.losses.clear();
+        let line = EvaluationLine {
+            step: self.place.step,
+            val_top1: figures.top1,
+            val_top5: figures.top5,
+            val_nll: figures.reliability.nll,
+            gridpg: figures.pointing.first().and_then(|pointing| pointing.score),
+        };
+        let recorded = self.metrics.record(self.place.step, &line);
+        recorded.map_err(|error| self.options.failed(error))?;
+        let evaluated = Evaluated {
+            step: self.place.step,
+            train_loss: (count > 0).then(|| sum / count as f64),
+            figures,
+        };
+        let _ = tell(TrainEvent::Evaluated(&evaluated));
+        Ok(evaluated.figures)
+    }
+
+    fn checkpoint(&self, names: &[&str], tell: Tell<'_>) -> Result<(), Error> {
+        let weights = self.trainer.weights()?;
+        for name in names {
+            self.place
+                .write(&weights, &self.options.work_dir.join(name))?;
+        }
+        let _ = tell(TrainEvent::Checkpoint(self.place.step));
+        Ok(())
+    }
+}
