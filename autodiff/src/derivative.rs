@@ -14,11 +14,12 @@ mod activations;
 mod arithmetic;
 mod attention;
 mod clip;
-mod functions;
 mod neighbours;
 mod norms;
 mod reductions;
+mod sigmoids;
 mod softmax;
+mod trigonometry;
 
 #[cfg(test)]
 mod tests;
@@ -41,14 +42,21 @@ const MARKERS: Table = &[(batch_norm::BATCH_NORM, batch_norm::derivative)];
 /// Operators that are not linear in all of their operands.
 pub(crate) const RULES: Table = &[
     ("Abs", arithmetic::abs),
+    ("Acos", trigonometry::acos),
+    ("Acosh", trigonometry::acosh),
+    ("Asin", trigonometry::asin),
+    ("Asinh", trigonometry::asinh),
+    ("Atan", trigonometry::atan),
+    ("Atanh", trigonometry::atanh),
     ("Attention", attention::attention),
     ("BatchNormalization", norms::batch),
     ("Celu", activations::celu),
     ("Clip", clip::clip),
-    ("Cos", functions::cos),
+    ("Cos", trigonometry::cos),
+    ("Cosh", trigonometry::cosh),
     ("Div", arithmetic::div),
     ("Elu", activations::elu),
-    ("Erf", functions::erf),
+    ("Erf", sigmoids::erf),
     ("Exp", arithmetic::exp),
     ("Gelu", activations::gelu),
     ("GroupNormalization", norms::group),
@@ -73,14 +81,16 @@ pub(crate) const RULES: Table = &[
     ("ReduceSumSquare", reductions::sum_square),
     ("Selu", activations::selu),
     ("Shrink", activations::shrink),
-    ("Sigmoid", functions::sigmoid),
-    ("Sin", functions::sin),
+    ("Sigmoid", sigmoids::sigmoid),
+    ("Sin", trigonometry::sin),
+    ("Sinh", trigonometry::sinh),
     ("Softmax", softmax::softmax),
-    ("Softplus", functions::softplus),
-    ("Softsign", functions::softsign),
+    ("Softplus", sigmoids::softplus),
+    ("Softsign", sigmoids::softsign),
     ("Sqrt", arithmetic::sqrt),
     ("Swish", activations::swish),
-    ("Tanh", functions::tanh),
+    ("Tan", trigonometry::tan),
+    ("Tanh", trigonometry::tanh),
     ("ThresholdedRelu", activations::thresholded_relu),
 ];
 

@@ -1,10 +1,8 @@
-//! Smooth functions of elements.
+//! Sigmoids, and what they are made of.
 //!
 //! ```text
-//! Sigmoid   y (1 - y)      Erf        2 / sqrt(pi) exp(-x^2)
-//! Tanh      1 - y^2        Softplus   Sigmoid(x)
-//! Sin       cos(x)         Softsign   1 / (1 + |x|)^2
-//! Cos       -sin(x)
+//! Sigmoid   y (1 - y)                Softplus   Sigmoid(x)
+//! Erf       2 / sqrt(pi) exp(-x^2)   Softsign   1 / (1 + |x|)^2
 //! ```
 
 use crate::context::{Found, RuleContext};
@@ -14,14 +12,6 @@ pub(crate) fn sigmoid(cx: &mut RuleContext<'_>) -> Found {
     let one = cx.number(y, 1.0);
     let rest = cx.sub(one, y.into());
     let slope = cx.mul(y.into(), rest);
-    cx.scaled_by(slope)
-}
-
-pub(crate) fn tanh(cx: &mut RuleContext<'_>) -> Found {
-    let y = cx.y();
-    let one = cx.number(y, 1.0);
-    let square = cx.mul(y.into(), y.into());
-    let slope = cx.sub(one, square);
     cx.scaled_by(slope)
 }
 
@@ -47,17 +37,4 @@ pub(crate) fn softsign(cx: &mut RuleContext<'_>) -> Found {
     let by = cx.add(size, one);
     let square = cx.mul(by, by);
     Ok(vec![(0, cx.div(dy, square))])
-}
-
-pub(crate) fn sin(cx: &mut RuleContext<'_>) -> Found {
-    let x = cx.operand(0)?;
-    let slope = cx.op("Cos", &[x.into()]);
-    cx.scaled_by(slope)
-}
-
-pub(crate) fn cos(cx: &mut RuleContext<'_>) -> Found {
-    let x = cx.operand(0)?;
-    let sine = cx.op("Sin", &[x.into()]);
-    let slope = cx.neg(sine);
-    cx.scaled_by(slope)
 }
