@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bcosc_autodiff::training::{Adam, Clip, Loss, Optimiser, StepOptions, TEACHER_IMAGES, Targets};
+use bcosc_autodiff::training::{Adam, Clip, Loss, Optimiser, Targets};
 use bcosc_engine::{SessionOptions, default_engine};
 use bcosc_ir::{Model, Tensor};
 
