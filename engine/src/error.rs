@@ -4,6 +4,8 @@ use std::fmt;
 
 use bcosc_ir::{DataType, TensorError, TensorType};
 
+use crate::Device;
+
 /// Number of unsupported nodes that a message names; further ones are counted.
 const NAMED: usize = 5;
 
@@ -11,6 +13,25 @@ const NAMED: usize = 5;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
+    /// The engine is not installed, or not in a version that can be used.
+    #[error("{engine} is not available: {reason}")]
+    Unavailable {
+        /// The engine.
+        engine: &'static str,
+        /// What was looked for, and how to get it.
+        reason: String,
+    },
+    /// The engine does not compute on this device.
+    #[error("{engine} on {device} is not supported yet")]
+    Device {
+        /// The engine.
+        engine: &'static str,
+        /// The device.
+        device: Device,
+    },
+    /// There is no device of this name.
+    #[error("there is no device `{0}`; it can be `cpu`, `cuda` or `cuda:N`")]
+    UnknownDevice(String),
     /// The engine cannot compute parts of the model.
     #[error("{}", list(.0))]
     Unsupported(Vec<Unsupported>),

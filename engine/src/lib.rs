@@ -1,6 +1,7 @@
 //! Running models and comparing their outputs.
 //!
-//! An [`Engine`] runs models; [`default_engine`] is the one that is always there. [`EngineInterpreter`] answers
+//! An [`Engine`] runs models; [`default_engine`] is the one that is always there, and with the feature `ort`
+//! `onnx_runtime` is another. [`EngineInterpreter`] answers
 //! what passes ask about graphs. Nothing else here depends on which engine runs: a proof draws [`Samples`] for
 //! two models and compares what they compute, [`Sensitivity`] looks at outputs alone.
 //!
@@ -21,11 +22,15 @@
 //! ```
 
 mod compare;
+mod device;
 mod encoding;
 mod engine;
 mod error;
 mod feedback;
 mod interpreter;
+#[cfg(feature = "ort")]
+mod ort;
+mod ports;
 mod proof;
 mod runs;
 mod samples;
@@ -34,6 +39,7 @@ mod tract;
 mod value;
 
 pub use compare::{Agreement, CompareError};
+pub use device::Device;
 pub use encoding::Encoding;
 pub use engine::{Engine, InputShapes, Network, Port, Session, SessionOptions};
 pub use error::{EngineError, Unsupported};
@@ -45,12 +51,28 @@ pub use samples::{SampleError, Samples, nudged};
 pub use sensitivity::Sensitivity;
 pub use value::{Stored, Value};
 
+#[cfg(feature = "ort")]
+use self::ort::OnnxRuntime;
 // The only place that selects the default engine and the type inference.
 use tract::{Tract, facts};
 
 /// The built-in engine, which runs on the CPU.
 pub fn default_engine() -> &'static dyn Engine {
     &Tract
+}
+
+/// An installed ONNX Runtime, which is loaded at the first call.
+///
+/// It looks for the library at `ORT_DYLIB_PATH`; without that variable in the active Python environment
+/// (`VIRTUAL_ENV` or `CONDA_PREFIX`), then where the system keeps libraries. All sessions of a network on as many
+/// threads share its weights, whatever their shapes; runs of these sessions take turns.
+///
+/// # Errors
+/// [`EngineError::Unavailable`] where there is no library of a usable version; [`EngineError::Device`] for devices
+/// other than [`Device::Cpu`].
+#[cfg(feature = "ort")]
+pub fn onnx_runtime(device: Device) -> Result<Box<dyn Engine>, EngineError> {
+    Ok(Box::new(OnnxRuntime::new(device)?))
 }
 
 /// An interpreter for passes that computes with the default engine.

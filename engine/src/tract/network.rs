@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bcosc_ir::{Dim, Model};
+use bcosc_ir::Model;
 use tract_onnx::prelude::{
     InferenceFact, InferenceModel, InferenceModelExt, OutletId, RunOptions, TVec, TractResult,
     TypedModel, TypedRunnableModel,
@@ -15,7 +15,7 @@ use super::infer::{byte_len, infer, label};
 use super::load::{Loaded, Weights, load};
 use super::session::TractSession;
 use super::tensor::{Halves, to_datum_type};
-use crate::{EngineError, InputShapes, Network, Port, Session, SessionOptions};
+use crate::{EngineError, InputShapes, Network, Port, Session, SessionOptions, ports};
 
 /// Maximum size of a value.
 const LARGEST_VALUE: u64 = 1 << 33;
@@ -69,12 +69,9 @@ impl Network for TractNetwork {
             outputs,
             ..
         } = self.loaded;
-        let is_input = |name: &&String| inputs.iter().any(|port| port.name == **name);
-        if let Some(stranger) = shapes.keys().find(|name| !is_input(name)) {
-            return Err(EngineError::UnknownInput(stranger.clone()));
-        }
-        for (port, outlet) in inputs.iter_mut().zip(model.inputs.clone()) {
-            specialise(&mut model, port, outlet, shapes)?;
+        ports::specialise(&mut inputs, shapes)?;
+        for (port, outlet) in inputs.iter().zip(model.inputs.clone()) {
+            set_shape(&mut model, port, outlet)?;
         }
         loop {
             let errors = infer(&mut model, LARGEST_FOLDED);
@@ -95,38 +92,18 @@ impl Network for TractNetwork {
     }
 }
 
-/// Gives an input its shape.
-fn specialise(
-    model: &mut InferenceModel,
-    port: &mut Port,
-    outlet: OutletId,
-    shapes: &InputShapes,
-) -> Result<(), EngineError> {
-    let Port { name, tensor_type } = port;
-    let missing = || EngineError::MissingInput(name.clone());
-    let shape = shapes.get(name).ok_or_else(missing)?;
-    let untyped = || EngineError::UntypedInput(name.clone());
-    let declared = tensor_type.as_mut().ok_or_else(untyped)?;
-    let dtype = to_datum_type(declared.dtype, Halves::AsFloat).ok_or_else(untyped)?;
-    let fits = declared.shape.as_ref().is_none_or(|dims| {
-        let mut pairs = dims.iter().zip(shape);
-        dims.len() == shape.len() && pairs.all(|(d, s)| d.known().is_none_or(|d| d == *s))
-    });
-    if !fits {
-        return Err(EngineError::InputShape {
-            input: name.clone(),
-            declared: declared.clone(),
-            given: shape.clone(),
-        });
-    }
-    let place = || format!("input `{name}`");
-    let sizes = shape.iter().map(|&s| usize::try_from(s));
+/// Tells tract the shape of an input.
+fn set_shape(model: &mut InferenceModel, port: &Port, outlet: OutletId) -> Result<(), EngineError> {
+    let untyped = || EngineError::UntypedInput(port.name.clone());
+    let given = port.tensor_type.as_ref().ok_or_else(untyped)?;
+    let dtype = to_datum_type(given.dtype, Halves::AsFloat).ok_or_else(untyped)?;
+    let place = || format!("input `{}`", port.name);
+    let sizes = given.known_shape().unwrap_or_default().into_iter();
+    let sizes = sizes.map(usize::try_from);
     let sizes = sizes.collect::<Result<TVec<usize>, _>>();
     let sizes = sizes.map_err(|e| Fault::new(place(), e).preparing())?;
     let fact = InferenceFact::dt_shape(dtype, sizes.as_slice());
-    guarded(place, || model.set_outlet_fact(outlet, fact)).map_err(Fault::preparing)?;
-    declared.shape = Some(shape.iter().map(|&size| Dim::Known(size)).collect());
-    Ok(())
+    guarded(place, || model.set_outlet_fact(outlet, fact)).map_err(Fault::preparing)
 }
 
 /// Rejects values that are too large, before tract allocates them.

@@ -9,7 +9,7 @@ use tract_onnx::tract_hir::internal::{IntoArcTensor, IntoTValue};
 use super::fault::{Fault, guarded};
 use super::tensor::{Halves, from_datum_type, from_tdim, is_half, to_tract};
 use super::value::{TractValue, computed};
-use crate::{EngineError, Port, Session, SessionOptions, Value};
+use crate::{EngineError, Port, Session, SessionOptions, Value, ports};
 
 /// A graph that is ready to run.
 #[derive(Debug)]
@@ -60,13 +60,10 @@ impl Session for TractSession {
 
     /// What a model computes in half precision or bfloat16 is computed in single precision.
     fn run(&self, inputs: Vec<Value>) -> Result<Vec<Value>, EngineError> {
-        let (expected, given) = (self.inputs.len(), inputs.len());
-        if given != expected {
-            return Err(EngineError::InputCount { expected, given });
-        }
-        let operands = self.inputs.iter().zip(inputs);
+        ports::check(&self.inputs, &inputs)?;
+        let operands = inputs.into_iter();
         let operands = operands
-            .map(|(port, value)| Ok(operand(port, value)?.into_tvalue()))
+            .map(|value| Ok(operand(value)?.into_tvalue()))
             .collect::<Result<_, EngineError>>()?;
         let values = guarded(|| "running the graph".into(), || self.plan.run(operands));
         let values = values.map_err(Fault::running)?.into_iter();
@@ -80,26 +77,8 @@ impl Session for TractSession {
     }
 }
 
-/// A value in tract's memory, if it is what an input takes.
-fn operand(port: &Port, value: Value) -> Result<Arc<TractTensor>, EngineError> {
-    let input = || port.name.clone();
-    let given = value.tensor_type();
-    let declared = port.tensor_type.as_ref();
-    let declared = declared.ok_or_else(|| EngineError::UntypedInput(input()))?;
-    if declared.dtype != given.dtype {
-        return Err(EngineError::InputType {
-            input: input(),
-            declared: declared.dtype,
-            given: given.dtype,
-        });
-    }
-    if declared.shape != given.shape {
-        return Err(EngineError::InputShape {
-            input: input(),
-            declared: declared.clone(),
-            given: given.known_shape().unwrap_or_default(),
-        });
-    }
+/// A value in tract's memory.
+fn operand(value: Value) -> Result<Arc<TractTensor>, EngineError> {
     match value.into_stored::<TractValue>() {
         Ok(stored) => stored.operand(),
         Err(value) => Ok(Arc::new(to_tract(&value.to_tensor()?, Halves::AsFloat)?)),

@@ -1,0 +1,45 @@
+//! A second engine: an installed ONNX Runtime, which is loaded while the program runs.
+
+mod fault;
+mod library;
+mod loaded;
+mod network;
+mod session;
+mod tensor;
+
+use bcosc_ir::{Model, Tensor};
+
+use crate::{Device, Engine, EngineError, Network, Value};
+
+/// What messages call the engine.
+const NAME: &str = "ONNX Runtime";
+
+/// Runs models with ONNX Runtime on the CPU.
+#[derive(Debug)]
+pub(crate) struct OnnxRuntime(());
+
+impl OnnxRuntime {
+    /// Loads the library. No function of it may be called before: the `ort` crate would panic without it.
+    pub fn new(device: Device) -> Result<Self, EngineError> {
+        if device != Device::Cpu {
+            let engine = NAME;
+            return Err(EngineError::Device { engine, device });
+        }
+        library::load()?;
+        Ok(OnnxRuntime(()))
+    }
+}
+
+impl Engine for OnnxRuntime {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn load(&self, model: &Model) -> Result<Box<dyn Network>, EngineError> {
+        Ok(Box::new(network::OrtNetwork::load(model)?))
+    }
+
+    fn upload(&self, tensor: &Tensor) -> Result<Value, EngineError> {
+        Ok(Value::stored(tensor::OrtTensor::of(tensor)?))
+    }
+}

@@ -1,0 +1,146 @@
+//! A model in ONNX Runtime's memory.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bcosc_ir::Model;
+use bcosc_ir::onnx::proto::ModelProto;
+use bcosc_ir::onnx::{ExternalData, WriteError, WriteOptions, encode, write};
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use tempfile::TempDir;
+
+use super::fault;
+use crate::EngineError;
+
+/// A model that runs on a number of threads, for inputs of any shape.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    session: Mutex<Session>,
+    /// Weights that are mapped from a file. After the session, since some systems keep files that are mapped.
+    _weights: Option<TempDir>,
+}
+
+impl Loaded {
+    /// Loads a model; the largest go through a file.
+    pub fn new(model: &Model, threads: usize) -> Result<Self, EngineError> {
+        let proto = labelled(model);
+        match encode(&proto) {
+            Ok(bytes) => {
+                drop(proto);
+                let made = builder(threads).and_then(|mut b| b.commit_from_memory(&bytes));
+                let session = Mutex::new(made.map_err(|e| fault::loading(&e, model))?);
+                let _weights = None;
+                Ok(Loaded { session, _weights })
+            }
+            Err(WriteError::TooLarge { .. }) => Loaded::through_file(model, &proto, threads),
+            Err(error) => Err(unwritten(error)),
+        }
+    }
+
+    /// Loads a model through a file with its weights beside it, which has no limit of size.
+    fn through_file(
+        model: &Model,
+        proto: &ModelProto,
+        threads: usize,
+    ) -> Result<Self, EngineError> {
+        let folder = tempfile::tempdir().map_err(unwritten)?;
+        let path = folder.path().join("model.onnx");
+        let options = WriteOptions {
+            external_data: ExternalData::Always,
+        };
+        write(proto, &path, &options).map_err(unwritten)?;
+        let made = builder(threads).and_then(|mut b| b.commit_from_file(&path));
+        Ok(Loaded {
+            session: Mutex::new(made.map_err(|e| fault::loading(&e, model))?),
+            _weights: Some(folder),
+        })
+    }
+
+    /// The session, for one run: the `ort` crate does not let runs share it.
+    pub fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Results are to depend on the model and its inputs alone, and threads that wait leave the processor to others.
+fn builder(threads: usize) -> ort::Result<SessionBuilder> {
+    Ok(Session::builder()?
+        .with_intra_threads(threads)?
+        .with_inter_threads(1)?
+        .with_parallel_execution(false)?
+        .with_intra_op_spinning(false)?
+        .with_inter_op_spinning(false)?
+        .with_deterministic_compute(true)?
+        .with_config_entry("session.set_denormal_as_zero", "0")?
+        .with_optimization_level(GraphOptimizationLevel::All)?)
+}
+
+/// The model, with a name on every node, since errors name nodes by nothing else.
+fn labelled(model: &Model) -> ModelProto {
+    let mut proto = model.to_proto();
+    let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node);
+    for node in nodes.filter(|node| node.name.as_deref().is_none_or(str::is_empty)) {
+        node.name = node.output.first().cloned();
+    }
+    proto
+}
+
+fn unwritten(error: impl fmt::Display) -> EngineError {
+    EngineError::Load {
+        place: "the model".to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{DataType, ModelBuilder, Tensor};
+
+    use super::super::session::OrtSession;
+    use super::*;
+    use crate::{Device, EngineError, SessionOptions, Value, onnx_runtime};
+
+    #[test]
+    fn weights_in_a_file_compute_what_weights_in_memory_do() {
+        let engine = match onnx_runtime(Device::Cpu) {
+            Ok(engine) => engine,
+            Err(EngineError::Unavailable { reason, .. }) => {
+                eprintln!("not tested: {reason}");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        // Tensors of less than 1,024 bytes stay in the model's own file.
+        let weights = (0..40 * 40).map(|i| (i % 7) as f32 - 3.0).collect();
+        let model = ModelBuilder::new(13)
+            .input("x", DataType::Float, "N,40")
+            .param("w", Tensor::f32s(&[40, 40], weights))
+            .op("MatMul", &["x", "w"], "y", [])
+            .output_as("y", DataType::Float, "N,40")
+            .finish()
+            .unwrap();
+        let x = Tensor::f32s(&[2, 40], (0..80).map(|i| i as f32).collect());
+        let shapes = [("x".to_owned(), x.dims())].into();
+        let network = engine.load(&model).unwrap();
+        let session = network
+            .session(&shapes, &SessionOptions::default())
+            .unwrap();
+        let loaded = Loaded::through_file(&model, &labelled(&model), 1).unwrap();
+        let folder = loaded._weights.as_ref().unwrap().path().to_owned();
+        let sidecar = folder.join("model.onnx.data");
+        assert!(sidecar.metadata().unwrap().len() >= 6400);
+        let filed = OrtSession::new(
+            loaded.into(),
+            session.inputs().to_vec(),
+            session.outputs().to_vec(),
+        );
+        let run = |session: &dyn crate::Session| {
+            let outputs = session.run(vec![Value::from(x.clone())]).unwrap();
+            outputs[0].to_tensor().unwrap()
+        };
+        assert_eq!(run(&filed), run(session.as_ref()));
+        drop(filed);
+        assert!(!folder.exists());
+    }
+}
