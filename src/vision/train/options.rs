@@ -1,6 +1,7 @@
 //! Options of a training run.
 
 use std::io;
+use std::ops::Deref;
 use std::path::PathBuf;
 
 use bcosc_engine::{Engine, default_engine};
@@ -86,9 +87,42 @@ impl TrainOptions {
 
 impl EngineChoice {
     /// The engine.
-    pub(super) fn open(self) -> Result<&'static dyn Engine, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Run`] if ONNX Runtime is asked for and cannot be loaded.
+    pub(super) fn open(self) -> Result<Opened, Error> {
+        #[cfg(feature = "ort")]
+        if self != EngineChoice::Tract {
+            match bcosc_engine::onnx_runtime(bcosc_engine::Device::Cpu) {
+                Ok(engine) => return Ok(Opened::Loaded(engine)),
+                Err(source) if self == EngineChoice::Ort => {
+                    return Err(Error::Run {
+                        what: "the training step".to_owned(),
+                        source: source.into(),
+                    });
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(Opened::BuiltIn(default_engine()))
+    }
+}
+
+/// An engine that is ready.
+pub(super) enum Opened {
+    BuiltIn(&'static dyn Engine),
+    #[cfg(feature = "ort")]
+    Loaded(Box<dyn Engine>),
+}
+
+impl Deref for Opened {
+    type Target = dyn Engine;
+
+    fn deref(&self) -> &Self::Target {
         match self {
-            EngineChoice::Auto | EngineChoice::Tract => Ok(default_engine()),
+            Opened::BuiltIn(engine) => *engine,
+            #[cfg(feature = "ort")]
+            Opened::Loaded(engine) => engine.as_ref(),
         }
     }
 }
@@ -102,4 +136,7 @@ pub enum EngineChoice {
     Auto,
     /// tract, which is built in
     Tract,
+    /// An installed ONNX Runtime
+    #[cfg(feature = "ort")]
+    Ort,
 }

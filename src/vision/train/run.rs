@@ -159,7 +159,7 @@ pub fn train(
         threads: options.threads,
         ..SessionOptions::default()
     };
-    let trainer = Trainer::new(&step, place.step, engine, &batch, &session)?;
+    let trainer = Trainer::new(&step, place.step, &*engine, &batch, &session)?;
     let metrics = Metrics::open(&options.work_dir, place.step).map_err(|e| options.failed(e))?;
     let _ = tell(TrainEvent::Started {
         step: place.step,
