@@ -6,6 +6,7 @@
 //! | other floating-point tensors that the output depends on: position embeddings, tokens, layer scales | yes |
 //! | single numbers: epsilons, exponents, temperatures | no |
 //! | statistics of norms | no; they are state of their own |
+//! | ones and zeros of an instance norm that is part of a group norm | no |
 //! | kernels of ones, as in the norms of B-cos layers | no |
 //! | numbers that are combined with the image before the first layer: normalisation | no |
 //! | masks, whose elements are 0 or a very negative number | no |
@@ -140,7 +141,8 @@ impl Selection<'_> {
         let mut found = None;
         for (node, op, slot) in uses(self.graph, value) {
             let statistics = op.is("BatchNormalization") && slot >= 3;
-            if statistics || (op.has(Trait::Norm) && slot == 2 && self.is_removed(tensor)) {
+            let removed = op.has(Trait::Norm) && slot == 2 && self.is_removed(tensor);
+            if statistics || removed || is_filler(op, slot, tensor) {
                 return None;
             }
             let role = match slot_role(op, slot) {
@@ -191,6 +193,13 @@ fn unit_axis(graph: &Graph, node: NodeId, op: &Op, slot: u32, tensor: &Tensor) -
         "MatMul" => rank.saturating_sub(2),
         _ => 0,
     }
+}
+
+/// Whether an operand is there only because the operator requires it: exporters write a group norm as an instance norm
+/// that neither scales nor shifts.
+fn is_filler(op: &Op, slot: u32, tensor: &Tensor) -> bool {
+    let neutral = if slot == 1 { 1.0 } else { 0.0 };
+    op.is("InstanceNormalization") && slot >= 1 && all(tensor, neutral)
 }
 
 fn all(tensor: &Tensor, x: f64) -> bool {
