@@ -228,6 +228,13 @@ impl<'g> RuleContext<'g> {
         self.op_with("Transpose", &[x], [Attribute::ints("perm", perm)])
     }
 
+    /// A value of a rank with its last two axes swapped.
+    pub fn turned(&mut self, x: Operand, rank: usize) -> Operand {
+        let mut perm: Vec<i64> = (0..rank as i64).collect();
+        perm.swap(rank - 2, rank - 1);
+        self.transpose(x, &perm)
+    }
+
     pub fn reduce(&mut self, kind: AxesOp, x: Operand, axes: &[i64]) -> Operand {
         reduce(&mut self.patch, self.opset, kind, x, axes)
     }

@@ -14,6 +14,7 @@ mod activations;
 mod arithmetic;
 mod attention;
 mod clip;
+mod convolution;
 mod neighbours;
 mod norms;
 mod reductions;
@@ -52,6 +53,8 @@ pub(crate) const RULES: Table = &[
     ("BatchNormalization", norms::batch),
     ("Celu", activations::celu),
     ("Clip", clip::clip),
+    ("Conv", convolution::conv),
+    ("ConvTranspose", convolution::conv_transpose),
     ("Cos", trigonometry::cos),
     ("Cosh", trigonometry::cosh),
     ("Div", arithmetic::div),

@@ -10,6 +10,7 @@
 //! | [`derivative`] | rules of full derivatives, for training |
 //! | [`detached`] | rules of explanations, with every dynamic factor held fixed |
 //! | [`explanation`] | the explanation graph |
+//! | [`lower`] | gradients of convolutions as standard operators |
 //! | [`parts`] | the explanation graph in two parts |
 //! | [`scores`] | the output that is explained |
 //! | `sizes` | sizes computed in 32 bits |
@@ -25,6 +26,7 @@ mod context;
 pub mod derivative;
 pub mod detached;
 pub mod explanation;
+pub mod lower;
 pub mod parts;
 mod recompute;
 mod reverse;

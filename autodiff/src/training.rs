@@ -39,6 +39,7 @@ pub use parameters::{Parameter, Role};
 use crate::build::Build;
 use crate::derivative::gradients;
 use crate::explanation::image;
+use crate::lower::lower;
 use crate::scores::scores;
 use crate::sizes;
 use batch_norm::Statistic;
@@ -280,6 +281,7 @@ pub fn step(
     }
     model.graph.set_outputs(&outputs);
     batch_norm::lower(&mut model)?;
+    lower(&mut model)?;
     model.graph.remove_dead();
     for pass in [&FOLD_CONSTANTS, &SIMPLIFY, &REMOVE_DEAD] {
         (pass.run)(&mut model, cx)?;

@@ -5,7 +5,8 @@
 
 pub(crate) mod arithmetic;
 mod blocks;
-mod convolution;
+pub(crate) mod convolution;
+mod einsum;
 mod grid_sample;
 mod indexing;
 mod matmul;
@@ -18,7 +19,7 @@ mod sequences;
 mod slices;
 mod structural;
 mod triangular;
-mod window;
+pub(crate) mod window;
 
 use crate::rules::Table;
 
@@ -36,7 +37,7 @@ pub(crate) const RULES: Table = &[
     ("DepthToSpace", blocks::depth_to_space),
     ("Div", arithmetic::div),
     ("Dropout", structural::dropout),
-    ("Einsum", matmul::einsum),
+    ("Einsum", einsum::einsum),
     ("Expand", structural::expand),
     ("Flatten", structural::view),
     ("Gather", slices::gather),

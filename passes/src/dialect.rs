@@ -16,9 +16,15 @@
 //! z = bcosc.Weigh <group, channels, spatial> (x, e)
 //!     every group of x's channels times its value of e                                  x's shape
 //! ```
+//!
+//! Training has those of [`ConvInputGradient`] and [`ConvWeightGradient`].
+
+mod gradients;
 
 use bcosc_ir::views::Window;
 use bcosc_ir::{Graph, NodeId, Op, Operand, Patch, Value};
+
+pub use gradients::{ConvInputGradient, ConvWeightGradient};
 
 /// Domain of the operators.
 pub const DOMAIN: &str = "bcosc";

@@ -14,6 +14,7 @@ use bcosc_testing::{infer, noise, text};
 use safetensors::SafeTensors;
 
 use super::{FLAT, RULES, TABLES, gradients, operators};
+use crate::lower::lower;
 use crate::testing::{dot, floats, like, widened};
 
 /// The largest error in single precision relative to the largest element of a gradient.
@@ -152,6 +153,8 @@ impl Case {
         let graph = &mut model.graph;
         graph.set_outputs(&outputs);
         graph.remove_dead();
+        lower(&mut model).map_err(|error| error.to_string())?;
+        let graph = &model.graph;
         inputs.insert("s".to_owned(), like(dtype, &self.s, &floats(&self.s)));
         let read: BTreeSet<&str> = graph
             .inputs()

@@ -1,12 +1,14 @@
-//! Matrix products, linear in one of their factors.
+//! Matrix products, linear in each of their factors.
 //!
 //! ```text
-//! y = A B                  s_A = s_y B^T            s_B = A^T s_y
-//! y = Einsum <ab,bc->ac>   s_A = Einsum <ac,bc->ab> (s_y, B)
+//! y = A B   s_A = s_y B^T   s_B = A^T s_y
 //! ```
+//!
+//! A matrix B that every matrix of A is multiplied with gets its cotangent from one product: the rows of all of
+//! them, times those of s_y.
 
-use bcosc_ir::views::Gemm;
-use bcosc_ir::{Attribute, Op, Operand, Value};
+use bcosc_ir::views::{AxesOp, Gemm};
+use bcosc_ir::{Dim, Op, Operand};
 
 use crate::context::{Found, RuleContext};
 use bcosc_passes::Reason;
@@ -14,40 +16,90 @@ use bcosc_passes::Reason;
 pub(crate) fn matmul(cx: &mut RuleContext<'_>) -> Found {
     let dy = cx.dy()?;
     let (a, b) = (cx.operand(0)?, cx.operand(1)?);
-    let (rank_a, rank_b) = (cx.dims(a)?.len(), cx.dims(b)?.len());
-    if rank_a < 2 || rank_b < 2 {
-        return Err(Reason::VectorProduct);
+    let (dims_a, dims_b) = (cx.dims(a)?, cx.dims(b)?);
+    if dims_a.is_empty() || dims_b.is_empty() {
+        return Err(Reason::Malformed);
     }
-    let batch = |cx: &RuleContext<'_>, of: Value| -> Result<_, Reason> {
-        let dims = cx.dims(of)?;
-        Ok(dims[..dims.len() - 2].to_vec())
-    };
-    let (wide, mut found) = (batch(cx, cx.y())?, Vec::new());
+    if dims_a.len() == 1 || dims_b.len() == 1 {
+        return vector_product(cx, dy, [&dims_a, &dims_b]);
+    }
+    let wide = cx.dims(cx.y())?;
+    let mut found = Vec::new();
     for &slot in cx.wanted {
-        let (operand, product) = match slot {
+        let (own, product) = match slot {
             0 => {
-                let turned = swapped(cx, b, rank_b);
-                (a, cx.op("MatMul", &[dy, turned]))
+                let turned = cx.turned(b.into(), dims_b.len());
+                (&dims_a, cx.op("MatMul", &[dy, turned]))
+            }
+            _ if dims_b.len() == 2 && dims_a.len() > 2 && known(&dims_b) => {
+                let rows = rows(cx, a.into(), &dims_b[0]);
+                let turned = cx.turned(rows, 2);
+                let dy = self::rows(cx, dy, &dims_b[1]);
+                found.push((slot, cx.op("MatMul", &[turned, dy])));
+                continue;
             }
             _ => {
-                let turned = swapped(cx, a, rank_a);
-                (b, cx.op("MatMul", &[turned, dy]))
+                let turned = cx.turned(a.into(), dims_a.len());
+                (&dims_b, cx.op("MatMul", &[turned, dy]))
             }
         };
         // The last two axes are those of the operand; those before may have been repeated.
-        let own = cx.dims(operand)?;
-        let mut from = wide.clone();
+        let mut from = wide[..wide.len() - 2].to_vec();
         from.extend_from_slice(&own[own.len() - 2..]);
-        found.push((slot, cx.unbroadcast_from(product, &from, &own)?));
+        found.push((slot, cx.unbroadcast_from(product, &from, own)?));
     }
     Ok(found)
 }
+fn known(dims: &[Dim]) -> bool {
+    dims.iter().all(|dim| dim.known().is_some())
+}
 
-/// A value with its last two axes swapped.
-fn swapped(cx: &mut RuleContext<'_>, x: Value, rank: usize) -> Operand {
-    let mut perm: Vec<i64> = (0..rank as i64).collect();
-    perm.swap(rank - 2, rank - 1);
-    cx.transpose(x.into(), &perm)
+/// A value as a matrix whose rows are its vectors along the last axis.
+fn rows(cx: &mut RuleContext<'_>, x: Operand, size: &Dim) -> Operand {
+    cx.reshape(x, &[-1, size.known().map_or(-1, |size| size as i64)])
+}
+
+/// A product with one vector or two.
+fn vector_product(cx: &mut RuleContext<'_>, dy: Operand, [dims_a, dims_b]: [&[Dim]; 2]) -> Found {
+    let (a, b) = (cx.operand(0)?, cx.operand(1)?);
+    let (rank_a, rank_b) = (dims_a.len() as i64, dims_b.len() as i64);
+    let mut found = Vec::new();
+    for &slot in cx.wanted {
+        let product = match (slot, rank_a, rank_b) {
+            (0, 1, 1) => cx.mul(dy, b.into()),
+            (_, 1, 1) => cx.mul(dy, a.into()),
+            // [K] [.., K, N] = [.., N]
+            (_, 1, _) => {
+                let row = cx.unsqueeze(dy, &[rank_b - 2]);
+                match slot {
+                    0 => {
+                        let turned = cx.turned(b.into(), dims_b.len());
+                        let product = cx.op("MatMul", &[row, turned]);
+                        let axes: Vec<i64> = (0..rank_b - 1).collect();
+                        cx.reduce_to(AxesOp::ReduceSum, product, &axes)
+                    }
+                    _ => {
+                        let column = cx.unsqueeze(a.into(), &[1]);
+                        cx.mul(column, row)
+                    }
+                }
+            }
+            // [.., M, K] [K] = [.., M]
+            _ => {
+                let column = cx.unsqueeze(dy, &[rank_a - 1]);
+                match slot {
+                    0 => cx.mul(column, b.into()),
+                    _ => {
+                        let product = cx.mul(column, a.into());
+                        let axes: Vec<i64> = (0..rank_a - 1).collect();
+                        cx.reduce_to(AxesOp::ReduceSum, product, &axes)
+                    }
+                }
+            }
+        };
+        found.push((slot, product));
+    }
+    Ok(found)
 }
 
 pub(crate) fn gemm(cx: &mut RuleContext<'_>) -> Found {
@@ -83,46 +135,6 @@ pub(crate) fn gemm(cx: &mut RuleContext<'_>) -> Found {
             op = op.with_float("alpha", view.alpha);
         }
         found.push((slot, cx.patch.op(op, &factors)));
-    }
-    Ok(found)
-}
-
-/// Two factors, every index once in each; an index that only the linear factor has would have to be
-/// repeated, and is left to a clearer way of writing it.
-pub(crate) fn einsum(cx: &mut RuleContext<'_>) -> Found {
-    let dy = cx.dy()?;
-    let equation: &str = cx.attribute("equation")?;
-    let equation: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
-    let (inputs, output) = equation.split_once("->").ok_or(Reason::NoBackwardRule)?;
-    let terms: Vec<&str> = inputs.split(',').collect();
-    let plain = |term: &str| {
-        let distinct = term
-            .chars()
-            .enumerate()
-            .all(|(i, c)| term.find(c) == Some(i));
-        distinct && term.chars().all(char::is_alphabetic)
-    };
-    if !plain(output) || !terms.iter().all(|term| plain(term)) || terms.len() > 2 {
-        return Err(Reason::NoBackwardRule);
-    }
-    let mut found = Vec::new();
-    for &slot in cx.wanted {
-        let own = *terms.get(slot as usize).ok_or(Reason::Malformed)?;
-        let other = (0..terms.len()).find(|&i| i != slot as usize);
-        let seen = other.map_or("", |i| terms[i]);
-        if own
-            .chars()
-            .any(|c| !output.contains(c) && !seen.contains(c))
-        {
-            return Err(Reason::NoBackwardRule);
-        }
-        let (mut factors, mut left) = (vec![dy], output.to_owned());
-        if let Some(i) = other {
-            factors.push(cx.operand(i as u32)?.into());
-            left = format!("{output},{seen}");
-        }
-        let equation = Attribute::string("equation", &format!("{left}->{own}"));
-        found.push((slot, cx.op_with("Einsum", &factors, [equation])));
     }
     Ok(found)
 }

@@ -1,0 +1,1 @@
+//! Forms of the gradient of a weight.
