@@ -76,9 +76,13 @@ fn builder(threads: usize) -> ort::Result<SessionBuilder> {
         .with_optimization_level(GraphOptimizationLevel::All)?)
 }
 
+/// The version of the file format that the oldest library reads. Later versions have added types alone.
+const FORMAT: i64 = 8;
+
 /// The model, with a name on every node, since errors name nodes by nothing else.
 fn labelled(model: &Model) -> ModelProto {
     let mut proto = model.to_proto();
+    proto.ir_version = proto.ir_version.map(|version| version.min(FORMAT));
     let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node);
     for node in nodes.filter(|node| node.name.as_deref().is_none_or(str::is_empty)) {
         node.name = node.output.first().cloned();
