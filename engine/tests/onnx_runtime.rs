@@ -19,7 +19,9 @@ use bcosc_testing::{Array, Layers, counting, image, input, inputs_for, noise, we
 fn engine() -> Option<Box<dyn Engine>> {
     match onnx_runtime(Device::Cpu) {
         Ok(engine) => Some(engine),
-        Err(error) if env::var_os("ORT_DYLIB_PATH").is_some() => panic!("{error}"),
+        Err(error) if env::var_os("ORT_DYLIB_PATH").is_some_and(|path| !path.is_empty()) => {
+            panic!("{error}")
+        }
         Err(error) => {
             eprintln!("not tested: {error}");
             None
@@ -235,7 +237,7 @@ fn values_of_all_types_go_in_and_out() {
         DataType::Uint64,
         DataType::Bool,
     ] {
-        let model = ModelBuilder::new(21)
+        let model = ModelBuilder::new(13)
             .input("x", dtype, "N,4")
             .op("Transpose", &["x"], "y", [])
             .op("Transpose", &["y"], "z", [])
@@ -417,9 +419,9 @@ fn unsupported_operators_are_named() {
         );
     }
     // A standard operator without an implementation for the type.
-    let model = ModelBuilder::new(22)
+    let model = ModelBuilder::new(13)
         .input("x", DataType::Bfloat16, "N")
-        .op("Sin", &["x"], "y", [])
+        .op("Erf", &["x"], "y", [])
         .output_as("y", DataType::Bfloat16, "N")
         .finish()
         .unwrap();
@@ -429,7 +431,7 @@ fn unsupported_operators_are_named() {
     };
     assert_eq!(
         (parts[0].name.as_str(), parts[0].op.as_deref()),
-        ("y", Some("Sin"))
+        ("y", Some("Erf"))
     );
 }
 

@@ -1,6 +1,7 @@
 //! Finding and loading the library.
 
 use std::env;
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,16 +58,22 @@ pub(crate) fn load() -> Result<(), EngineError> {
 /// The first library that can be opened; an error says what is there and what is not.
 fn find(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, String> {
     if let Some(path) = variable(VARIABLE).map(PathBuf::from) {
+        // The system looks elsewhere for a name alone.
+        let path = path.canonicalize().unwrap_or(path);
         return match preload_dylib(&path) {
             Ok(()) => Ok(path),
-            Err(error) => Err(format!("{VARIABLE} is {}: {error}", path.display())),
+            Err(error) => Err(format!(
+                "{VARIABLE} is {}: {}",
+                path.display(),
+                full(&error)
+            )),
         };
     }
     let mut reasons = Vec::new();
     for path in files(variable) {
         match preload_dylib(&path) {
             Ok(()) => return Ok(path),
-            Err(error) => reasons.push(format!("{}: {error}", path.display())),
+            Err(error) => reasons.push(format!("{}: {}", path.display(), full(&error))),
         }
     }
     // By name alone: the system knows where to look.
@@ -87,13 +94,24 @@ fn find(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, String> 
     ))
 }
 
+/// An error with its causes.
+fn full(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
 /// Starts ONNX Runtime from a library that can be opened.
 fn start(library: &Path) -> Result<(), String> {
     let of_library = |reason: String| format!("{}: {reason}", library.display());
     // Without a folder, the `ort` crate asks where this program is, and panics if nobody knows.
     env::current_exe().map_err(|error| of_library(error.to_string()))?;
     let builder = ort::init_from(library).map_err(|error| match error {
-        LoadDynamicError::Dlopen { error, .. } => of_library(error.to_string()),
+        LoadDynamicError::Dlopen { error, .. } => of_library(full(&error)),
         LoadDynamicError::MissingApi { .. } => of_library(format!("it is not {NAME}")),
         LoadDynamicError::BadVersion { version_str, .. } => of_library(format!(
             "it is {NAME} {version_str}, but 1.{MINOR_VERSION} or newer is needed"

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bcosc_ir::Model;
 use bcosc_ir::onnx::proto::ModelProto;
 use bcosc_ir::onnx::{ExternalData, WriteError, WriteOptions, encode, write};
+use bcosc_ir::{Model, ParameterData};
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use tempfile::TempDir;
@@ -13,47 +13,55 @@ use tempfile::TempDir;
 use super::fault;
 use crate::EngineError;
 
+/// The name of a model's file.
+const FILE: &str = "model.onnx";
+
+/// The version of the file format that the oldest library reads. Later versions have added types alone.
+const FORMAT: i64 = 8;
+
+/// Weights of more bytes go through a file: ONNX Runtime maps it, but copies twice what it gets in memory.
+const LARGEST_IN_MEMORY: u64 = 64 << 20;
+
 /// A model that runs on a number of threads, for inputs of any shape.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     session: Mutex<Session>,
-    /// Weights that are mapped from a file. After the session, since some systems keep files that are mapped.
+    /// The file of weights that are mapped. After the session, since some systems keep files that are mapped.
     _weights: Option<TempDir>,
 }
 
 impl Loaded {
-    /// Loads a model; the largest go through a file.
+    /// Loads a model.
     pub fn new(model: &Model, threads: usize) -> Result<Self, EngineError> {
         let proto = labelled(model);
+        // Where there is no room for files, there may be memory.
+        if weight_bytes(model) > LARGEST_IN_MEMORY
+            && let Ok(folder) = written(&proto)
+        {
+            return Loaded::from_file(model, folder, threads);
+        }
         match encode(&proto) {
             Ok(bytes) => {
                 drop(proto);
                 let made = builder(threads).and_then(|mut b| b.commit_from_memory(&bytes));
-                let session = Mutex::new(made.map_err(|e| fault::loading(&e, model))?);
-                let _weights = None;
-                Ok(Loaded { session, _weights })
+                Ok(Loaded {
+                    session: Mutex::new(made.map_err(|e| fault::loading(&e, model))?),
+                    _weights: None,
+                })
             }
-            Err(WriteError::TooLarge { .. }) => Loaded::through_file(model, &proto, threads),
+            Err(WriteError::TooLarge { .. }) => Loaded::from_file(model, written(&proto)?, threads),
             Err(error) => Err(unwritten(error)),
         }
     }
 
-    /// Loads a model through a file with its weights beside it, which has no limit of size.
-    fn through_file(
-        model: &Model,
-        proto: &ModelProto,
-        threads: usize,
-    ) -> Result<Self, EngineError> {
-        let folder = tempfile::tempdir().map_err(unwritten)?;
-        let path = folder.path().join("model.onnx");
-        let options = WriteOptions {
-            external_data: ExternalData::Always,
-        };
-        write(proto, &path, &options).map_err(unwritten)?;
+    /// Loads a model from where [`written`] has put it.
+    fn from_file(model: &Model, folder: TempDir, threads: usize) -> Result<Self, EngineError> {
+        let path = folder.path().join(FILE);
         let made = builder(threads).and_then(|mut b| b.commit_from_file(&path));
         Ok(Loaded {
             session: Mutex::new(made.map_err(|e| fault::loading(&e, model))?),
-            _weights: Some(folder),
+            // On Unix, what is mapped stays; so nothing is left behind if the process is killed.
+            _weights: (!cfg!(unix)).then_some(folder),
         })
     }
 
@@ -76,9 +84,30 @@ fn builder(threads: usize) -> ort::Result<SessionBuilder> {
         .with_optimization_level(GraphOptimizationLevel::All)?)
 }
 
+/// Bytes of all initializers.
+fn weight_bytes(model: &Model) -> u64 {
+    let parameters = model.graph.parameters().into_iter();
+    let bytes = parameters.map(|(_, parameter)| match &parameter.data {
+        ParameterData::Dense(tensor) => tensor.byte_len(),
+        ParameterData::Sparse(_) => 0,
+    });
+    bytes.fold(0, u64::saturating_add)
+}
+
+/// A folder with the model and the file of its weights.
+fn written(proto: &ModelProto) -> Result<TempDir, EngineError> {
+    let folder = tempfile::tempdir().map_err(unwritten)?;
+    let options = WriteOptions {
+        external_data: ExternalData::Always,
+    };
+    write(proto, &folder.path().join(FILE), &options).map_err(unwritten)?;
+    Ok(folder)
+}
+
 /// The model, with a name on every node, since errors name nodes by nothing else.
 fn labelled(model: &Model) -> ModelProto {
     let mut proto = model.to_proto();
+    proto.ir_version = proto.ir_version.map(|version| version.min(FORMAT));
     let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node);
     for node in nodes.filter(|node| node.name.as_deref().is_none_or(str::is_empty)) {
         node.name = node.output.first().cloned();
@@ -126,10 +155,10 @@ mod tests {
         let session = network
             .session(&shapes, &SessionOptions::default())
             .unwrap();
-        let loaded = Loaded::through_file(&model, &labelled(&model), 1).unwrap();
-        let folder = loaded._weights.as_ref().unwrap().path().to_owned();
-        let sidecar = folder.join("model.onnx.data");
-        assert!(sidecar.metadata().unwrap().len() >= 6400);
+        let folder = written(&labelled(&model)).unwrap();
+        let path = folder.path().to_owned();
+        assert!(path.join("model.onnx.data").metadata().unwrap().len() >= 6400);
+        let loaded = Loaded::from_file(&model, folder, 1).unwrap();
         let filed = OrtSession::new(
             loaded.into(),
             session.inputs().to_vec(),
@@ -141,6 +170,6 @@ mod tests {
         };
         assert_eq!(run(&filed), run(session.as_ref()));
         drop(filed);
-        assert!(!folder.exists());
+        assert!(!path.exists());
     }
 }
