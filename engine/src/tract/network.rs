@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bcosc_ir::{Dim, Model};
 use tract_onnx::prelude::{
-    InferenceFact, InferenceModel, InferenceModelExt, OutletId, RunOptions, TVec, TractResult,
-    TypedModel, TypedRunnableModel,
+    InferenceFact, InferenceModel, OutletId, RunOptions, TVec, TractResult, TypedRunnableModel,
 };
 use tract_onnx::tract_hir::internal::Factoid;
 
@@ -18,6 +17,7 @@ use super::lower::lower;
 use super::session::TractSession;
 use super::shared::Shared;
 use super::tensor::{Halves, to_datum_type};
+use super::typed::into_typed;
 use crate::{EngineError, InputShapes, Network, Port, Session, SessionOptions};
 
 /// Maximum size of a value.
@@ -168,7 +168,7 @@ fn prepare(
     model: InferenceModel,
     folded: Vec<Arc<Folded>>,
 ) -> TractResult<Arc<TypedRunnableModel>> {
-    let mut typed: TypedModel = model.into_typed()?;
+    let mut typed = into_typed(model)?;
     lower(&mut typed, folded)?;
     typed.into_runnable_with_options(&RunOptions::default())
 }
