@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use bcosc_ir::Model;
 use tract_onnx::prelude::{
-    InferenceFact, InferenceModel, InferenceModelExt, OutletId, RunOptions, TVec, TractResult,
-    TypedModel, TypedRunnableModel,
+    InferenceFact, InferenceModel, OutletId, RunOptions, TVec, TractResult, TypedRunnableModel,
 };
 use tract_onnx::tract_hir::internal::Factoid;
 
 use super::conditions::take_known_branches;
 use super::fault::{Fault, guarded};
+use super::fold::Folded;
 use super::infer::{byte_len, infer, label};
 use super::load::{Loaded, Weights, load};
+use super::lower::lower;
 use super::session::TractSession;
+use super::shared::Shared;
 use super::tensor::{Halves, to_datum_type};
+use super::typed::into_typed;
 use crate::{EngineError, InputShapes, Network, Port, Session, SessionOptions, ports};
 
 /// Maximum size of a value.
@@ -27,14 +30,18 @@ const LARGEST_FOLDED: u64 = 4 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct TractNetwork {
     loaded: Loaded,
+    /// What sessions have computed from constants.
+    folded: Vec<Arc<Folded>>,
 }
 
 impl TractNetwork {
-    /// Copies the weights into tract's memory.
-    pub fn load(model: &Model) -> Result<Self, EngineError> {
-        let mut loaded = load(model, Weights::Values)?;
+    /// Copies the weights into tract's memory, apart from those that are there.
+    pub fn load(model: &Model, shared: Option<&Arc<Shared>>) -> Result<Self, EngineError> {
+        let mut loaded = load(model, Weights::Values(shared.map(Arc::as_ref)))?;
+        let shared = shared.map(|shared| shared.folded.clone());
+        let folded = shared.into_iter().chain([Arc::default()]).collect();
         match std::mem::take(&mut loaded.unsupported) {
-            parts if parts.is_empty() => Ok(TractNetwork { loaded }),
+            parts if parts.is_empty() => Ok(TractNetwork { loaded, folded }),
             parts => Err(EngineError::Unsupported(parts)),
         }
     }
@@ -63,12 +70,13 @@ impl Network for TractNetwork {
         shapes: &InputShapes,
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, EngineError> {
+        let TractNetwork { loaded, folded } = *self;
         let Loaded {
             mut model,
             mut inputs,
             outputs,
             ..
-        } = self.loaded;
+        } = loaded;
         ports::specialise(&mut inputs, shapes)?;
         for (port, outlet) in inputs.iter().zip(model.inputs.clone()) {
             set_shape(&mut model, port, outlet)?;
@@ -86,7 +94,7 @@ impl Network for TractNetwork {
             }
         }
         check_sizes(&model)?;
-        let plan = guarded(|| "preparing the graph".into(), || prepare(model));
+        let plan = guarded(|| "preparing the graph".into(), || prepare(model, folded));
         let plan = plan.map_err(Fault::preparing)?;
         Ok(Box::new(TractSession::new(plan, inputs, outputs, options)))
     }
@@ -133,8 +141,11 @@ fn is_too_large(fact: &InferenceFact) -> bool {
 ///
 /// tract's declutter pass is left out: it takes longer than running the graph once, and it rewrites
 /// the arithmetic that is to be compared.
-fn prepare(model: InferenceModel) -> TractResult<Arc<TypedRunnableModel>> {
-    let mut typed: TypedModel = model.into_typed()?;
-    typed.optimize()?;
+fn prepare(
+    model: InferenceModel,
+    folded: Vec<Arc<Folded>>,
+) -> TractResult<Arc<TypedRunnableModel>> {
+    let mut typed = into_typed(model)?;
+    lower(&mut typed, folded)?;
     typed.into_runnable_with_options(&RunOptions::default())
 }
