@@ -9,8 +9,9 @@ mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use bcosc_autodiff::training::{self, Group, Parameter, Role, State, StepOptions};
+use bcosc_autodiff::training::{self, Group, Parameter, Role, State, StepOptions, Targets};
 use bcosc_engine::default_interpreter;
 use bcosc_ir::Model;
 use bcosc_passes::pipeline::PipelineError;
@@ -43,6 +44,8 @@ pub struct TrainingOptions {
     pub output: Option<String>,
     /// Loss, optimiser, clipping, and what else the graph computes.
     pub step: StepOptions,
+    /// A model to learn from, whose outputs take the place of targets.
+    pub teacher: Option<Source>,
     /// Weight decay of all parameters.
     pub weight_decay: f64,
     /// Weight decay of scales and biases of norms, where it differs.
@@ -127,6 +130,21 @@ pub(crate) fn step_of(
     let frozen = Frozen::new(&options.freeze)?;
     let metadata = Metadata::read(&model, label)?;
     let mut step = options.step.clone();
+    let teacher = options.teacher.clone().map(teacher).transpose()?;
+    let settings = Settings {
+        // Both are in one graph.
+        opset: [Some(&model), teacher.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|model| model.opset(""))
+            .max()
+            .map(|opset| opset.max(OLDEST)),
+        ..Settings::default()
+    };
+    if let Some(teacher) = teacher {
+        step.targets = Targets::Teacher;
+        step.teacher = Some(Arc::new(teacher));
+    }
     step.biases_removed |= metadata.is_some_and(|metadata| !metadata.biases_kept);
     let group = |name: &str, role: Role| match (frozen.contains(name), role) {
         (true, _) => Group::Frozen,
@@ -137,7 +155,6 @@ pub(crate) fn step_of(
             weight_decay: options.weight_decay,
         },
     };
-    let settings = settings(&model);
     let found = training::step(model, &step, &group, &context(&settings));
     let found = found.map_err(|source| fail(label, source))?;
     frozen.check(&found.forward, label)?;
@@ -149,6 +166,18 @@ pub(crate) fn step_of(
         parameters: found.parameters,
         state: found.state,
     })
+}
+
+/// A teacher, with logits as its output.
+fn teacher(source: Source) -> Result<Model, Error> {
+    let Read {
+        mut model, label, ..
+    } = read(source, &[])?;
+    support::check_operators(&model, &label)?;
+    soundness::check(&model, &label)?;
+    soundness::check_weights(&model, &label)?;
+    before_probabilities(&mut model);
+    Ok(model)
 }
 
 /// Brings a model into the form whose constants have the names that training uses.

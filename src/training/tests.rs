@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bcosc_autodiff::training::{Adam, Clip, Loss, Optimiser, Targets};
 use bcosc_engine::{SessionOptions, default_engine};
-use bcosc_ir::{Model, Tensor};
+use bcosc_ir::Tensor;
 
 use super::{Batch, Trainer, TrainingOptions, TrainingStep, training_step};
 use crate::Weights;
@@ -29,11 +28,6 @@ const ADAM: Adam = Adam {
 
 fn sgd(momentum: f64, nesterov: bool) -> Optimiser {
     Optimiser::Sgd { momentum, nesterov }
-}
-
-fn teacher() -> Arc<Model> {
-    let file = bcosc_onnx::read(&file("teacher.onnx")).unwrap();
-    Arc::new(Model::from_proto(file.model).unwrap())
 }
 
 /// The options of a case of the script.
@@ -62,7 +56,9 @@ fn options(case: &str) -> TrainingOptions {
                 _ if name.ends_with("_soft") => Targets::Probabilities,
                 _ => Targets::Labels,
             };
-            step.teacher = (step.targets == Targets::Teacher).then(teacher);
+            if step.targets == Targets::Teacher {
+                options.teacher = Some(file("teacher.onnx").into());
+            }
         }
         "optimizer" => {
             let decay = name.ends_with("_decay") || name == "sgd_nesterov";

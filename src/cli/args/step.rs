@@ -1,8 +1,10 @@
 //! Options of a training step, shared by `train` and `train-graph`.
 
+use std::path::PathBuf;
+
 use anyhow::bail;
-use bcosc::TrainingOptions;
 use bcosc::autodiff::training::{Adam, Clip, Loss, Optimiser, StepOptions, Targets};
+use bcosc::{Source, TrainingOptions};
 use clap::{Args, ValueEnum};
 
 use super::values::{decay, fraction, positive};
@@ -13,6 +15,12 @@ pub enum LossArg {
     Bce,
     /// Cross-entropy of the softmax, with --label-smoothing
     CrossEntropy,
+    /// Mean squared difference from the outputs of --teacher
+    Mse,
+    /// One minus the cosine between outputs and those of --teacher
+    Cosine,
+    /// Whether an output and one of --teacher are of one image, for all pairs of the batch: the loss of SigLIP
+    Siglip,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,6 +46,10 @@ pub struct StepArgs {
     /// With --loss cross-entropy: the share of the target that is spread over all classes
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = fraction)]
     pub label_smoothing: f64,
+    /// Learn from another model instead of labels: its outputs, or with --loss bce or cross-entropy its softmax, are the
+    /// targets
+    #[arg(long, value_name = "MODEL.onnx")]
+    pub teacher: Option<PathBuf>,
     /// The optimizer, with PyTorch's formulas
     #[arg(long, visible_alias = "opt", value_enum, default_value_t = OptimizerArg::Adamw)]
     pub optimizer: OptimizerArg,
@@ -79,9 +91,29 @@ pub struct StepArgs {
     pub freeze: Vec<String>,
 }
 
+/// A value as it is on the command line.
+fn name(value: LossArg) -> String {
+    let found = value.to_possible_value();
+    found.map_or_else(String::new, |found| found.get_name().to_owned())
+}
+
 impl StepArgs {
     /// The options of the library.
     pub fn options(&self, targets: Targets) -> anyhow::Result<TrainingOptions> {
+        let loss = match self.loss {
+            LossArg::Bce => Loss::BinaryCrossEntropy {
+                off_label: self.off_label,
+            },
+            LossArg::CrossEntropy => Loss::CrossEntropy {
+                label_smoothing: self.label_smoothing,
+            },
+            LossArg::Mse => Loss::MeanSquare,
+            LossArg::Cosine => Loss::Cosine,
+            LossArg::Siglip => Loss::SIGMOID_PAIRS,
+        };
+        if loss.needs_teacher() && self.teacher.is_none() {
+            bail!("--loss {} requires --teacher MODEL.onnx", name(self.loss));
+        }
         let &[first, second] = &self.betas[..] else {
             bail!("--betas takes two numbers, such as 0.9,0.999");
         };
@@ -95,14 +127,7 @@ impl StepArgs {
         };
         Ok(TrainingOptions {
             step: StepOptions {
-                loss: match self.loss {
-                    LossArg::Bce => Loss::BinaryCrossEntropy {
-                        off_label: self.off_label,
-                    },
-                    LossArg::CrossEntropy => Loss::CrossEntropy {
-                        label_smoothing: self.label_smoothing,
-                    },
-                },
+                loss,
                 targets,
                 teacher: None,
                 optimiser: match self.optimizer {
@@ -119,6 +144,7 @@ impl StepArgs {
                 average: self.ema,
                 biases_removed: false,
             },
+            teacher: self.teacher.as_ref().map(Source::from),
             weight_decay: self.weight_decay,
             norm_weight_decay: self.norm_weight_decay,
             freeze: self.freeze.clone(),

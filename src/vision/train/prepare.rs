@@ -3,13 +3,12 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use bcosc_autodiff::training::{self, Loss};
 use bcosc_ir::Model;
 
 use super::options::TrainOptions;
 use super::run::{Tell, TrainEvent};
-use crate::data::{
-    Augmentation, ImageFolder, Item, Loader, LoaderOptions, Samples, Split, Targets,
-};
+use crate::data::{ImageFolder, Item, Loader, LoaderOptions, Samples, Split, Targets};
 use crate::load::{File, Read};
 use crate::outputs::keep_outputs;
 use crate::probabilities::before_probabilities;
@@ -17,10 +16,9 @@ use crate::training::{Schedule, prepare, step_of};
 use crate::vision::images::free_side;
 use crate::vision::predict::Predictor;
 use crate::{
-    Calibration, CalibrationFiles, Error, Labels, Metadata, Options, Source, TrainingStep,
-    convert_with, soundness, support,
+    Batch, Calibration, CalibrationFiles, Error, Intake, Labels, Metadata, Options, Source,
+    TrainingStep, convert_with, soundness, support,
 };
-use bcosc_autodiff::training::Loss;
 
 /// Everything before the first step.
 pub(super) struct Prepared {
@@ -35,6 +33,8 @@ pub(super) struct Prepared {
     /// Warnings about the data.
     pub notes: Vec<String>,
     predictor: Predictor,
+    /// How images enter the teacher.
+    teacher: Option<Intake>,
     train: Samples,
     size: [usize; 2],
 }
@@ -55,6 +55,10 @@ impl Prepared {
         let ending = before_probabilities(&mut logits);
         let predictor = Predictor::of(&logits, label.clone(), &options.predict, ending)?;
         let step = step_of(logits, &options.training, &label)?;
+
+        let teacher = options.training.teacher.clone();
+        let teacher = teacher.map(|source| Predictor::open(source, &options.predict));
+        let teacher = teacher.transpose()?.map(|teacher| teacher.intake);
 
         let labels = options.labels.as_ref();
         let labels = labels.map(|path| Labels::read(path, predictor.classes));
@@ -85,6 +89,7 @@ impl Prepared {
             val,
             notes: split.notes,
             predictor,
+            teacher,
             train: split.train,
             size,
         })
@@ -94,7 +99,7 @@ impl Prepared {
     pub fn loader(&self, options: &TrainOptions) -> Result<Loader, Error> {
         let classes = self.predictor.classes;
         let targets = match options.training.step.targets {
-            bcosc_autodiff::training::Targets::Labels => Targets::Labels,
+            training::Targets::Labels => Targets::Labels,
             _ => {
                 let (on, off) = numbers(options.training.step.loss, classes);
                 Targets::Probabilities { classes, on, off }
@@ -108,40 +113,37 @@ impl Prepared {
             unreadable: options.unreadable,
             ..LoaderOptions::train(options.batch_size)
         };
-        Loader::new(
-            self.train.clone(),
-            &self.predictor.intake,
-            self.size,
-            loading,
-        )
+        let (samples, intake) = (self.train.clone(), &self.predictor.intake);
+        match &self.teacher {
+            Some(teacher) => Loader::with_teacher(samples, intake, teacher, self.size, loading),
+            None => Loader::new(samples, intake, self.size, loading),
+        }
     }
 
-    /// The name of the model's input.
-    pub fn input(&self) -> &str {
-        &self.predictor.intake.name
-    }
-
-    /// The shape of a batch of images.
-    pub fn batch_dims(&self, images: usize) -> Vec<u64> {
-        let shapes = self.predictor.intake.shapes(self.size, false);
-        let dims = shapes.get(self.input()).cloned().unwrap_or_default();
-        std::iter::once(images as u64)
-            .chain(dims.into_iter().skip(1))
-            .collect()
-    }
-
-    /// The shape of a batch of targets.
-    pub fn target_dims(&self, options: &TrainOptions) -> Vec<u64> {
+    /// The shapes of a batch.
+    pub fn batch(&self, options: &TrainOptions) -> Batch {
         let images = options.batch_size as u64;
-        match options.training.step.targets {
-            bcosc_autodiff::training::Targets::Labels => vec![images],
-            _ => vec![images, self.predictor.classes as u64],
+        let targets = match options.training.step.targets {
+            _ if self.teacher.is_some() => None,
+            training::Targets::Labels => Some(vec![images]),
+            _ => Some(vec![images, self.predictor.classes as u64]),
+        };
+        let dims = |intake: &Intake| {
+            let shapes = intake.shapes(self.size, false);
+            let dims = shapes.get(&intake.name).cloned().unwrap_or_default();
+            let dims = dims.into_iter().skip(1);
+            std::iter::once(images).chain(dims).collect()
+        };
+        Batch {
+            input: self.predictor.intake.name.clone(),
+            images: dims(&self.predictor.intake),
+            targets,
+            teacher: self.teacher.as_ref().map(dims),
         }
     }
 
     /// What the result of a run depends on, by name.
     pub fn settings(&self, options: &TrainOptions, schedule: &Schedule) -> Vec<(String, String)> {
-        let Augmentation { .. } = options.augmentation;
         let training = &options.training;
         let entries = [
             ("--batch-size", options.batch_size.to_string()),

@@ -16,7 +16,7 @@ use crate::data::{Batch as Images, Loader};
 use crate::load::File;
 use crate::training::{Metrics, Schedule};
 use crate::vision::evaluate::evaluate_folder;
-use crate::{Batch, Error, Figures, Source, Trainer, Weights, weights};
+use crate::{Error, Figures, Source, Trainer, Weights, weights};
 
 /// What happens in a training run.
 #[derive(Clone, Debug)]
@@ -149,12 +149,7 @@ pub fn train(
         },
     };
     let engine = options.engine.open()?;
-    let batch = Batch {
-        input: prepared.input().to_owned(),
-        images: prepared.batch_dims(options.batch_size),
-        targets: Some(prepared.target_dims(options)),
-        teacher: None,
-    };
+    let batch = prepared.batch(options);
     let session = SessionOptions {
         threads: options.threads,
         ..SessionOptions::default()
@@ -255,10 +250,11 @@ impl Run<'_> {
         tell: Tell<'_>,
     ) -> Result<ControlFlow<()>, Error> {
         let count = images.samples.len();
+        let targets = images.targets.filter(|_| images.teacher_images.is_none());
         let learning_rate = self.schedule.rate(self.place.step);
-        let stepped = self
-            .trainer
-            .step(images.images, images.targets, None, learning_rate)?;
+        let stepped =
+            self.trainer
+                .step(images.images, targets, images.teacher_images, learning_rate)?;
         if !stepped.loss.is_finite() {
             return Err(Error::Diverged {
                 step: self.place.step + 1,
