@@ -23,10 +23,14 @@ use crate::probabilities::before_probabilities;
 use crate::progress::{Event, Stage};
 use crate::prove::{Task, prove};
 use crate::report::Size;
+use crate::training::{TrainingOptions, TrainingStep, step_of};
 use crate::{
     Error, Metadata, Options, Recipe, Report, Selection, Source, Verify, calibration, outputs,
     soundness, support,
 };
+
+/// What messages call a model that is not written yet.
+const LABEL: &str = "the converted model";
 
 /// A converted model and the report of the conversion.
 #[derive(Clone, Debug)]
@@ -61,8 +65,19 @@ impl Converted {
     /// # Errors
     /// [`Error::Explain`] if an output is not dynamic linear, or an operator has no backward rule.
     pub fn explanation_graph(&self) -> Result<Model, Error> {
-        const LABEL: &str = "the converted model";
-        // Go through the file format, so that the graph is the same as for the written file.
+        explain_model(self.logits()?, LABEL)
+    }
+
+    /// The training-step graph of the model; see [`crate::training_step`].
+    ///
+    /// # Errors
+    /// [`Error::Train`] if an operator has no derivative.
+    pub fn training_step(&self, options: &TrainingOptions) -> Result<TrainingStep, Error> {
+        step_of(self.logits()?, options, LABEL)
+    }
+
+    /// The model as it would be read from its file, so that graphs made of it are the same, with logits as its output.
+    fn logits(&self) -> Result<Model, Error> {
         let read = self.model.read_anew(self.model.to_proto());
         let mut read = read.map_err(|source| Error::Import {
             model: LABEL.to_owned(),
@@ -70,7 +85,7 @@ impl Converted {
         })?;
         soundness::check_weights(&read, LABEL)?;
         before_probabilities(&mut read);
-        explain_model(read, LABEL)
+        Ok(read)
     }
 
     /// Writes the explanation graph, and records its path in the report.

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::bail;
-use bcosc::{Converted, Event, Options, Report, convert_with, explanation_path};
+use bcosc::{
+    Converted, Event, Options, Report, TrainingOptions, convert_with, explanation_path, state_path,
+    step_path, write_model,
+};
 use bcosc_ir::{Model, TextOptions};
 use bcosc_onnx::{ExternalData, WriteOptions};
 
@@ -23,21 +26,31 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
         bail!("no model was given")
     };
     let options = args.options();
-    let explains = args.emit.contains(&EmitArg::Explain);
+    let [explains, trains] = [EmitArg::Explain, EmitArg::Train].map(|e| args.emit.contains(&e));
     let output = args.output.as_deref().filter(|_| !args.dry_run);
     if let Some(output) = output {
-        let is_alone = !explains && !matches!(args.external_data, ExternalData::Always);
+        let is_alone = !explains && !trains && !matches!(args.external_data, ExternalData::Always);
         check_model_output(output, is_alone)?;
     }
     let beside = output.filter(|_| explains).map(explanation_path);
-    let results = [output, beside.as_deref(), args.report.as_deref()];
+    let step_file = output.filter(|_| trains).map(step_path);
+    let state_file = step_file.as_deref().map(state_path);
+    let results = [
+        output,
+        beside.as_deref(),
+        step_file.as_deref(),
+        state_file.as_deref(),
+        args.report.as_deref(),
+    ];
     check_outputs(results.into_iter().flatten())?;
     // The converted model may overwrite the original.
     check_kept([model], results[1..].iter().flatten().copied())?;
     let mut converted = convert(model, &options, args.dump_ir.as_deref(), messages)?;
-    // Build both graphs before writing either.
+    // Build all graphs before writing any.
     let explanation = explains.then(|| converted.explanation_graph());
     let explanation = explanation.transpose()?;
+    let step = trains.then(|| converted.training_step(&TrainingOptions::default()));
+    let step = step.transpose()?;
     if let Some(output) = output {
         let _writing = interrupt::writing();
         let options = WriteOptions {
@@ -45,6 +58,10 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
         };
         if let (Some(graph), Some(path)) = (explanation, &beside) {
             converted.write_explanation(&graph, path, &options)?;
+        }
+        if let (Some(step), Some(path), Some(state)) = (step, &step_file, &state_file) {
+            write_model(&step.model, path, &options)?;
+            step.initial().write(state)?;
         }
         converted.write(output, &options)?;
     }
@@ -60,6 +77,7 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
             &mut *for_tables(results.into_iter().flatten()),
             report,
             messages.verbose(),
+            step_file.as_deref(),
         )?;
     }
     Ok(())
@@ -110,7 +128,7 @@ fn write_text(path: &Path, model: &Model) -> anyhow::Result<()> {
     )
 }
 
-fn print(out: &mut dyn Write, report: &Report, all: bool) -> io::Result<()> {
+fn print(out: &mut dyn Write, report: &Report, all: bool, step: Option<&Path>) -> io::Result<()> {
     let from = report
         .model
         .as_ref()
@@ -140,8 +158,16 @@ fn print(out: &mut dyn Write, report: &Report, all: bool) -> io::Result<()> {
         Some(path) => writeln!(out, "\nwrote {}", path.display())?,
         None => writeln!(out, "\nno model was written (--dry-run)")?,
     }
-    match &report.explanation {
-        Some(path) => writeln!(out, "wrote explanation graph {}", path.display()),
+    if let Some(path) = &report.explanation {
+        writeln!(out, "wrote explanation graph {}", path.display())?;
+    }
+    match step {
+        Some(path) => writeln!(
+            out,
+            "wrote training-step graph {} and {}",
+            path.display(),
+            state_path(path).display()
+        ),
         None => Ok(()),
     }
 }

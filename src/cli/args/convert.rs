@@ -74,7 +74,8 @@ pub struct ConvertArgs {
     /// Where to store weights
     #[arg(long, value_enum, default_value_t = ExternalData::Auto, help_heading = "Output")]
     pub external_data: ExternalData,
-    /// Write additional graphs next to the output: `out.onnx` gets `out.explain.onnx`
+    /// Write additional graphs next to the output: `out.onnx` gets `out.explain.onnx`, or `out.train.onnx` and
+    /// `out.train.safetensors`
     #[arg(
         long,
         value_enum,
@@ -96,6 +97,8 @@ pub struct ConvertArgs {
 pub enum EmitArg {
     /// Explanation graph: logits, W(x) and contributions
     Explain,
+    /// Training-step graph and its initial state, with the defaults of `train-graph`
+    Train,
 }
 
 fn pass_names() -> PossibleValuesParser {
