@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bcosc_engine::{EngineInterpreter, default_engine};
+use bcosc_engine::{EngineInterpreter, default_engine, sharing_engine};
 use bcosc_ir::Model;
 use bcosc_onnx::{WriteOptions, Written};
 use bcosc_passes::analysis::linearity::{Linearity, Verdict};
@@ -199,8 +199,7 @@ pub fn convert_with(
         }
         None => None,
     };
-    let engine = default_engine();
-    let interpreter = EngineInterpreter::new(engine);
+    let interpreter = EngineInterpreter::new(default_engine());
     let context = Context {
         settings: &settings,
         interpreter: &interpreter,
@@ -222,8 +221,9 @@ pub fn convert_with(
     if options.verification.when != Verify::Off {
         watch(Event::Stage(Stage::Proof));
         let few = calibration.as_ref().map(calibration::few);
+        let engine = sharing_engine(&canonical.model);
         let task = Task {
-            engine,
+            engine: &*engine,
             interpreter: &interpreter,
             original: &original,
             canonical: &canonical,

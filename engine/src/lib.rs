@@ -51,14 +51,25 @@ pub use samples::{SampleError, Samples, nudged};
 pub use sensitivity::Sensitivity;
 pub use value::{Stored, Value};
 
+use bcosc_ir::Model;
+
 #[cfg(feature = "ort")]
 use self::ort::OnnxRuntime;
 // The only place that selects the default engine and the type inference.
 use tract::{Tract, facts};
 
+static TRACT: Tract = Tract::new();
+
 /// The built-in engine, which runs on the CPU.
 pub fn default_engine() -> &'static dyn Engine {
-    &Tract
+    &TRACT
+}
+
+/// The built-in engine for networks that have weights in common with a model: these, and what sessions compute from
+/// them, are kept in memory once, as long as the engine or a network of it lives. Results are those of
+/// [`default_engine`].
+pub fn sharing_engine(model: &Model) -> Box<dyn Engine> {
+    Box::new(Tract::sharing(model))
 }
 
 /// An installed ONNX Runtime, which is loaded at the first call.
@@ -77,6 +88,6 @@ pub fn onnx_runtime(device: Device) -> Result<Box<dyn Engine>, EngineError> {
 
 /// An interpreter for passes that computes with the default engine.
 pub fn default_interpreter() -> &'static EngineInterpreter<'static> {
-    static INTERPRETER: EngineInterpreter<'static> = EngineInterpreter::new(&Tract);
+    static INTERPRETER: EngineInterpreter<'static> = EngineInterpreter::new(&TRACT);
     &INTERPRETER
 }

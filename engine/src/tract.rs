@@ -6,27 +6,48 @@ mod constants;
 mod conv_transpose;
 mod facts;
 mod fault;
+mod fold;
 mod infer;
 mod load;
+mod lower;
 mod network;
 mod node;
 mod operators;
 mod refused;
 mod rewrite;
 mod session;
+mod shared;
+mod splice;
 mod symbols;
 mod tensor;
 mod value;
+
+use std::sync::Arc;
 
 use bcosc_ir::{Model, Tensor};
 
 use crate::{Engine, EngineError, Network, Value};
 
 pub(crate) use facts::facts;
+use shared::Shared;
 
 /// Runs models with tract; half precision and bfloat16 are computed in single precision.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tract;
+#[derive(Clone, Debug)]
+pub(crate) struct Tract {
+    shared: Option<Arc<Shared>>,
+}
+
+impl Tract {
+    pub const fn new() -> Self {
+        Tract { shared: None }
+    }
+
+    /// Networks share the weights that they have in common with a model.
+    pub fn sharing(model: &Model) -> Self {
+        let shared = Some(Arc::new(Shared::of(model)));
+        Tract { shared }
+    }
+}
 
 impl Engine for Tract {
     fn name(&self) -> &'static str {
@@ -34,7 +55,10 @@ impl Engine for Tract {
     }
 
     fn load(&self, model: &Model) -> Result<Box<dyn Network>, EngineError> {
-        Ok(Box::new(network::TractNetwork::load(model)?))
+        Ok(Box::new(network::TractNetwork::load(
+            model,
+            self.shared.as_ref(),
+        )?))
     }
 
     fn upload(&self, tensor: &Tensor) -> Result<Value, EngineError> {

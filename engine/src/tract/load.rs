@@ -6,12 +6,13 @@
 //! matter), and what tract cannot compute is left out with a reason.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bcosc_ir::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
 use bcosc_ir::{DataType, Model, Tensor, TensorType};
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb;
-use tract_onnx::prelude::{InferenceFact, InferenceModel};
+use tract_onnx::prelude::{InferenceFact, InferenceModel, Tensor as TractTensor};
 use tract_onnx::tract_hir::internal::{InferenceOp, InletId, OutletId, TVec, TypedFact, tvec};
 use tract_onnx::tract_hir::ops::konst::Const;
 use tract_onnx::tract_hir::ops::source::Source;
@@ -26,6 +27,7 @@ use super::rewrite::activations::scale_instead;
 use super::rewrite::output_shape::cut_instead;
 use super::rewrite::resize::{self, resize_instead};
 use super::rewrite::sequences::slice_instead;
+use super::shared::Shared;
 use super::symbols::Symbols;
 use super::tensor::{Halves, to_datum_type, to_tract};
 use crate::{EngineError, Port, Unsupported};
@@ -34,10 +36,10 @@ use crate::{EngineError, Port, Unsupported};
 const SHAPE_BYTES: u64 = 1 << 16;
 
 /// Which weights are loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Weights {
-    /// All.
-    Values,
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Weights<'s> {
+    /// All; these need not be copied again.
+    Values(Option<&'s Shared>),
     /// Those of at most this many bytes; of the others the types only.
     UpTo(u64),
 }
@@ -59,16 +61,16 @@ pub(crate) struct Loaded {
 }
 
 /// Builds tract's graph.
-pub(crate) fn load(model: &Model, weights: Weights) -> Result<Loaded, EngineError> {
+pub(crate) fn load(model: &Model, weights: Weights<'_>) -> Result<Loaded, EngineError> {
     build_graph(model, weights).map_err(Fault::loading)
 }
 
-fn build_graph(model: &Model, weights: Weights) -> Result<Loaded, Fault> {
+fn build_graph(model: &Model, weights: Weights<'_>) -> Result<Loaded, Fault> {
     let mut proto = model.to_proto();
     let graph = proto.graph.take().map(|graph| *graph).unwrap_or_default();
     let declared = declared_types(&graph);
     let halves = match weights {
-        Weights::Values => Halves::AsFloat,
+        Weights::Values(_) => Halves::AsFloat,
         Weights::UpTo(_) if names_half_precision(&graph) => Halves::Bfloat16Unknown,
         Weights::UpTo(_) => Halves::Bfloat16AsFloat16,
     };
@@ -90,7 +92,7 @@ fn build_graph(model: &Model, weights: Weights) -> Result<Loaded, Fault> {
     nodes.iter_mut().for_each(|node| keep_type(node, &dtype_of));
     let mut taken = slice_instead(&mut nodes, &loader.small);
     taken.extend(resize_instead(&mut nodes, model.opset("").unwrap_or(0)));
-    if weights == Weights::Values {
+    if matches!(weights, Weights::Values(_)) {
         taken.extend(scale_instead(&mut nodes));
         taken.extend(cut_instead(&mut nodes, model.opset("").unwrap_or(0)));
     }
@@ -159,7 +161,7 @@ fn names_half_precision(graph: &GraphProto) -> bool {
             })
 }
 
-struct Loader {
+struct Loader<'s> {
     model: InferenceModel,
     outlets: BTreeMap<String, OutletId>,
     values: Vec<(String, OutletId)>,
@@ -168,12 +170,12 @@ struct Loader {
     /// Integers that nodes may be rewritten by.
     small: Constants,
     symbols: Symbols,
-    weights: Weights,
+    weights: Weights<'s>,
     halves: Halves,
 }
 
-impl Loader {
-    fn new(weights: Weights, halves: Halves) -> Self {
+impl<'s> Loader<'s> {
+    fn new(weights: Weights<'s>, halves: Halves) -> Self {
         let model = InferenceModel::default();
         let symbols = Symbols::new(model.symbols.clone());
         Loader {
@@ -213,12 +215,11 @@ impl Loader {
         if tensor.dtype() == DataType::Int64 && tensor.len() <= 64 {
             self.small.insert(name.to_owned(), tensor.clone());
         }
-        let value = to_tract(tensor, self.halves)
-            .map_err(|e| Fault::new(format!("constant `{name}`"), e))?;
+        let value = self.value(tensor);
+        let value = value.map_err(|e| Fault::new(format!("constant `{name}`"), e))?;
         let added = guarded(
             || format!("constant `{name}`"),
             || {
-                let value = value.into();
                 let fact = TypedFact::try_from(&value)?.into();
                 self.model.add_node(name, Const::new(value)?, tvec![fact])
             },
@@ -226,6 +227,15 @@ impl Loader {
         let outlet = OutletId::from(added?);
         self.outlets.insert(name.to_owned(), outlet);
         Ok(outlet)
+    }
+
+    fn value(&self, tensor: &Tensor) -> Result<Arc<TractTensor>, EngineError> {
+        if let Weights::Values(Some(shared)) = self.weights
+            && let Some(value) = shared.get(tensor)?
+        {
+            return Ok(value);
+        }
+        Ok(Arc::new(to_tract(tensor, self.halves)?))
     }
 
     /// Whether tract gets a constant's value.
@@ -249,7 +259,7 @@ impl Loader {
         fact: InferenceFact,
     ) -> Result<OutletId, Fault> {
         let outlet = self.source(name, fact)?;
-        if self.weights == Weights::Values {
+        if matches!(self.weights, Weights::Values(_)) {
             let (name, op) = (name.to_owned(), None);
             let part = Unsupported { name, op, reason };
             self.unsupported.push((outlet.node, part));
@@ -333,7 +343,8 @@ impl Loader {
                 "Resize" => &modern,
                 _ => &as_given,
             };
-            let refused = refused(node, opset).filter(|_| self.weights == Weights::Values);
+            let refused =
+                refused(node, opset).filter(|_| matches!(self.weights, Weights::Values(_)));
             let built = match refused {
                 Some(reason) => Err(Fault::new("tract does not support this node", reason)),
                 None => build(&framework, context, node),

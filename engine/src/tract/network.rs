@@ -11,9 +11,12 @@ use tract_onnx::tract_hir::internal::Factoid;
 
 use super::conditions::take_known_branches;
 use super::fault::{Fault, guarded};
+use super::fold::Folded;
 use super::infer::{byte_len, infer, label};
 use super::load::{Loaded, Weights, load};
+use super::lower::lower;
 use super::session::TractSession;
+use super::shared::Shared;
 use super::tensor::{Halves, to_datum_type};
 use crate::{EngineError, InputShapes, Network, Port, Session, SessionOptions, ports};
 
@@ -27,14 +30,18 @@ const LARGEST_FOLDED: u64 = 4 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct TractNetwork {
     loaded: Loaded,
+    /// What sessions have computed from constants.
+    folded: Vec<Arc<Folded>>,
 }
 
 impl TractNetwork {
-    /// Copies the weights into tract's memory.
-    pub fn load(model: &Model) -> Result<Self, EngineError> {
-        let mut loaded = load(model, Weights::Values)?;
+    /// Copies the weights into tract's memory, apart from those that are there.
+    pub fn load(model: &Model, shared: Option<&Arc<Shared>>) -> Result<Self, EngineError> {
+        let mut loaded = load(model, Weights::Values(shared.map(Arc::as_ref)))?;
+        let shared = shared.map(|shared| shared.folded.clone());
+        let folded = shared.into_iter().chain([Arc::default()]).collect();
         match std::mem::take(&mut loaded.unsupported) {
-            parts if parts.is_empty() => Ok(TractNetwork { loaded }),
+            parts if parts.is_empty() => Ok(TractNetwork { loaded, folded }),
             parts => Err(EngineError::Unsupported(parts)),
         }
     }
@@ -63,15 +70,26 @@ impl Network for TractNetwork {
         shapes: &InputShapes,
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, EngineError> {
+        let TractNetwork { loaded, folded } = *self;
         let Loaded {
             mut model,
             mut inputs,
             outputs,
             ..
+<<<<<<< HEAD
         } = self.loaded;
         ports::specialise(&mut inputs, shapes)?;
         for (port, outlet) in inputs.iter().zip(model.inputs.clone()) {
             set_shape(&mut model, port, outlet)?;
+=======
+        } = loaded;
+        let is_input = |name: &&String| inputs.iter().any(|port| port.name == **name);
+        if let Some(stranger) = shapes.keys().find(|name| !is_input(name)) {
+            return Err(EngineError::UnknownInput(stranger.clone()));
+        }
+        for (port, outlet) in inputs.iter_mut().zip(model.inputs.clone()) {
+            specialise(&mut model, port, outlet, shapes)?;
+>>>>>>> 3e3eea0 (Prepare sessions in time proportional to the graph, and lay out shared weights once)
         }
         loop {
             let errors = infer(&mut model, LARGEST_FOLDED);
@@ -86,7 +104,7 @@ impl Network for TractNetwork {
             }
         }
         check_sizes(&model)?;
-        let plan = guarded(|| "preparing the graph".into(), || prepare(model));
+        let plan = guarded(|| "preparing the graph".into(), || prepare(model, folded));
         let plan = plan.map_err(Fault::preparing)?;
         Ok(Box::new(TractSession::new(plan, inputs, outputs, options)))
     }
@@ -133,8 +151,11 @@ fn is_too_large(fact: &InferenceFact) -> bool {
 ///
 /// tract's declutter pass is left out: it takes longer than running the graph once, and it rewrites
 /// the arithmetic that is to be compared.
-fn prepare(model: InferenceModel) -> TractResult<Arc<TypedRunnableModel>> {
+fn prepare(
+    model: InferenceModel,
+    folded: Vec<Arc<Folded>>,
+) -> TractResult<Arc<TypedRunnableModel>> {
     let mut typed: TypedModel = model.into_typed()?;
-    typed.optimize()?;
+    lower(&mut typed, folded)?;
     typed.into_runnable_with_options(&RunOptions::default())
 }
