@@ -20,6 +20,7 @@ mod shared;
 mod splice;
 mod symbols;
 mod tensor;
+mod typed;
 mod value;
 
 use std::sync::Arc;

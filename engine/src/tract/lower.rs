@@ -62,3 +62,75 @@ fn apply_all(
     }
     Ok(changed)
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::Attribute;
+    use bcosc_testing::{input, weight};
+    use tract_onnx::prelude::{
+        InferenceModelExt, IntoArcTensor, IntoTValue, RunOptions, Tensor, TypedModel, tvec,
+    };
+
+    use tract_onnx::tract_core::ops::konst::Const;
+
+    use super::super::load::{Weights, load};
+    use super::super::typed::into_typed;
+    use super::*;
+
+    /// tract's own driver is the reference.
+    #[test]
+    fn lowered_graphs_compute_what_tracts_own_do() {
+        let mut builder = input(13, "2,4,8,8")
+            .param("gamma", weight(1, &[4]))
+            .param("beta", weight(2, &[4]))
+            .param("head", weight(3, &[4, 5]));
+        let mut value = "x".to_owned();
+        for layer in 0..6 {
+            let name = |part: &str| format!("{part}{layer}");
+            let kernel = weight(10 + layer, &[4, 4, 3, 3]);
+            builder = builder
+                .param(&name("w"), kernel)
+                .op(
+                    "Conv",
+                    &[&value, &name("w")],
+                    &name("conv"),
+                    [Attribute::ints("pads", &[1, 1, 1, 1])],
+                )
+                .op(
+                    "InstanceNormalization",
+                    &[&name("conv"), "gamma", "beta"],
+                    &name("norm"),
+                    [],
+                )
+                .op("Relu", &[&name("norm")], &name("relu"), [])
+                .op("Add", &[&value, &name("relu")], &name("sum"), []);
+            value = name("sum");
+        }
+        let model = builder
+            .op("GlobalAveragePool", &[&value], "pool", [])
+            .op("Flatten", &["pool"], "flat", [])
+            .op("MatMul", &["flat", "head"], "y", [])
+            .output("y")
+            .finish()
+            .unwrap();
+        let loaded = load(&model, Weights::Values(None)).unwrap().model;
+        let mut expected = loaded.clone().into_typed().unwrap();
+        expected.optimize().unwrap();
+        let mut found = into_typed(loaded).unwrap();
+        lower(&mut found, vec![Arc::default()]).unwrap();
+        // tract merges equal constants.
+        let operators = |model: &TypedModel| {
+            let nodes = model.nodes.iter().filter(|node| !node.op_is::<Const>());
+            nodes.map(|node| node.op.name()).collect::<Vec<_>>()
+        };
+        assert_eq!(operators(&found), operators(&expected));
+        let image = Tensor::from_shape(&[2, 4, 8, 8], &weight(4, &[512]).to_f32s().unwrap());
+        let image = image.unwrap();
+        let run = |model: TypedModel| {
+            let plan = model.into_runnable_with_options(&RunOptions::default());
+            let outputs = plan.unwrap().run(tvec![image.clone().into_tvalue()]);
+            outputs.unwrap().remove(0).into_arc_tensor()
+        };
+        assert_eq!(run(found), run(expected));
+    }
+}

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bcosc_ir::Model;
 use tract_onnx::prelude::{
-    InferenceFact, InferenceModel, InferenceModelExt, OutletId, RunOptions, TVec, TractResult,
-    TypedModel, TypedRunnableModel,
+    InferenceFact, InferenceModel, OutletId, RunOptions, TVec, TractResult, TypedRunnableModel,
 };
 use tract_onnx::tract_hir::internal::Factoid;
 
@@ -18,6 +17,7 @@ use super::lower::lower;
 use super::session::TractSession;
 use super::shared::Shared;
 use super::tensor::{Halves, to_datum_type};
+use super::typed::into_typed;
 use crate::{EngineError, InputShapes, Network, Port, Session, SessionOptions, ports};
 
 /// Maximum size of a value.
@@ -76,20 +76,11 @@ impl Network for TractNetwork {
             mut inputs,
             outputs,
             ..
-<<<<<<< HEAD
+use super::typed::into_typed;
         } = self.loaded;
         ports::specialise(&mut inputs, shapes)?;
         for (port, outlet) in inputs.iter().zip(model.inputs.clone()) {
             set_shape(&mut model, port, outlet)?;
-=======
-        } = loaded;
-        let is_input = |name: &&String| inputs.iter().any(|port| port.name == **name);
-        if let Some(stranger) = shapes.keys().find(|name| !is_input(name)) {
-            return Err(EngineError::UnknownInput(stranger.clone()));
-        }
-        for (port, outlet) in inputs.iter_mut().zip(model.inputs.clone()) {
-            specialise(&mut model, port, outlet, shapes)?;
->>>>>>> 3e3eea0 (Prepare sessions in time proportional to the graph, and lay out shared weights once)
         }
         loop {
             let errors = infer(&mut model, LARGEST_FOLDED);
@@ -155,7 +146,7 @@ fn prepare(
     model: InferenceModel,
     folded: Vec<Arc<Folded>>,
 ) -> TractResult<Arc<TypedRunnableModel>> {
-    let mut typed: TypedModel = model.into_typed()?;
+    let mut typed = into_typed(model)?;
     lower(&mut typed, folded)?;
     typed.into_runnable_with_options(&RunOptions::default())
 }

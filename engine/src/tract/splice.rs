@@ -1,6 +1,6 @@
 //! Puts a patch into a typed graph.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use tract_onnx::prelude::{TractResult, TypedModel};
 use tract_onnx::tract_hir::internal::{
@@ -33,8 +33,12 @@ impl Splice {
     }
 
     /// Adds a patch's nodes, hands its outlets to the consumers of those they replace, and removes what has no consumer
-    /// left.
-    pub fn apply(&mut self, patch: TypedModelPatch, target: &mut TypedModel) -> TractResult<()> {
+    /// left. Returns where the patch's outlets are in the graph.
+    pub fn apply(
+        &mut self,
+        patch: TypedModelPatch,
+        target: &mut TypedModel,
+    ) -> TractResult<HashMap<OutletId, OutletId>> {
         let TypedModelPatch {
             model: patch,
             taps,
@@ -46,10 +50,11 @@ impl Splice {
         let mut outlets = taps;
         let mut added = Vec::new();
         for node in patch.nodes {
-            let is_source = TypedModel::is_source(&node.op);
-            if is_source && outlets.contains_key(&OutletId::new(node.id, 0)) {
+            let is_tap = outlets.contains_key(&OutletId::new(node.id, 0));
+            if is_tap {
                 continue;
             }
+            let is_source = TypedModel::is_source(&node.op);
             let facts = node.outputs.into_iter().map(|output| output.fact);
             let id = target.add_node(node.name, node.op, facts.collect())?;
             for slot in 0..target.nodes[id].outputs.len() {
@@ -96,7 +101,7 @@ impl Splice {
             let name = std::mem::take(&mut target.nodes[id].name);
             target.nodes[id].name = self.unique(name);
         }
-        Ok(())
+        Ok(outlets)
     }
 
     /// Empties those of the nodes that nothing reads, and what only they read.
