@@ -13,11 +13,14 @@ use crate::EngineError;
 /// Smaller tensors are copied for each network.
 const WORTH_SHARING: u64 = 1 << 12;
 
+/// A copy in tract's memory, once there is one.
+type Copied = Mutex<Option<Arc<TractTensor>>>;
+
 /// The weights of a model, copied into tract's memory when the first network needs them.
 #[derive(Debug)]
 pub(crate) struct Shared {
     /// By the address of the elements, which the tensor keeps in place.
-    weights: BTreeMap<usize, (Tensor, Mutex<Option<Arc<TractTensor>>>)>,
+    weights: BTreeMap<usize, (Tensor, Copied)>,
     /// What is computed from them.
     pub folded: Arc<Folded>,
 }
