@@ -133,16 +133,16 @@ pub enum Error {
         /// Why.
         source: Box<PipelineError>,
     },
-    /// The loss is not a number.
+    /// The loss or a weight is not a number.
     #[error(
-        "the loss of step {step} is {loss}{}; use a lower --lr, a --warmup or --agc",
+        "training diverged at step {step}: {problem}; use a lower --lr, a --warmup or --agc{}",
         kept(.checkpoint)
     )]
     Diverged {
         /// The step, from 1.
         step: u64,
-        /// The loss.
-        loss: f64,
+        /// What is not a number.
+        problem: String,
         /// The last checkpoint before it.
         checkpoint: Option<PathBuf>,
     },
@@ -324,9 +324,7 @@ fn list_ops(ops: &[UnsupportedOp], advice: &str) -> String {
 
 fn kept(checkpoint: &Option<PathBuf>) -> String {
     let path = checkpoint.as_ref().map(|path| path.display());
-    path.map_or_else(String::new, |path| {
-        format!(" (the checkpoint {path} is from before)")
-    })
+    path.map_or_else(String::new, |path| format!(" ({path} is from before)"))
 }
 
 fn did_you_mean(similar: &Option<&'static str>) -> String {

@@ -161,6 +161,9 @@ pub struct CalibrationFiles {
     pub source: PathBuf,
     /// Maximum number of images, spread evenly over the sorted folder.
     pub images: usize,
+    /// Leave out images that cannot be read, instead of failing.
+    #[serde(skip)]
+    pub skip_unreadable: bool,
 }
 
 #[cfg(feature = "vision")]
@@ -173,6 +176,7 @@ impl CalibrationFiles {
         CalibrationFiles {
             source: source.into(),
             images: Self::IMAGES,
+            skip_unreadable: false,
         }
     }
 }

@@ -35,12 +35,15 @@ pub(crate) struct Frame {
 pub(crate) const LARGEST_FREE_SIDE: usize = 224;
 
 /// The size for all pictures if the model leaves it dynamic: the median of the shorter sides,
-/// at most the size that models are usually trained on.
-pub(crate) fn free_side(paths: &[PathBuf]) -> Result<usize, Error> {
+/// at most the size that models are usually trained on. With `skip`, pictures that cannot be read do not count.
+pub(crate) fn free_side(paths: &[PathBuf], skip: bool) -> Result<usize, Error> {
     let sides = paths
         .par_iter()
         .map(|path| size(path).map(|(width, height)| width.min(height)));
-    let mut sides = sides.collect::<Result<Vec<_>, Error>>()?;
+    let mut sides = match skip {
+        true => sides.filter_map(Result::ok).collect(),
+        false => sides.collect::<Result<Vec<_>, Error>>()?,
+    };
     sides.sort_unstable();
     let median = sides.get(sides.len() / 2).copied();
     Ok(median
@@ -147,7 +150,7 @@ mod tests {
         let paths: Vec<_> = named
             .map(|(i, size)| picture(folder.path(), &format!("{i}.png"), *size, [0; 3]))
             .collect();
-        assert_eq!(free_side(&paths).unwrap(), 32);
-        assert_eq!(free_side(&paths[2..]).unwrap(), LARGEST_FREE_SIDE);
+        assert_eq!(free_side(&paths, false).unwrap(), 32);
+        assert_eq!(free_side(&paths[2..], false).unwrap(), LARGEST_FREE_SIDE);
     }
 }

@@ -55,7 +55,7 @@ pub fn read_folder(calibration: &CalibrationFiles, shape: ImageShape) -> Result<
     let (height, width) = match (shape.height, shape.width) {
         (Some(height), Some(width)) => (height, width),
         (height, width) => {
-            let side = free_side(&chosen)?;
+            let side = free_side(&chosen, calibration.skip_unreadable)?;
             (height.unwrap_or(side), width.unwrap_or(side))
         }
     };
@@ -65,11 +65,18 @@ pub fn read_folder(calibration: &CalibrationFiles, shape: ImageShape) -> Result<
         width,
         crop: 1.0,
     };
-    let planes: Vec<Vec<f32>> = chosen
+    let planes = chosen
         .par_iter()
-        .map(|path| Ok(images::read(path, frame)?.data))
-        .collect::<Result<_, Error>>()?;
-    let dims = [chosen.len(), frame.channels, height, width]
+        .map(|path| match images::read(path, frame) {
+            Err(_) if calibration.skip_unreadable => Ok(None),
+            read => Ok(Some(read?.data)),
+        });
+    let planes: Vec<Option<Vec<f32>>> = planes.collect::<Result<_, Error>>()?;
+    let planes: Vec<Vec<f32>> = planes.into_iter().flatten().collect();
+    if planes.len() < 2 {
+        return Err(fail("fewer than 2 pictures can be read".to_owned()));
+    }
+    let dims = [planes.len(), frame.channels, height, width]
         .map(|d| d as u64)
         .to_vec();
     Ok(Images {
@@ -120,6 +127,7 @@ mod tests {
         CalibrationFiles {
             source: source.to_owned(),
             images,
+            skip_unreadable: false,
         }
     }
 

@@ -71,7 +71,7 @@ impl EvaluatedModel {
             (Some(height), Some(width)) => (height, width),
             (height, width) => {
                 let paths: Vec<PathBuf> = dataset.items.iter().map(|i| i.path.clone()).collect();
-                let side = free_side(&paths)?;
+                let side = free_side(&paths, false)?;
                 (height.unwrap_or(side), width.unwrap_or(side))
             }
         };

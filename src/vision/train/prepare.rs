@@ -8,7 +8,7 @@ use bcosc_ir::Model;
 
 use super::options::TrainOptions;
 use super::run::{Tell, TrainEvent};
-use crate::data::{ImageFolder, Item, Loader, LoaderOptions, Samples, Split, Targets};
+use crate::data::{ImageFolder, Item, Loader, LoaderOptions, Samples, Split, Targets, Unreadable};
 use crate::load::{File, Read};
 use crate::outputs::keep_outputs;
 use crate::probabilities::before_probabilities;
@@ -73,7 +73,8 @@ impl Prepared {
         let size = match (predictor.intake.height, predictor.intake.width) {
             (Some(height), Some(width)) => [height, width],
             (height, width) => {
-                let side = free_side(&split.train.pictures)?;
+                let skip = options.unreadable == Unreadable::Skip;
+                let side = free_side(&split.train.pictures, skip)?;
                 [height.unwrap_or(side), width.unwrap_or(side)]
             }
         };
@@ -221,6 +222,7 @@ fn converted(
         };
         conversion.calibration = Some(Calibration::Files(CalibrationFiles {
             images: options.calibration_images,
+            skip_unreadable: options.unreadable == Unreadable::Skip,
             ..CalibrationFiles::new(folder)
         }));
     }

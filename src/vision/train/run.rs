@@ -229,7 +229,7 @@ impl Run<'_> {
             }
             self.checkpoint(&[LAST], tell)?;
         }
-        let weights = self.trainer.weights()?;
+        let weights = self.weights()?;
         Ok(Trained {
             model: self.tuned(&weights)?,
             steps: self.place.step,
@@ -256,11 +256,7 @@ impl Run<'_> {
             self.trainer
                 .step(images.images, targets, images.teacher_images, learning_rate)?;
         if !stepped.loss.is_finite() {
-            return Err(Error::Diverged {
-                step: self.place.step + 1,
-                loss: stepped.loss,
-                checkpoint: Some(checkpoint::last(&self.options.work_dir)).filter(|p| p.exists()),
-            });
+            return Err(self.diverged(format!("the loss is {}", stepped.loss)));
         }
         self.place.step += 1;
         self.losses.push(stepped.loss);
@@ -282,6 +278,26 @@ impl Run<'_> {
         }))
     }
 
+    fn diverged(&self, problem: String) -> Error {
+        Error::Diverged {
+            step: self.place.step + 1,
+            problem,
+            checkpoint: Some(checkpoint::last(&self.options.work_dir)).filter(|p| p.exists()),
+        }
+    }
+
+    /// The state, which must be finite.
+    fn weights(&self) -> Result<Weights, Error> {
+        let weights = self.trainer.weights()?;
+        for (name, tensor) in weights.iter() {
+            let elements = tensor.to_f64s().unwrap_or_default();
+            if let Some(found) = elements.iter().find(|x| !x.is_finite()) {
+                return Err(self.diverged(format!("\"{name}\" has an element that is {found}")));
+            }
+        }
+        Ok(weights)
+    }
+
     /// The model with weights.
     fn tuned(&self, state: &Weights) -> Result<Model, Error> {
         let mut model = self.prepared.model.clone();
@@ -291,7 +307,7 @@ impl Run<'_> {
     }
 
     fn evaluate(&mut self, points: bool, tell: Tell<'_>) -> Result<Figures, Error> {
-        let model = self.tuned(&self.trainer.weights()?)?;
+        let model = self.tuned(&self.weights()?)?;
         let _ = tell(TrainEvent::Preparing("evaluating"));
         let figures = evaluate_folder(
             File::of(&model, &self.prepared.label),
@@ -319,7 +335,7 @@ impl Run<'_> {
     }
 
     fn checkpoint(&self, names: &[&str], tell: Tell<'_>) -> Result<(), Error> {
-        let weights = self.trainer.weights()?;
+        let weights = self.weights()?;
         for name in names {
             self.place
                 .write(&weights, &self.options.work_dir.join(name))?;

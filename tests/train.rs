@@ -1,0 +1,421 @@
+//! `bcosc train`: from a network and a folder of images to a tuned model.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use bcosc::data::{Augmentation, SplitOptions, Unreadable};
+use bcosc::passes::{InputContract, Normalization, Settings};
+use bcosc::{
+    EngineChoice, Error, METRICS, Options, PredictOptions, Shape, TrainEvent, TrainOptions,
+    Trained, TrainingOptions, train,
+};
+use bcosc_ir::{Attribute, DataType, ModelBuilder, onnx};
+use bcosc_testing::{Layers, noise};
+use tempfile::TempDir;
+
+const CLASSES: [&str; 3] = ["blue", "green", "red"];
+const SIDE: u32 = 8;
+
+/// A network of two convolutions, and images of three classes: 8 each for training, 4 each for validation.
+fn workplace() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let pads = || [Attribute::ints("pads", &[1; 4])];
+    let network = ModelBuilder::new(17)
+        .input("images", DataType::Float, "batch,3,height,width")
+        .biased_conv("images", "a", &[8, 3, 3, 3], pads())
+        .norm("a", "b", 8)
+        .op("Relu", &["b"], "c", [])
+        .biased_conv("c", "scores", &[3, 8, 3, 3], pads())
+        .op("GlobalAveragePool", &["scores"], "pooled", [])
+        .op("Flatten", &["pooled"], "logits", [])
+        .output("logits");
+    let bytes = onnx::encode(&network.proto()).unwrap();
+    fs::write(folder.path().join("net.onnx"), bytes).unwrap();
+    for (part, count) in [("train", 8), ("val", 4)] {
+        for (class, name) in CLASSES.into_iter().enumerate() {
+            for index in 0..count {
+                let seed = (part.len() * 1000 + class * 100 + index) as u64;
+                let path = format!("data/{part}/{name}/{index}.png");
+                picture(&folder.path().join(path), class, seed);
+            }
+        }
+    }
+    folder
+}
+
+/// Noise that is brighter in the channel of its class.
+fn picture(path: &Path, class: usize, seed: u64) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let noise = noise(seed, u64::from(3 * SIDE * SIDE));
+    let picture = image::RgbImage::from_fn(SIDE, SIDE, |x, y| {
+        let place = 3 * (y * SIDE + x) as usize;
+        image::Rgb([0, 1, 2].map(|channel| {
+            let bright = if channel == 2 - class { 150.0 } else { 80.0 };
+            (bright + 40.0 * noise[place + channel]).clamp(0.0, 255.0) as u8
+        }))
+    });
+    picture.save(path).unwrap();
+}
+
+fn options(folder: &TempDir, run: &str) -> TrainOptions {
+    TrainOptions {
+        conversion: Some(Options {
+            settings: Settings {
+                input: InputContract::AddInverse,
+                normalization: Some(Normalization {
+                    mean: vec![0.5; 3],
+                    std: vec![0.25; 3],
+                }),
+                absorb_normalization: true,
+                ..Settings::default()
+            },
+            ..Options::default()
+        }),
+        calibration_images: 8,
+        training: TrainingOptions::default(),
+        predict: PredictOptions::default(),
+        data: folder.path().join("data"),
+        split: SplitOptions::default(),
+        labels: None,
+        batch_size: 4,
+        epochs: 6,
+        steps: None,
+        rate: 0.03,
+        warmup: 0,
+        shape: Shape::Cosine,
+        augmentation: Augmentation::shift(1),
+        workers: 2,
+        unreadable: Unreadable::Fail,
+        eval_every: 2,
+        pointing: None,
+        val_images: None,
+        seed: 1,
+        work_dir: folder.path().join(run),
+        resume: false,
+        engine: EngineChoice::Tract,
+        threads: 1,
+    }
+}
+
+fn run(folder: &TempDir, options: &TrainOptions) -> Result<Trained, Error> {
+    train(folder.path().join("net.onnx"), options, &mut |_| {
+        ControlFlow::Continue(())
+    })
+}
+
+fn bytes(trained: &Trained) -> Vec<u8> {
+    onnx::encode(&trained.model.to_proto()).unwrap().to_vec()
+}
+
+#[test]
+fn training_makes_a_model_better() {
+    let folder = workplace();
+    let trained = run(&folder, &options(&folder, "run")).unwrap();
+    assert_eq!((trained.steps, trained.interrupted), (36, false));
+    let (before, after) = (trained.before.unwrap(), trained.after.unwrap());
+    assert!(
+        after.top1 > 0.9,
+        "{} before, {} after",
+        before.top1,
+        after.top1
+    );
+    assert!(after.reliability.nll < before.reliability.nll);
+    assert_eq!(trained.best, Some(after.top1));
+    let lines = fs::read_to_string(folder.path().join("run").join(METRICS)).unwrap();
+    // Before, and after every second epoch.
+    assert_eq!(lines.lines().count(), 36 + 4);
+    for file in ["last.safetensors", "best.safetensors"] {
+        assert!(folder.path().join("run").join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn the_result_depends_on_the_seed_and_not_on_threads() {
+    let folder = workplace();
+    let first = run(&folder, &options(&folder, "first")).unwrap();
+    let other = TrainOptions {
+        workers: 1,
+        threads: 2,
+        ..options(&folder, "second")
+    };
+    assert!(bytes(&first) == bytes(&run(&folder, &other).unwrap()));
+    let other = TrainOptions {
+        seed: 2,
+        ..options(&folder, "third")
+    };
+    assert!(bytes(&first) != bytes(&run(&folder, &other).unwrap()));
+}
+
+#[test]
+fn an_interrupted_run_goes_on_to_the_same_bytes() {
+    let folder = workplace();
+    let whole = run(&folder, &options(&folder, "whole")).unwrap();
+    // In an epoch, at its end, and twice.
+    for stops in [&[1][..], &[6], &[12], &[5, 17]] {
+        let parts = TrainOptions {
+            resume: true,
+            ..options(&folder, &format!("parts{stops:?}"))
+        };
+        for stop in stops {
+            let stopped = train(
+                folder.path().join("net.onnx"),
+                &parts,
+                &mut |event| match event {
+                    TrainEvent::Step { step, .. } if step == *stop => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                },
+            );
+            let stopped = stopped.unwrap();
+            assert!(stopped.interrupted);
+            assert_eq!(stopped.steps, *stop);
+        }
+        let rest = run(&folder, &parts).unwrap();
+        assert!(bytes(&rest) == bytes(&whole), "stopped at {stops:?}");
+        assert_eq!(rest.after.unwrap().top1, whole.after.as_ref().unwrap().top1);
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_its_own_options_only() {
+    let folder = workplace();
+    let first = TrainOptions {
+        epochs: 1,
+        ..options(&folder, "run")
+    };
+    run(&folder, &first).unwrap();
+    for (change, named) in [
+        (
+            TrainOptions {
+                batch_size: 3,
+                ..first.clone()
+            },
+            "--batch-size = 4, not 3",
+        ),
+        (
+            TrainOptions {
+                seed: 7,
+                ..first.clone()
+            },
+            "--seed = 1, not 7",
+        ),
+        (
+            TrainOptions {
+                rate: 0.5,
+                ..first.clone()
+            },
+            "--lr = 0.03, not 0.5",
+        ),
+    ] {
+        let resumed = TrainOptions {
+            resume: true,
+            ..change
+        };
+        let error = run(&folder, &resumed).unwrap_err().to_string();
+        assert!(error.contains(named), "{error}");
+    }
+    // A torn checkpoint is an error too.
+    let path = folder.path().join("run/last.safetensors");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let error = run(
+        &folder,
+        &TrainOptions {
+            resume: true,
+            ..first
+        },
+    )
+    .unwrap_err();
+    assert!(matches!(error, Error::WeightFile { .. }), "{error}");
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_is_an_error() {
+    let folder = workplace();
+    let wild = TrainOptions {
+        rate: 1e30,
+        ..options(&folder, "run")
+    };
+    let error = run(&folder, &wild).unwrap_err();
+    assert!(matches!(error, Error::Diverged { .. }), "{error}");
+    assert!(error.to_string().contains("diverged"), "{error}");
+}
+
+#[test]
+fn a_teacher_takes_the_place_of_labels() {
+    let folder = workplace();
+    let mut options = options(&folder, "run");
+    options.training.teacher = Some(folder.path().join("net.onnx").into());
+    options.training.step.loss = bcosc::autodiff::training::Loss::MeanSquare;
+    options.predict.normalization = options
+        .conversion
+        .as_ref()
+        .unwrap()
+        .settings
+        .normalization
+        .clone();
+    let mut losses = Vec::new();
+    let trained = train(folder.path().join("net.onnx"), &options, &mut |event| {
+        if let TrainEvent::Step { loss, .. } = event {
+            losses.push(loss);
+        }
+        ControlFlow::Continue(())
+    });
+    trained.unwrap();
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    assert!(mean(&losses[30..]) < 0.5 * mean(&losses[..6]), "{losses:?}");
+}
+
+fn bcosc(folder: &TempDir, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bcosc"))
+        .current_dir(folder.path())
+        .env_remove("RUST_LOG")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+const CONVERSION: [&str; 8] = [
+    "--input",
+    "add-inverse",
+    "--mean",
+    "0.5,0.5,0.5",
+    "--std",
+    "0.25,0.25,0.25",
+    "--engine",
+    "tract",
+];
+
+#[test]
+fn the_command_writes_a_tuned_model_and_says_what_changed() {
+    let folder = workplace();
+    let arguments = [
+        "train",
+        "net.onnx",
+        "--data",
+        "data",
+        "-o",
+        "tuned.onnx",
+        "-b",
+        "4",
+        "--steps",
+        "6",
+        "--augment",
+        "none",
+    ];
+    let done = bcosc(&folder, &[&arguments[..], &CONVERSION].concat());
+    let text = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.success(), "{text}");
+    for part in [
+        "24 training and 12 validation images",
+        "step 6: top-1",
+        "top-1",
+        "wrote tuned.onnx",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(folder.path().join("tuned.onnx").exists());
+    assert!(
+        folder
+            .path()
+            .join("tuned.training/last.safetensors")
+            .exists()
+    );
+    // Weights of a checkpoint belong into the model that was trained.
+    let merged = bcosc(
+        &folder,
+        &[
+            "merge",
+            "tuned.onnx",
+            "tuned.training/last.safetensors",
+            "-o",
+            "merged.onnx",
+        ],
+    );
+    assert!(
+        merged.status.success(),
+        "{}",
+        String::from_utf8_lossy(&merged.stderr)
+    );
+    let same = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert!(same("merged.onnx") == same("tuned.onnx"));
+    let extracted = bcosc(
+        &folder,
+        &["extract", "tuned.onnx", "-o", "weights.safetensors"],
+    );
+    assert!(extracted.status.success());
+    let merged = bcosc(
+        &folder,
+        &[
+            "merge",
+            "tuned.onnx",
+            "weights.safetensors",
+            "-o",
+            "again.onnx",
+        ],
+    );
+    assert!(merged.status.success());
+    assert!(same("again.onnx") == same("tuned.onnx"));
+}
+
+/// What a command says when it fails.
+fn failure(folder: &TempDir, changes: &[&str]) -> String {
+    let arguments = [
+        "train",
+        "net.onnx",
+        "--data",
+        "data",
+        "-o",
+        "tuned.onnx",
+        "--steps",
+        "2",
+    ];
+    let done = bcosc(folder, &[&arguments[..], &CONVERSION, changes].concat());
+    assert_eq!(done.status.code(), Some(1));
+    assert!(!folder.path().join("tuned.onnx").exists());
+    String::from_utf8(done.stderr).unwrap()
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let folder = workplace();
+    let text = failure(&folder, &["-b", "100"]);
+    assert!(
+        text.contains("the batch size is 100, but there are only 24 pictures"),
+        "{text}"
+    );
+    let text = failure(&folder, &["-b", "4", "--freeze", "nothing*"]);
+    assert!(
+        text.contains("no parameter matches the pattern `nothing*`"),
+        "{text}"
+    );
+    let text = failure(&folder, &["-b", "4", "--freeze", "*"]);
+    assert!(text.contains("nothing is trained"), "{text}");
+    let text = failure(&folder, &["-b", "4", "--loss", "mse"]);
+    assert!(text.contains("--loss mse requires --teacher"), "{text}");
+
+    let bad: PathBuf = folder.path().join("data/train/red/bad.png");
+    fs::write(&bad, b"no picture").unwrap();
+    let text = failure(&folder, &["-b", "25"]);
+    assert!(text.contains("bad.png"), "{text}");
+    let skipping = [
+        "train",
+        "net.onnx",
+        "--data",
+        "data",
+        "-o",
+        "tuned.onnx",
+        "--steps",
+        "2",
+        "-b",
+        "24",
+        "--skip-unreadable",
+    ];
+    let done = bcosc(&folder, &[&skipping[..], &CONVERSION].concat());
+    let text = String::from_utf8(done.stderr).unwrap();
+    assert!(
+        done.status.success() && text.contains("skipped") && text.contains("bad.png"),
+        "{text}"
+    );
+}
