@@ -90,6 +90,7 @@ fn options(folder: &TempDir, run: &str) -> TrainOptions {
         unreadable: Unreadable::Fail,
         eval_every: 2,
         pointing: None,
+        sheet: 2,
         val_images: None,
         seed: 1,
         work_dir: folder.path().join(run),
@@ -126,7 +127,7 @@ fn training_makes_a_model_better() {
     let lines = fs::read_to_string(folder.path().join("run").join(METRICS)).unwrap();
     // Before, and after every second epoch.
     assert_eq!(lines.lines().count(), 36 + 4);
-    for file in ["last.safetensors", "best.safetensors"] {
+    for file in ["last.safetensors", "best.safetensors", "explanations.png"] {
         assert!(folder.path().join("run").join(file).exists(), "{file}");
     }
 }

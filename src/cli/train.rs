@@ -89,7 +89,7 @@ pub fn run(args: &TrainArgs, messages: Messages) -> anyhow::Result<()> {
         writeln!(out, "\nwrote {} ({size})", args.out.display())?;
         writeln!(
             out,
-            "checkpoints and metrics: {}",
+            "checkpoints, metrics and explanations: {}",
             options.work_dir.display()
         )?;
     }

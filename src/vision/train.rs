@@ -4,13 +4,14 @@
 //! model -> converted, if it is not -> training step -> epochs of batches -> tuned model
 //! ```
 //!
-//! A run has a folder for what it keeps: checkpoints (`last.safetensors`, `best.safetensors`) and metrics. A checkpoint is all
-//! that a run depends on, so a run that goes on from one ends with the same bytes, on the CPU.
+//! A run has a folder for what it keeps: checkpoints (`last.safetensors`, `best.safetensors`), metrics, and a sheet of
+//! explanations before and after. A checkpoint is all that a run depends on, so a run that goes on from one ends with the same bytes, on the CPU.
 
 mod checkpoint;
 mod options;
 mod prepare;
 mod run;
+mod sheet;
 
 pub use options::{EngineChoice, TrainOptions};
 pub use run::{Evaluated, TrainEvent, Trained, train};

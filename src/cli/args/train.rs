@@ -117,6 +117,14 @@ pub struct TrainArgs {
     /// Maximum number of validation images, spread evenly [default: all]
     #[arg(long, value_name = "N", value_parser = above_zero, help_heading = "Evaluation")]
     pub val_images: Option<usize>,
+    /// Explain so many validation images before and after training, side by side in one picture; 0 for none
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        help_heading = "Evaluation"
+    )]
+    pub sheet: usize,
     /// Play the grid pointing game before the first step and at the end
     #[arg(long, help_heading = "Evaluation")]
     pub gridpg: bool,
@@ -231,6 +239,7 @@ impl TrainArgs {
                 cells: Some(vec![3]),
                 smooth: self.smooth,
             }),
+            sheet: self.sheet,
             val_images: self.val_images,
             seed: self.seed,
             work_dir: self.work_dir(),

@@ -51,6 +51,8 @@ pub struct TrainOptions {
     pub eval_every: u64,
     /// Measure the grid pointing game at the end, and before the first step.
     pub pointing: Option<PointingOptions>,
+    /// Validation images that are explained before and after, in one picture in the folder of the run; 0 for none.
+    pub sheet: usize,
     /// Most validation images.
     pub val_images: Option<usize>,
     /// Seed of all random numbers.

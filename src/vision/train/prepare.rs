@@ -36,7 +36,10 @@ pub(super) struct Prepared {
     /// How images enter the teacher.
     teacher: Option<Intake>,
     train: Samples,
-    size: [usize; 2],
+    /// Names of the class folders.
+    folders: Vec<String>,
+    /// Height and width of images.
+    pub size: [usize; 2],
 }
 
 impl Prepared {
@@ -89,6 +92,7 @@ impl Prepared {
             step,
             val,
             notes: split.notes,
+            folders: split.folders,
             predictor,
             teacher,
             train: split.train,
@@ -119,6 +123,13 @@ impl Prepared {
             Some(teacher) => Loader::with_teacher(samples, intake, teacher, self.size, loading),
             None => Loader::new(samples, intake, self.size, loading),
         }
+    }
+
+    /// The name of a class, where its folder says it.
+    pub fn class_name(&self, class: usize) -> String {
+        let all = self.folders.len() == self.predictor.classes;
+        let name = self.folders.get(class).filter(|_| all);
+        name.cloned().unwrap_or_else(|| class.to_string())
     }
 
     /// The shapes of a batch.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::checkpoint::{self, BEST, LAST, Place};
 use super::options::TrainOptions;
 use super::prepare::Prepared;
+use super::sheet::{SHEET, before_and_after};
 use crate::data::{Batch as Images, Loader};
 use crate::load::File;
 use crate::training::{Metrics, Schedule};
@@ -229,9 +230,15 @@ impl Run<'_> {
             }
             self.checkpoint(&[LAST], tell)?;
         }
-        let weights = self.weights()?;
+        let model = self.tuned(&self.weights()?)?;
+        if !interrupted && self.options.sheet > 0 {
+            let _ = tell(TrainEvent::Preparing("explaining"));
+            let sheet = before_and_after(self.prepared, &model, self.options)?;
+            let path = self.options.work_dir.join(SHEET);
+            sheet.map_or(Ok(()), |png| bcosc_onnx::write_bytes(&path, &png))?;
+        }
         Ok(Trained {
-            model: self.tuned(&weights)?,
+            model,
             steps: self.place.step,
             interrupted,
             before: self.before,
