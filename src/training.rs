@@ -1,5 +1,6 @@
 //! Training-step graphs.
 
+mod info;
 mod metrics;
 mod schedule;
 mod trainer;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use bcosc_autodiff::training::{self, Group, Parameter, Role, State, StepOptions, Targets};
 use bcosc_engine::default_interpreter;
 use bcosc_ir::Model;
+use bcosc_onnx::proto::ModelProto;
 use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, PassError, Settings};
 use glob::Pattern;
@@ -75,6 +77,12 @@ impl TrainingStep {
             weights.insert(&state.input, state.kind, state.initial.clone());
         }
         weights
+    }
+
+    /// The model that is trained, with the step as its `TrainingInfoProto`. State that is not the model's is an initializer of the
+    /// algorithm.
+    pub fn training_info(&self) -> ModelProto {
+        info::model(&self.forward, &self.model, &self.state)
     }
 
     /// Makes other tensors the state before the first step, such as those of a checkpoint.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use bcosc::autodiff::training::Targets;
-use bcosc::{TrainingOptions, TrainingStep, state_path, training_step, write_model};
+use bcosc::{Error, TrainingOptions, TrainingStep, state_path, training_step, write_model};
 use bcosc_onnx::{ExternalData, WriteOptions, is_stdout};
 
 use super::args::TrainGraphArgs;
@@ -19,6 +19,7 @@ pub fn run(args: &TrainGraphArgs, messages: Messages) -> anyhow::Result<()> {
     let out = args.out.as_ref().filter(|_| !args.dry_run);
     let state = match (out, &args.state) {
         (None, _) => None,
+        _ if args.training_info => None,
         (Some(_), Some(state)) => Some(state.clone()),
         (Some(out), None) if is_stdout(out) => {
             bail!("with `-o -`, say where the state goes: --state FILE")
@@ -49,7 +50,7 @@ pub fn run(args: &TrainGraphArgs, messages: Messages) -> anyhow::Result<()> {
     let step = training_step(&args.model, &options);
     drop(progress);
     let step = step?;
-    let (Some(out), Some(state)) = (out, &state) else {
+    let Some(out) = out else {
         write!(io::stdout().lock(), "{}", parameters(&step))?;
         return Ok(());
     };
@@ -57,8 +58,12 @@ pub fn run(args: &TrainGraphArgs, messages: Messages) -> anyhow::Result<()> {
     let options = WriteOptions {
         external_data: args.external_data,
     };
-    let written = write_model(&step.model, out, &options)?;
-    let bytes = step.initial().write(state)?;
+    let written = match args.training_info {
+        true => bcosc_onnx::write(&step.training_info(), out, &options)?,
+        false => write_model(&step.model, out, &options)?,
+    };
+    let state = state.map(|path| Ok((step.initial().write(&path)?, path)));
+    let state = state.transpose().map_err(|error: Error| error)?;
     drop(writing);
     if !messages.quiet() {
         let mut err = io::stderr().lock();
@@ -69,14 +74,16 @@ pub fn run(args: &TrainGraphArgs, messages: Messages) -> anyhow::Result<()> {
             tables::count(step.model.graph.op_count() as u64),
             tables::bytes(written.bytes)
         )?;
-        writeln!(
-            err,
-            "{}: {} parameters and {} other tensors of state, {}",
-            state.display(),
-            step.parameters.len(),
-            step.state.len() - step.parameters.len(),
-            tables::bytes(bytes)
-        )?;
+        if let Some((bytes, path)) = state {
+            writeln!(
+                err,
+                "{}: {} parameters and {} other tensors of state, {}",
+                path.display(),
+                step.parameters.len(),
+                step.state.len() - step.parameters.len(),
+                tables::bytes(bytes)
+            )?;
+        }
     }
     Ok(())
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bcosc_autodiff::training::{Adam, Clip, Loss, Optimiser, Targets};
-use bcosc_engine::{SessionOptions, default_engine};
-use bcosc_ir::Tensor;
+use bcosc_engine::{SessionOptions, default_engine, default_interpreter};
+use bcosc_ir::{Interpreter, Model, Tensor, Tensors};
+use bcosc_onnx::proto::ModelProto;
 
 use super::{Batch, Trainer, TrainingOptions, TrainingStep, training_step};
 use crate::Weights;
@@ -178,5 +179,63 @@ fn steps_are_those_of_pytorch() {
             compared += 1;
         }
         assert!(compared >= 6, "{case}: {compared} tensors");
+    }
+}
+
+/// The standard joins the inference graph and the algorithm.
+fn joined(mut model: ModelProto) -> Model {
+    let info = model.training_info.remove(0);
+    let (mut algorithm, graph) = (*info.algorithm.unwrap(), model.graph.as_mut().unwrap());
+    graph.input.append(&mut algorithm.input);
+    graph.initializer.append(&mut algorithm.initializer);
+    graph.node.append(&mut algorithm.node);
+    graph.value_info.append(&mut algorithm.value_info);
+    graph.output = algorithm.output;
+    for binding in info.update_binding {
+        let (key, value) = (binding.key.unwrap(), binding.value.unwrap());
+        let mut constants = graph.initializer.iter();
+        assert!(
+            constants.any(|tensor| tensor.name.as_ref() == Some(&key)),
+            "{key}"
+        );
+        let mut outputs = graph.output.iter();
+        assert!(
+            outputs.any(|output| output.name.as_ref() == Some(&value)),
+            "{value}"
+        );
+    }
+    Model::from_proto(model).unwrap()
+}
+
+#[test]
+fn the_form_of_the_standard_computes_the_same() {
+    let data = Weights::read(&file("steps.safetensors")).unwrap();
+    let of = |what: &str| data.get(&format!("batch0/{what}")).unwrap().clone();
+    let step = training_step(file("network.onnx"), &options("accumulate")).unwrap();
+    let model = joined(step.training_info());
+    let graph = &model.graph;
+    let inputs = graph.inputs();
+    let names: Vec<&str> = inputs
+        .iter()
+        .map(|value| graph.value_name(*value))
+        .collect();
+    assert_eq!(names, ["images", "targets", "learning_rate", "step"]);
+    let inputs = Tensors::from([
+        ("images".to_owned(), of("images")),
+        ("targets".to_owned(), of("labels")),
+        ("learning_rate".to_owned(), Tensor::f32s(&[], vec![0.1])),
+        ("step".to_owned(), Tensor::i64s(&[], vec![1])),
+    ]);
+    let found = default_interpreter().run(&model, &inputs).unwrap();
+    let mut given = inputs.clone();
+    given.extend(
+        step.state
+            .iter()
+            .map(|s| (s.input.clone(), s.initial.clone())),
+    );
+    let wanted = default_interpreter().run(&step.model, &given).unwrap();
+    assert_eq!(found.len(), wanted.len());
+    for (name, tensor) in wanted {
+        assert_eq!(found[&format!("training/{name}")], tensor, "{name}");
     }
 }

@@ -28,6 +28,10 @@ pub struct TrainGraphArgs {
     /// [default: FILE with the extension .safetensors]
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
+    /// Write the model with the step as its TrainingInfoProto, as the ONNX standard has it, instead of a graph of its own; the
+    /// state is in the same file
+    #[arg(long, conflicts_with = "state")]
+    pub training_info: bool,
     /// List the parameters and write nothing
     #[arg(long)]
     pub dry_run: bool,
