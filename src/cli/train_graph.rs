@@ -8,7 +8,7 @@ use bcosc::autodiff::training::Targets;
 use bcosc::{Error, TrainingOptions, TrainingStep, state_path, training_step, write_model};
 use bcosc_onnx::{ExternalData, WriteOptions, is_stdout};
 
-use super::args::TrainGraphArgs;
+use super::args::{Published, TrainGraphArgs};
 use super::files::{check_kept, check_model_output, check_outputs};
 use super::messages::Messages;
 use super::progress::Progress;
@@ -43,7 +43,7 @@ pub fn run(args: &TrainGraphArgs, messages: Messages) -> anyhow::Result<()> {
     let options = TrainingOptions {
         input_shapes: args.input_shapes.clone(),
         output: args.trained.clone(),
-        ..args.step.options(targets)?
+        ..args.step.options(targets, &Published::USUAL)?
     };
     let progress = Progress::new(messages.animated());
     progress.say("building the training-step graph");

@@ -7,6 +7,7 @@ use bcosc::autodiff::training::{Adam, Clip, Loss, Optimiser, StepOptions, Target
 use bcosc::{Source, TrainingOptions};
 use clap::{Args, ValueEnum};
 
+use super::published::Published;
 use super::values::{decay, fraction, positive};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,9 +37,9 @@ pub enum OptimizerArg {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Training step")]
 pub struct StepArgs {
-    /// The function that training minimises
-    #[arg(long, value_enum, default_value_t = LossArg::Bce)]
-    pub loss: LossArg,
+    /// The function that training minimises [default: bce]
+    #[arg(long, value_enum)]
+    pub loss: Option<LossArg>,
     /// With --loss bce: target of the classes that are not the label; 0 is plain binary cross-entropy
     /// [default: 1 / number of classes]
     #[arg(long, value_name = "X", value_parser = fraction)]
@@ -50,9 +51,9 @@ pub struct StepArgs {
     /// targets
     #[arg(long, value_name = "MODEL.onnx")]
     pub teacher: Option<PathBuf>,
-    /// The optimizer, with PyTorch's formulas
-    #[arg(long, visible_alias = "opt", value_enum, default_value_t = OptimizerArg::Adamw)]
-    pub optimizer: OptimizerArg,
+    /// The optimizer, with PyTorch's formulas [default: adamw]
+    #[arg(long, visible_alias = "opt", value_enum)]
+    pub optimizer: Option<OptimizerArg>,
     /// Momentum of sgd
     #[arg(long, value_name = "X", default_value_t = 0.9, value_parser = fraction)]
     pub momentum: f64,
@@ -98,9 +99,14 @@ fn name(value: LossArg) -> String {
 }
 
 impl StepArgs {
-    /// The options of the library.
-    pub fn options(&self, targets: Targets) -> anyhow::Result<TrainingOptions> {
-        let loss = match self.loss {
+    /// The options of the library, with the defaults of a recipe.
+    pub fn options(
+        &self,
+        targets: Targets,
+        published: &Published,
+    ) -> anyhow::Result<TrainingOptions> {
+        let chosen = self.loss.unwrap_or(published.loss);
+        let loss = match chosen {
             LossArg::Bce => Loss::BinaryCrossEntropy {
                 off_label: self.off_label,
             },
@@ -112,7 +118,7 @@ impl StepArgs {
             LossArg::Siglip => Loss::SIGMOID_PAIRS,
         };
         if loss.needs_teacher() && self.teacher.is_none() {
-            bail!("--loss {} requires --teacher MODEL.onnx", name(self.loss));
+            bail!("--loss {} requires --teacher MODEL.onnx", name(chosen));
         }
         let &[first, second] = &self.betas[..] else {
             bail!("--betas takes two numbers, such as 0.9,0.999");
@@ -122,15 +128,17 @@ impl StepArgs {
             eps: self.eps,
         };
         let clip = match (self.agc, self.clip_grad_norm) {
-            (Some(factor), _) => Some(Clip::Adaptive { factor, eps: 1e-3 }),
-            (None, limit) => limit.map(|limit| Clip::GlobalNorm { limit }),
+            (None, Some(limit)) => Some(Clip::GlobalNorm { limit }),
+            (agc, _) => agc
+                .or(published.agc)
+                .map(|factor| Clip::Adaptive { factor, eps: 1e-3 }),
         };
         Ok(TrainingOptions {
             step: StepOptions {
                 loss,
                 targets,
                 teacher: None,
-                optimiser: match self.optimizer {
+                optimiser: match self.optimizer.unwrap_or(published.optimizer) {
                     OptimizerArg::Adamw => Optimiser::AdamW(adam),
                     OptimizerArg::Adam => Optimiser::Adam(adam),
                     OptimizerArg::Sgd => Optimiser::Sgd {

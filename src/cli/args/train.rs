@@ -14,6 +14,7 @@ use bcosc::{
 use clap::{Args, ValueEnum};
 
 use super::conversion::ConversionArgs;
+use super::published::Published;
 use super::step::StepArgs;
 use super::values::{above_zero, at_least_two, fraction, positive, result_file, size};
 
@@ -27,7 +28,10 @@ Examples:
 
 A model that is not a B-cos model is converted first, as `bcosc MODEL -o OUT` would with the same options, and calibrated \
 on training images. Checkpoints and metrics are in the folder --work-dir. Ctrl-C writes a checkpoint and stops; --resume \
-goes on from it.";
+goes on from it.
+
+--recipe cnn, vit or clip also sets the hyperparameters that B-cosification was published with: 90 epochs of Adam at 1e-4 with \
+--agc, batches of 256, or for vit 1024 with --mixup-alpha 0.2; for clip --loss siglip. Options that are given count.";
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -42,18 +46,18 @@ pub struct TrainArgs {
     #[arg(short, long = "out", value_name = "FILE", value_parser = result_file())]
     pub out: PathBuf,
 
-    /// Passes over the training images
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Training")]
-    pub epochs: u64,
+    /// Passes over the training images [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Training")]
+    pub epochs: Option<u64>,
     /// Stop after so many steps; the learning rate falls over them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Training")]
     pub steps: Option<u64>,
-    /// Images per step
-    #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = above_zero, help_heading = "Training")]
-    pub batch_size: usize,
-    /// Largest learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = positive, help_heading = "Training")]
-    pub lr: f64,
+    /// Images per step [default: 128]
+    #[arg(short, long, value_name = "N", value_parser = above_zero, help_heading = "Training")]
+    pub batch_size: Option<usize>,
+    /// Largest learning rate [default: 0.001]
+    #[arg(long, value_name = "RATE", value_parser = positive, help_heading = "Training")]
+    pub lr: Option<f64>,
     /// Steps in which the learning rate rises
     #[arg(
         long,
@@ -176,7 +180,9 @@ impl TrainArgs {
 
     /// The options of the library.
     pub fn options(&self) -> anyhow::Result<TrainOptions> {
-        let targets = match self.mixup_alpha {
+        let published = Published::of(self.conversion.recipe);
+        let mixup_alpha = self.mixup_alpha.or(published.mixup_alpha);
+        let targets = match mixup_alpha {
             Some(_) => Targets::Probabilities,
             None => Targets::Labels,
         };
@@ -204,7 +210,7 @@ impl TrainArgs {
             calibration_images: self.calibrate_images,
             training: TrainingOptions {
                 input_shapes: input_shapes.clone(),
-                ..self.step.options(targets)?
+                ..self.step.options(targets, &published)?
             },
             predict: PredictOptions {
                 normalization: self.conversion.normalized.given(),
@@ -217,15 +223,15 @@ impl TrainArgs {
                 seed: self.seed,
             },
             labels: self.labels.clone(),
-            batch_size: self.batch_size,
-            epochs: self.epochs,
+            batch_size: self.batch_size.unwrap_or(published.batch_size),
+            epochs: self.epochs.unwrap_or(published.epochs),
             steps: self.steps,
-            rate: self.lr,
+            rate: self.lr.unwrap_or(published.lr),
             warmup: self.warmup,
             shape: self.lr_schedule,
             augmentation: Augmentation {
                 trivial_augment: self.trivial_augment,
-                mixup_alpha: self.mixup_alpha,
+                mixup_alpha,
                 ..augmentation
             },
             workers: self.workers,
