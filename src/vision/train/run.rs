@@ -218,7 +218,8 @@ impl Run<'_> {
             }
             let done = self.place.step >= self.schedule.steps;
             let epochs = self.place.step / per_epoch;
-            let due = self.place.step % per_epoch == 0 && epochs % self.options.eval_every == 0;
+            let due = self.place.step.is_multiple_of(per_epoch)
+                && epochs.is_multiple_of(self.options.eval_every);
             if !interrupted && (done || due) {
                 let figures = self.evaluate(done && self.options.pointing.is_some(), tell)?;
                 let best = self.place.best.is_none_or(|best| figures.top1 > best);
