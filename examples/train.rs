@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for batch in loader.epoch(epoch) {
             let batch = batch?;
             let rate = schedule.rate(trainer.steps());
-            let stepped = trainer.step(batch.images, batch.targets, None, rate)?;
+            let stepped = trainer.step(batch.images, batch.targets, None, rate.into())?;
             println!("step {}: loss {:.4}", trainer.steps(), stepped.loss);
         }
     }

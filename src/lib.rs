@@ -72,8 +72,8 @@ pub use progress::{Event, Stage};
 pub use proof::{Failure, Proof};
 pub use report::{Report, Size};
 pub use training::{
-    Batch, METRICS, Metrics, STATE, Schedule, Shape, Stepped, Trainer, TrainingOptions,
-    TrainingStep, state_path, step_path, training_step,
+    Batch, Growth, METRICS, Metrics, Numbers, STATE, Schedule, Shape, Stepped, Trainer,
+    TrainingOptions, TrainingStep, state_path, step_path, training_step,
 };
 #[cfg(feature = "vision")]
 pub use vision::data;

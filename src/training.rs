@@ -12,7 +12,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bcosc_autodiff::training::{self, Group, Parameter, Role, State, StepOptions, Targets};
+use bcosc_autodiff::training::{
+    self, Exponent, Group, Parameter, Role, State, StepOptions, Targets,
+};
 use bcosc_engine::default_interpreter;
 use bcosc_ir::Model;
 use bcosc_onnx::proto::ModelProto;
@@ -21,8 +23,8 @@ use bcosc_passes::{Context, PassError, Settings};
 use glob::Pattern;
 
 pub use metrics::{METRICS, Metrics};
-pub use schedule::{Schedule, Shape};
-pub use trainer::{Batch, Stepped, Trainer};
+pub use schedule::{Growth, Schedule, Shape};
+pub use trainer::{Batch, Numbers, Stepped, Trainer};
 
 use crate::load::{Read, read};
 use crate::outputs::keep_outputs;
@@ -189,9 +191,9 @@ fn teacher(source: Source) -> Result<Model, Error> {
 }
 
 /// Brings a model into the form whose constants have the names that training uses.
-pub(crate) fn prepare(model: &mut Model, label: &str) -> Result<(), Error> {
+pub(crate) fn prepare(model: &mut Model, exponent: Exponent, label: &str) -> Result<(), Error> {
     let settings = settings(model);
-    training::prepare(model, &context(&settings)).map_err(|source| fail(label, source))
+    training::prepare(model, exponent, &context(&settings)).map_err(|source| fail(label, source))
 }
 
 fn settings(model: &Model) -> Settings {

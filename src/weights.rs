@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-use bcosc_autodiff::training::{State, StateKind};
+use bcosc_autodiff::training::{Exponent, State, StateKind};
 use bcosc_ir::{DataType, Model, Tensor};
 use bcosc_onnx::write_bytes;
 use bytes::Bytes;
@@ -242,7 +242,12 @@ pub fn merge_weights(
             .any(|(name, _)| constant(name).is_none())
     };
     if missing(&model) {
-        training::prepare(&mut model, &label)?;
+        let learned = weights.iter().any(|(name, _)| name.ends_with(".exponent"));
+        let exponent = match learned {
+            true => Exponent::Learned,
+            false => Exponent::Fixed,
+        };
+        training::prepare(&mut model, exponent, &label)?;
     }
     let replaced = replace(&mut model, weights, averages, &label)?;
     Ok(Merged { model, replaced })

@@ -85,6 +85,7 @@ fn options(folder: &TempDir, run: &str) -> TrainOptions {
         rate: 0.03,
         warmup: 0,
         shape: Shape::Cosine,
+        growth: None,
         augmentation: Augmentation::shift(1),
         workers: 2,
         unreadable: Unreadable::Fail,

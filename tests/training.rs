@@ -97,7 +97,7 @@ fn run(network: &str, step: &TrainingStep, steps: usize) -> (Vec<f64>, Vec<bcosc
     let mut trainer = Trainer::new(step, 0, engine, &batch, &options).unwrap();
     let (mut losses, mut states) = (Vec::new(), Vec::new());
     for _ in 0..steps {
-        let stepped = trainer.step(images.clone(), Some(labels.clone()), None, 1e-3);
+        let stepped = trainer.step(images.clone(), Some(labels.clone()), None, 1e-3.into());
         losses.push(stepped.unwrap().loss);
         states.push(trainer.weights().unwrap());
     }

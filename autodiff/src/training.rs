@@ -12,12 +12,14 @@
 //! | `teacher_images` | | with a teacher: the same images, as the teacher takes them |
 //! | `learning_rate` | float, a scalar | the rate of this step |
 //! | `step` | int64, a scalar | counts runs from 1 |
+//! | `b` | float, a scalar | with [`Exponent::Input`]: B of all layers |
 //!
 //! Every other input is state. The output `NAME.next` is its new value, to be given to the next run; [`State`] says
 //! what it is at the start. Batch norms use the statistics of the batch. Nothing is detached.
 
 pub(crate) mod batch_norm;
 mod clip;
+mod exponent;
 mod loss;
 mod optimiser;
 mod parameters;
@@ -32,6 +34,7 @@ use bcosc_passes::canonical::{FOLD_CONSTANTS, REMOVE_DEAD, SIMPLIFY, cse};
 use bcosc_passes::{Context, PassError, Reason, recipe};
 
 pub use clip::Clip;
+pub use exponent::{EXPONENT, Exponent};
 pub use loss::{Loss, Targets};
 pub use optimiser::{Adam, Optimiser};
 pub use parameters::{Parameter, Role};
@@ -80,6 +83,8 @@ pub struct StepOptions {
     pub targets: Targets,
     /// A model that outputs are compared with, for [`Targets::Teacher`]. It is not trained.
     pub teacher: Option<Arc<Model>>,
+    /// What decides on B.
+    pub exponent: Exponent,
     /// The optimiser.
     pub optimiser: Optimiser,
     /// How gradients are clipped.
@@ -100,6 +105,7 @@ impl Default for StepOptions {
             loss: Loss::default(),
             targets: Targets::default(),
             teacher: None,
+            exponent: Exponent::default(),
             optimiser: Optimiser::default(),
             clip: None,
             norm_momentum: 0.1,
@@ -184,13 +190,28 @@ impl StateKind {
     }
 }
 
-/// Brings a model into the form that is trained: canonical, and with statistics and scales of its own for every norm.
+/// Brings a model into the form that is trained: canonical, with statistics and scales of its own for every norm, and where it
+/// is learned with a B of its own for every B-cos layer.
 ///
 /// # Errors
-/// If a pass fails.
-pub fn prepare(model: &mut Model, cx: &Context<'_>) -> Result<(), PassError> {
+/// If a pass fails, or B is to be learned and there are no B-cos layers.
+pub fn prepare(model: &mut Model, exponent: Exponent, cx: &Context<'_>) -> Result<(), PassError> {
+    prepared(model, exponent, cx)?;
+    Ok(())
+}
+
+/// As [`prepare`]; returns the constants B - 1 that are learned.
+fn prepared(
+    model: &mut Model,
+    exponent: Exponent,
+    cx: &Context<'_>,
+) -> Result<Vec<Value>, PassError> {
     canonical(model, cx)?;
-    untie::norms(model)
+    untie::norms(model)?;
+    match exponent {
+        Exponent::Learned => exponent::learn(model),
+        Exponent::Fixed | Exponent::Input => Ok(Vec::new()),
+    }
 }
 
 fn canonical(model: &mut Model, cx: &Context<'_>) -> Result<(), PassError> {
@@ -216,12 +237,16 @@ pub fn step(
     if options.loss.needs_teacher() && options.targets != Targets::Teacher {
         return Err(PassError::Model(Reason::NoTeacher));
     }
-    prepare(&mut model, cx)?;
+    let exponents = prepared(&mut model, options.exponent, cx)?;
     let forward = model.clone();
-    cx.infer(&mut model)?;
-    let image = image(&model.graph)?;
+    let image = image_of(&mut model, cx)?;
+    if options.exponent == Exponent::Input {
+        exponent::take(&mut model)?;
+        cx.infer(&mut model)?;
+    }
     let (logits, classes) = scores(&mut model)?;
-    let mut parameters = parameters::parameters(&model.graph, image, options.biases_removed);
+    let mut parameters =
+        parameters::parameters(&model.graph, image, options.biases_removed, &exponents);
     parameters.retain(|p| group(&p.name, p.role) != Group::Frozen);
 
     let student: Vec<NodeId> = model.graph.ops();
@@ -293,6 +318,12 @@ pub fn step(
         parameters,
         state: states,
     })
+}
+
+/// The input with images, after types are inferred.
+fn image_of(model: &mut Model, cx: &Context<'_>) -> Result<Value, PassError> {
+    cx.infer(model)?;
+    image(&model.graph)
 }
 
 /// The inputs that are no state.

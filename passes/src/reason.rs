@@ -21,6 +21,11 @@ pub enum Reason {
     /// No parameter is left to train.
     #[error("nothing is trained: the loss depends on no parameter that is not frozen")]
     NothingTrained,
+    /// Something about B, in a model without B-cos layers.
+    #[error(
+        "there are no B-cos layers whose B could change (the model has B = 1, or is in its deploy form)"
+    )]
+    NoBcosLayers,
     /// A loss that compares with a teacher, without one.
     #[error("this loss compares with a teacher, and none is given")]
     NoTeacher,

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::bail;
-use bcosc::autodiff::training::Targets;
+use bcosc::autodiff::training::{Exponent, Targets};
 use bcosc::{Error, TrainingOptions, TrainingStep, state_path, training_step, write_model};
 use bcosc_onnx::{ExternalData, WriteOptions, is_stdout};
 
@@ -40,11 +40,14 @@ pub fn run(args: &TrainGraphArgs, messages: Messages) -> anyhow::Result<()> {
         true => Targets::Probabilities,
         false => Targets::Labels,
     };
-    let options = TrainingOptions {
+    let mut options = TrainingOptions {
         input_shapes: args.input_shapes.clone(),
         output: args.trained.clone(),
         ..args.step.options(targets, &Published::USUAL)?
     };
+    if args.b_input {
+        options.step.exponent = Exponent::Input;
+    }
     let progress = Progress::new(messages.animated());
     progress.say("building the training-step graph");
     let step = training_step(&args.model, &options);

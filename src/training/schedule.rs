@@ -50,6 +50,25 @@ impl Schedule {
     }
 }
 
+/// How B grows: in a straight line from one value to another, and then no more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Growth {
+    /// B of the first step.
+    pub from: f64,
+    /// B after it has grown, which is that of the model.
+    pub to: f64,
+    /// Steps that it takes.
+    pub steps: u64,
+}
+
+impl Growth {
+    /// B of a step, counted from 0.
+    pub fn b(&self, step: u64) -> f64 {
+        let done = step.min(self.steps) as f64 / self.steps.max(1) as f64;
+        self.from + (self.to - self.from) * done
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +110,17 @@ mod tests {
         }
         close(schedule(10, Shape::Linear).rate(55), 0.05);
         close(schedule(10, Shape::Constant).rate(99), 0.1);
+    }
+
+    #[test]
+    fn b_grows_to_its_end() {
+        let growth = Growth {
+            from: 1.0,
+            to: 2.0,
+            steps: 4,
+        };
+        let found = [0, 1, 4, 9].map(|step| growth.b(step));
+        assert_eq!(found, [1.0, 1.25, 2.0, 2.0]);
     }
 
     #[test]

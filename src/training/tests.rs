@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use bcosc_autodiff::training::{Adam, Clip, Loss, Optimiser, Targets};
+use bcosc_autodiff::training::{Adam, Clip, Exponent, Loss, Optimiser, Role, Targets};
 use bcosc_engine::{SessionOptions, default_engine, default_interpreter};
 use bcosc_ir::{Interpreter, Model, Tensor, Tensors};
 use bcosc_onnx::proto::ModelProto;
 
-use super::{Batch, Trainer, TrainingOptions, TrainingStep, training_step};
-use crate::Weights;
+use super::{Batch, Numbers, Trainer, TrainingOptions, TrainingStep, training_step};
+use crate::{Error, Options, Weights, convert};
 
 const RATES: [f64; 3] = [0.1, 0.05, 0.1];
 /// The largest error relative to the largest element of a tensor.
@@ -125,7 +125,7 @@ fn run(step: &TrainingStep, targets: Targets, data: &Weights) -> (Vec<f64>, Weig
     for (index, rate) in RATES.into_iter().enumerate() {
         let images = of(index, "images");
         let teacher = batch.teacher.is_some().then(|| images.clone());
-        let stepped = trainer.step(images, given(index), teacher, rate);
+        let stepped = trainer.step(images, given(index), teacher, rate.into());
         losses.push(stepped.unwrap().loss);
     }
     (losses, trainer.weights().unwrap())
@@ -238,4 +238,72 @@ fn the_form_of_the_standard_computes_the_same() {
     for (name, tensor) in wanted {
         assert_eq!(found[&format!("training/{name}")], tensor, "{name}");
     }
+}
+
+/// The loss of the first batch, and the state after a step of gradient descent with momentum.
+fn first_step(exponent: Exponent, b: Option<f64>) -> (f64, TrainingStep, Weights) {
+    let data = Weights::read(&file("steps.safetensors")).unwrap();
+    let of = |what: &str| data.get(&format!("batch0/{what}")).unwrap().clone();
+    let mut conversion = Options::default();
+    conversion.settings.b = 1.5;
+    let converted = convert(file("network.onnx"), &conversion).unwrap();
+    let mut options = TrainingOptions::default();
+    options.step.exponent = exponent;
+    options.step.optimiser = sgd(0.5, false);
+    let step = converted.training_step(&options).unwrap();
+    let batch = Batch {
+        input: "images".to_owned(),
+        images: of("images").dims(),
+        targets: Some(of("labels").dims()),
+        teacher: None,
+    };
+    let session = SessionOptions::default();
+    let mut trainer = Trainer::new(&step, 0, default_engine(), &batch, &session).unwrap();
+    let numbers = Numbers { rate: 0.1, b };
+    let stepped = trainer
+        .step(of("images"), Some(of("labels")), None, numbers)
+        .unwrap();
+    let state = trainer.weights().unwrap();
+    (stepped.loss, step, state)
+}
+
+#[test]
+fn b_is_an_input_or_learned() {
+    let (fixed, ..) = first_step(Exponent::Fixed, None);
+    let (learned, step, state) = first_step(Exponent::Learned, None);
+    let input = |b: f64| first_step(Exponent::Input, Some(b)).0;
+    assert!((learned - fixed).abs() < 1e-6 && (input(1.5) - fixed).abs() < 1e-6);
+    let exponents = step.parameters.iter().filter(|p| p.role == Role::Exponent);
+    let slopes = exponents.map(|p| {
+        assert_eq!(p.tensor.to_f64s().unwrap(), [0.5]);
+        let slope = state.get(&format!("{}.momentum_buffer", p.name)).unwrap();
+        slope.to_f64s().unwrap()[0]
+    });
+    let slopes: Vec<f64> = slopes.collect();
+    assert_eq!(slopes.len(), 2);
+    // All layers have the same B: its slope is the sum over layers.
+    let slope = (input(1.52) - input(1.48)) / 0.04;
+    let sum: f64 = slopes.iter().sum();
+    assert!(slope.abs() > 1e-3, "{slope}");
+    assert!(
+        (sum - slope).abs() < 0.01 * slope.abs(),
+        "{sum} and {slope}"
+    );
+}
+
+#[test]
+fn b_of_a_model_without_b_cos_layers_is_an_error() {
+    let mut options = TrainingOptions::default();
+    options.step.exponent = Exponent::Input;
+    let error = training_step(file("network.onnx"), &options).unwrap_err();
+    let Error::Train { source, .. } = error else {
+        panic!("{error}")
+    };
+    assert!(
+        source
+            .source
+            .to_string()
+            .contains("there are no B-cos layers"),
+        "{source:?}"
+    );
 }

@@ -1,6 +1,8 @@
 //! Running training steps.
 
-use bcosc_autodiff::training::{LEARNING_RATE, LOGITS, LOSS, STEP, State, TARGETS, TEACHER_IMAGES};
+use bcosc_autodiff::training::{
+    EXPONENT, LEARNING_RATE, LOGITS, LOSS, STEP, State, TARGETS, TEACHER_IMAGES,
+};
 use bcosc_engine::{Engine, EngineError, Feedback, InputShapes, SessionOptions, Value};
 use bcosc_ir::{DataType, Tensor, Tensors};
 
@@ -17,6 +19,21 @@ pub struct Trainer {
     images: String,
     steps: u64,
     dtype: DataType,
+}
+
+/// Numbers that change from step to step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Numbers {
+    /// The learning rate.
+    pub rate: f64,
+    /// B, where the step takes it ([`Exponent::Input`](bcosc_autodiff::training::Exponent::Input)).
+    pub b: Option<f64>,
+}
+
+impl From<f64> for Numbers {
+    fn from(rate: f64) -> Self {
+        Numbers { rate, b: None }
+    }
 }
 
 /// The outcome of a step.
@@ -56,8 +73,10 @@ impl Trainer {
         for state in &step.state {
             shapes.insert(state.input.clone(), state.initial.dims());
         }
-        for scalar in [LEARNING_RATE, STEP] {
-            shapes.insert(scalar.to_owned(), Vec::new());
+        for scalar in [LEARNING_RATE, STEP, EXPONENT] {
+            if graph.value_named(scalar).is_some() {
+                shapes.insert(scalar.to_owned(), Vec::new());
+            }
         }
         shapes.insert(batch.input.clone(), batch.images.clone());
         let optional = [(TARGETS, &batch.targets), (TEACHER_IMAGES, &batch.teacher)];
@@ -86,7 +105,7 @@ impl Trainer {
         })
     }
 
-    /// Runs one step at a learning rate, on images with their targets, or with the images for the teacher.
+    /// Runs one step on images with their targets, or with the images for the teacher.
     ///
     /// # Errors
     /// If a tensor is not of the type or shape that was prepared for. The state is lost then.
@@ -95,17 +114,20 @@ impl Trainer {
         images: Tensor,
         targets: Option<Tensor>,
         teacher: Option<Tensor>,
-        rate: f64,
+        numbers: Numbers,
     ) -> Result<Stepped, Error> {
         let step = Tensor::i64s(&[], vec![self.steps as i64 + 1]);
-        let rate = Tensor::floats(self.dtype, &[], &[rate]);
-        let rate = rate.ok_or_else(|| run_error(EngineError::DataType(self.dtype)))?;
+        let number = |x: f64| {
+            let tensor = Tensor::floats(self.dtype, &[], &[x]);
+            tensor.ok_or_else(|| run_error(EngineError::DataType(self.dtype)))
+        };
         let mut inputs = Tensors::from([
             (self.images.clone(), images),
-            (LEARNING_RATE.to_owned(), rate),
+            (LEARNING_RATE.to_owned(), number(numbers.rate)?),
             (STEP.to_owned(), step),
         ]);
-        for (name, tensor) in [(TARGETS, targets), (TEACHER_IMAGES, teacher)] {
+        let b = numbers.b.map(number).transpose()?;
+        for (name, tensor) in [(TARGETS, targets), (TEACHER_IMAGES, teacher), (EXPONENT, b)] {
             inputs.extend(tensor.map(|tensor| (name.to_owned(), tensor)));
         }
         let mut outputs = self.feedback.run(&inputs).map_err(run_error)?;

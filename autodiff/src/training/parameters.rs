@@ -45,6 +45,8 @@ pub enum Role {
     Norm,
     /// The bias of a layer.
     Bias,
+    /// B - 1 of a B-cos layer.
+    Exponent,
     /// Anything else, such as a position embedding.
     Other,
 }
@@ -56,6 +58,7 @@ impl Role {
             Role::Weight => "weight",
             Role::Norm => "norm",
             Role::Bias => "bias",
+            Role::Exponent => "exponent",
             Role::Other => "other",
         }
     }
@@ -66,7 +69,13 @@ const MASKED: f64 = -50.0;
 
 /// The parameters of a graph, in its order. `image` is the input that layers see; `biases_removed` says that zeros
 /// in place of a norm's bias stay zeros.
-pub(super) fn parameters(graph: &Graph, image: Value, biases_removed: bool) -> Vec<Parameter> {
+/// `exponents` are trained too.
+pub(super) fn parameters(
+    graph: &Graph,
+    image: Value,
+    biases_removed: bool,
+    exponents: &[Value],
+) -> Vec<Parameter> {
     let constants: Vec<(Value, Tensor)> = graph
         .nodes()
         .into_iter()
@@ -92,7 +101,10 @@ pub(super) fn parameters(graph: &Graph, image: Value, biases_removed: bool) -> V
         biases_removed,
     };
     let trained = constants.into_iter().filter_map(|(value, tensor)| {
-        let (role, unit_axis) = selection.role(value, &tensor)?;
+        let (role, unit_axis) = match exponents.contains(&value) {
+            true => (Role::Exponent, 0),
+            false => selection.role(value, &tensor)?,
+        };
         Some(Parameter {
             value,
             name: graph.value_name(value).to_owned(),

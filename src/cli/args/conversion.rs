@@ -48,7 +48,7 @@ pub struct ConversionArgs {
     pub input_shapes: Vec<InputShape>,
 }
 
-fn b(text: &str) -> Result<f64, String> {
+pub fn b(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(b) if b.is_finite() && b >= 1.0 => Ok(b),
         _ => Err("expected a number of at least 1".to_owned()),

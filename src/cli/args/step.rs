@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use bcosc::autodiff::training::{Adam, Clip, Loss, Optimiser, StepOptions, Targets};
+use bcosc::autodiff::training::{Adam, Clip, Exponent, Loss, Optimiser, StepOptions, Targets};
 use bcosc::{Source, TrainingOptions};
 use clap::{Args, ValueEnum};
 
@@ -87,6 +87,9 @@ pub struct StepArgs {
     /// Share of a batch's statistics in the new running statistics of norms
     #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = fraction)]
     pub norm_momentum: f64,
+    /// Learn B of every B-cos layer
+    #[arg(long)]
+    pub learn_b: bool,
     /// Do not train the parameters whose names match; `*` is any text; repeatable
     #[arg(long, value_name = "PATTERN")]
     pub freeze: Vec<String>,
@@ -138,6 +141,10 @@ impl StepArgs {
                 loss,
                 targets,
                 teacher: None,
+                exponent: match self.learn_b {
+                    true => Exponent::Learned,
+                    false => Exponent::Fixed,
+                },
                 optimiser: match self.optimizer.unwrap_or(published.optimizer) {
                     OptimizerArg::Adamw => Optimiser::AdamW(adam),
                     OptimizerArg::Adam => Optimiser::Adam(adam),

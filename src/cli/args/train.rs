@@ -4,16 +4,17 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use anyhow::bail;
-use bcosc::autodiff::training::Targets;
+use bcosc::autodiff::training::{Exponent, Targets};
 use bcosc::data::{Augmentation, SplitOptions, Unreadable};
 use bcosc::onnx::ExternalData;
 use bcosc::{
-    CalibrationFiles, EngineChoice, Options, PointingOptions, PredictOptions, Shape, TrainOptions,
-    TrainingOptions, Verification, Verify,
+    CalibrationFiles, EngineChoice, Growth, Options, PointingOptions, PredictOptions, Shape,
+    TrainOptions, TrainingOptions, Verification, Verify,
 };
 use clap::{Args, ValueEnum};
 
 use super::conversion::ConversionArgs;
+use super::conversion::b;
 use super::published::Published;
 use super::step::StepArgs;
 use super::values::{above_zero, at_least_two, fraction, positive, result_file, size};
@@ -69,6 +70,12 @@ pub struct TrainArgs {
     /// How the learning rate falls
     #[arg(long, value_enum, default_value_t = Shape::Cosine, help_heading = "Training")]
     pub lr_schedule: Shape,
+    /// Let B grow from this value to that of the model, over --b-steps
+    #[arg(long, value_name = "B", value_parser = b, requires = "b_steps", conflicts_with = "learn_b", help_heading = "Training")]
+    pub b_from: Option<f64>,
+    /// Steps in which B grows
+    #[arg(long, value_name = "STEPS", requires = "b_from", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Training")]
+    pub b_steps: Option<u64>,
     /// Seed for the order of images and their augmentation
     #[arg(
         long,
@@ -194,6 +201,18 @@ impl TrainArgs {
             AugmentArg::Shift => Augmentation::shift(4),
             AugmentArg::None => Augmentation::NONE,
         };
+        let mut training = TrainingOptions {
+            input_shapes: self.conversion.input_shapes.clone(),
+            ..self.step.options(targets, &published)?
+        };
+        let growth = self.b_from.zip(self.b_steps).map(|(from, steps)| Growth {
+            from,
+            to: self.conversion.b,
+            steps,
+        });
+        if growth.is_some() {
+            training.step.exponent = Exponent::Input;
+        }
         let threads = available_parallelism().map_or(1, usize::from);
         let input_shapes = self.conversion.input_shapes.clone();
         Ok(TrainOptions {
@@ -208,10 +227,7 @@ impl TrainArgs {
                 ..Options::default()
             }),
             calibration_images: self.calibrate_images,
-            training: TrainingOptions {
-                input_shapes: input_shapes.clone(),
-                ..self.step.options(targets, &published)?
-            },
+            training,
             predict: PredictOptions {
                 normalization: self.conversion.normalized.given(),
                 size: self.size,
@@ -229,6 +245,7 @@ impl TrainArgs {
             rate: self.lr.unwrap_or(published.lr),
             warmup: self.warmup,
             shape: self.lr_schedule,
+            growth,
             augmentation: Augmentation {
                 trivial_augment: self.trivial_augment,
                 mixup_alpha,

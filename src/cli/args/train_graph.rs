@@ -32,6 +32,9 @@ pub struct TrainGraphArgs {
     /// state is in the same file
     #[arg(long, conflicts_with = "state")]
     pub training_info: bool,
+    /// Take B of all B-cos layers as an input, `b`
+    #[arg(long, conflicts_with = "learn_b")]
+    pub b_input: bool,
     /// List the parameters and write nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -8,7 +8,8 @@ use bcosc_engine::{Engine, default_engine};
 
 use crate::data::{Augmentation, SplitOptions, Unreadable};
 use crate::{
-    Error, EvaluateOptions, Options, PointingOptions, PredictOptions, Shape, TrainingOptions,
+    Error, EvaluateOptions, Growth, Options, PointingOptions, PredictOptions, Shape,
+    TrainingOptions,
 };
 
 /// Options of a training run.
@@ -41,6 +42,9 @@ pub struct TrainOptions {
     pub warmup: u64,
     /// How the learning rate falls.
     pub shape: Shape,
+    /// How B grows, with [`Exponent::Input`](bcosc_autodiff::training::Exponent::Input) in the training step.
+    /// It grows to that of the model, whatever [`Growth::to`] says.
+    pub growth: Option<Growth>,
     /// Random changes of images.
     pub augmentation: Augmentation,
     /// Threads that prepare images.

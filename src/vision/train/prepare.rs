@@ -16,7 +16,7 @@ use crate::training::{Schedule, prepare, step_of};
 use crate::vision::images::free_side;
 use crate::vision::predict::Predictor;
 use crate::{
-    Batch, Calibration, CalibrationFiles, Error, Intake, Labels, Metadata, Options, Source,
+    Batch, Calibration, CalibrationFiles, Error, Growth, Intake, Labels, Metadata, Options, Source,
     TrainingStep, convert_with, soundness, support,
 };
 
@@ -32,6 +32,8 @@ pub(super) struct Prepared {
     pub val: ImageFolder,
     /// Warnings about the data.
     pub notes: Vec<String>,
+    /// How B grows.
+    pub growth: Option<Growth>,
     predictor: Predictor,
     /// How images enter the teacher.
     teacher: Option<Intake>,
@@ -52,8 +54,13 @@ impl Prepared {
         {
             model = converted(source, conversion, options, tell)?;
         }
+        let metadata = Metadata::read(&model, &label)?;
+        let growth = options.growth.map(|growth| Growth {
+            to: metadata.map_or(growth.to, |metadata| metadata.b),
+            ..growth
+        });
         let _ = tell(TrainEvent::Preparing("building the training step"));
-        prepare(&mut model, &label)?;
+        prepare(&mut model, options.training.step.exponent, &label)?;
         let mut logits = model.clone();
         let ending = before_probabilities(&mut logits);
         let predictor = Predictor::of(&logits, label.clone(), &options.predict, ending)?;
@@ -93,6 +100,7 @@ impl Prepared {
             val,
             notes: split.notes,
             folders: split.folders,
+            growth,
             predictor,
             teacher,
             train: split.train,
@@ -163,6 +171,7 @@ impl Prepared {
             ("--lr", schedule.rate.to_string()),
             ("--warmup", schedule.warmup.to_string()),
             ("--lr-schedule", format!("{:?}", schedule.shape)),
+            ("--b-from and --b-steps", format!("{:?}", self.growth)),
             ("--seed", options.seed.to_string()),
             ("the number of images", self.train.len().to_string()),
             ("the image size", format!("{:?}", self.size)),
@@ -170,10 +179,11 @@ impl Prepared {
             (
                 "the training step",
                 format!(
-                    "{:?} {:?} {:?} {:?} {} {} {:?} {} {:?} {:?}",
+                    "{:?} {:?} {:?} {:?} {:?} {} {} {:?} {} {:?} {:?}",
                     training.step.loss,
                     training.step.targets,
                     training.step.optimiser,
+                    training.step.exponent,
                     training.step.clip,
                     training.step.norm_momentum,
                     training.step.accumulate,

@@ -17,7 +17,7 @@ use crate::data::{Batch as Images, Loader};
 use crate::load::File;
 use crate::training::{Metrics, Schedule};
 use crate::vision::evaluate::evaluate_folder;
-use crate::{Error, Figures, Source, Trainer, Weights, weights};
+use crate::{Error, Figures, Numbers, Source, Trainer, Weights, weights};
 
 /// What happens in a training run.
 #[derive(Clone, Debug)]
@@ -260,9 +260,13 @@ impl Run<'_> {
         let count = images.samples.len();
         let targets = images.targets.filter(|_| images.teacher_images.is_none());
         let learning_rate = self.schedule.rate(self.place.step);
-        let stepped =
-            self.trainer
-                .step(images.images, targets, images.teacher_images, learning_rate)?;
+        let numbers = Numbers {
+            rate: learning_rate,
+            b: self.prepared.growth.map(|growth| growth.b(self.place.step)),
+        };
+        let stepped = self
+            .trainer
+            .step(images.images, targets, images.teacher_images, numbers)?;
         if !stepped.loss.is_finite() {
             return Err(self.diverged(format!("the loss is {}", stepped.loss)));
         }
