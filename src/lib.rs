@@ -70,6 +70,8 @@ pub use progress::{Event, Stage};
 pub use proof::{Failure, Proof};
 pub use report::{Report, Size};
 #[cfg(feature = "vision")]
+pub use vision::data;
+#[cfg(feature = "vision")]
 pub use vision::evaluate::{
     Bin, Completeness, Curve, EvaluateOptions, Evaluation, Figures, Perturbation,
     PerturbationOptions, Pointing, PointingOptions, Progressed, Reliability, Task, evaluate,

@@ -1,7 +1,7 @@
 //! Prediction, explanation, evaluation, calibration and training data: images from disk.
 
 pub(crate) mod calibrate;
-pub(crate) mod data;
+pub mod data;
 pub(crate) mod evaluate;
 pub(crate) mod explain;
 pub(crate) mod images;

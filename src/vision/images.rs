@@ -14,8 +14,9 @@ use crate::Error;
 
 pub use folder::pictures;
 pub(crate) use folder::spread;
-pub(crate) use picture::{read, size};
+pub(crate) use picture::{bad, decode, read, size};
 pub(crate) use pixels::Pixels;
+pub(crate) use resize::{Region, framed, resized};
 
 /// The size and channels of pictures for a model.
 #[derive(Clone, Copy, Debug, PartialEq)]

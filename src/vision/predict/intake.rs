@@ -224,6 +224,35 @@ impl Intake {
         shapes
     }
 
+    /// Type of the input's elements.
+    pub(crate) fn dtype(&self) -> DataType {
+        self.dtype
+    }
+
+    /// Pictures in the form of the input, as `[N, C, H, W]`; see [`Intake::arranged`].
+    pub(crate) fn encode(&self, images: &Images) -> Result<Tensor, RunError> {
+        let scaled = images.data.iter().map(|x| x * self.white as f32);
+        let pictures = Images {
+            dims: images.dims.clone(),
+            data: scaled.collect(),
+        };
+        let tensor = pictures.tensor(self.contract, self.normalization.as_ref(), self.dtype);
+        tensor.ok_or_else(|| self.not_floating())
+    }
+
+    /// Encoded pictures `[N, C, H, W]` with their axes in the order of the input.
+    pub(crate) fn arranged(&self, encoded: Tensor) -> Result<Tensor, RunError> {
+        match self.channels_last {
+            true => channels_last(&encoded).ok_or_else(|| self.not_floating()),
+            false => Ok(encoded),
+        }
+    }
+
+    /// The error for an input of another type.
+    pub(crate) fn not_floating(&self) -> RunError {
+        RunError::Values(format!("input `{}` is not floating point", self.name))
+    }
+
     /// All inputs for one picture, which fills the whole batch where the model fixes its size.
     pub(crate) fn tensors(&self, image: &Images, target: Option<i64>) -> Result<Tensors, RunError> {
         let batch = self.batch();
@@ -231,20 +260,11 @@ impl Intake {
         if let Some(count) = dims.first_mut() {
             *count = batch;
         }
-        let scaled = image.data.iter().map(|x| x * self.white as f32);
-        let row: Vec<f32> = scaled.collect();
         let pictures = Images {
             dims,
-            data: row.repeat(batch as usize),
+            data: image.data.repeat(batch as usize),
         };
-        let tensor = pictures.tensor(self.contract, self.normalization.as_ref(), self.dtype);
-        let tensor = match self.channels_last {
-            true => tensor.as_ref().and_then(channels_last),
-            false => tensor,
-        };
-        let tensor = tensor.ok_or_else(|| {
-            RunError::Values(format!("input `{}` is not floating point", self.name))
-        })?;
+        let tensor = self.arranged(self.encode(&pictures)?)?;
         let mut tensors = Tensors::from([(self.name.clone(), tensor)]);
         if let Some(target) = target {
             let targets = Tensor::i64s(&[batch], vec![target; batch as usize]);

@@ -1,0 +1,257 @@
+//! Training and validation pictures.
+
+use std::path::Path;
+
+use super::folder::{class_folders, listed};
+use super::{ImageFolder, Samples};
+use crate::{Error, Labels};
+
+/// Folder of training pictures.
+const TRAIN: &str = "train";
+/// Folders of validation pictures; the first that exists.
+const VALIDATION: [&str; 3] = ["val", "valid", "validation"];
+
+/// How a folder without a part for validation is divided.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SplitOptions {
+    /// Share of each class that is for validation, in (0, 1).
+    pub validation: f64,
+    /// Seed for random numbers.
+    pub seed: u64,
+}
+
+impl Default for SplitOptions {
+    fn default() -> Self {
+        SplitOptions {
+            validation: 0.1,
+            seed: 0,
+        }
+    }
+}
+
+/// Pictures for training and for validation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// For training.
+    pub train: Samples,
+    /// For validation.
+    pub val: Samples,
+    /// Names of the class folders.
+    pub folders: Vec<String>,
+    /// Warnings.
+    pub notes: Vec<String>,
+}
+
+impl Split {
+    /// Lists `PATH/train/CLASS/*` and `PATH/val/CLASS/*`, where `val` may be called `valid` or `validation`; or
+    /// `PATH/CLASS/*` divided at random, see [`Samples::divided`]. The classes are those of `model`, see
+    /// [`ImageFolder::classes`].
+    ///
+    /// # Errors
+    /// [`Error::Images`] if a folder cannot be listed, has no pictures or only one class, if class folders differ between
+    /// training and validation, or if they do not match the classes of the model; [`Error::Labels`] if a class is not in
+    /// the labels; and [`Error::Options`] for a share out of range.
+    pub fn open(
+        path: &Path,
+        options: &SplitOptions,
+        model: &str,
+        classes: usize,
+        labels: Option<&Labels>,
+    ) -> Result<Self, Error> {
+        let SplitOptions { validation, seed } = *options;
+        if !(validation > 0.0 && validation < 1.0) {
+            return Err(Error::Options(format!(
+                "{validation} of the pictures cannot be for validation: give a share between 0 and 1"
+            )));
+        }
+        let inside = class_folders(path)?;
+        let find = |name: &str| inside.iter().find(|(found, _)| found == name);
+        let train = find(TRAIN);
+        let val = VALIDATION.iter().find_map(|name| find(name));
+        if let (Some((_, train)), Some((_, val))) = (train, val) {
+            let [train, val] = [ImageFolder::open(train)?, ImageFolder::open(val)?];
+            same_classes(&train, &val)?;
+            several_classes(&train, path)?;
+            let (folders, notes) = (
+                train.folders.clone(),
+                [&train.notes[..], &val.notes].concat(),
+            );
+            return Ok(Split {
+                train: Samples::labelled(train, model, classes, labels)?,
+                val: Samples::labelled(val, model, classes, labels)?,
+                folders,
+                notes,
+            });
+        }
+        let all = ImageFolder::open(path)?;
+        several_classes(&all, path)?;
+        let (folders, notes) = (all.folders.clone(), all.notes.clone());
+        let (train, val) =
+            Samples::labelled(all, model, classes, labels)?.divided(validation, seed);
+        if val.is_empty() {
+            return Err(Error::Images {
+                path: path.to_owned(),
+                problem: "no class has two pictures, so none can be for validation".to_owned(),
+            });
+        }
+        Ok(Split {
+            train,
+            val,
+            folders,
+            notes,
+        })
+    }
+}
+
+/// The numbers of classes are their places in the sorted folders, so these must be the same.
+fn same_classes(train: &ImageFolder, val: &ImageFolder) -> Result<(), Error> {
+    let missing = |of: &ImageFolder, other: &ImageFolder| {
+        let names = of.folders.iter().map(String::as_str);
+        let missing: Vec<&str> = names
+            .filter(|name| !other.folders.iter().any(|found| found == name))
+            .collect();
+        let place = other.path.display();
+        (!missing.is_empty()).then(|| format!("{place} has no {}", listed(&missing)))
+    };
+    let problems: Vec<String> = [missing(train, val), missing(val, train)]
+        .into_iter()
+        .flatten()
+        .collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Images {
+        path: val.path.clone(),
+        problem: format!(
+            "the class folders are not those of {}: {}; add them (they may be empty), or remove the others",
+            train.path.display(),
+            problems.join(", and ")
+        ),
+    })
+}
+
+fn several_classes(folder: &ImageFolder, given: &Path) -> Result<(), Error> {
+    let [only] = &folder.folders[..] else {
+        return Ok(());
+    };
+    let problem = match folder.path == given && only == TRAIN {
+        true => format!(
+            "there is a folder {TRAIN} but no folder {}; add it, or give {} to divide its pictures",
+            VALIDATION[0],
+            given.join(TRAIN).display()
+        ),
+        false => {
+            format!("there is only one class folder, {only}, but training requires two classes")
+        }
+    };
+    Err(Error::Images {
+        path: folder.path.clone(),
+        problem,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Pictures are not decoded here.
+    fn split(files: &[&str], classes: usize) -> Result<Split, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, []).unwrap();
+        }
+        let split = Split::open(
+            folder.path(),
+            &SplitOptions::default(),
+            "net",
+            classes,
+            None,
+        );
+        split.map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn folders_of_both_parts_are_found() {
+        let files = [
+            "train/cat/1.jpg",
+            "train/dog/1.jpg",
+            "train/dog/2.jpg",
+            "val/cat/1.jpg",
+            "val/dog/9.jpg",
+        ];
+        let found = split(&files, 2).unwrap();
+        assert_eq!(found.train.labels, Some(vec![0, 1, 1]));
+        assert!(found.val.pictures[1].ends_with("val/dog/9.jpg"));
+        let renamed = files.map(|file| file.replace("val/", "validation/"));
+        let renamed: Vec<&str> = renamed.iter().map(String::as_str).collect();
+        assert_eq!(split(&renamed, 2).unwrap().val.labels, Some(vec![0, 1]));
+    }
+
+    #[test]
+    fn a_single_folder_is_divided() {
+        let names: Vec<String> = (0..40)
+            .map(|i| format!("{}/{i}.png", ["cat", "dog"][i % 2]))
+            .collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let found = split(&names, 2).unwrap();
+        assert_eq!((found.train.len(), found.val.len()), (36, 4));
+        assert_eq!(found.val.labels, Some(vec![0, 0, 1, 1]));
+    }
+
+    #[test]
+    fn different_classes_are_named() {
+        let error = split(
+            &[
+                "train/cat/1.jpg",
+                "train/dog/1.jpg",
+                "val/cat/1.jpg",
+                "val/cow/1.jpg",
+            ],
+            2,
+        )
+        .unwrap_err();
+        assert!(
+            error.contains("val has no folder dog, and")
+                && error.contains("train has no folder cow"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_trained_on_is_refused() {
+        for (files, classes, expected) in [
+            (
+                &["train/cat/1.jpg"][..],
+                2,
+                "there is a folder train but no folder val",
+            ),
+            (&["cat/1.jpg", "cat/2.jpg"], 2, "only one class folder, cat"),
+            (
+                &["train/a/1.jpg", "val/a/1.jpg"],
+                2,
+                "only one class folder, a",
+            ),
+            (&["a/1.jpg", "b/1.jpg"], 2, "no class has two pictures"),
+            (
+                &["a/1.jpg", "b/1.jpg", "c/1.jpg"],
+                2,
+                "net has only 2 classes",
+            ),
+            (&["a/1.jpg", "b/1.jpg"], 3, "--labels"),
+            (&["1.jpg"], 2, "one folder per class"),
+        ] {
+            let error = split(files, classes).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let options = SplitOptions {
+            validation: 1.0,
+            seed: 0,
+        };
+        let error = Split::open(Path::new("."), &options, "net", 2, None).unwrap_err();
+        assert!(matches!(error, Error::Options(_)));
+    }
+}
