@@ -44,7 +44,7 @@ impl Cache {
             let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
             let fits = self
                 .used
-                .try_update(Ordering::Relaxed, Ordering::Relaxed, add);
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
             // Two threads may have made the same picture.
             if fits.is_ok() && slot.set(Arc::clone(&made)).is_err() {
                 self.used.fetch_sub(bytes, Ordering::Relaxed);
