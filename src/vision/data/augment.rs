@@ -11,7 +11,7 @@ mod reference;
 use rand::RngExt;
 
 use crate::Error;
-use crate::vision::images::{Frame, Pixels, framed};
+use crate::vision::images::{Frame, Pixels, framed, resized};
 
 pub use crop::Padding;
 
@@ -157,7 +157,7 @@ impl Augmentation {
             }
             Crop::RandomResized { scale, ratio } => {
                 let region = crop::random_region(prepared, scale, ratio, rng);
-                crate::vision::images::resized(prepared, region, [frame.height, frame.width])?
+                resized(prepared, region, [frame.height, frame.width])?
             }
         };
         if rng.random::<f64>() < self.flip {

@@ -94,6 +94,14 @@ impl LoaderOptions {
         size: [usize; 2],
     ) -> Result<(), Error> {
         let fail = |problem: String| Err(Error::Options(problem));
+        if pictures == 0 || size.contains(&0) {
+            return fail("there are no pictures, or they have no pixels".to_owned());
+        }
+        if labels.is_some_and(|labels| labels.len() != pictures) {
+            return fail(format!(
+                "there are {pictures} pictures, but not as many classes"
+            ));
+        }
         if self.batch_size == 0 {
             return fail("the batch size is 0, and must be at least 1".to_owned());
         }

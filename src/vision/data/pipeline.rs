@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bcosc_ir::Tensor;
 use rand::seq::SliceRandom;
@@ -174,7 +174,7 @@ impl Pipeline {
     }
 
     /// Pictures that could not be read so far.
-    pub fn skipped(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, String>> {
+    pub fn skipped(&self) -> MutexGuard<'_, BTreeMap<usize, String>> {
         self.unreadable
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -1,16 +1,18 @@
 //! Batches of small pictures.
 
+mod encoding;
+mod failures;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensor};
-use bcosc_passes::InputContract;
+use bcosc_ir::{DataType, ModelBuilder, Tensor};
 
 use super::*;
-use crate::{Error, Intake, PredictOptions, Predictor, Preset, Source};
+use crate::{Intake, PredictOptions, Predictor, Preset, Source};
 
 /// Numbers of a batch.
 type Numbers = (Vec<usize>, Vec<f32>, Vec<f64>);
@@ -116,10 +118,6 @@ fn all(batches: Epoch) -> Vec<Numbers> {
     batches.map(|batch| numbers(&batch.unwrap())).collect()
 }
 
-fn message(error: Result<impl Sized, Error>) -> String {
-    error.err().unwrap().to_string()
-}
-
 #[test]
 fn batches_do_not_depend_on_workers_or_the_cache() {
     let (_folder, samples) = data(19);
@@ -211,226 +209,6 @@ fn the_order_is_always_the_same() {
 }
 
 #[test]
-fn without_augmentation_a_batch_is_what_the_predictor_takes() {
-    let (_folder, samples) = data(7);
-    let numbers =
-        |scale: f32| Tensor::f32s(&[1, 3, 1, 1], [0.4, 0.5, 0.6].map(|v| v * scale).to_vec());
-    let bytes = ModelBuilder::new(17)
-        .input("bytes", DataType::Float, "batch,3,8,8")
-        .param("mean", numbers(255.0))
-        .op("Sub", &["bytes", "mean"], "centred", [])
-        .param("std", numbers(127.5))
-        .op("Div", &["centred", "std"], "x", []);
-    let last = ModelBuilder::new(17)
-        .input("last", DataType::Float, "batch,8,8,6")
-        .op(
-            "Transpose",
-            &["last"],
-            "x",
-            [Attribute::ints("perm", &[0, 3, 1, 2])],
-        );
-    let single = i64::from(DataType::Float.to_i32());
-    let halves = ModelBuilder::new(17)
-        .input("halves", DataType::Float16, "batch,3,8,8")
-        .op("Cast", &["halves"], "x", [Attribute::int("to", single)]);
-    let rgb = PredictOptions {
-        input: Some(InputContract::Rgb),
-        ..PredictOptions::default()
-    };
-    let grey = ModelBuilder::new(17).input("x", DataType::Float, "batch,2,8,8");
-    let cropped = PredictOptions {
-        crop: 0.7,
-        ..PredictOptions::default()
-    };
-    for intake in [
-        with_inverse(),
-        normalized(),
-        intake(bytes, 3, &PredictOptions::default()),
-        intake(last, 6, &cropped),
-        intake(halves, 3, &rgb),
-        intake(grey, 2, &PredictOptions::default()),
-    ] {
-        let options = LoaderOptions::evaluation(4);
-        let made = Loader::new(samples.clone(), &intake, [8, 8], options).unwrap();
-        for batch in made.epoch(0) {
-            let batch = batch.unwrap();
-            let each = batch.samples.iter().map(|sample| {
-                let image = intake.read(&samples.pictures[*sample]).unwrap();
-                intake
-                    .tensors(&image, None)
-                    .unwrap()
-                    .remove(&intake.name)
-                    .unwrap()
-            });
-            let each: Vec<Tensor> = each.collect();
-            assert_eq!(batch.images.dtype(), each[0].dtype());
-            assert_eq!(batch.images.dims()[1..], each[0].dims()[1..]);
-            let bytes: Vec<u8> = each.iter().flat_map(|t| t.bytes().unwrap()).collect();
-            assert_eq!(batch.images.bytes().unwrap(), bytes);
-        }
-    }
-}
-
-#[test]
-fn zeros_around_a_picture_are_black_for_both_halves() {
-    let (_folder, samples) = data(8);
-    let options = LoaderOptions {
-        augmentation: Augmentation::shift(4),
-        ..LoaderOptions::train(8)
-    };
-    let batch = loader(&samples, options).batch(0, 0).unwrap().unwrap();
-    let images = batch.images.to_f32s().unwrap();
-    let mut padded = 0;
-    for image in images.chunks(6 * 64) {
-        let (x, inverse) = image.split_at(3 * 64);
-        assert!(x.iter().zip(inverse).all(|(x, y)| x + y == 1.0));
-        padded += usize::from((0..3).all(|c| x[c * 64..][..8].iter().all(|x| *x == 0.0)));
-    }
-    // About half of all shifts go down.
-    assert!((1..8).contains(&padded), "{padded}");
-}
-
-#[test]
-fn targets_are_labels_or_numbers_of_each_class() {
-    let (_folder, samples) = data(6);
-    let labels = loader(&samples, LoaderOptions::evaluation(6))
-        .batch(0, 0)
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        labels.targets.unwrap().to_i64s().unwrap(),
-        [0, 0, 0, 1, 1, 1]
-    );
-    let targets = Targets::Probabilities {
-        classes: 3,
-        on: 1.0,
-        off: 0.25,
-    };
-    let options = LoaderOptions {
-        targets,
-        ..LoaderOptions::evaluation(6)
-    };
-    let plain = loader(&samples, options)
-        .batch(0, 0)
-        .unwrap()
-        .unwrap()
-        .targets
-        .unwrap();
-    assert_eq!(plain.dims(), [6, 3]);
-    assert_eq!(
-        plain.to_f32s().unwrap()[6..12],
-        [1.0, 0.25, 0.25, 0.25, 1.0, 0.25]
-    );
-    let mixed = LoaderOptions {
-        augmentation: Augmentation {
-            mixup_alpha: Some(1.0),
-            ..Augmentation::NONE
-        },
-        ..options
-    };
-    let mixed = loader(&samples, mixed)
-        .batch(0, 0)
-        .unwrap()
-        .unwrap()
-        .targets
-        .unwrap();
-    let mixed = mixed.to_f32s().unwrap();
-    for row in mixed.chunks(3) {
-        assert!((row.iter().sum::<f32>() - 1.5).abs() < 1e-6, "{row:?}");
-    }
-    // The first dog is mixed with the last cat, and the first cat with the last dog by the same share.
-    assert!(mixed[9] > 0.25 && mixed[9] < 1.0, "{mixed:?}");
-    assert_eq!(mixed[9], mixed[1]);
-    assert_eq!(mixed[3..6], [1.0, 0.25, 0.25]);
-}
-
-#[test]
-fn a_teacher_gets_the_same_pictures() {
-    let (_folder, samples) = data(8);
-    let options = LoaderOptions {
-        augmentation: Augmentation {
-            mixup_alpha: Some(0.5),
-            ..Augmentation::shift(2)
-        },
-        ..LoaderOptions::train(8)
-    };
-    let samples = samples.without_labels();
-    let made = Loader::with_teacher(samples, &with_inverse(), &normalized(), [8, 8], options);
-    let batch = made.unwrap().batch(0, 0).unwrap().unwrap();
-    assert!(batch.targets.is_none());
-    let (x, normalized) = (
-        batch.images.to_f32s().unwrap(),
-        batch.teacher_images.unwrap().to_f32s().unwrap(),
-    );
-    let preset = Preset::Imagenet.normalization();
-    for (image, normalized) in x.chunks(6 * 64).zip(normalized.chunks(3 * 64)) {
-        for (i, (x, n)) in image.iter().zip(normalized).enumerate() {
-            let expected = (f64::from(*x) - preset.mean[i / 64]) / preset.std[i / 64];
-            assert!((f64::from(*n) - expected).abs() < 1e-5);
-        }
-    }
-}
-
-#[test]
-fn an_unreadable_picture_is_named_or_skipped() {
-    let (folder, samples) = data(10);
-    let broken = folder.path().join("cat/04.png");
-    fs::write(&broken, b"nothing").unwrap();
-    let number = samples
-        .pictures
-        .iter()
-        .position(|path| *path == broken)
-        .unwrap();
-    let options = LoaderOptions {
-        workers: 2,
-        ..LoaderOptions::train(2)
-    };
-
-    let made = loader(&samples, options);
-    let mut epoch = made.epoch(0);
-    let error = epoch.find_map(Result::err).unwrap().to_string();
-    assert!(error.contains("04.png"), "{error}");
-    assert!(epoch.next().is_none());
-
-    let options = LoaderOptions {
-        unreadable: Unreadable::Skip,
-        ..options
-    };
-    let made = loader(&samples, options);
-    let skipping = all(made.epoch(0));
-    let seen: Vec<usize> = skipping
-        .iter()
-        .flat_map(|(samples, ..)| samples.clone())
-        .collect();
-    let expected = made
-        .pipeline
-        .order(0)
-        .into_iter()
-        .map(|n| if n == number { n + 1 } else { n });
-    assert_eq!(seen, Vec::from_iter(expected));
-    assert_eq!(made.skipped().len(), 1);
-    assert_eq!(made.skipped()[0].path, broken);
-
-    let evaluation = LoaderOptions {
-        unreadable: Unreadable::Skip,
-        ..LoaderOptions::evaluation(1)
-    };
-    let seen = all(loader(&samples, evaluation).epoch(0))
-        .into_iter()
-        .flat_map(|(samples, ..)| samples);
-    assert_eq!(
-        Vec::from_iter(seen),
-        Vec::from_iter((0..10).filter(|n| *n != number))
-    );
-
-    for path in &samples.pictures {
-        fs::write(path, b"nothing").unwrap();
-    }
-    let error = message(loader(&samples, options).batch(0, 0));
-    assert!(error.contains("none of the 10 pictures"), "{error}");
-}
-
-#[test]
 fn decoded_pictures_stay_in_memory() {
     let (folder, samples) = data(8);
     let made = loader(
@@ -465,108 +243,4 @@ fn few_batches_are_made_ahead_and_dropping_stops_workers() {
     assert_eq!(Arc::strong_count(&made.pipeline), 1);
     drop(made.epoch(1));
     assert_eq!(Arc::strong_count(&made.pipeline), 1);
-}
-
-#[test]
-fn options_out_of_range_are_refused() {
-    let (_folder, samples) = data(6);
-    let train = LoaderOptions::train(4);
-    let with = |augmentation| LoaderOptions {
-        augmentation,
-        ..train
-    };
-    let crop = |crop| {
-        with(Augmentation {
-            crop,
-            ..Augmentation::NONE
-        })
-    };
-    let shift = |pixels, padding| crop(Crop::Shift { pixels, padding });
-    let mixup = |alpha| {
-        with(Augmentation {
-            mixup_alpha: Some(alpha),
-            ..Augmentation::NONE
-        })
-    };
-    let three = Targets::Probabilities {
-        classes: 1,
-        on: 1.0,
-        off: 0.0,
-    };
-    for (options, expected) in [
-        (LoaderOptions::train(7), "use at most 6"),
-        (LoaderOptions::train(0), "at least 1"),
-        (
-            LoaderOptions {
-                prefetch_factor: 0,
-                ..train
-            },
-            "1 batch ahead",
-        ),
-        (
-            LoaderOptions {
-                targets: three,
-                ..train
-            },
-            "a picture has class 1",
-        ),
-        (mixup(0.2), "a number for each class"),
-        (
-            LoaderOptions {
-                targets: Targets::default(),
-                ..mixup(f64::NAN)
-            },
-            "mixup",
-        ),
-        (shift(9, Padding::Zeros), "at most 8"),
-        (shift(8, Padding::Reflect), "at most 7"),
-        (
-            crop(Crop::RandomResized {
-                scale: [0.0, 1.0],
-                ratio: [1.0; 2],
-            }),
-            "of the area",
-        ),
-        (
-            crop(Crop::RandomResized {
-                scale: [0.5, 1.0],
-                ratio: [2.0, 1.0],
-            }),
-            "aspect ratios",
-        ),
-        (
-            with(Augmentation {
-                flip: 1.5,
-                ..Augmentation::NONE
-            }),
-            "between 0 and 1",
-        ),
-    ] {
-        let error = message(Loader::new(
-            samples.clone(),
-            &with_inverse(),
-            [8, 8],
-            options,
-        ));
-        assert!(error.contains(expected), "{error}");
-    }
-    let unlabelled = samples.clone().without_labels();
-    let error = message(Loader::new(
-        unlabelled,
-        &with_inverse(),
-        [8, 8],
-        mixup(-1.0),
-    ));
-    assert!(error.contains("alpha of mixup is -1"), "{error}");
-    let error = message(Loader::new(samples.clone(), &with_inverse(), [8, 9], train));
-    assert!(error.contains("does not take pictures of 8 x 9"), "{error}");
-    assert!(
-        Loader::new(
-            samples,
-            &with_inverse(),
-            [8, 8],
-            LoaderOptions::evaluation(7)
-        )
-        .is_ok()
-    );
 }

@@ -118,13 +118,15 @@ fn cut(pixels: Pixels, region: Region) -> Pixels {
     }
     let channels = pixels.channels;
     let rows = pixels.data.chunks_exact(pixels.width * channels);
-    let rows = rows.skip(top).take(height);
-    let kept = rows.flat_map(|row| &row[left * channels..][..width * channels]);
+    let mut data = Vec::with_capacity(height * width * channels);
+    for row in rows.skip(top).take(height) {
+        data.extend_from_slice(&row[left * channels..][..width * channels]);
+    }
     Pixels {
         channels,
         height,
         width,
-        data: kept.copied().collect(),
+        data,
     }
 }
 

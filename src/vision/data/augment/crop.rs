@@ -31,17 +31,17 @@ pub(super) fn shifted(pixels: &Pixels, [down, right]: [i64; 2], padding: Padding
     let (to, from) = (right.max(0) as usize, (-right).max(0) as usize);
     let covered = width.saturating_sub(right.unsigned_abs() as usize);
     for (y, row) in data.chunks_exact_mut(row_bytes.max(1)).enumerate() {
-        let Some(source) = source(y, down, height, padding) else {
+        let Some(from_row) = origin(y, down, height, padding) else {
             continue;
         };
-        let source = &pixels.data[source * row_bytes..][..row_bytes];
+        let source = &pixels.data[from_row * row_bytes..][..row_bytes];
         if covered > 0 {
             let length = covered * channels;
             row[to * channels..][..length].copy_from_slice(&source[from * channels..][..length]);
         }
         if padding == Padding::Reflect {
             for x in (0..to.min(width)).chain(to + covered..width) {
-                if let Some(at) = self::source(x, right, width, padding) {
+                if let Some(at) = origin(x, right, width, padding) {
                     row[x * channels..][..channels]
                         .copy_from_slice(&source[at * channels..][..channels]);
                 }
@@ -52,7 +52,7 @@ pub(super) fn shifted(pixels: &Pixels, [down, right]: [i64; 2], padding: Padding
 }
 
 /// The place along an axis whose pixel moves to `to`.
-fn source(to: usize, moved: i64, length: usize, padding: Padding) -> Option<usize> {
+fn origin(to: usize, moved: i64, length: usize, padding: Padding) -> Option<usize> {
     let last = length as i64 - 1;
     let from = to as i64 - moved;
     match (padding, (0..=last).contains(&from)) {
