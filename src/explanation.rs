@@ -9,10 +9,10 @@ use bcosc_onnx::{WriteOptions, Written};
 use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, Settings};
 
-use crate::load::{Read, read};
-use crate::outputs::keep_outputs;
+use crate::checked::checked;
+use crate::load::File;
 use crate::probabilities::before_probabilities;
-use crate::{Error, InputShape, Metadata, Source, plan, soundness, support};
+use crate::{Error, InputShape, Metadata, Source, plan};
 
 /// The minimum opset of explanation graphs.
 const OLDEST: i64 = 13;
@@ -40,14 +40,9 @@ pub fn explanation_graph(
     source: impl Into<Source>,
     options: &ExplainOptions,
 ) -> Result<Model, Error> {
-    let Read {
-        mut model, label, ..
-    } = read(source.into(), &options.input_shapes)?;
     let wanted: Vec<String> = options.output.iter().cloned().collect();
-    keep_outputs(&mut model, &wanted, &label)?;
-    support::check_operators(&model, &label)?;
-    soundness::check(&model, &label)?;
-    soundness::check_weights(&model, &label)?;
+    let file = File::open(source.into())?;
+    let (mut model, label) = checked(file, &options.input_shapes, &wanted)?;
     before_probabilities(&mut model);
     explain_model(model, &label)
 }

@@ -20,6 +20,7 @@
 
 mod calibration;
 mod canonical;
+mod checked;
 mod compare;
 mod contract;
 mod convert;

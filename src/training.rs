@@ -26,11 +26,11 @@ pub use metrics::{METRICS, Metrics};
 pub use schedule::{Growth, Schedule, Shape};
 pub use trainer::{Batch, Numbers, Stepped, Trainer};
 
-use crate::load::{Read, read};
-use crate::outputs::keep_outputs;
+use crate::checked::checked;
+use crate::load::File;
 use crate::probabilities::before_probabilities;
 use crate::weights::Weights;
-use crate::{Error, InputShape, Metadata, Source, soundness, support};
+use crate::{Error, InputShape, Metadata, Source};
 
 /// The metadata entry of a step graph that pairs its state inputs and outputs: a JSON list of
 /// `[input, output, kind]`.
@@ -119,14 +119,9 @@ pub fn training_step(
     source: impl Into<Source>,
     options: &TrainingOptions,
 ) -> Result<TrainingStep, Error> {
-    let Read {
-        mut model, label, ..
-    } = read(source.into(), &options.input_shapes)?;
     let wanted: Vec<String> = options.output.iter().cloned().collect();
-    keep_outputs(&mut model, &wanted, &label)?;
-    support::check_operators(&model, &label)?;
-    soundness::check(&model, &label)?;
-    soundness::check_weights(&model, &label)?;
+    let file = File::open(source.into())?;
+    let (mut model, label) = checked(file, &options.input_shapes, &wanted)?;
     before_probabilities(&mut model);
     step_of(model, options, &label)
 }
@@ -180,12 +175,7 @@ pub(crate) fn step_of(
 
 /// A teacher, with logits as its output.
 fn teacher(source: Source) -> Result<Model, Error> {
-    let Read {
-        mut model, label, ..
-    } = read(source, &[])?;
-    support::check_operators(&model, &label)?;
-    soundness::check(&model, &label)?;
-    soundness::check_weights(&model, &label)?;
+    let (mut model, _) = checked(File::open(source)?, &[], &[])?;
     before_probabilities(&mut model);
     Ok(model)
 }

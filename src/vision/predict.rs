@@ -11,11 +11,11 @@ use bcosc_passes::analysis::image::image_input;
 use bcosc_passes::analysis::preprocessing::Preprocessing;
 use bcosc_passes::{Context, InputContract, Normalization, Settings};
 
+use crate::checked::checked;
 use crate::contract::Images;
-use crate::load::{File, Read};
-use crate::outputs::keep_outputs;
+use crate::load::File;
 use crate::probabilities::before_probabilities;
-use crate::{Error, InputShape, Metadata, Probability, RunError, Source, plan, soundness, support};
+use crate::{Error, InputShape, Metadata, Probability, RunError, Source, plan};
 
 pub use intake::Intake;
 
@@ -194,16 +194,8 @@ pub(crate) fn build_for(
     file: File,
     options: &PredictOptions,
 ) -> Result<(Model, String, Option<Probability>), Error> {
-    let Read {
-        mut model, label, ..
-    } = file.build(&options.input_shapes)?;
-    if !explanation::is_explanation(&model.graph) {
-        let wanted: Vec<String> = options.output.iter().cloned().collect();
-        keep_outputs(&mut model, &wanted, &label)?;
-    }
-    support::check_operators(&model, &label)?;
-    soundness::check(&model, &label)?;
-    soundness::check_weights(&model, &label)?;
+    let wanted: Vec<String> = options.output.iter().cloned().collect();
+    let (mut model, label) = checked(file, &options.input_shapes, &wanted)?;
     let ending = before_probabilities(&mut model);
     Ok((model, label, ending))
 }

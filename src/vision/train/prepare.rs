@@ -8,16 +8,16 @@ use bcosc_ir::Model;
 
 use super::options::TrainOptions;
 use super::run::{Tell, TrainEvent};
+use crate::checked::checked;
 use crate::data::{ImageFolder, Item, Loader, LoaderOptions, Samples, Split, Targets, Unreadable};
-use crate::load::{File, Read};
-use crate::outputs::keep_outputs;
+use crate::load::File;
 use crate::probabilities::before_probabilities;
 use crate::training::{Schedule, prepare, step_of};
 use crate::vision::images::free_side;
 use crate::vision::predict::Predictor;
 use crate::{
     Batch, Calibration, CalibrationFiles, Error, Growth, Intake, Labels, Metadata, Options, Source,
-    TrainingStep, convert_with, soundness, support,
+    TrainingStep, convert_with,
 };
 
 /// Everything before the first step.
@@ -48,7 +48,10 @@ impl Prepared {
     /// Reads, and where needed converts, the model; lists the images.
     pub fn of(source: Source, options: &TrainOptions, tell: Tell<'_>) -> Result<Self, Error> {
         let _ = tell(TrainEvent::Preparing("reading the model"));
-        let (mut model, label) = read(source.clone(), options)?;
+        let training = &options.training;
+        let wanted: Vec<String> = training.output.iter().cloned().collect();
+        let file = File::open(source.clone())?;
+        let (mut model, label) = checked(file, &training.input_shapes, &wanted)?;
         if let Some(conversion) = &options.conversion
             && Metadata::read(&model, &label)?.is_none()
         {
@@ -210,19 +213,6 @@ fn numbers(loss: Loss, classes: usize) -> (f64, f64) {
         }
         _ => (1.0, 0.0),
     }
-}
-
-fn read(source: Source, options: &TrainOptions) -> Result<(Model, String), Error> {
-    let training = &options.training;
-    let Read {
-        mut model, label, ..
-    } = File::open(source)?.build(&training.input_shapes)?;
-    let wanted: Vec<String> = training.output.iter().cloned().collect();
-    keep_outputs(&mut model, &wanted, &label)?;
-    support::check_operators(&model, &label)?;
-    soundness::check(&model, &label)?;
-    soundness::check_weights(&model, &label)?;
-    Ok((model, label))
 }
 
 /// Converts a model; norms are calibrated on training images.
