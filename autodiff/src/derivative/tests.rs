@@ -22,6 +22,8 @@ const TOLERANCE: f64 = 1e-5;
 /// The largest error of central differences relative to the lengths of gradient and direction.
 const DIFFERENCE: f64 = 1e-7;
 const STEP: f64 = 1.0 / (1 << 17) as f64;
+/// Names the folder that graphs of gradients are written to, for `tests/python/gradients.py`.
+const WRITE: &str = "BCOSC_GRADIENTS";
 /// Variants of cases at a kink, where differences are no slopes.
 const KINKS: &[&str] = &["zero", "tied", "bounds", "crossed"];
 /// Cases, or operators, whose forward pass tract does not compute in double precision.
@@ -30,6 +32,10 @@ const SINGLE: &[&str] = &[
     "Div.decomposed_layer_norm",
     "Erf",
     "Gelu",
+    "Gemm.00_scaled",
+    "Gemm.01_scaled",
+    "Gemm.10_scaled",
+    "Gemm.11_scaled",
     "GridSample",
     "GroupNormalization",
     "HardSwish",
@@ -52,6 +58,7 @@ const NOT_RUN: &[&str] = &[
     "BatchNormalization.measured",
     "BatchNormalization.vector",
     "Compress",
+    "MatMul.vectors",
     "Pad.filled",
     "Pad.filled_axes",
     "Pad.wrap",
@@ -154,6 +161,14 @@ impl Case {
         graph.set_outputs(&outputs);
         graph.remove_dead();
         lower(&mut model).map_err(|error| error.to_string())?;
+        if let (Some(folder), DataType::Float) = (std::env::var_os(WRITE), dtype) {
+            let path = PathBuf::from(folder).join(format!("{}.onnx", self.name));
+            let mut typed = model.clone();
+            for (index, grad) in self.grads.values().enumerate() {
+                typed.graph.redeclare_output(index, &grad.tensor_type());
+            }
+            onnx::write(&typed.to_proto(), &path, &Default::default()).unwrap();
+        }
         let graph = &model.graph;
         inputs.insert("s".to_owned(), like(dtype, &self.s, &floats(&self.s)));
         let read: BTreeSet<&str> = graph

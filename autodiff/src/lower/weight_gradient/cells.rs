@@ -12,8 +12,17 @@ impl Gradient<'_> {
     pub(super) fn padded(&self, cx: &mut RuleContext<'_>) -> Operand {
         let rank = self.rank();
         let around = |begin: &[i64], end: &[i64]| [&[0, 0], begin, &[0, 0], end].concat();
+        let axes: Vec<i64> = (2..2 + rank as i64).collect();
         if let Some(pads) = &self.pads {
-            return cx.pad(self.x, &around(&pads[..rank], &pads[rank..]));
+            let mut x = self.x;
+            if pads.iter().any(|&pad| pad < 0) {
+                let starts: Vec<i64> = pads[..rank].iter().map(|&pad| (-pad).max(0)).collect();
+                let end = |&pad: &i64| if pad < 0 { pad } else { i64::MAX };
+                let ends: Vec<i64> = pads[rank..].iter().map(end).collect();
+                x = cx.slice(x, &axes, &starts, &ends);
+            }
+            let pads: Vec<i64> = pads.iter().map(|&pad| pad.max(0)).collect();
+            return cx.pad(x, &around(&pads[..rank], &pads[rank..]));
         }
         // As wide as the border can be, then cut at run time.
         let spatial = |cx: &mut RuleContext<'_>, of: Operand| {
@@ -42,7 +51,6 @@ impl Gradient<'_> {
         };
         let start = cx.op("Sub", &[wide, begin]);
         let end = cx.op("Add", &[start, long]);
-        let axes: Vec<i64> = (2..2 + rank as i64).collect();
         let axes = cx.ints(&axes);
         cx.op("Slice", &[x, start, end, axes])
     }
