@@ -73,7 +73,7 @@ pub use progress::{Event, Stage};
 pub use proof::{Failure, Proof};
 pub use report::{Report, Size};
 pub use training::{
-    Batch, Growth, METRICS, Metrics, Numbers, STATE, Schedule, Shape, Stepped, Trainer,
+    Batch, METRICS, Metrics, Numbers, Ramp, STATE, Schedule, Shape, Stepped, Trainer,
     TrainingOptions, TrainingStep, state_path, step_path, training_step,
 };
 #[cfg(feature = "vision")]

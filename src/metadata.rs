@@ -43,7 +43,7 @@ const MEAN: &str = "bcosc.mean";
 const STD: &str = "bcosc.std";
 const ABSORBED: &str = "bcosc.normalization_absorbed";
 pub(crate) const LOGIT_BIAS: &str = "bcosc.logit_bias";
-const BIASES_KEPT: &str = "bcosc.biases_kept";
+pub(crate) const BIASES_KEPT: &str = "bcosc.biases_kept";
 const DEPLOY: &str = "bcosc.deploy";
 
 impl Metadata {

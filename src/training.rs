@@ -23,7 +23,7 @@ use bcosc_passes::{Context, PassError, Settings};
 use glob::Pattern;
 
 pub use metrics::{METRICS, Metrics};
-pub use schedule::{Growth, Schedule, Shape};
+pub use schedule::{Ramp, Schedule, Shape};
 pub use trainer::{Batch, Numbers, Stepped, Trainer};
 
 use crate::checked::checked;
@@ -67,6 +67,8 @@ pub struct TrainingStep {
     pub forward: Model,
     /// What is trained.
     pub parameters: Vec<Parameter>,
+    /// Names of the biases that the input `bias_scale` multiplies.
+    pub biases: Vec<String>,
     /// State inputs, in the order of the graph's inputs.
     pub state: Vec<State>,
 }
@@ -169,6 +171,7 @@ pub(crate) fn step_of(
         model,
         forward: found.forward,
         parameters: found.parameters,
+        biases: found.biases,
         state: found.state,
     })
 }

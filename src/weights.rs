@@ -64,6 +64,21 @@ impl Weights {
             .map(|(name, tensor)| (name.as_str(), tensor))
     }
 
+    /// Multiplies some tensors, and their moving averages, by a number.
+    pub(crate) fn scale(&mut self, names: &[String], factor: f64) {
+        for name in names {
+            for name in [name.clone(), format!("{name}.ema")] {
+                if let Some(tensor) = self.tensors.get_mut(&name)
+                    && let Ok(elements) = tensor.to_f64s()
+                {
+                    let scaled: Vec<f64> = elements.iter().map(|x| x * factor).collect();
+                    let scaled = Tensor::floats(tensor.dtype(), &tensor.dims(), &scaled);
+                    *tensor = scaled.unwrap_or_else(|| tensor.clone());
+                }
+            }
+        }
+    }
+
     /// How many tensors there are.
     pub fn len(&self) -> usize {
         self.tensors.len()

@@ -86,6 +86,7 @@ fn options(folder: &TempDir, run: &str) -> TrainOptions {
         warmup: 0,
         shape: Shape::Cosine,
         growth: None,
+        bias_decay: None,
         augmentation: Augmentation::shift(1),
         workers: 2,
         unreadable: Unreadable::Fail,
@@ -420,4 +421,31 @@ fn errors_say_what_to_do() {
         done.status.success() && text.contains("skipped") && text.contains("bad.png"),
         "{text}"
     );
+}
+
+#[test]
+fn biases_decay_until_none_is_left() {
+    let folder = workplace();
+    let mut options = options(&folder, "run");
+    options.conversion.as_mut().unwrap().settings.keep_biases = true;
+    options.training.step.scale_biases = true;
+    options.bias_decay = Some(18);
+    let trained = run(&folder, &options).unwrap();
+    assert_eq!(trained.model.metadata("bcosc.biases_kept"), Some("false"));
+    let graph = &trained.model.graph;
+    let biases = graph.ops().into_iter().filter_map(|node| {
+        graph
+            .op(node)
+            .filter(|op| op.is("Conv") || op.is("BatchNormalization"))?;
+        graph.constant(graph.input(node, 2)?)
+    });
+    let biases: Vec<Vec<f64>> = biases.map(|bias| bias.to_f64s().unwrap()).collect();
+    assert!(!biases.is_empty() && biases.iter().flatten().all(|x| *x == 0.0));
+    let after = trained.after.unwrap();
+    assert!(after.top1 > trained.before.unwrap().top1);
+    // While they are there, they are scaled.
+    options.bias_decay = Some(72);
+    options.work_dir = folder.path().join("half");
+    let half = run(&folder, &options).unwrap();
+    assert_eq!(half.model.metadata("bcosc.biases_kept"), Some("true"));
 }

@@ -12,12 +12,14 @@
 //! | `teacher_images` | | with a teacher: the same images, as the teacher takes them |
 //! | `learning_rate` | float, a scalar | the rate of this step |
 //! | `step` | int64, a scalar | counts runs from 1 |
+//! | `bias_scale` | float, a scalar | with [`StepOptions::scale_biases`]: factor of all biases |
 //! | `b` | float, a scalar | with [`Exponent::Input`]: B of all layers |
 //!
 //! Every other input is state. The output `NAME.next` is its new value, to be given to the next run; [`State`] says
 //! what it is at the start. Batch norms use the statistics of the batch. Nothing is detached.
 
 pub(crate) mod batch_norm;
+mod bias_scale;
 mod clip;
 mod exponent;
 mod loss;
@@ -33,6 +35,7 @@ use bcosc_ir::{DataType, Graph, Model, NodeId, Operand, Patch, Tensor, TensorTyp
 use bcosc_passes::canonical::{FOLD_CONSTANTS, REMOVE_DEAD, SIMPLIFY, cse};
 use bcosc_passes::{Context, PassError, Reason, recipe};
 
+pub use bias_scale::BIAS_SCALE;
 pub use clip::Clip;
 pub use exponent::{EXPONENT, Exponent};
 pub use loss::{Loss, Targets};
@@ -95,6 +98,8 @@ pub struct StepOptions {
     pub accumulate: u32,
     /// Decay of a moving average of the parameters, where one is kept.
     pub average: Option<f64>,
+    /// Whether all biases are multiplied by the input `bias_scale`, so that they can decay away.
+    pub scale_biases: bool,
     /// Whether the model has had its biases removed, so that zero biases of norms stay zero.
     pub biases_removed: bool,
 }
@@ -111,6 +116,7 @@ impl Default for StepOptions {
             norm_momentum: 0.1,
             accumulate: 1,
             average: None,
+            scale_biases: false,
             biases_removed: false,
         }
     }
@@ -125,6 +131,8 @@ pub struct Step {
     pub forward: Model,
     /// What is trained, in the order of the graph.
     pub parameters: Vec<Parameter>,
+    /// Names of the constants that the input `bias_scale` multiplies.
+    pub biases: Vec<String>,
     /// Inputs and outputs that belong together, in the order of the graph's inputs.
     pub state: Vec<State>,
 }
@@ -248,6 +256,10 @@ pub fn step(
     let mut parameters =
         parameters::parameters(&model.graph, image, options.biases_removed, &exponents);
     parameters.retain(|p| group(&p.name, p.role) != Group::Frozen);
+    let biases = match options.scale_biases {
+        true => bias_scale::take(&mut model)?,
+        false => Vec::new(),
+    };
 
     let student: Vec<NodeId> = model.graph.ops();
     let inputs = Inputs::add(&mut model, options, logits, classes);
@@ -316,6 +328,7 @@ pub fn step(
         model,
         forward,
         parameters,
+        biases,
         state: states,
     })
 }

@@ -50,20 +50,20 @@ impl Schedule {
     }
 }
 
-/// How B grows: in a straight line from one value to another, and then no more.
+/// A number that changes in a straight line, and then no more: B, or the factor of biases.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Growth {
-    /// B of the first step.
+pub struct Ramp {
+    /// Its value at the first step.
     pub from: f64,
-    /// B after it has grown, which is that of the model.
+    /// Its value after it has changed.
     pub to: f64,
     /// Steps that it takes.
     pub steps: u64,
 }
 
-impl Growth {
-    /// B of a step, counted from 0.
-    pub fn b(&self, step: u64) -> f64 {
+impl Ramp {
+    /// Its value at a step, counted from 0.
+    pub fn at(&self, step: u64) -> f64 {
         let done = step.min(self.steps) as f64 / self.steps.max(1) as f64;
         self.from + (self.to - self.from) * done
     }
@@ -113,13 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn b_grows_to_its_end() {
-        let growth = Growth {
+    fn a_ramp_ends() {
+        let ramp = Ramp {
             from: 1.0,
             to: 2.0,
             steps: 4,
         };
-        let found = [0, 1, 4, 9].map(|step| growth.b(step));
+        let found = [0, 1, 4, 9].map(|step| ramp.at(step));
         assert_eq!(found, [1.0, 1.25, 2.0, 2.0]);
     }
 

@@ -259,7 +259,7 @@ fn first_step(exponent: Exponent, b: Option<f64>) -> (f64, TrainingStep, Weights
     };
     let session = SessionOptions::default();
     let mut trainer = Trainer::new(&step, 0, default_engine(), &batch, &session).unwrap();
-    let numbers = Numbers { rate: 0.1, b };
+    let numbers = Numbers { b, ..0.1.into() };
     let stepped = trainer
         .step(of("images"), Some(of("labels")), None, numbers)
         .unwrap();
@@ -306,4 +306,37 @@ fn b_of_a_model_without_b_cos_layers_is_an_error() {
             .contains("there are no B-cos layers"),
         "{source:?}"
     );
+}
+
+#[test]
+fn biases_are_scaled() {
+    let data = Weights::read(&file("steps.safetensors")).unwrap();
+    let of = |what: &str| data.get(&format!("batch0/{what}")).unwrap().clone();
+    let loss = |keep: bool, scale: Option<f64>| {
+        let mut conversion = Options::default();
+        conversion.settings.keep_biases = keep;
+        let converted = convert(file("network.onnx"), &conversion).unwrap();
+        let mut options = TrainingOptions::default();
+        options.step.scale_biases = scale.is_some();
+        let step = converted.training_step(&options).unwrap();
+        assert_eq!(step.biases.len(), if scale.is_some() { 2 } else { 0 });
+        let batch = Batch {
+            input: "images".to_owned(),
+            images: of("images").dims(),
+            targets: Some(of("labels").dims()),
+            teacher: None,
+        };
+        let session = SessionOptions::default();
+        let mut trainer = Trainer::new(&step, 0, default_engine(), &batch, &session).unwrap();
+        let numbers = Numbers {
+            bias_scale: scale,
+            ..0.1.into()
+        };
+        let stepped = trainer.step(of("images"), Some(of("labels")), None, numbers);
+        stepped.unwrap().loss
+    };
+    let (kept, removed) = (loss(true, None), loss(false, None));
+    assert!((kept - removed).abs() > 1e-3);
+    assert!((loss(true, Some(1.0)) - kept).abs() < 1e-6);
+    assert!((loss(true, Some(0.0)) - removed).abs() < 1e-6);
 }

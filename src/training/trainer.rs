@@ -1,7 +1,7 @@
 //! Running training steps.
 
 use bcosc_autodiff::training::{
-    EXPONENT, LEARNING_RATE, LOGITS, LOSS, STEP, State, TARGETS, TEACHER_IMAGES,
+    BIAS_SCALE, EXPONENT, LEARNING_RATE, LOGITS, LOSS, STEP, State, TARGETS, TEACHER_IMAGES,
 };
 use bcosc_engine::{Engine, EngineError, Feedback, InputShapes, SessionOptions, Value};
 use bcosc_ir::{DataType, Tensor, Tensors};
@@ -28,11 +28,18 @@ pub struct Numbers {
     pub rate: f64,
     /// B, where the step takes it ([`Exponent::Input`](bcosc_autodiff::training::Exponent::Input)).
     pub b: Option<f64>,
+    /// The factor of all biases, where the step takes it
+    /// ([`StepOptions::scale_biases`](bcosc_autodiff::training::StepOptions::scale_biases)).
+    pub bias_scale: Option<f64>,
 }
 
 impl From<f64> for Numbers {
     fn from(rate: f64) -> Self {
-        Numbers { rate, b: None }
+        Numbers {
+            rate,
+            b: None,
+            bias_scale: None,
+        }
     }
 }
 
@@ -73,7 +80,7 @@ impl Trainer {
         for state in &step.state {
             shapes.insert(state.input.clone(), state.initial.dims());
         }
-        for scalar in [LEARNING_RATE, STEP, EXPONENT] {
+        for scalar in [LEARNING_RATE, STEP, EXPONENT, BIAS_SCALE] {
             if graph.value_named(scalar).is_some() {
                 shapes.insert(scalar.to_owned(), Vec::new());
             }
@@ -126,8 +133,13 @@ impl Trainer {
             (LEARNING_RATE.to_owned(), number(numbers.rate)?),
             (STEP.to_owned(), step),
         ]);
-        let b = numbers.b.map(number).transpose()?;
-        for (name, tensor) in [(TARGETS, targets), (TEACHER_IMAGES, teacher), (EXPONENT, b)] {
+        let optional = [
+            (TARGETS, targets),
+            (TEACHER_IMAGES, teacher),
+            (EXPONENT, numbers.b.map(number).transpose()?),
+            (BIAS_SCALE, numbers.bias_scale.map(number).transpose()?),
+        ];
+        for (name, tensor) in optional {
             inputs.extend(tensor.map(|tensor| (name.to_owned(), tensor)));
         }
         let mut outputs = self.feedback.run(&inputs).map_err(run_error)?;

@@ -11,6 +11,8 @@
 //!
 //! Altering. Requires uncentred batch norms, since a running mean is a bias too.
 
+use std::collections::BTreeSet;
+
 use bcosc_ir::ops::Trait;
 use bcosc_ir::{Graph, Model, NodeId, Patch, Value};
 
@@ -62,6 +64,60 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         outcome.changed(label, "bias of channels removed");
     }
     Ok(outcome)
+}
+
+/// The constants that this pass removes, as the operands that read them, sorted; also in a model that is converted, whose
+/// convolutions with ones, in the norms of B-cos layers, have no biases. The types of values must be known.
+///
+/// # Errors
+/// If a weight is broken.
+pub fn operands(graph: &Graph) -> Result<Vec<(NodeId, u32)>, PassError> {
+    let constant_layers = layers_on_constants(graph);
+    let mut found = BTreeSet::new();
+    let mut constant_of = |node: NodeId| {
+        let slots = graph.inputs_of(node).into_iter().zip(0..);
+        found.extend(slots.filter_map(|(value, slot)| {
+            graph.constant(value?)?;
+            Some((node, slot))
+        }));
+    };
+    for (node, _) in shifts(graph)? {
+        constant_of(node);
+    }
+    let mut own = Vec::new();
+    for node in graph.ops() {
+        if constant_layers.contains(&node) {
+            continue;
+        }
+        let is_norm = graph.op(node).is_some_and(|op| op.has(Trait::Norm));
+        let layer = Layer::of(graph, node).and_then(Result::ok);
+        let layer = layer.filter(|layer| !sums(graph, layer));
+        if let Some(layer) = layer.as_ref().filter(|layer| layer.out != layer.product()) {
+            constant_of(layer.out.node);
+        }
+        if layer.is_some() || is_norm {
+            own.push(node);
+        }
+        let y = Value { node, slot: 0 };
+        let units = norm_units(graph, node).filter(|_| is_norm);
+        if let Some((add, _)) = units.and_then(|units| added_bias(graph, y, units)) {
+            constant_of(add);
+        }
+    }
+    for node in own {
+        let bias = graph.input(node, 2);
+        found.extend(
+            bias.and_then(|bias| graph.constant(bias))
+                .map(|_| (node, 2)),
+        );
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// Whether a layer only sums, as those in the norms of B-cos layers do.
+fn sums(graph: &Graph, layer: &Layer) -> bool {
+    let weight = weights::floats(graph, layer.w);
+    weight.is_ok_and(|weight| weight.elements.iter().all(|&w| w == 1.0))
 }
 
 /// Sums of data and one constant per channel, after the first layer: biases of decomposed norms and of affine

@@ -157,6 +157,7 @@ impl StepArgs {
                 norm_momentum: self.norm_momentum,
                 accumulate: self.accumulate,
                 average: self.ema,
+                scale_biases: false,
                 biases_removed: false,
             },
             teacher: self.teacher.as_ref().map(Source::from),

@@ -7,8 +7,9 @@ use anyhow::bail;
 use bcosc::autodiff::training::{Exponent, Targets};
 use bcosc::data::{Augmentation, SplitOptions, Unreadable};
 use bcosc::onnx::ExternalData;
+use bcosc::passes::Settings;
 use bcosc::{
-    CalibrationFiles, EngineChoice, Growth, Options, PointingOptions, PredictOptions, Shape,
+    CalibrationFiles, EngineChoice, Options, PointingOptions, PredictOptions, Ramp, Shape,
     TrainOptions, TrainingOptions, Verification, Verify,
 };
 use clap::{Args, ValueEnum};
@@ -76,6 +77,9 @@ pub struct TrainArgs {
     /// Steps in which B grows
     #[arg(long, value_name = "STEPS", requires = "b_from", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Training")]
     pub b_steps: Option<u64>,
+    /// Keep biases in the conversion, and let them decay to nothing over so many steps
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Training")]
+    pub bias_decay: Option<u64>,
     /// Seed for the order of images and their augmentation
     #[arg(
         long,
@@ -205,7 +209,7 @@ impl TrainArgs {
             input_shapes: self.conversion.input_shapes.clone(),
             ..self.step.options(targets, &published)?
         };
-        let growth = self.b_from.zip(self.b_steps).map(|(from, steps)| Growth {
+        let growth = self.b_from.zip(self.b_steps).map(|(from, steps)| Ramp {
             from,
             to: self.conversion.b,
             steps,
@@ -213,12 +217,16 @@ impl TrainArgs {
         if growth.is_some() {
             training.step.exponent = Exponent::Input;
         }
+        training.step.scale_biases = self.bias_decay.is_some();
         let threads = available_parallelism().map_or(1, usize::from);
         let input_shapes = self.conversion.input_shapes.clone();
         Ok(TrainOptions {
             conversion: (!self.no_convert).then(|| Options {
                 recipe: self.conversion.recipe,
-                settings: self.conversion.settings(),
+                settings: Settings {
+                    keep_biases: self.conversion.keep_biases || self.bias_decay.is_some(),
+                    ..self.conversion.settings()
+                },
                 input_shapes: input_shapes.clone(),
                 verification: Verification {
                     when: Verify::Final,
@@ -246,6 +254,7 @@ impl TrainArgs {
             warmup: self.warmup,
             shape: self.lr_schedule,
             growth,
+            bias_decay: self.bias_decay,
             augmentation: Augmentation {
                 trivial_augment: self.trivial_augment,
                 mixup_alpha,

@@ -8,8 +8,7 @@ use bcosc_engine::{Engine, default_engine};
 
 use crate::data::{Augmentation, SplitOptions, Unreadable};
 use crate::{
-    Error, EvaluateOptions, Growth, Options, PointingOptions, PredictOptions, Shape,
-    TrainingOptions,
+    Error, EvaluateOptions, Options, PointingOptions, PredictOptions, Ramp, Shape, TrainingOptions,
 };
 
 /// Options of a training run.
@@ -43,8 +42,11 @@ pub struct TrainOptions {
     /// How the learning rate falls.
     pub shape: Shape,
     /// How B grows, with [`Exponent::Input`](bcosc_autodiff::training::Exponent::Input) in the training step.
-    /// It grows to that of the model, whatever [`Growth::to`] says.
-    pub growth: Option<Growth>,
+    /// It grows to that of the model, whatever [`Ramp::to`] says.
+    pub growth: Option<Ramp>,
+    /// Steps in which kept biases decay to nothing, with
+    /// [`scale_biases`](bcosc_autodiff::training::StepOptions::scale_biases) in the training step.
+    pub bias_decay: Option<u64>,
     /// Random changes of images.
     pub augmentation: Augmentation,
     /// Threads that prepare images.

@@ -16,7 +16,7 @@ use crate::training::{Schedule, prepare, step_of};
 use crate::vision::images::free_side;
 use crate::vision::predict::Predictor;
 use crate::{
-    Batch, Calibration, CalibrationFiles, Error, Growth, Intake, Labels, Metadata, Options, Source,
+    Batch, Calibration, CalibrationFiles, Error, Intake, Labels, Metadata, Options, Ramp, Source,
     TrainingStep, convert_with,
 };
 
@@ -33,7 +33,7 @@ pub(super) struct Prepared {
     /// Warnings about the data.
     pub notes: Vec<String>,
     /// How B grows.
-    pub growth: Option<Growth>,
+    pub growth: Option<Ramp>,
     predictor: Predictor,
     /// How images enter the teacher.
     teacher: Option<Intake>,
@@ -58,7 +58,7 @@ impl Prepared {
             model = converted(source, conversion, options, tell)?;
         }
         let metadata = Metadata::read(&model, &label)?;
-        let growth = options.growth.map(|growth| Growth {
+        let growth = options.growth.map(|growth| Ramp {
             to: metadata.map_or(growth.to, |metadata| metadata.b),
             ..growth
         });
@@ -175,6 +175,7 @@ impl Prepared {
             ("--warmup", schedule.warmup.to_string()),
             ("--lr-schedule", format!("{:?}", schedule.shape)),
             ("--b-from and --b-steps", format!("{:?}", self.growth)),
+            ("--bias-decay", format!("{:?}", options.bias_decay)),
             ("--seed", options.seed.to_string()),
             ("the number of images", self.train.len().to_string()),
             ("the image size", format!("{:?}", self.size)),

@@ -15,9 +15,10 @@ use super::prepare::Prepared;
 use super::sheet::{SHEET, before_and_after};
 use crate::data::{Batch as Images, Loader};
 use crate::load::File;
+use crate::metadata::BIASES_KEPT;
 use crate::training::{Metrics, Schedule};
 use crate::vision::evaluate::evaluate_folder;
-use crate::{Error, Figures, Numbers, Source, Trainer, Weights, weights};
+use crate::{Error, Figures, Numbers, Ramp, Source, Trainer, Weights, weights};
 
 /// What happens in a training run.
 #[derive(Clone, Debug)]
@@ -231,7 +232,11 @@ impl Run<'_> {
             }
             self.checkpoint(&[LAST], tell)?;
         }
-        let model = self.tuned(&self.weights()?)?;
+        let mut model = self.tuned(&self.weights()?)?;
+        if self.bias_scale(self.place.step) == Some(0.0) {
+            // What is left of them is zeros.
+            model.set_metadata(BIASES_KEPT, "false");
+        }
         if !interrupted && self.options.sheet > 0 {
             let _ = tell(TrainEvent::Preparing("explaining"));
             let sheet = before_and_after(self.prepared, &model, self.options)?;
@@ -262,7 +267,11 @@ impl Run<'_> {
         let learning_rate = self.schedule.rate(self.place.step);
         let numbers = Numbers {
             rate: learning_rate,
-            b: self.prepared.growth.map(|growth| growth.b(self.place.step)),
+            b: self
+                .prepared
+                .growth
+                .map(|growth| growth.at(self.place.step)),
+            bias_scale: self.bias_scale(self.place.step),
         };
         let stepped = self
             .trainer
@@ -310,9 +319,26 @@ impl Run<'_> {
         Ok(weights)
     }
 
-    /// The model with weights.
+    /// The factor of biases at a step, counted from 0.
+    fn bias_scale(&self, step: u64) -> Option<f64> {
+        let decay = |steps| Ramp {
+            from: 1.0,
+            to: 0.0,
+            steps,
+        };
+        self.options.bias_decay.map(|steps| decay(steps).at(step))
+    }
+
+    /// The model with weights, and with biases as far as they have decayed.
     fn tuned(&self, state: &Weights) -> Result<Model, Error> {
         let mut model = self.prepared.model.clone();
+        let decayed = self.bias_scale(self.place.step).map(|scale| {
+            let mut decayed = state.clone();
+            let biases = &self.prepared.step.biases;
+            decayed.scale(biases, scale);
+            decayed
+        });
+        let state = decayed.as_ref().unwrap_or(state);
         let averages = self.options.training.step.average.is_some();
         weights::replace(&mut model, state, averages, &self.prepared.label)?;
         Ok(model)
