@@ -5,7 +5,6 @@
 
 pub mod accumulate;
 mod blocks;
-pub mod chunks;
 mod energy;
 pub mod fold_doubling;
 pub mod fold_norms;

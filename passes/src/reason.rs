@@ -262,12 +262,6 @@ pub enum Reason {
     /// A value that the target does not keep in blocks of channels.
     #[error("it is not an image in single precision whose channels come in blocks of 16")]
     NotBlocked,
-    /// An image that cannot be split into equal chunks of channels that fit the cache.
-    #[error("its channels cannot be split into equal chunks of 64 or more that fit the cache")]
-    WideChunks,
-    /// A value whose producer or consumer needs all channels.
-    #[error("\"{0}\" has a producer or consumer that needs all of its channels")]
-    NotByChannel(String),
     /// An operator between the input and the explained output.
     #[error("no backward rule for this operator")]
     NoBackwardRule,

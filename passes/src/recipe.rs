@@ -21,7 +21,6 @@ use crate::canonical::{
     DROP_DEFAULT_INPUTS, FOLD_CONSTANTS, INLINE_FUNCTIONS, REMOVE_DEAD, RESOLVE_SEQUENCES, SIMPLIFY,
 };
 use crate::deploy::accumulate::ACCUMULATE_ENERGIES;
-use crate::deploy::chunks::CHUNK_CHANNELS;
 use crate::deploy::fold_doubling::FOLD_DOUBLING;
 use crate::deploy::fold_norms::FOLD_NORM_SCALES;
 use crate::deploy::keep_blocked_layout::KEEP_BLOCKED_LAYOUT;
@@ -73,7 +72,6 @@ pub static LOWERING: &Passes = &[
     &ACCUMULATE_ENERGIES,
     &LOWER_DEPLOY,
     &KEEP_BLOCKED_LAYOUT,
-    &CHUNK_CHANNELS,
     &LOWER,
 ];
 

@@ -41,12 +41,4 @@ impl OnnxRuntimeCpu {
     /// The most elements for which one `Pow` costs less than `Sqrt` and `Reciprocal`, which are vectorised but are an
     /// operator each (tuned).
     pub const FEW_ELEMENTS: u64 = 28 * 28;
-
-    /// Bytes of an image that stay in the second-level cache of a core while operators read and write them: half of
-    /// the 2 MiB that it has on current server processors (tuned).
-    pub const CACHE_BYTES: u64 = 1 << 20;
-
-    /// The fewest output channels that the kernels of convolutions are fast for: they compute four blocks at once
-    /// (`MlasNchwcConv`).
-    pub const FEWEST_OUTPUTS: u64 = 4 * Self::BLOCK;
 }
