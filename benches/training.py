@@ -7,7 +7,7 @@ network made of the original by replacing modules: forward, binary cross-entropy
 training-step graph that bcosc writes of the exported original; tract runs it too with --latency (`cargo build --release
 --example latency`). Both take turns, each in a process of its own; medians of the steps after the first count. Peak memory is that of
 the process. Prints seconds, ratios, and the floor: multiply-adds of the step's convolutions and products over the rate of a large matrix
-product. Needs tests/python/requirements-torch.txt.
+product. On a machine that does other work, `--threads 1 --processor` compares processor time instead of wall time. Needs tests/python/requirements-torch.txt.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import time
 
 import numpy as np
 
+CLOCK = time.process_time if "--processor" in sys.argv else time.perf_counter
 NETWORKS = {"resnet20": (128, 32, 10), "resnet50": (8, 224, 1000), "vit_b_16": (8, 224, 1000)}
 
 
@@ -154,17 +155,17 @@ def pytorch(name, threads, steps):
     targets = torch.full((batch, classes), 1 / classes).scatter_(1, labels[:, None], 1.0)
     seconds = []
     for _ in range(steps + 1):
-        begin = time.perf_counter()
+        begin = CLOCK()
         optimizer.zero_grad()
         F.binary_cross_entropy_with_logits(net(x), targets).backward()
         optimizer.step()
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(CLOCK() - begin)
     size = 1024
     a, b = torch.randn(size, size), torch.randn(size, size)
-    begin = time.perf_counter()
+    begin = CLOCK()
     for _ in range(20):
         a @ b
-    rate = 20 * size**3 / (time.perf_counter() - begin)
+    rate = 20 * size**3 / (CLOCK() - begin)
     report(seconds[1:], {"rate": rate})
 
 
@@ -188,19 +189,20 @@ def onnxruntime(path, threads, steps, name):
     values = {name: ort.OrtValue.ortvalue_from_numpy(x) for name, x in state.items()}
     seconds = []
     for step in range(steps + 1):
-        begin = time.perf_counter()
+        begin = CLOCK()
         given = {
             session.get_inputs()[0].name: x, "targets": labels, "learning_rate": np.array(1e-4, np.float32), "step": np.array(step + 1),
         }
         feeds = {name: ort.OrtValue.ortvalue_from_numpy(x) for name, x in given.items()} | values
         found = dict(zip(outputs, session.run_with_ort_values(outputs, feeds)))
         values = {name: found[following] for name, following, _ in pairs}
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(CLOCK() - begin)
     report(seconds[1:])
 
 
 def child(*arguments):
-    done = subprocess.run([sys.executable, __file__, *map(str, arguments)], check=True, capture_output=True, text=True)
+    flags = ["--processor"] if "--processor" in sys.argv else []
+    done = subprocess.run([sys.executable, __file__, *map(str, arguments), *flags], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -238,6 +240,7 @@ def main():
     parser.add_argument("--latency")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--processor", action="store_true")
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     args = parser.parse_args()
     import torch
