@@ -65,6 +65,7 @@ impl Weights {
     }
 
     /// Multiplies some tensors, and their moving averages, by a number.
+    #[cfg(feature = "vision")]
     pub(crate) fn scale(&mut self, names: &[String], factor: f64) {
         for name in names {
             for name in [name.clone(), format!("{name}.ema")] {
