@@ -44,7 +44,7 @@ pub(crate) fn dependents(graph: &Graph, from: &[Value], follows: &Follows<'_>) -
 }
 
 /// The values that are needed for any of some: backwards.
-fn needed(graph: &Graph, to: &[Value], follows: &Follows<'_>) -> BTreeSet<Value> {
+pub(crate) fn needed(graph: &Graph, to: &[Value], follows: &Follows<'_>) -> BTreeSet<Value> {
     let mut found: BTreeSet<Value> = to.iter().copied().collect();
     for node in graph.ops().into_iter().rev() {
         if outputs(graph, node).any(|value| found.contains(&value)) {

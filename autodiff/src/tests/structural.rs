@@ -50,6 +50,11 @@ fn structural_operators() {
         }
         holds(op, Law::Affine, builder.op(op, &inputs, "y", attributes));
     }
+    let computed =
+        input(18, OPEN)
+            .op("Shape", &["x"], "sizes", [])
+            .op("Tile", &["x", "sizes"], "y", []);
+    holds("Tile", Law::Affine, computed);
     for (size, [starts, ends, axes, steps]) in [
         (SIZED, [[1, -5], [-2, 7], [2, 3], [1, 1]]),
         (SIZED, [[0, 1], [9, 8], [2, 3], [2, 3]]),

@@ -10,15 +10,17 @@
 //! | kernels of ones, as in the norms of B-cos layers | no |
 //! | numbers that are combined with the image before the first layer: normalisation | no |
 //! | masks, whose elements are 0 or a very negative number | no |
+//! | numbers that are compared to make a mask, such as the windows of pixels | no |
+//! | cosines and sines of rotary position embeddings | no |
 //! | the logit bias, and zeros in place of a removed bias | no |
 
 use std::collections::BTreeSet;
 
 use bcosc_ir::ops::Trait;
 use bcosc_ir::views::Gemm;
-use bcosc_ir::{Graph, NodeId, Op, Tensor, Use, Value};
+use bcosc_ir::{DataType, Graph, NodeId, Op, Tensor, Use, Value};
 
-use crate::activity::dependents;
+use crate::activity::{dependents, needed};
 use crate::explanation::logit_bias_value;
 
 /// A constant that is trained.
@@ -93,10 +95,14 @@ pub(super) fn parameters(
         })
         .map(|(value, _)| *value)
         .collect();
+    // A token that is repeated for every image depends on the number of images only.
+    let reads = |node, _, _| reads_numbers(graph, node);
+    let from_image = dependents(graph, &[image], &reads);
     let selection = Selection {
         graph,
-        from_image: dependents(graph, &[image], &|_, _, _| true),
-        behind: dependents(graph, &weights, &|_, _, _| true),
+        compared: compared(graph, &from_image),
+        from_image,
+        behind: dependents(graph, &weights, &reads),
         logit_bias: logit_bias_value(graph),
         biases_removed,
     };
@@ -113,7 +119,40 @@ pub(super) fn parameters(
             tensor,
         })
     });
-    trained.collect()
+    let mut trained: Vec<Parameter> = trained.collect();
+    let turns = rotations(&trained);
+    trained.retain(|parameter| !turns.contains(&parameter.value));
+    trained
+}
+
+/// Pairs of cosines and sines, by which attention with rotary position embeddings turns its queries and keys.
+fn rotations(parameters: &[Parameter]) -> BTreeSet<Value> {
+    /// Of a sum of squares, in half precision too.
+    const ROUNDING: f64 = 4e-3;
+    let others = parameters.iter().filter(|p| p.role == Role::Other);
+    let tables: Vec<(Value, Vec<u64>, Vec<f64>)> = others
+        .map(|p| {
+            (
+                p.value,
+                p.tensor.dims(),
+                p.tensor.to_f64s().unwrap_or_default(),
+            )
+        })
+        // Untrained tokens and scales are 0 and 1.
+        .filter(|(_, _, x)| {
+            x.iter().all(|x| x.abs() < 1.1) && x.iter().any(|x| x.abs() > 0.1 && x.abs() < 0.9)
+        })
+        .collect();
+    let mut found = BTreeSet::new();
+    for (i, (first, dims, a)) in tables.iter().enumerate() {
+        for (second, _, b) in tables[..i].iter().filter(|(_, other, _)| other == dims) {
+            let mut squares = a.iter().zip(b).map(|(a, b)| a * a + b * b);
+            if squares.all(|square| (square - 1.0).abs() < ROUNDING) {
+                found.extend([*first, *second]);
+            }
+        }
+    }
+    found
 }
 
 /// The operators that read a value.
@@ -136,8 +175,32 @@ fn slot_role(op: &Op, slot: u32) -> Option<Role> {
     }
 }
 
+/// The floating-point numbers that comparisons apart from the image are made of.
+fn compared(graph: &Graph, from_image: &BTreeSet<Value>) -> BTreeSet<Value> {
+    let is = |value: Value, kind: fn(DataType) -> bool| {
+        let found = graph.value_type(value);
+        found.is_some_and(|found| kind(found.dtype)) && !from_image.contains(&value)
+    };
+    let nodes = graph.ops().into_iter();
+    let boolean = |dtype| dtype == DataType::Bool;
+    let compares = nodes.filter(|&node| is(graph.output(node, 0), boolean));
+    let operands: Vec<Value> = compares
+        .flat_map(|node| graph.inputs_of(node))
+        .flatten()
+        .filter(|&value| is(value, DataType::is_float))
+        .collect();
+    let reads = |node, _, value| reads_numbers(graph, node) && is(value, DataType::is_float);
+    needed(graph, &operands, &reads)
+}
+
+/// Whether a node reads more of its operands than their sizes.
+fn reads_numbers(graph: &Graph, node: NodeId) -> bool {
+    !graph.op(node).is_some_and(|op| op.has(Trait::ShapeOnly))
+}
+
 struct Selection<'g> {
     graph: &'g Graph,
+    compared: BTreeSet<Value>,
     from_image: BTreeSet<Value>,
     behind: BTreeSet<Value>,
     logit_bias: Option<Value>,
@@ -160,6 +223,7 @@ impl Selection<'_> {
             let role = match slot_role(op, slot) {
                 Some(Role::Weight) if all(tensor, 1.0) => return None,
                 Some(role) => role,
+                None if self.compared.contains(&value) => return None,
                 None if self.is_trained(node, tensor) => Role::Other,
                 None => continue,
             };
@@ -223,4 +287,96 @@ fn is_mask(tensor: &Tensor) -> bool {
     let elements = tensor.to_f64s().unwrap_or_default();
     let masked = |x: f64| x == 0.0 || x < MASKED;
     elements.iter().all(|&x| masked(x)) && elements.iter().any(|&x| x < MASKED)
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::{Attribute, ModelBuilder, Tensor};
+    use bcosc_testing::{Layers, image, infer, model, weight};
+
+    use super::*;
+
+    fn names(builder: ModelBuilder) -> Vec<String> {
+        let mut model = model(builder);
+        infer(&mut model);
+        let image = model.graph.inputs()[0];
+        let found = parameters(&model.graph, image, false, &[]);
+        found.into_iter().map(|parameter| parameter.name).collect()
+    }
+
+    /// Four tokens of five numbers for every image.
+    fn tokens() -> ModelBuilder {
+        image("batch,3,2,2")
+            .conv("x", "y", &[5, 3, 1, 1], [])
+            .param("sizes", Tensor::i64_vec(&[0, 5, 4]))
+            .op("Reshape", &["y", "sizes"], "columns", [])
+            .op(
+                "Transpose",
+                &["columns"],
+                "tokens",
+                [Attribute::ints("perm", &[0, 2, 1])],
+            )
+    }
+
+    fn mean(builder: ModelBuilder, x: &str) -> ModelBuilder {
+        let axes = Attribute::ints("axes", &[1]);
+        builder
+            .op("ReduceMean", &[x], "mean", [axes])
+            .output("mean")
+    }
+
+    #[test]
+    fn what_a_mask_is_computed_from_is_not_trained() {
+        let windows = Tensor::f32s(&[1, 4], vec![0.0, 0.0, 1.0, 2.0]);
+        let builder = tokens()
+            .param("position", weight(1, &[4, 5]))
+            .op("Add", &["tokens", "position"], "placed", [])
+            .param("windows", windows)
+            .op("Transpose", &["windows"], "turned", [])
+            .op("Sub", &["windows", "turned"], "apart", [])
+            .param("zero", Tensor::f32s(&[], vec![0.0]))
+            .op("Equal", &["apart", "zero"], "together", [])
+            .param("far", Tensor::f32s(&[], vec![-100.0]))
+            .op("Where", &["together", "apart", "far"], "mask", [])
+            .op("MatMul", &["mask", "placed"], "mixed", []);
+        assert_eq!(names(mean(builder, "mixed")), ["y.weight", "position"]);
+    }
+
+    #[test]
+    fn a_token_repeated_for_every_image_is_trained() {
+        let axis = || [Attribute::int("axis", 0)];
+        let builder = tokens()
+            .op("Shape", &["x"], "shape", [])
+            .param("first", Tensor::i64_vec(&[0]))
+            .op("Gather", &["shape", "first"], "images", axis())
+            .param("rest", Tensor::i64_vec(&[1, 5]))
+            .op("Concat", &["images", "rest"], "repeats", axis())
+            .param("token", weight(2, &[1, 1, 5]))
+            .op("Expand", &["token", "repeats"], "repeated", [])
+            .op(
+                "Concat",
+                &["repeated", "tokens"],
+                "all",
+                [Attribute::int("axis", 1)],
+            );
+        assert_eq!(names(mean(builder, "all")), ["y.weight", "token"]);
+    }
+
+    #[test]
+    fn rotations_are_not_trained() {
+        let angles: Vec<f32> = (0..20u8).map(|i| f32::from(i) / 3.0).collect();
+        let table =
+            |of: fn(f32) -> f32| Tensor::f32s(&[4, 5], angles.iter().map(|&x| of(x)).collect());
+        let rotated = |second: Tensor| {
+            let builder = tokens()
+                .param("cos", table(f32::cos))
+                .param("sin", second)
+                .op("Mul", &["tokens", "cos"], "a", [])
+                .op("Mul", &["tokens", "sin"], "b", [])
+                .op("Add", &["a", "b"], "turned", []);
+            names(mean(builder, "turned"))
+        };
+        assert_eq!(rotated(table(f32::sin)), ["y.weight"]);
+        assert_eq!(rotated(table(f32::tanh)), ["y.weight", "cos", "sin"]);
+    }
 }

@@ -6,17 +6,28 @@ use bcosc_ir::{Attribute, Dim};
 use crate::context::{Found, RuleContext};
 use bcosc_passes::Reason;
 
+/// `Tile`: sums over the copies. Repeats may be computed, such as the number of images for a query token.
 pub(crate) fn tile(cx: &mut RuleContext<'_>) -> Found {
     let (dy, x) = (cx.dy()?, cx.operand(0)?);
-    let repeats = cx.integers(1)?.ok_or(Reason::Malformed)?;
     let dims = cx.dims(x)?;
-    if dims.iter().filter(|d| d.known().is_none()).count() > 1 {
-        return Err(Reason::UnknownShape(cx.graph.value_name(x).to_owned()));
-    }
-    let open = |d: &Dim| d.known().map_or(-1, |d| d as i64);
-    let pairs = repeats.iter().zip(&dims);
-    let sizes: Vec<i64> = pairs.flat_map(|(&r, d)| [r, open(d)]).collect();
-    let apart = cx.reshape(dy, &sizes);
+    let open = dims.iter().filter(|d| d.known().is_none()).count();
+    let repeats = cx.operand(1)?;
+    let sizes = match cx.graph.constant(repeats).filter(|_| open < 2) {
+        Some(_) => {
+            let repeats = cx.integers(1)?.ok_or(Reason::Malformed)?;
+            let size = |d: &Dim| d.known().map_or(-1, |d| d as i64);
+            let pairs = repeats.iter().zip(&dims);
+            let sizes: Vec<i64> = pairs.flat_map(|(&r, d)| [r, size(d)]).collect();
+            cx.ints(&sizes)
+        }
+        None => {
+            let shape = cx.shape(x);
+            let columns = [repeats.into(), shape].map(|sizes| cx.unsqueeze(sizes, &[1]));
+            let pairs = cx.op_with("Concat", &columns, [Attribute::int("axis", 1)]);
+            cx.reshape(pairs, &[-1])
+        }
+    };
+    let apart = cx.op("Reshape", &[dy, sizes]);
     let axes: Vec<i64> = (0..dims.len() as i64).map(|axis| 2 * axis).collect();
     Ok(vec![(0, cx.reduce_to(AxesOp::ReduceSum, apart, &axes))])
 }
