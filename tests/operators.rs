@@ -20,9 +20,9 @@ fn linearity() -> BTreeMap<&'static str, Rule> {
     linearity::operators().collect()
 }
 
-/// Whether an operator with this rule can have a linear output.
+/// Whether an operator with a row of this rule can have a linear output.
 fn is_linear(rule: Rule) -> bool {
-    !matches!(rule, Rule::Factor | Rule::ShapeOnly | Rule::Unknown)
+    rule != Rule::ShapeOnly
 }
 
 #[test]
@@ -75,6 +75,10 @@ fn linearity_agrees_with_the_traits() {
     for operator in ops::all() {
         let name = operator.name;
         let has = |wanted: Trait| ops::having(wanted).any(|n| n == name);
+        assert!(
+            !has(Trait::ShapeOnly) || has(Trait::Random) || rules.contains_key(name),
+            "{name} has no linearity rule"
+        );
         let Some(rule) = rules.get(name).copied() else {
             continue;
         };
@@ -87,7 +91,10 @@ fn linearity_agrees_with_the_traits() {
         fits(Trait::Random, false);
         fits(Trait::Quantised, false);
         let gate = matches!(rule, Rule::Gate { .. });
-        assert!(!gate || has(Trait::Elementwise), "{name} is a gate");
+        assert!(
+            !gate || has(Trait::Elementwise),
+            "{name} is a gate, but not elementwise"
+        );
     }
 }
 
@@ -162,10 +169,11 @@ can be upgraded.
 | gate | a factor times its input; the factor is held fixed |
 | norm | the standard deviation is held fixed |
 | attention | linear in the values; attention weights are held fixed |
-| factor | can only be a factor of another value |
+| factor | not linear; can be a factor of another value, such as a gate |
 | shape | depends on shapes only |
 | not yet | linear, but without a backward rule |
-| no | not supported: outputs that depend on it have no explanation |
+| constant | has no inputs |
+| no | random or quantised |
 
 **Train**: *yes* if it has a derivative with respect to its floating-point operands, *zero* if nothing flows through it (its slope
 is 0, or its output is not floating point), else *no*.
@@ -208,13 +216,16 @@ fn raise_opset(operator: &Operator) -> String {
     }
 }
 
-fn explain(rule: Option<Rule>, name: &str) -> &'static str {
+fn explain(rule: Option<Rule>, operator: &Operator) -> &'static str {
+    let name = operator.name;
     let exempt = WITHOUT_BACKWARD_RULE.iter().any(|(n, _)| *n == name);
+    let has = |wanted: Trait| ops::having(wanted).any(|n| n == name);
     match rule {
         _ if exempt => "not yet",
-        None | Some(Rule::Unknown) => "no",
+        None if has(Trait::Random) || has(Trait::Quantised) => "no",
+        None if operator.newest().inputs().next().is_none() => "constant",
+        None | Some(Rule::Factor) => "factor",
         Some(Rule::ShapeOnly) => "shape",
-        Some(Rule::Factor) => "factor",
         Some(Rule::Attention) => "attention",
         Some(Rule::Norm { .. }) => "norm",
         Some(Rule::Gate { .. }) => "gate",
@@ -256,7 +267,7 @@ fn page() -> String {
         let (opsets, convert) = (opsets.join(", "), convert(operator));
         let (raise, explain) = (
             raise_opset(operator),
-            explain(rules.get(name).copied(), name),
+            explain(rules.get(name).copied(), operator),
         );
         let (train, deploy) = (train(name), deploy(name));
         // Writing to a text cannot fail.

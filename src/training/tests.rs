@@ -148,7 +148,7 @@ fn steps_are_those_of_pytorch() {
         cases.entry(case).or_default().insert(rest);
     }
     cases.retain(|case, _| !case.starts_with("batch"));
-    assert_eq!(cases.len(), 25);
+    assert!(cases.len() >= 25, "cases are missing: {}", cases.len());
     for (case, tensors) in cases {
         let options = options(case);
         let step = training_step(file("network.onnx"), &options).unwrap();

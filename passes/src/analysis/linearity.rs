@@ -164,7 +164,7 @@ impl<'g> Linearity<'g> {
         }
         let found = match rules::of(graph, node) {
             Rule::ShapeOnly => return,
-            Rule::Factor | Rule::Unknown => FREE,
+            Rule::Factor => FREE,
             Rule::Linear | Rule::Winner => self.first(node, &operands),
             Rule::Gate { smooth } => self.gate(&operands, smooth),
             Rule::Norm { added } => self.norm(node, &operands, added),

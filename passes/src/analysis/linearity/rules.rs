@@ -42,10 +42,8 @@ pub enum Rule {
     Written,
     /// Depends on shapes and types only.
     ShapeOnly,
-    /// Not linear: can only be used as a factor.
+    /// Any other operator: not linear, but it can be a factor of another value.
     Factor,
-    /// An unknown operator.
-    Unknown,
 }
 
 use Rule::*;
@@ -55,13 +53,9 @@ const SMOOTH_GATE: Rule = Gate { smooth: true };
 const SCALED: Rule = Norm { added: &[] };
 const SHIFTED: Rule = Norm { added: &[2] };
 
-/// Standard operators by name, sorted.
+/// Standard operators by name, sorted; one without a row is a [`Factor`].
 const RULES: &[(&str, Rule)] = &[
-    ("Abs", Factor),
     ("Add", Sum),
-    ("And", Factor),
-    ("ArgMax", Factor),
-    ("ArgMin", Factor),
     ("Attention", Attention),
     ("AveragePool", Linear),
     ("BatchNormalization", Norm { added: &[2, 3] }),
@@ -74,46 +68,31 @@ const RULES: &[(&str, Rule)] = &[
     ("ConstantOfShape", ShapeOnly),
     ("Conv", Product),
     ("ConvTranspose", Product),
-    ("Cos", Factor),
     ("CumSum", Linear),
     ("DepthToSpace", Linear),
     ("Div", Quotient),
     ("Dropout", Linear),
     ("Einsum", Product),
     ("Elu", GATE),
-    ("Equal", Factor),
-    ("Erf", Factor),
-    ("Exp", Factor),
     ("Expand", Linear),
+    ("EyeLike", ShapeOnly),
     ("Flatten", Linear),
-    ("Floor", Factor),
     ("Gather", Linear),
     ("GatherElements", Linear),
     ("GatherND", Linear),
     ("Gelu", SMOOTH_GATE),
     ("Gemm", Product),
     ("GlobalAveragePool", Linear),
-    ("GlobalLpPool", Factor),
     ("GlobalMaxPool", Winner),
-    ("Greater", Factor),
-    ("GreaterOrEqual", Factor),
     ("GridSample", Linear),
     ("GroupNormalization", SHIFTED),
-    ("HardSigmoid", Factor),
     ("HardSwish", SMOOTH_GATE),
     ("Identity", Linear),
     ("InstanceNormalization", SHIFTED),
-    ("IsInf", Factor),
-    ("IsNaN", Factor),
     ("LRN", SCALED),
     ("LayerNormalization", SHIFTED),
     ("LeakyRelu", GATE),
-    ("Less", Factor),
-    ("LessOrEqual", Factor),
-    ("Log", Factor),
-    ("LogSoftmax", Factor),
     ("LpNormalization", SCALED),
-    ("LpPool", Factor),
     ("MatMul", Product),
     ("Max", WinnerOfAll),
     ("MaxPool", Winner),
@@ -123,44 +102,28 @@ const RULES: &[(&str, Rule)] = &[
     ("Mish", SMOOTH_GATE),
     ("Mul", Scaling),
     ("Neg", Linear),
-    ("Not", Factor),
-    ("Or", Factor),
     ("PRelu", GATE),
     ("Pad", Linear),
     ("Pow", GATE),
     ("RMSNormalization", SCALED),
-    ("Reciprocal", Factor),
-    ("ReduceL1", Factor),
-    ("ReduceL2", Factor),
-    ("ReduceLogSum", Factor),
-    ("ReduceLogSumExp", Factor),
     ("ReduceMax", Winner),
     ("ReduceMean", Linear),
     ("ReduceMin", Winner),
-    ("ReduceProd", Factor),
     ("ReduceSum", Linear),
-    ("ReduceSumSquare", Factor),
     ("Relu", GATE),
     ("Reshape", Linear),
     ("Resize", Linear),
     ("ReverseSequence", Linear),
-    ("Round", Factor),
     ("ScatterElements", Written),
     ("ScatterND", Written),
     ("Selu", GATE),
     ("Shape", ShapeOnly),
     ("Shrink", GATE),
-    ("Sigmoid", Factor),
-    ("Sign", Factor),
-    ("Sin", Factor),
     ("Size", ShapeOnly),
     ("Slice", Linear),
-    ("Softmax", Factor),
-    ("Softplus", Factor),
     ("Softsign", GATE),
     ("SpaceToDepth", Linear),
     ("Split", Linear),
-    ("Sqrt", Factor),
     ("Squeeze", Linear),
     ("Sub", Sum),
     ("Sum", Sum),
@@ -179,7 +142,7 @@ const RULES: &[(&str, Rule)] = &[
 /// The rule of a node.
 pub fn of(graph: &Graph, node: NodeId) -> Rule {
     let Some(op) = graph.op(node) else {
-        return Unknown;
+        return Factor;
     };
     if op.domain() == dialect::DOMAIN {
         return match op.op_type() {
@@ -188,7 +151,7 @@ pub fn of(graph: &Graph, node: NodeId) -> Rule {
         };
     }
     if !op.domain().is_empty() {
-        return Unknown;
+        return Factor;
     }
     match op.op_type() {
         _ if op.has(Trait::Cast) && !yields_floats(graph, node, op) => Factor,
@@ -201,7 +164,7 @@ pub fn of(graph: &Graph, node: NodeId) -> Rule {
         "Pow" if !is_power(graph, node) => Factor,
         name => match RULES.binary_search_by_key(&name, |(name, _)| name) {
             Ok(index) => RULES[index].1,
-            Err(_) => Unknown,
+            Err(_) => Factor,
         },
     }
 }
