@@ -1,18 +1,21 @@
-"""Training pictures per second: the loader of bcosc, and PyTorch's DataLoader with torchvision's transforms.
+"""Training pictures: the loader of bcosc, and PyTorch's DataLoader with torchvision's transforms.
 
     loader.py --loader target/release/examples/load_images --model NET.onnx --images DIR
-              [--augment none|shift|crop|trivial] [--side N] [--batch N] [--workers 1 2] [--rounds N]
+              [--augment none|shift|crop|trivial] [--side N] [--batch N] [--workers 1 2] [--rounds N] [--inverse]
 
-DIR has pictures at any depth; NET.onnx says in which form they are wanted, and its input should be [x, 1-x] or normalised.
-PyTorch makes what a model with [x, 1-x] takes if --inverse is given, otherwise it normalises. Both run an epoch twice in each
-round, in turns; bcosc has the pictures decoded in the second epoch, and PyTorch keeps its workers. Medians over the rounds.
+DIR has pictures at any depth. NET.onnx takes pictures of N x N, normalised, or [x, 1-x], which PyTorch makes with --inverse.
+Both run in turns. The table has images per second and the processor time of an image in microseconds, for the first epoch and for
+later ones, as medians over the rounds: bcosc then has the decoded pictures in memory, and PyTorch keeps its workers. On a
+busy machine only the processor time is of use.
 Needs tests/python/requirements-torch.txt, and `cargo build --release --example load_images`.
 """
 
 import argparse
+import os
 import pathlib
 import statistics
 import subprocess
+import sys
 import time
 
 import torch
@@ -48,24 +51,39 @@ def transform(augment, side, inverse):
     return T.Compose([*first, T.ToTensor(), with_inverse if inverse else T.Normalize(MEAN, STD)])
 
 
-def pytorch(paths, args, workers, epochs):
+def pytorch(args):
+    """What load_images does: a line per epoch."""
+    suffixes = {".jpg", ".jpeg", ".png"}
+    paths = sorted(f for f in pathlib.Path(args.images).rglob("*") if f.suffix.lower() in suffixes)
     data = Pictures(paths, transform(args.augment, args.side, args.inverse))
+    (workers,) = args.workers
     loader = torch.utils.data.DataLoader(data, args.batch, shuffle=True, drop_last=True, num_workers=workers,
                                          persistent_workers=workers > 0)
-    rates = []
-    for _ in range(epochs):
+    for _ in range(args.epochs):
         start, images = time.perf_counter(), 0
         for batch in loader:
             images += len(batch)
-        rates.append(images / (time.perf_counter() - start))
-    return rates
+        print(images / (time.perf_counter() - start), images)
 
 
-def bcosc(args, workers, epochs):
-    numbers = [args.side, args.batch, workers, epochs]
-    command = [args.loader, args.model, args.images, args.augment, *map(str, numbers)]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    return [float(line) for line in lines]
+def run(command):
+    """Images per second of each epoch, and the processor time of all."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    lines = process.stdout.read().splitlines()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{command} failed")
+    return [[float(number) for number in line.split()] for line in lines], usage.ru_utime + usage.ru_stime
+
+
+def measure(command):
+    """Images per second and microseconds of processor time of an image, in the first epoch and in later ones."""
+    _, start = run(command(0))
+    _, first = run(command(1))
+    epochs, all_four = run(command(4))
+    images = epochs[0][1]
+    later = statistics.median(rate for rate, _ in epochs[1:])
+    return epochs[0][0], (first - start) / images * 1e6, later, (all_four - first) / images / 3 * 1e6
 
 
 def main():
@@ -79,16 +97,24 @@ def main():
     p.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--inverse", action="store_true")
+    p.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
     args = p.parse_args()
     torch.set_num_threads(1)
-    suffixes = {".jpg", ".jpeg", ".png"}
-    paths = sorted(f for f in pathlib.Path(args.images).rglob("*") if f.suffix.lower() in suffixes)
-    print(f"{len(paths)} pictures, {args.augment}, {args.side} x {args.side}, batches of {args.batch}; images/s, two epochs")
+    if args.epochs is not None:
+        return pytorch(args)
+    print(f"{args.images}, {args.augment}, {args.side} x {args.side}, batches of {args.batch}")
+    print("                       first epoch          later epochs")
+    print("                     images/s    us/image images/s    us/image")
     for workers in args.workers:
-        rounds = [(bcosc(args, workers, 2), pytorch(paths, args, workers, 2)) for _ in range(args.rounds)]
-        for name, found in zip(("bcosc", "PyTorch"), zip(*rounds)):
-            medians = [statistics.median(rates) for rates in zip(*found)]
-            print(f"  {workers} workers  {name:<8} {medians[0]:9.0f} {medians[1]:9.0f}")
+        commands = {
+            "bcosc": lambda n: [args.loader, args.model, args.images, args.augment,
+                                *map(str, (args.side, args.batch, workers, n))],
+            "PyTorch": lambda n: [sys.executable, *sys.argv, "--workers", str(workers), "--epochs", str(n)],
+        }
+        rounds = [[measure(command) for command in commands.values()] for _ in range(args.rounds)]
+        for name, found in zip(commands, zip(*rounds)):
+            numbers = [statistics.median(numbers) for numbers in zip(*found)]
+            print(f"  {workers} workers  {name:<8}", *(f"{number:9.0f}" for number in numbers), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 //!
 //! The arguments are a model, a folder of pictures, an augmentation (none, shift, crop or trivial), the side of pictures if the
 //! model leaves it open, the batch size, the number of workers and the number of epochs. A line per epoch has its images per
-//! second.
+//! second, and their number.
 
 use std::env;
 use std::error::Error;
@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for batch in loader.epoch(epoch as u64) {
             images += batch?.samples.len();
         }
-        println!("{:.0}", images as f64 / start.elapsed().as_secs_f64());
+        println!("{} {images}", images as f64 / start.elapsed().as_secs_f64());
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bcosc_onnx::DataType;
 use bcosc_onnx::proto::TensorProto;
+use bytemuck::NoUninit;
 use bytes::Bytes;
 use half::{bf16, f16};
 
@@ -70,13 +71,13 @@ impl Tensor {
     /// Single-precision elements in row-major order.
     pub fn f32s(dims: &[u64], elements: Vec<f32>) -> Self {
         debug_assert_eq!(dims.iter().product::<u64>(), elements.len() as u64);
-        Self::from_bytes(DataType::Float, dims, le_bytes(elements, f32::to_le_bytes))
+        Self::from_bytes(DataType::Float, dims, owned(elements, f32::to_le_bytes))
     }
 
     /// 64-bit integers in row-major order.
     pub fn i64s(dims: &[u64], elements: Vec<i64>) -> Self {
         debug_assert_eq!(dims.iter().product::<u64>(), elements.len() as u64);
-        Self::from_bytes(DataType::Int64, dims, le_bytes(elements, i64::to_le_bytes))
+        Self::from_bytes(DataType::Int64, dims, owned(elements, i64::to_le_bytes))
     }
 
     /// A vector of 64-bit integers, as shapes and axes are given.
@@ -194,6 +195,26 @@ impl Tensor {
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tensor({})", self.tensor_type())
+    }
+}
+
+/// Elements in memory.
+struct Elements<T>(Vec<T>);
+
+impl<T: NoUninit> AsRef<[u8]> for Elements<T> {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+/// The bytes of `elements`, not copied if the processor has them in this order.
+fn owned<T, const N: usize>(elements: Vec<T>, encode: impl Fn(T) -> [u8; N]) -> Bytes
+where
+    T: NoUninit + Send + 'static,
+{
+    match cfg!(target_endian = "little") {
+        true => Bytes::from_owner(Elements(elements)),
+        false => le_bytes(elements, encode),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Training and validation pictures.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::folder::{class_folders, listed};
 use super::{ImageFolder, Samples};
@@ -10,6 +10,9 @@ use crate::{Error, Labels};
 const TRAIN: &str = "train";
 /// Folders of validation pictures; the first that exists.
 const VALIDATION: [&str; 3] = ["val", "valid", "validation"];
+
+/// A further part that data sets have.
+const TEST: &str = "test";
 
 /// How a folder without a part for validation is divided.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,7 +74,7 @@ impl Split {
         if let (Some((_, train)), Some((_, val))) = (train, val) {
             let [train, val] = [ImageFolder::open(train)?, ImageFolder::open(val)?];
             same_classes(&train, &val)?;
-            several_classes(&train, path)?;
+            several_classes(&train)?;
             let (folders, notes) = (
                 train.folders.clone(),
                 [&train.notes[..], &val.notes].concat(),
@@ -83,8 +86,9 @@ impl Split {
                 notes,
             });
         }
+        incomplete(path, &inside, train.is_some())?;
         let all = ImageFolder::open(path)?;
-        several_classes(&all, path)?;
+        several_classes(&all)?;
         let (folders, notes) = (all.folders.clone(), all.notes.clone());
         let (train, val) =
             Samples::labelled(all, model, classes, labels)?.divided(validation, seed);
@@ -130,23 +134,37 @@ fn same_classes(train: &ImageFolder, val: &ImageFolder) -> Result<(), Error> {
     })
 }
 
-fn several_classes(folder: &ImageFolder, given: &Path) -> Result<(), Error> {
+/// Folders that are all named after parts are not classes.
+fn incomplete(path: &Path, inside: &[(String, PathBuf)], has_train: bool) -> Result<(), Error> {
+    let is_part = |name: &str| [TRAIN, TEST].contains(&name) || VALIDATION.contains(&name);
+    let [(first, _), ..] = inside else {
+        return Ok(());
+    };
+    if !inside.iter().all(|(name, _)| is_part(name)) {
+        return Ok(());
+    }
+    let (found, missing) = match has_train {
+        true => (TRAIN, VALIDATION[0]),
+        false => (first.as_str(), TRAIN),
+    };
+    Err(Error::Images {
+        path: path.to_owned(),
+        problem: format!(
+            "there is a folder {found} but no folder {missing}; add it, or give {} to divide its pictures",
+            path.join(found).display()
+        ),
+    })
+}
+
+fn several_classes(folder: &ImageFolder) -> Result<(), Error> {
     let [only] = &folder.folders[..] else {
         return Ok(());
     };
-    let problem = match folder.path == given && only == TRAIN {
-        true => format!(
-            "there is a folder {TRAIN} but no folder {}; add it, or give {} to divide its pictures",
-            VALIDATION[0],
-            given.join(TRAIN).display()
-        ),
-        false => {
-            format!("there is only one class folder, {only}, but training requires two classes")
-        }
-    };
     Err(Error::Images {
         path: folder.path.clone(),
-        problem,
+        problem: format!(
+            "there is only one class folder, {only}, but training requires two classes"
+        ),
     })
 }
 
@@ -203,6 +221,16 @@ mod tests {
     }
 
     #[test]
+    fn train_may_be_a_class() {
+        let found = split(
+            &["boat/1.jpg", "boat/2.jpg", "train/1.jpg", "train/2.jpg"],
+            2,
+        )
+        .unwrap();
+        assert_eq!(found.folders, ["boat", "train"]);
+    }
+
+    #[test]
     fn different_classes_are_named() {
         let error = split(
             &[
@@ -228,6 +256,11 @@ mod tests {
                 &["train/cat/1.jpg"][..],
                 2,
                 "there is a folder train but no folder val",
+            ),
+            (
+                &["test/a/1.jpg", "val/a/1.jpg"],
+                2,
+                "there is a folder test but no folder train",
             ),
             (&["cat/1.jpg", "cat/2.jpg"], 2, "only one class folder, cat"),
             (

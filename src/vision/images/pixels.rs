@@ -18,11 +18,8 @@ pub(crate) struct Pixels {
 impl Pixels {
     /// The values of one channel, row by row.
     pub fn plane(&self, channel: usize) -> impl Iterator<Item = u8> {
-        self.data
-            .iter()
-            .skip(channel)
-            .step_by(self.channels)
-            .copied()
+        let pixels = self.data.chunks_exact(self.channels);
+        pixels.map(move |pixel| pixel[channel])
     }
 
     /// As numbers in [0, 1], `[1, C, height, width]`.

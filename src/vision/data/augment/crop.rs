@@ -69,10 +69,9 @@ fn origin(to: usize, moved: i64, length: usize, padding: Padding) -> Option<usiz
 pub(super) fn flip(pixels: &mut Pixels) {
     let (channels, width) = (pixels.channels, pixels.width);
     for row in pixels.data.chunks_exact_mut((width * channels).max(1)) {
-        for x in 0..width / 2 {
-            for channel in 0..channels {
-                row.swap(x * channels + channel, (width - 1 - x) * channels + channel);
-            }
+        match channels {
+            3 => row.as_chunks_mut::<3>().0.reverse(),
+            _ => row.reverse(),
         }
     }
 }
