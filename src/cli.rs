@@ -1,5 +1,6 @@
 //! The command line: parse arguments, run the command, report errors.
 
+mod align;
 mod args;
 mod convert;
 mod eval;
@@ -38,6 +39,7 @@ pub fn main() -> ExitCode {
         Some(Command::ExplainGraph(args)) => explain_graph::run(args, messages),
         Some(Command::Eval(args)) => eval::run(args, messages),
         Some(Command::Inspect(args)) => inspect::run(args, messages),
+        Some(Command::Align(args)) => align::run(args, messages),
         Some(Command::Train(args)) => train::run(args, messages),
         Some(Command::TrainGraph(args)) => train_graph::run(args, messages),
         Some(Command::Extract(args)) => weights::extract(args, messages),

@@ -26,7 +26,7 @@ use crate::report::Size;
 use crate::training::{TrainingOptions, TrainingStep, step_of};
 use crate::{
     Error, Metadata, Options, Recipe, Report, Selection, Source, Verify, calibration, outputs,
-    soundness, support,
+    places, soundness, support,
 };
 
 /// What messages call a model that is not written yet.
@@ -229,6 +229,7 @@ pub fn convert_with(
     report.passes = canonical.steps.iter().cloned().chain(steps).collect();
     if recipe != Recipe::None {
         describe(&model, &settings, recipe, &passes).write(&mut model);
+        places::record(&mut model);
     }
     report.after = Size::of(&model, None);
     report.opset = model.opset("");

@@ -32,6 +32,7 @@ mod metadata;
 mod normalization;
 mod options;
 mod outputs;
+mod places;
 mod plan;
 mod probabilities;
 mod probability;
@@ -75,6 +76,10 @@ pub use report::{Report, Size};
 pub use training::{
     Batch, METRICS, Metrics, Numbers, Ramp, STATE, Schedule, Shape, Stepped, Trainer,
     TrainingOptions, TrainingStep, state_path, step_path, training_step,
+};
+#[cfg(feature = "vision")]
+pub use vision::align::{
+    Agreement, AlignEvent, AlignOptions, Aligned, Method, Phased, Planned, align, plan_alignment,
 };
 #[cfg(feature = "vision")]
 pub use vision::data;

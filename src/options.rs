@@ -161,6 +161,9 @@ pub struct CalibrationFiles {
     pub source: PathBuf,
     /// Maximum number of images, spread evenly over the sorted folder.
     pub images: usize,
+    /// The images of the folder to choose from; all if it is empty.
+    #[serde(skip)]
+    pub among: Vec<PathBuf>,
     /// Leave out images that cannot be read, instead of failing.
     #[serde(skip)]
     pub skip_unreadable: bool,
@@ -176,6 +179,7 @@ impl CalibrationFiles {
         CalibrationFiles {
             source: source.into(),
             images: Self::IMAGES,
+            among: Vec::new(),
             skip_unreadable: false,
         }
     }

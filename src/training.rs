@@ -1,5 +1,6 @@
 //! Training-step graphs.
 
+mod alignment;
 mod info;
 mod metrics;
 mod schedule;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bcosc_autodiff::training::{
-    self, Exponent, Group, Parameter, Role, State, StepOptions, Targets,
+    self, Exponent, Group, Parameter, Role, State, Step, StepOptions, Targets,
 };
 use bcosc_engine::default_interpreter;
 use bcosc_ir::Model;
@@ -22,6 +23,8 @@ use bcosc_passes::pipeline::PipelineError;
 use bcosc_passes::{Context, PassError, Settings};
 use glob::Pattern;
 
+#[cfg(feature = "vision")]
+pub(crate) use alignment::{alignment_step_of, segments_of};
 pub use metrics::{METRICS, Metrics};
 pub use schedule::{Ramp, Schedule, Shape};
 pub use trainer::{Batch, Numbers, Stepped, Trainer};
@@ -138,16 +141,8 @@ pub(crate) fn step_of(
     let metadata = Metadata::read(&model, label)?;
     let mut step = options.step.clone();
     let teacher = options.teacher.clone().map(teacher).transpose()?;
-    let settings = Settings {
-        // Both are in one graph.
-        opset: [Some(&model), teacher.as_ref()]
-            .into_iter()
-            .flatten()
-            .filter_map(|model| model.opset(""))
-            .max()
-            .map(|opset| opset.max(OLDEST)),
-        ..Settings::default()
-    };
+    let beside = teacher.as_ref().or(step.teacher.as_deref());
+    let settings = settings_of([Some(&model), beside]);
     if let Some(teacher) = teacher {
         step.targets = Targets::Teacher;
         step.teacher = Some(Arc::new(teacher));
@@ -165,15 +160,21 @@ pub(crate) fn step_of(
     let found = training::step(model, &step, &group, &context(&settings));
     let found = found.map_err(|source| fail(label, source))?;
     frozen.check(&found.forward, label)?;
-    let mut model = found.model;
-    model.set_metadata(STATE, &pairs(&found.state));
-    Ok(TrainingStep {
-        model,
-        forward: found.forward,
-        parameters: found.parameters,
-        biases: found.biases,
-        state: found.state,
-    })
+    Ok(found.into())
+}
+
+impl From<Step> for TrainingStep {
+    fn from(step: Step) -> Self {
+        let mut model = step.model;
+        model.set_metadata(STATE, &pairs(&step.state));
+        TrainingStep {
+            model,
+            forward: step.forward,
+            parameters: step.parameters,
+            biases: step.biases,
+            state: step.state,
+        }
+    }
 }
 
 /// A teacher, with logits as its output.
@@ -187,6 +188,15 @@ fn teacher(source: Source) -> Result<Model, Error> {
 pub(crate) fn prepare(model: &mut Model, exponent: Exponent, label: &str) -> Result<(), Error> {
     let settings = settings(model);
     training::prepare(model, exponent, &context(&settings)).map_err(|source| fail(label, source))
+}
+
+/// Settings for models that come into one graph.
+fn settings_of(models: [Option<&Model>; 2]) -> Settings {
+    let opsets = models.into_iter().flatten().filter_map(|m| m.opset(""));
+    Settings {
+        opset: opsets.max().map(|opset| opset.max(OLDEST)),
+        ..Settings::default()
+    }
 }
 
 fn settings(model: &Model) -> Settings {

@@ -1,5 +1,6 @@
 //! Prediction, explanation, evaluation, calibration and training data: images from disk.
 
+pub(crate) mod align;
 pub(crate) mod calibrate;
 pub mod data;
 pub(crate) mod evaluate;

@@ -80,6 +80,37 @@ impl Weights {
         }
     }
 
+    /// Parameters and statistics alone, without the state of an optimiser.
+    #[cfg(feature = "vision")]
+    pub(crate) fn model_only(&self) -> Self {
+        let is_model = |name: &str| {
+            let kind = self.kinds.get(name);
+            matches!(kind, Some(StateKind::Parameter | StateKind::Statistic))
+        };
+        let mut found = Weights::default();
+        for (name, tensor) in self.tensors.iter().filter(|(name, _)| is_model(name)) {
+            found.insert(name, self.kinds[name], tensor.clone());
+        }
+        found
+    }
+
+    /// Adds tensors, in place of those of the same name.
+    #[cfg(feature = "vision")]
+    pub(crate) fn extend(&mut self, other: Weights) {
+        self.tensors.extend(other.tensors);
+        self.kinds.extend(other.kinds);
+    }
+
+    /// A tensor with an element that is infinite or not a number, and that element.
+    #[cfg(feature = "vision")]
+    pub(crate) fn not_finite(&self) -> Option<(&str, f64)> {
+        self.iter().find_map(|(name, tensor)| {
+            let elements = tensor.to_f64s().unwrap_or_default();
+            let found = elements.into_iter().find(|x| !x.is_finite());
+            found.map(|found| (name, found))
+        })
+    }
+
     /// How many tensors there are.
     pub fn len(&self) -> usize {
         self.tensors.len()

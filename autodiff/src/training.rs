@@ -18,6 +18,7 @@
 //! Every other input is state. The output `NAME.next` is its new value, to be given to the next run; [`State`] says
 //! what it is at the start. Batch norms use the statistics of the batch. Nothing is detached.
 
+mod alignment;
 pub(crate) mod batch_norm;
 mod bias_scale;
 mod clip;
@@ -25,6 +26,7 @@ mod exponent;
 mod loss;
 mod optimiser;
 mod parameters;
+mod segments;
 mod teacher;
 mod untie;
 
@@ -35,12 +37,14 @@ use bcosc_ir::{DataType, Graph, Model, NodeId, Operand, Patch, Tensor, TensorTyp
 use bcosc_passes::canonical::{FOLD_CONSTANTS, REMOVE_DEAD, SIMPLIFY, cse};
 use bcosc_passes::{Context, PassError, Reason, recipe};
 
+pub use alignment::{ERRORS, Tap, alignment_step};
 pub use bias_scale::BIAS_SCALE;
 pub use clip::Clip;
 pub use exponent::{EXPONENT, Exponent};
 pub use loss::{Loss, Targets};
 pub use optimiser::{Adam, Optimiser};
 pub use parameters::{Parameter, Role};
+pub use segments::{Segment, segments};
 
 use crate::build::Build;
 use crate::derivative::gradients;
@@ -278,59 +282,100 @@ pub fn step(
     cx.infer(&mut model)?;
     let statistics = batch_norm::train(&mut model, &student)?;
     let logits = replaced(&model.graph, logits);
-    let kept: BTreeSet<NodeId> = model.graph.nodes().into_iter().collect();
-
-    let wrt: Vec<Value> = parameters.iter().map(|p| p.value).collect();
-    let found = gradients(&mut model, &[(loss, one)], &wrt)?;
-    let mut steep = Vec::new();
-    let mut gradient = found.iter();
-    parameters.retain(|_| {
-        let found = gradient.next().copied().flatten();
-        steep.extend(found);
-        found.is_some()
-    });
-    if parameters.is_empty() {
-        return Err(PassError::Model(Reason::NothingTrained));
-    }
-
-    let mut states = Vec::new();
-    let mut new = add_statistics(
-        &mut model,
-        &inputs,
-        options.norm_momentum,
-        &statistics,
-        &mut states,
-    )?;
-    let updated = add_update(
-        &mut model,
-        options,
-        group,
-        &inputs,
-        &parameters,
-        &steep,
-        &mut states,
-    )?;
-    new.extend(updated);
-    let mut outputs = vec![(loss, LOSS.to_owned()), (logits, LOGITS.to_owned())];
-    for (new, state) in new.into_iter().zip(&states) {
-        model.graph.set_value_type(new, state.initial.tensor_type());
-        outputs.push((new, state.output.clone()));
-    }
-    model.graph.set_outputs(&outputs);
-    batch_norm::lower(&mut model)?;
-    lower(&mut model)?;
-    model.graph.remove_dead();
-    for pass in [&FOLD_CONSTANTS, &SIMPLIFY, &REMOVE_DEAD] {
-        (pass.run)(&mut model, cx)?;
-    }
-    cse::share(&mut model, &kept, inputs.step.node)?;
-    Ok(Step {
-        model,
+    let begun = Begun {
         forward,
         parameters,
         biases,
-        state: states,
-    })
+        inputs,
+        statistics,
+        loss,
+        one,
+        outputs: vec![(loss, LOSS.to_owned()), (logits, LOGITS.to_owned())],
+    };
+    begun.complete(model, options, group, cx)
+}
+
+/// A step up to its loss.
+struct Begun {
+    forward: Model,
+    /// What may be trained; what the loss does not depend on is not.
+    parameters: Vec<Parameter>,
+    biases: Vec<String>,
+    inputs: Inputs,
+    statistics: Vec<Statistic>,
+    loss: Value,
+    /// The cotangent of the loss.
+    one: Value,
+    /// Outputs that are no state.
+    outputs: Vec<(Value, String)>,
+}
+
+impl Begun {
+    /// Adds gradients and the update, and lowers all to standard operators.
+    fn complete(
+        self,
+        mut model: Model,
+        options: &StepOptions,
+        group: &dyn Fn(&str, Role) -> Group,
+        cx: &Context<'_>,
+    ) -> Result<Step, PassError> {
+        let Begun {
+            mut parameters,
+            mut outputs,
+            ..
+        } = self;
+        let kept: BTreeSet<NodeId> = model.graph.nodes().into_iter().collect();
+        let wrt: Vec<Value> = parameters.iter().map(|p| p.value).collect();
+        let found = gradients(&mut model, &[(self.loss, self.one)], &wrt)?;
+        let mut steep = Vec::new();
+        let mut gradient = found.iter();
+        parameters.retain(|_| {
+            let found = gradient.next().copied().flatten();
+            steep.extend(found);
+            found.is_some()
+        });
+        if parameters.is_empty() {
+            return Err(PassError::Model(Reason::NothingTrained));
+        }
+
+        let mut states = Vec::new();
+        let mut new = add_statistics(
+            &mut model,
+            &self.inputs,
+            options.norm_momentum,
+            &self.statistics,
+            &mut states,
+        )?;
+        let updated = add_update(
+            &mut model,
+            options,
+            group,
+            &self.inputs,
+            &parameters,
+            &steep,
+            &mut states,
+        )?;
+        new.extend(updated);
+        for (new, state) in new.into_iter().zip(&states) {
+            model.graph.set_value_type(new, state.initial.tensor_type());
+            outputs.push((new, state.output.clone()));
+        }
+        model.graph.set_outputs(&outputs);
+        batch_norm::lower(&mut model)?;
+        lower(&mut model)?;
+        model.graph.remove_dead();
+        for pass in [&FOLD_CONSTANTS, &SIMPLIFY, &REMOVE_DEAD] {
+            (pass.run)(&mut model, cx)?;
+        }
+        cse::share(&mut model, &kept, self.inputs.step.node)?;
+        Ok(Step {
+            model,
+            forward: self.forward,
+            parameters,
+            biases: self.biases,
+            state: states,
+        })
+    }
 }
 
 /// The input with images, after types are inferred.
@@ -349,11 +394,20 @@ struct Inputs {
 
 impl Inputs {
     fn add(model: &mut Model, options: &StepOptions, logits: Value, classes: u64) -> Self {
-        let found = model.graph.value_type(logits);
+        let targets = options.targets.input(&mut model.graph, logits, classes);
+        Inputs {
+            targets,
+            ..Self::without_targets(model, logits)
+        }
+    }
+
+    /// The inputs of a step that computes in the type of a value.
+    fn without_targets(model: &mut Model, like: Value) -> Self {
+        let found = model.graph.value_type(like);
         let dtype = found.map_or(DataType::Float, |found| found.dtype);
         let graph = &mut model.graph;
         Inputs {
-            targets: options.targets.input(graph, logits, classes),
+            targets: None,
             rate: graph.add_input(LEARNING_RATE, TensorType::fixed(dtype, &[])),
             step: graph.add_input(STEP, TensorType::fixed(DataType::Int64, &[])),
             dtype,

@@ -37,6 +37,22 @@ pub enum Reason {
         /// Outputs of the model.
         expected: u64,
     },
+    /// A place in the original that the converted model does not have.
+    #[error("no value of the model stands for \"{0}\" of its original")]
+    NoPlace(String),
+    /// Values at one place that cannot be compared.
+    #[error("at \"{place}\" the model has {found}, and its original {expected}")]
+    OtherShape {
+        /// The place, by the name of the value in the original.
+        place: String,
+        /// Type of the model's value.
+        found: String,
+        /// Type of the original's value.
+        expected: String,
+    },
+    /// No value stands for one of the original.
+    #[error("the model does not say which of its values stand for values of the original")]
+    NoPlaces,
     /// A matrix product with a vector.
     #[error("one operand of the product is a vector")]
     VectorProduct,

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod align;
 mod conversion;
 mod convert;
 mod eval;
@@ -19,6 +20,7 @@ mod weights;
 use clap::builder::{Styles, styling::AnsiColor};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+pub use align::AlignArgs;
 pub use convert::{ConvertArgs, EmitArg};
 pub use eval::EvalArgs;
 pub use explain::{ExplainArgs, RawArg};
@@ -45,6 +47,7 @@ Examples:
   bcosc explain out.onnx cat.jpg -o explained/
   bcosc explain-graph out.onnx -o out.explain.onnx
   bcosc eval out.onnx --data val/ --gridpg
+  bcosc align resnet50.onnx --data photos/ -o aligned.onnx --normalization imagenet
   bcosc train out.onnx --data photos/ -o tuned.onnx
   bcosc train-graph out.onnx -o out.train.onnx
 
@@ -83,6 +86,8 @@ pub enum Command {
     ExplainGraph(ExplainGraphArgs),
     /// Evaluate models and their explanations on labelled pictures
     Eval(EvalArgs),
+    /// Train a converted model to compute what its original computes, on images without labels
+    Align(Box<AlignArgs>),
     /// Train a model on a folder of labelled pictures
     Train(Box<TrainArgs>),
     /// Write an ONNX graph that computes one step of training, and its initial state

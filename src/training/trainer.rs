@@ -1,7 +1,7 @@
 //! Running training steps.
 
 use bcosc_autodiff::training::{
-    BIAS_SCALE, EXPONENT, LEARNING_RATE, LOGITS, LOSS, STEP, State, TARGETS, TEACHER_IMAGES,
+    BIAS_SCALE, ERRORS, EXPONENT, LEARNING_RATE, LOGITS, LOSS, STEP, State, TARGETS, TEACHER_IMAGES,
 };
 use bcosc_engine::{Engine, EngineError, Feedback, InputShapes, SessionOptions, Value};
 use bcosc_ir::{DataType, Tensor, Tensors};
@@ -48,8 +48,10 @@ impl From<f64> for Numbers {
 pub struct Stepped {
     /// The mean loss of the batch, before the update.
     pub loss: f64,
-    /// The logits `[N, K]`, before the update.
-    pub logits: Value,
+    /// The logits `[N, K]`, before the update; none in an alignment step.
+    pub logits: Option<Value>,
+    /// The error of each tap of an alignment step, before the update.
+    pub errors: Vec<f64>,
 }
 
 impl Trainer {
@@ -144,15 +146,17 @@ impl Trainer {
         }
         let mut outputs = self.feedback.run(&inputs).map_err(run_error)?;
         self.steps += 1;
-        let mut take = |name: &str| {
-            let found = outputs.remove(name);
-            found.ok_or_else(|| run_error(EngineError::UnknownOutput(name.to_owned())))
-        };
-        let loss = take(LOSS)?.to_tensor().map_err(run_error)?;
-        let loss = loss.to_f64s().map_err(|error| run_error(error.into()))?;
+        let loss = outputs.remove(LOSS);
+        let loss = loss.ok_or_else(|| run_error(EngineError::UnknownOutput(LOSS.to_owned())))?;
+        let errors = outputs
+            .remove(ERRORS)
+            .as_ref()
+            .map(numbers_of)
+            .transpose()?;
         Ok(Stepped {
-            loss: loss.first().copied().unwrap_or(f64::NAN),
-            logits: take(LOGITS)?,
+            loss: numbers_of(&loss)?.first().copied().unwrap_or(f64::NAN),
+            logits: outputs.remove(LOGITS),
+            errors: errors.unwrap_or_default(),
         })
     }
 
@@ -185,6 +189,11 @@ pub struct Batch {
     pub targets: Option<Vec<u64>>,
     /// The shape of the images for the teacher, where there is one.
     pub teacher: Option<Vec<u64>>,
+}
+
+fn numbers_of(value: &Value) -> Result<Vec<f64>, Error> {
+    let tensor = value.to_tensor().map_err(run_error)?;
+    tensor.to_f64s().map_err(|error| run_error(error.into()))
 }
 
 fn run_error(source: EngineError) -> Error {

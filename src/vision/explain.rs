@@ -5,6 +5,7 @@ mod explainer;
 mod maps;
 pub mod raw;
 pub mod sheet;
+pub(in crate::vision) mod side_by_side;
 
 pub use batch::{Choice, Explained};
 pub use explainer::{Explainer, Explanation, SizedExplainer};

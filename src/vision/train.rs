@@ -11,7 +11,6 @@ mod checkpoint;
 mod options;
 mod prepare;
 mod run;
-mod sheet;
 
 pub use options::{EngineChoice, TrainOptions};
 pub use run::{Evaluated, TrainEvent, Trained, train};

@@ -164,7 +164,7 @@ fn uses(graph: &Graph, value: Value) -> impl Iterator<Item = (NodeId, &Op, u32)>
 }
 
 /// What an operand of a standard operator is by its place; `None` where that says nothing.
-fn slot_role(op: &Op, slot: u32) -> Option<Role> {
+pub(super) fn slot_role(op: &Op, slot: u32) -> Option<Role> {
     match (op.op_type(), slot) {
         ("Conv" | "ConvTranspose", 1) | ("Gemm", 0 | 1) => Some(Role::Weight),
         ("MatMul" | "Einsum", _) => Some(Role::Weight),
@@ -194,7 +194,7 @@ fn compared(graph: &Graph, from_image: &BTreeSet<Value>) -> BTreeSet<Value> {
 }
 
 /// Whether a node reads more of its operands than their sizes.
-fn reads_numbers(graph: &Graph, node: NodeId) -> bool {
+pub(super) fn reads_numbers(graph: &Graph, node: NodeId) -> bool {
     !graph.op(node).is_some_and(|op| op.has(Trait::ShapeOnly))
 }
 

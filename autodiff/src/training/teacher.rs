@@ -28,9 +28,26 @@ pub(super) fn add(
             expected: classes,
         }));
     }
-    teacher
-        .graph
-        .set_outputs(&[(outputs, "teacher".to_owned())]);
+    let outputs = put(model, teacher, input, &[outputs], images)?;
+    let first = outputs.into_iter().next();
+    first.ok_or(PassError::Model(Reason::Malformed))
+}
+
+/// Puts a teacher into a model, and returns some of its values there. `input` is where the teacher takes images; the types
+/// of its values must be known.
+pub(super) fn put(
+    model: &mut Model,
+    mut teacher: Model,
+    input: Value,
+    values: &[Value],
+    images: Value,
+) -> Result<Vec<Value>, PassError> {
+    let named = values.iter().enumerate();
+    let named: Vec<(Value, String)> = named
+        .map(|(index, &value)| (value, format!("teacher.{index}")))
+        .collect();
+    teacher.graph.set_outputs(&named);
+    teacher.graph.remove_dead();
     let batch = |value: Value, of: &Model| -> Option<Dim> {
         of.graph.value_type(value)?.shape?.first().cloned()
     };
@@ -47,7 +64,5 @@ pub(super) fn add(
     };
     let own: TensorType = own.ok_or_else(unknown)?;
     let bound = model.graph.add_input(super::TEACHER_IMAGES, own);
-    let outputs = model.splice(&teacher, &[(input, bound)])?;
-    let first = outputs.into_iter().next();
-    first.ok_or(PassError::Model(Reason::Malformed))
+    Ok(model.splice(&teacher, &[(input, bound)])?)
 }

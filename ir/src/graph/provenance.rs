@@ -12,7 +12,8 @@
 //!
 //! So a value that stands for `v` is at the place where the original has `v`. After exact passes it is equal
 //! to it, at B = 1 and to rounding; after altering passes it is what has become of it. Models are written
-//! without these notes.
+//! without these notes; who needs them later stores them elsewhere, and gives them back with
+//! [`Graph::set_provenance`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,6 +68,18 @@ impl Graph {
             }
         }
         found
+    }
+
+    /// Makes values stand for what is listed: names of values of the original, by the value's own name. All other values
+    /// stand for nothing.
+    pub fn set_provenance(&mut self, listed: &BTreeMap<String, Vec<String>>) {
+        for vertex in self.net.node_weights_mut() {
+            for output in &mut vertex.outputs {
+                let names = listed.get(&output.name).map(Vec::as_slice);
+                let names = names.unwrap_or_default().iter();
+                output.stands_for = names.map(|name| name.as_str().into()).collect();
+            }
+        }
     }
 
     /// States that a value no longer stands for any value of the original.

@@ -1,6 +1,7 @@
 //! Value parsers shared by several commands.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bcosc::passes::LogitBias;
 use bcosc_onnx::STDOUT;
@@ -68,6 +69,13 @@ pub fn above_zero(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if count > 0 => Ok(count),
         _ => Err("expected a whole number of at least 1".to_owned()),
+    }
+}
+
+pub fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err("expected a time such as 90s, 10min or 1h".to_owned()),
     }
 }
 

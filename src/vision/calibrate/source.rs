@@ -41,7 +41,10 @@ pub fn read_folder(calibration: &CalibrationFiles, shape: ImageShape) -> Result<
             shape.channels
         )));
     }
-    let found = pictures(folder)?;
+    let found = match calibration.among.is_empty() {
+        true => pictures(folder)?,
+        false => calibration.among.clone(),
+    };
     if found.len() < 2 {
         return Err(fail(format!(
             "{} found (jpg, png or webp), but at least 2 are needed",
@@ -125,9 +128,8 @@ mod tests {
 
     fn calibration(source: &Path, images: usize) -> CalibrationFiles {
         CalibrationFiles {
-            source: source.to_owned(),
             images,
-            skip_unreadable: false,
+            ..CalibrationFiles::new(source)
         }
     }
 

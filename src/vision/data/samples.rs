@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rand::seq::SliceRandom;
 
-use super::ImageFolder;
+use super::{ImageFolder, Item};
 use crate::vision::images::pictures;
 use crate::vision::random::rng;
 use crate::{Error, Labels};
@@ -71,6 +71,18 @@ impl Samples {
     /// Whether there are no pictures.
     pub fn is_empty(&self) -> bool {
         self.pictures.is_empty()
+    }
+
+    /// The pictures that have classes, as a folder whose class folders are the model's classes.
+    pub(in crate::vision) fn into_folder(self, classes: usize) -> ImageFolder {
+        let labels = self.labels.unwrap_or_default();
+        let items = self.pictures.into_iter().zip(labels);
+        ImageFolder {
+            path: self.path,
+            folders: (0..classes).map(|class| class.to_string()).collect(),
+            items: items.map(|(path, folder)| Item { path, folder }).collect(),
+            notes: Vec::new(),
+        }
     }
 
     /// The same pictures without their classes.

@@ -107,6 +107,30 @@ impl Split {
     }
 }
 
+impl Split {
+    /// Lists `PATH/train` and `PATH/val`, where `val` may be called `valid` or `validation`, or all pictures of `PATH`
+    /// divided at random, for training and validation. Folders mean nothing.
+    ///
+    /// # Errors
+    /// [`Error::Images`] if a folder cannot be listed, or there are fewer than two pictures.
+    pub fn unlabelled(path: &Path, options: &SplitOptions) -> Result<[Samples; 2], Error> {
+        let inside = class_folders(path)?;
+        let find = |name: &str| inside.iter().find(|(found, _)| found == name);
+        let val = VALIDATION.iter().find_map(|name| find(name));
+        if let (Some((_, train)), Some((_, val))) = (find(TRAIN), val) {
+            return Ok([Samples::unlabelled(train)?, Samples::unlabelled(val)?]);
+        }
+        let (train, val) = Samples::unlabelled(path)?.divided(options.validation, options.seed);
+        if val.is_empty() {
+            return Err(Error::Images {
+                path: path.to_owned(),
+                problem: "there is only one picture, so none can be held out".to_owned(),
+            });
+        }
+        Ok([train, val])
+    }
+}
+
 /// The numbers of classes are their places in the sorted folders, so these must be the same.
 fn same_classes(train: &ImageFolder, val: &ImageFolder) -> Result<(), Error> {
     let missing = |of: &ImageFolder, other: &ImageFolder| {

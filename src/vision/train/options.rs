@@ -98,7 +98,7 @@ impl EngineChoice {
     ///
     /// # Errors
     /// [`Error::Run`] if ONNX Runtime is asked for and cannot be loaded.
-    pub(super) fn open(self) -> Result<Opened, Error> {
+    pub(in crate::vision) fn open(self) -> Result<Opened, Error> {
         #[cfg(feature = "ort")]
         if self != EngineChoice::Tract {
             match bcosc_engine::onnx_runtime(bcosc_engine::Device::Cpu) {
@@ -117,7 +117,7 @@ impl EngineChoice {
 }
 
 /// An engine that is ready.
-pub(super) enum Opened {
+pub(in crate::vision) enum Opened {
     BuiltIn(&'static dyn Engine),
     #[cfg(feature = "ort")]
     Loaded(Box<dyn Engine>),

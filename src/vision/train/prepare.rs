@@ -9,7 +9,7 @@ use bcosc_ir::Model;
 use super::options::TrainOptions;
 use super::run::{Tell, TrainEvent};
 use crate::checked::checked;
-use crate::data::{ImageFolder, Item, Loader, LoaderOptions, Samples, Split, Targets, Unreadable};
+use crate::data::{ImageFolder, Loader, LoaderOptions, Samples, Split, Targets, Unreadable};
 use crate::load::File;
 use crate::probabilities::before_probabilities;
 use crate::training::{Schedule, prepare, step_of};
@@ -91,7 +91,7 @@ impl Prepared {
                 [height.unwrap_or(side), width.unwrap_or(side)]
             }
         };
-        let val = folder(split.val, predictor.classes);
+        let val = split.val.into_folder(predictor.classes);
         let val = match options.val_images {
             Some(limit) => val.limited(limit),
             None => val,
@@ -239,16 +239,4 @@ fn converted(
         }));
     }
     Ok(convert_with(source, &conversion, &|_| {})?.model)
-}
-
-/// Samples as a folder whose class folders are the model's classes.
-fn folder(samples: Samples, classes: usize) -> ImageFolder {
-    let labels = samples.labels.unwrap_or_default();
-    let items = samples.pictures.into_iter().zip(labels);
-    ImageFolder {
-        path: samples.path,
-        folders: (0..classes).map(|class| class.to_string()).collect(),
-        items: items.map(|(path, folder)| Item { path, folder }).collect(),
-        notes: Vec::new(),
-    }
 }

@@ -12,12 +12,13 @@ use serde::Serialize;
 use super::checkpoint::{self, BEST, LAST, Place};
 use super::options::TrainOptions;
 use super::prepare::Prepared;
-use super::sheet::{SHEET, before_and_after};
 use crate::data::{Batch as Images, Loader};
 use crate::load::File;
 use crate::metadata::BIASES_KEPT;
 use crate::training::{Metrics, Schedule};
 use crate::vision::evaluate::evaluate_folder;
+use crate::vision::explain::side_by_side::{SHEET, SideBySide};
+use crate::vision::images;
 use crate::{Error, Figures, Numbers, Ramp, Source, Trainer, Weights, weights};
 
 /// What happens in a training run.
@@ -239,7 +240,7 @@ impl Run<'_> {
         }
         if !interrupted && self.options.sheet > 0 {
             let _ = tell(TrainEvent::Preparing("explaining"));
-            let sheet = before_and_after(self.prepared, &model, self.options)?;
+            let sheet = self.sheet(&model)?;
             let path = self.options.work_dir.join(SHEET);
             sheet.map_or(Ok(()), |png| bcosc_onnx::write_bytes(&path, &png))?;
         }
@@ -310,13 +311,12 @@ impl Run<'_> {
     /// The state, which must be finite.
     fn weights(&self) -> Result<Weights, Error> {
         let weights = self.trainer.weights()?;
-        for (name, tensor) in weights.iter() {
-            let elements = tensor.to_f64s().unwrap_or_default();
-            if let Some(found) = elements.iter().find(|x| !x.is_finite()) {
-                return Err(self.diverged(format!("\"{name}\" has an element that is {found}")));
+        match weights.not_finite() {
+            None => Ok(weights),
+            Some((name, found)) => {
+                Err(self.diverged(format!("\"{name}\" has an element that is {found}")))
             }
         }
-        Ok(weights)
     }
 
     /// The factor of biases at a step, counted from 0.
@@ -342,6 +342,21 @@ impl Run<'_> {
         let averages = self.options.training.step.average.is_some();
         weights::replace(&mut model, state, averages, &self.prepared.label)?;
         Ok(model)
+    }
+
+    /// Explanations of validation images before and after.
+    fn sheet(&self, after: &Model) -> Result<Option<Vec<u8>>, Error> {
+        let items = images::spread(&self.prepared.val.items, self.options.sheet);
+        let side_by_side = SideBySide {
+            label: &self.prepared.label,
+            size: self.prepared.size,
+            options: &self.options.predict,
+            class_name: &|class| self.prepared.class_name(class),
+        };
+        side_by_side.png(
+            &[("before", &self.prepared.model), ("after", after)],
+            &items,
+        )
     }
 
     fn evaluate(&mut self, points: bool, tell: Tell<'_>) -> Result<Figures, Error> {

@@ -1,0 +1,280 @@
+//! `bcosc align MODEL --data DIR -o OUT`, and the options of `bcosc MODEL -o OUT --align DIR`
+
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use anyhow::bail;
+use bcosc::data::{Augmentation, SplitOptions, Unreadable};
+use bcosc::onnx::ExternalData;
+use bcosc::passes::{InputContract, Settings};
+use bcosc::{
+    AlignOptions, EngineChoice, Method, Options, PointingOptions, PredictOptions, Ramp, Source,
+};
+use clap::Args;
+
+use super::conversion::{ConversionArgs, b};
+use super::train::AugmentArg;
+use super::values::{above_zero, at_least_two, duration, fraction, positive, result_file, size};
+
+const EXAMPLES: &str = "\
+Examples:
+  bcosc align resnet50.onnx --data photos/ -o aligned.onnx --normalization imagenet
+  bcosc align resnet50.onnx --data photos/ -o aligned.onnx --normalization imagenet --budget 10min
+  bcosc align net.bcos.onnx --teacher net.onnx --data photos/ -o aligned.onnx --method joint
+  bcosc align net.onnx --data photos/ --normalization imagenet --dry-run
+
+The original is the teacher: no labels are used. Where class folders match the classes of the model, accuracy and the grid \
+pointing game are measured on images that are held out. A model that is not a B-cos model is converted first, as `bcosc MODEL -o OUT` \
+would with the same options, and calibrated on the training images; with a known normalisation its input is [x, 1-x], and the \
+first layer absorbs the normalisation, unless --input says otherwise. Ctrl-C writes a checkpoint and stops; --resume goes on from it.";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct AlignArgs {
+    /// The ONNX model: the original, or a converted model with --teacher
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Folder of pictures (jpg, png, webp) in any folders, which is split; or with the folders DIR/train and DIR/val
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Output file for the aligned model; `-` is standard output
+    #[arg(short, long = "out", value_name = "FILE", value_parser = result_file(), required_unless_present = "dry_run")]
+    pub out: Option<PathBuf>,
+    /// The original of a converted model
+    #[arg(long, value_name = "MODEL.onnx", help_heading = "Alignment")]
+    pub teacher: Option<PathBuf>,
+    /// List what would be trained, and exit
+    #[arg(long, help_heading = "Alignment")]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub alignment: AlignmentArgs,
+    #[command(flatten)]
+    pub conversion: ConversionArgs,
+    /// Training images that norms are calibrated on
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_two, help_heading = "Conversion")]
+    pub calibrate_images: usize,
+    /// Where to store weights
+    #[arg(long, value_enum, default_value_t = ExternalData::Auto, help_heading = "Results")]
+    pub external_data: ExternalData,
+}
+
+/// How a model is aligned with its original.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Alignment")]
+pub struct AlignmentArgs {
+    /// What is trained together
+    #[arg(long, value_enum, default_value_t = Method::default())]
+    pub method: Method,
+    /// Number of training images, spread evenly over the folder [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_two)]
+    pub images: Option<usize>,
+    /// Steps of each segment, or of --method joint [default: 60 a segment, 250 joint]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub steps: Option<u64>,
+    /// With --method blocks+joint: steps of the joint part
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub joint_steps: u64,
+    /// Largest learning rate [default: 0.002 for blocks, 0.001 for joint]
+    #[arg(long, value_name = "RATE", value_parser = positive)]
+    pub lr: Option<f64>,
+    /// With --method blocks+joint: largest learning rate of the joint part
+    #[arg(long, value_name = "RATE", default_value_t = 5e-4, value_parser = positive)]
+    pub joint_lr: f64,
+    /// Time for all steps, such as 90s, 10min or 1h; it sets their numbers, so results depend on the speed of the machine
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "steps")]
+    pub budget: Option<Duration>,
+    /// Number of segments [default: one for every two layers, at most 24]
+    #[arg(long, value_name = "N", value_parser = above_zero)]
+    pub segments: Option<usize>,
+    /// Places inside at which the joint part compares
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub taps: usize,
+    /// Steps end to end on the original's probabilities, after the alignment
+    #[arg(long, value_name = "STEPS", default_value_t = 0)]
+    pub then_train: u64,
+    /// Largest learning rate of --then-train
+    #[arg(long, value_name = "RATE", default_value_t = 2e-4, value_parser = positive)]
+    pub train_lr: f64,
+    /// Steps in which the learning rate rises
+    #[arg(long, value_name = "STEPS", default_value_t = 0)]
+    pub warmup: u64,
+    /// In the joint part, let B grow from this value to that of the model
+    #[arg(long, value_name = "B", value_parser = b, requires = "b_steps")]
+    pub b_from: Option<f64>,
+    /// Steps in which B grows
+    #[arg(long, value_name = "STEPS", requires = "b_from", value_parser = clap::value_parser!(u64).range(1..))]
+    pub b_steps: Option<u64>,
+    /// Images per step
+    #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = above_zero)]
+    pub batch_size: usize,
+    /// Seed for the order of images and their augmentation
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// What runs the steps
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
+    pub engine: EngineChoice,
+    /// Threads of the engine [default: all]
+    #[arg(long, value_name = "N", value_parser = above_zero)]
+    pub threads: Option<usize>,
+
+    /// Random changes of training images [default: shifts by an eighth of the image, and flips]
+    #[arg(long, value_enum, help_heading = "Images")]
+    pub augment: Option<AugmentArg>,
+    /// Threads that decode and change images
+    #[arg(
+        short = 'j',
+        long,
+        value_name = "N",
+        default_value_t = 2,
+        help_heading = "Images"
+    )]
+    pub workers: usize,
+    /// Share of the images that is held out, where DIR has no folder `val`
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = fraction, help_heading = "Images")]
+    pub val_split: f64,
+    /// Skip images that cannot be read, instead of stopping
+    #[arg(long, help_heading = "Images")]
+    pub skip_unreadable: bool,
+    /// Height and width of pictures if they are dynamic in the model: one number for both, or two
+    #[arg(long, value_name = "H[,W]", value_parser = size, help_heading = "Images")]
+    pub size: Option<[usize; 2]>,
+    /// Class names, one per line, in the order of the logits; or `imagenet`
+    #[arg(long, value_name = "FILE", help_heading = "Images")]
+    pub labels: Option<PathBuf>,
+
+    /// Maximum number of images that are held out, spread evenly [default: all]
+    #[arg(long, value_name = "N", value_parser = above_zero, help_heading = "Evaluation")]
+    pub val_images: Option<usize>,
+    /// Play the grid pointing game on the images that are held out, if they have labels
+    #[arg(long, help_heading = "Evaluation")]
+    pub gridpg: bool,
+    /// Number of grids
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = above_zero, requires = "gridpg", help_heading = "Evaluation")]
+    pub grids: usize,
+    /// Side of the window that contributions are averaged over in the game, in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = PointingOptions::default().smooth, requires = "gridpg", help_heading = "Evaluation")]
+    pub smooth: usize,
+    /// Explain so many images before and after, side by side in one picture; 0 for none
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        help_heading = "Evaluation"
+    )]
+    pub sheet: usize,
+
+    /// Folder for checkpoints and metrics [default: OUT with the extension .alignment]
+    #[arg(long, value_name = "DIR", help_heading = "Results")]
+    pub work_dir: Option<PathBuf>,
+    /// Go on from the last checkpoint in --work-dir
+    #[arg(long, help_heading = "Results")]
+    pub resume: bool,
+}
+
+impl AlignArgs {
+    /// The options of the library.
+    pub fn options(&self) -> anyhow::Result<AlignOptions> {
+        let conversion = Options {
+            recipe: self.conversion.recipe,
+            settings: absorbed(self.conversion.settings()),
+            input_shapes: self.conversion.input_shapes.clone(),
+            ..Options::default()
+        };
+        let mut options = self
+            .alignment
+            .options(&self.data, self.out.as_deref(), conversion)?;
+        options.teacher = self.teacher.as_ref().map(Source::from);
+        options.calibration_images = self.calibrate_images;
+        Ok(options)
+    }
+}
+
+/// With a known normalisation, the first layer absorbs it.
+fn absorbed(mut settings: Settings) -> Settings {
+    if settings.input == InputContract::Same && settings.normalization.is_some() {
+        settings.input = InputContract::AddInverse;
+        settings.absorb_normalization = true;
+    }
+    settings
+}
+
+impl AlignmentArgs {
+    /// The options of the library, for a conversion.
+    pub fn options(
+        &self,
+        data: &std::path::Path,
+        out: Option<&std::path::Path>,
+        conversion: Options,
+    ) -> anyhow::Result<AlignOptions> {
+        if self.b_from.is_some() && self.method == Method::Blocks {
+            bail!("--b-from requires --method joint or blocks+joint");
+        }
+        let beside = || out.map(|out| out.with_extension("alignment"));
+        let both = self.method == Method::BlocksJoint;
+        let usual = |steps, joint| match both {
+            true => joint,
+            false => self.steps.unwrap_or(steps),
+        };
+        let threads = available_parallelism().map_or(1, usize::from);
+        Ok(AlignOptions {
+            teacher: None,
+            calibration_images: 256,
+            predict: PredictOptions {
+                normalization: conversion.settings.normalization.clone(),
+                size: self.size,
+                ..PredictOptions::default()
+            },
+            conversion,
+            data: data.to_owned(),
+            split: SplitOptions {
+                validation: self.val_split,
+                seed: self.seed,
+            },
+            labels: self.labels.clone(),
+            images: self.images,
+            method: self.method,
+            segments: self.segments,
+            taps: self.taps,
+            block_steps: self.steps.unwrap_or(AlignOptions::BLOCK_STEPS),
+            joint_steps: usual(AlignOptions::JOINT_STEPS, self.joint_steps),
+            block_rate: self.lr.unwrap_or(2e-3),
+            joint_rate: match both {
+                true => self.joint_lr,
+                false => self.lr.unwrap_or(1e-3),
+            },
+            budget: self.budget,
+            then_train: self.then_train,
+            train_rate: self.train_lr,
+            warmup: self.warmup,
+            growth: self.b_from.zip(self.b_steps).map(|(from, steps)| Ramp {
+                from,
+                to: from,
+                steps,
+            }),
+            batch_size: self.batch_size,
+            augmentation: self.augment.map(|augment| match augment {
+                AugmentArg::Crop => Augmentation::random_resized_crop(),
+                AugmentArg::Shift => Augmentation::shift(4),
+                AugmentArg::None => Augmentation::NONE,
+            }),
+            workers: self.workers,
+            unreadable: match self.skip_unreadable {
+                true => Unreadable::Skip,
+                false => Unreadable::Fail,
+            },
+            val_images: self.val_images,
+            pointing: self.gridpg.then(|| PointingOptions {
+                grids: self.grids,
+                cells: Some(vec![3]),
+                smooth: self.smooth,
+            }),
+            sheet: self.sheet,
+            seed: self.seed,
+            work_dir: self.work_dir.clone().or_else(beside).unwrap_or_default(),
+            resume: self.resume,
+            engine: self.engine,
+            threads: self.threads.unwrap_or(threads),
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! Steps that align a model with its original.
+
+use std::collections::BTreeSet;
+
+use bcosc_autodiff::training::{Group, Role, Segment, StepOptions, Tap, alignment_step, segments};
+use bcosc_ir::Model;
+
+use super::{TrainingStep, context, fail, settings_of};
+use crate::{Error, Metadata};
+
+/// The step that trains some parameters of a model, or all, to reproduce values of its original.
+pub(crate) fn alignment_step_of(
+    model: Model,
+    original: &Model,
+    taps: &[Tap],
+    trained: Option<&BTreeSet<String>>,
+    options: &StepOptions,
+    label: &str,
+) -> Result<TrainingStep, Error> {
+    let settings = settings_of([Some(&model), Some(original)]);
+    let mut options = options.clone();
+    options.biases_removed |= biases_removed(&model, label)?;
+    let group = |name: &str, _: Role| match trained.is_none_or(|trained| trained.contains(name)) {
+        true => Group::Trained { weight_decay: 0.0 },
+        false => Group::Frozen,
+    };
+    let step = alignment_step(model, original, taps, &options, &group, &context(&settings));
+    Ok(step.map_err(|source| fail(label, source))?.into())
+}
+
+/// The segments of a model and its original.
+pub(crate) fn segments_of(
+    model: &Model,
+    original: &Model,
+    count: Option<usize>,
+    label: &str,
+) -> Result<Vec<Segment>, Error> {
+    let settings = settings_of([Some(model), Some(original)]);
+    let removed = biases_removed(model, label)?;
+    let found = segments(model, original, count, removed, &context(&settings));
+    found.map_err(|source| fail(label, source))
+}
+
+fn biases_removed(model: &Model, label: &str) -> Result<bool, Error> {
+    let metadata = Metadata::read(model, label)?;
+    Ok(metadata.is_some_and(|metadata| !metadata.biases_kept))
+}

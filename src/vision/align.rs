@@ -1,0 +1,21 @@
+//! Alignment: a converted model learns from unlabelled images to compute what its original computes.
+//!
+//! ```text
+//! model -> converted -> segments -> phases of steps -> aligned model
+//! ```
+//!
+//! A phase is a training step that runs for some steps: the parameters of one segment against the values that leave it
+//! (blocks), all parameters against the values of a few places (joint), or the original's decisions (end to end).
+
+mod measure;
+mod options;
+mod phases;
+mod pictures;
+mod place;
+mod prepare;
+mod run;
+
+pub use measure::Agreement;
+pub use options::{AlignOptions, Method};
+pub use phases::Planned;
+pub use run::{AlignEvent, Aligned, Phased, align, plan_alignment};

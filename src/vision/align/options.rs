@@ -1,0 +1,107 @@
+//! Options of an alignment.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bcosc_engine::SessionOptions;
+
+use crate::data::{Augmentation, SplitOptions, Unreadable};
+use crate::{EngineChoice, Options, PointingOptions, PredictOptions, Ramp, Source};
+
+/// What is trained together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum Method {
+    /// One segment after the other, each on the outputs of those before it
+    #[default]
+    Blocks,
+    /// All segments at once, compared with the original at a few places
+    Joint,
+    /// First blocks, then joint
+    #[cfg_attr(feature = "cli", value(name = "blocks+joint"))]
+    BlocksJoint,
+}
+
+/// Options of an alignment.
+#[derive(Clone, Debug)]
+pub struct AlignOptions {
+    /// The original, if the model is converted already.
+    pub teacher: Option<Source>,
+    /// How a model that is not converted is converted first, calibrated on the training images.
+    pub conversion: Options,
+    /// Images that norms are calibrated on.
+    pub calibration_images: usize,
+    /// How images enter the models.
+    pub predict: PredictOptions,
+    /// The folder of images.
+    pub data: PathBuf,
+    /// How one folder is split.
+    pub split: SplitOptions,
+    /// A file with class names, one per line, in the order of the logits.
+    pub labels: Option<PathBuf>,
+    /// Most training images, spread evenly.
+    pub images: Option<usize>,
+    /// What is trained together.
+    pub method: Method,
+    /// Number of segments; by default one for every two layers.
+    pub segments: Option<usize>,
+    /// Places at which the models are compared in the joint part, apart from the output.
+    pub taps: usize,
+    /// Steps of each segment.
+    pub block_steps: u64,
+    /// Steps of the joint part.
+    pub joint_steps: u64,
+    /// The largest learning rate of blocks.
+    pub block_rate: f64,
+    /// The largest learning rate of the joint part.
+    pub joint_rate: f64,
+    /// The time for all steps. It sets their numbers, so the result depends on the speed of the machine.
+    pub budget: Option<Duration>,
+    /// End-to-end steps behind the alignment, on the original's probabilities.
+    pub then_train: u64,
+    /// The largest learning rate of these.
+    pub train_rate: f64,
+    /// Steps in which the learning rate rises, in each phase.
+    pub warmup: u64,
+    /// How B grows in the joint part; [`Ramp::to`] is that of the model, whatever it says.
+    pub growth: Option<Ramp>,
+    /// Images per step.
+    pub batch_size: usize,
+    /// Random changes of images.
+    pub augmentation: Option<Augmentation>,
+    /// Threads that prepare images.
+    pub workers: usize,
+    /// What happens if an image cannot be read.
+    pub unreadable: Unreadable,
+    /// Most images for the comparison with the original.
+    pub val_images: Option<usize>,
+    /// Measure the grid pointing game, where images have labels.
+    pub pointing: Option<PointingOptions>,
+    /// Images that are explained before and after; 0 for none.
+    pub sheet: usize,
+    /// Seed of all random numbers.
+    pub seed: u64,
+    /// The folder for checkpoints and metrics.
+    pub work_dir: PathBuf,
+    /// Go on from the last checkpoint in the folder.
+    pub resume: bool,
+    /// What runs the steps.
+    pub engine: EngineChoice,
+    /// Threads of the engine.
+    pub threads: usize,
+}
+
+impl AlignOptions {
+    /// Steps of each segment, unless there is a joint part too.
+    pub const BLOCK_STEPS: u64 = 60;
+    /// Steps of the joint part, unless there are blocks too.
+    pub const JOINT_STEPS: u64 = 250;
+
+    /// What sessions of training steps need.
+    pub(super) fn session(&self) -> SessionOptions {
+        SessionOptions {
+            threads: self.threads,
+            ..SessionOptions::default()
+        }
+    }
+}

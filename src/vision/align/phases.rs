@@ -1,0 +1,195 @@
+//! What is trained, in which order.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bcosc_autodiff::training::{
+    Adam, Exponent, Loss, Optimiser, Segment, StepOptions, Tap, Targets,
+};
+
+use super::options::{AlignOptions, Method};
+use super::prepare::Prepared;
+use crate::training::{Schedule, alignment_step_of, step_of};
+use crate::{Error, Shape, TrainingOptions, TrainingStep};
+
+/// A phase, as it is shown before it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// What is trained.
+    pub name: String,
+    /// Places where the model is compared with its original.
+    pub places: Vec<String>,
+    /// Trained tensors, where not all are.
+    pub parameters: Option<usize>,
+    /// Layers in it.
+    pub layers: usize,
+    /// Steps.
+    pub steps: u64,
+}
+
+/// A training step that runs for some steps.
+#[derive(Clone, Debug)]
+pub(super) struct Phase {
+    pub planned: Planned,
+    pub schedule: Schedule,
+    /// Its share of a budget of time.
+    pub share: f64,
+    work: Work,
+}
+
+#[derive(Clone, Debug)]
+enum Work {
+    /// Some parameters, or all, against values of the original.
+    Align {
+        taps: Vec<Tap>,
+        trained: Option<BTreeSet<String>>,
+    },
+    /// All parameters, against the original's probabilities.
+    Train,
+}
+
+/// What a segment is compared at.
+fn taps(segment: &Segment) -> Vec<Tap> {
+    match segment.values.is_empty() {
+        true => vec![Tap::Output],
+        false => segment.values.iter().cloned().map(Tap::Value).collect(),
+    }
+}
+
+/// Names of taps, for people.
+fn places(taps: &[Tap]) -> Vec<String> {
+    let name = |tap: &Tap| match tap {
+        Tap::Value(name) => name.clone(),
+        Tap::Output => "output".to_owned(),
+    };
+    taps.iter().map(name).collect()
+}
+
+/// The phases of a method.
+pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase> {
+    let mut found = Vec::new();
+    let schedule = |rate: f64, steps: u64| Schedule {
+        rate,
+        warmup: options.warmup.min(steps / 2),
+        steps,
+        shape: Shape::Cosine,
+    };
+    let layers: usize = segments.iter().map(|segment| segment.layers).sum();
+    if options.method != Method::Joint {
+        for (index, segment) in segments.iter().enumerate() {
+            let taps = taps(segment);
+            found.push(Phase {
+                planned: Planned {
+                    name: format!("segment {}", index + 1),
+                    places: places(&taps),
+                    parameters: Some(segment.parameters.len()),
+                    layers: segment.layers,
+                    steps: options.block_steps,
+                },
+                schedule: schedule(options.block_rate, options.block_steps),
+                share: 1.0 / segments.len() as f64,
+                work: Work::Align {
+                    taps,
+                    trained: Some(segment.parameters.iter().cloned().collect()),
+                },
+            });
+        }
+    }
+    if options.method != Method::Blocks {
+        let taps = spread_taps(segments, options.taps);
+        found.push(Phase {
+            planned: Planned {
+                name: "joint".to_owned(),
+                places: places(&taps),
+                parameters: None,
+                layers,
+                steps: options.joint_steps,
+            },
+            schedule: schedule(options.joint_rate, options.joint_steps),
+            share: 1.0,
+            work: Work::Align {
+                taps,
+                trained: None,
+            },
+        });
+    }
+    if options.then_train > 0 {
+        found.push(Phase {
+            planned: Planned {
+                name: "end to end".to_owned(),
+                places: vec!["output".to_owned()],
+                parameters: None,
+                layers,
+                steps: options.then_train,
+            },
+            schedule: schedule(options.train_rate, options.then_train),
+            share: 0.5,
+            work: Work::Train,
+        });
+    }
+    let all: f64 = found.iter().map(|phase| phase.share).sum();
+    for phase in &mut found {
+        phase.share /= all;
+    }
+    found
+}
+
+/// The output, and the values that leave some segments: the last before the output, and others at even distances.
+fn spread_taps(segments: &[Segment], count: usize) -> Vec<Tap> {
+    let inner: Vec<&Segment> = segments.iter().filter(|s| !s.values.is_empty()).collect();
+    let count = count.min(inner.len());
+    let chosen = (1..=count).map(|place| inner[place * inner.len() / count - 1]);
+    let values = chosen.flat_map(taps);
+    values.chain([Tap::Output]).collect()
+}
+
+impl Phase {
+    /// Whether B grows in it.
+    pub fn grows(&self, options: &AlignOptions) -> bool {
+        let joint = matches!(&self.work, Work::Align { trained: None, .. });
+        joint && options.growth.is_some()
+    }
+
+    /// The training step from the model as it is now.
+    pub fn step(
+        &self,
+        prepared: &Prepared,
+        model: &bcosc_ir::Model,
+        options: &AlignOptions,
+    ) -> Result<TrainingStep, Error> {
+        let step = StepOptions {
+            optimiser: Optimiser::Adam(Adam {
+                betas: [0.9, 0.999],
+                eps: 1e-8,
+            }),
+            exponent: match self.grows(options) {
+                true => Exponent::Input,
+                false => Exponent::Fixed,
+            },
+            ..StepOptions::default()
+        };
+        let (label, model) = (&prepared.label, model.clone());
+        match &self.work {
+            Work::Align { taps, trained } => alignment_step_of(
+                model,
+                &prepared.original,
+                taps,
+                trained.as_ref(),
+                &step,
+                label,
+            ),
+            Work::Train => {
+                let training = TrainingOptions {
+                    step: StepOptions {
+                        loss: Loss::default(),
+                        targets: Targets::Teacher,
+                        teacher: Some(Arc::new(prepared.original.clone())),
+                        ..step
+                    },
+                    ..TrainingOptions::default()
+                };
+                step_of(model, &training, label)
+            }
+        }
+    }
+}

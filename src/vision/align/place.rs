@@ -1,0 +1,79 @@
+//! Checkpoints of an alignment.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::run::Phased;
+use crate::{Error, Weights};
+
+/// The note of the file with a [`Place`].
+const PLACE: &str = "alignment";
+
+/// The file of the newest checkpoint.
+const LAST: &str = "last.safetensors";
+
+/// Where an alignment stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// The phase.
+    pub phase: usize,
+    /// Steps done in it.
+    pub step: u64,
+    /// Steps done in all.
+    pub total: u64,
+    /// Steps of the phase, where a budget of time has set them.
+    pub steps: Option<u64>,
+    /// Error at its first step, and over its last ones.
+    pub errors: Vec<f64>,
+    /// Phases that are done.
+    pub done: Vec<Phased>,
+    /// Everything that the result depends on, by name.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Place {
+    /// Writes a checkpoint atomically: the parameters as they are, and the state of the phase.
+    pub fn write(&self, weights: &Weights, folder: &Path) -> Result<(), Error> {
+        let text = serde_json::to_string(self);
+        let text = text.map_err(|error| Error::encode("checkpoint", error))?;
+        let mut weights = weights.clone();
+        weights.notes.insert(PLACE.to_owned(), text);
+        weights.write(&path(folder))?;
+        Ok(())
+    }
+
+    /// Reads the checkpoint of a folder, if there is one, and checks that it was made with the same settings.
+    pub fn read(
+        folder: &Path,
+        settings: &[(String, String)],
+    ) -> Result<Option<(Self, Weights)>, Error> {
+        let path = path(folder);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let weights = Weights::read(&path)?;
+        let fail = |problem: String| Error::WeightFile {
+            path: path.clone(),
+            problem,
+        };
+        let text = weights.notes.get(PLACE);
+        let text =
+            text.ok_or_else(|| fail("this is not a checkpoint of an alignment".to_owned()))?;
+        let place: Place = serde_json::from_str(text).map_err(|error| fail(error.to_string()))?;
+        for (name, value) in settings {
+            let before = place.settings.iter().find(|(other, _)| other == name);
+            let before = before.map_or("unknown", |(_, before)| before.as_str());
+            if before != value {
+                return Err(fail(format!(
+                    "the alignment was started with {name} = {before}, not {value}; use the same options, or another --work-dir"
+                )));
+            }
+        }
+        Ok(Some((place, weights)))
+    }
+}
+
+fn path(folder: &Path) -> PathBuf {
+    folder.join(LAST)
+}

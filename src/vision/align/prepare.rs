@@ -1,0 +1,187 @@
+//! What an alignment works on: the model, its original, and the images.
+
+use bcosc_autodiff::training::{Exponent, Segment};
+use bcosc_ir::Model;
+
+use super::options::AlignOptions;
+use super::pictures::Pictures;
+use super::run::{AlignEvent, Tell};
+use crate::checked::checked;
+use crate::data::{Loader, LoaderOptions, Unreadable};
+use crate::load::File;
+use crate::probabilities::before_probabilities;
+use crate::training::{prepare, segments_of};
+use crate::vision::data::Augmentation;
+use crate::vision::images::free_side;
+use crate::vision::predict::Predictor;
+use crate::{
+    Batch, Calibration, CalibrationFiles, Error, Intake, Metadata, PredictOptions, Source,
+    convert_with, places,
+};
+
+/// Everything before the first step.
+pub(super) struct Prepared {
+    /// The converted model, in the form whose constants training names.
+    pub model: Model,
+    /// The model's name in messages.
+    pub label: String,
+    /// The original, with logits as its output.
+    pub original: Model,
+    /// How the original is run.
+    pub teacher: Predictor,
+    /// The segments, in the order of the model.
+    pub segments: Vec<Segment>,
+    /// B of the model.
+    pub b: f64,
+    pub pictures: Pictures,
+    /// Height and width of images.
+    pub size: [usize; 2],
+    /// How images enter the model.
+    intake: Intake,
+}
+
+impl Prepared {
+    /// Reads, and where needed converts, the model; lists the images.
+    pub fn of(source: Source, options: &AlignOptions, tell: Tell<'_>) -> Result<Self, Error> {
+        let _ = tell(AlignEvent::Preparing("reading the model"));
+        let read = |source: Source| {
+            let shapes = &options.predict.input_shapes;
+            checked(File::open(source)?, shapes, &options.conversion.outputs)
+        };
+        let (given, label) = read(source.clone())?;
+        let converted = Metadata::read(&given, &label)?.is_some();
+        let (mut original, original_label) = match (&options.teacher, converted) {
+            (Some(teacher), _) => read(teacher.clone())?,
+            (None, false) => (given.clone(), label.clone()),
+            (None, true) => {
+                return Err(Error::Input {
+                    model: label,
+                    problem:
+                        "is a converted model; give the model it was converted from with --teacher"
+                            .to_owned(),
+                });
+            }
+        };
+        let ending = before_probabilities(&mut original);
+        let predict = of_original(&options.predict);
+        let teacher = Predictor::of(&original, original_label, &predict, ending)?;
+        let pictures = Pictures::list(options, &teacher)?;
+        let mut model = match converted {
+            true => {
+                let mut given = given;
+                places::restore(&mut given, &label)?;
+                given
+            }
+            false => convert(source, options, &pictures, tell)?,
+        };
+        let _ = tell(AlignEvent::Preparing("cutting the model into segments"));
+        prepare(&mut model, Exponent::Fixed, &label)?;
+        let b = Metadata::read(&model, &label)?.map_or(1.0, |metadata| metadata.b);
+        let mut logits = model.clone();
+        let ending = before_probabilities(&mut logits);
+        let student = Predictor::of(&logits, label.clone(), &options.predict, ending)?;
+        if student.classes != teacher.classes {
+            return Err(Error::Input {
+                model: label,
+                problem: format!(
+                    "has {} outputs per image, but its original has {}",
+                    student.classes, teacher.classes
+                ),
+            });
+        }
+        let segments = segments_of(&logits, &original, options.segments, &label)?;
+        let sides = [&student.intake, &teacher.intake];
+        let fixed = |side: fn(&Intake) -> Option<usize>| sides.into_iter().find_map(side);
+        let size = match (fixed(|i| i.height), fixed(|i| i.width)) {
+            (Some(height), Some(width)) => [height, width],
+            (height, width) => {
+                let skip = options.unreadable == Unreadable::Skip;
+                let side = free_side(&pictures.train.pictures, skip)?;
+                [height.unwrap_or(side), width.unwrap_or(side)]
+            }
+        };
+        Ok(Prepared {
+            model,
+            label,
+            original,
+            teacher,
+            segments,
+            b,
+            pictures,
+            size,
+            intake: student.intake,
+        })
+    }
+
+    /// Images per step: what is asked for, but no more than there are.
+    pub fn batch_size(&self, options: &AlignOptions) -> usize {
+        options.batch_size.min(self.pictures.train.len())
+    }
+
+    /// Batches of training images, for both models.
+    pub fn loader(&self, options: &AlignOptions) -> Result<Loader, Error> {
+        let [height, width] = self.size;
+        let usual = || Augmentation::shift((height.min(width) / 8).max(1));
+        let loading = LoaderOptions {
+            augmentation: options.augmentation.unwrap_or_else(usual),
+            seed: options.seed,
+            workers: options.workers,
+            unreadable: options.unreadable,
+            ..LoaderOptions::train(self.batch_size(options))
+        };
+        let samples = self.pictures.train.clone();
+        Loader::with_teacher(
+            samples,
+            &self.intake,
+            &self.teacher.intake,
+            self.size,
+            loading,
+        )
+    }
+
+    /// The shapes of a batch.
+    pub fn batch(&self, options: &AlignOptions) -> Batch {
+        let images = self.batch_size(options) as u64;
+        let dims = |intake: &Intake| {
+            let shapes = intake.shapes(self.size, false);
+            let dims = shapes.get(&intake.name).cloned().unwrap_or_default();
+            let dims = dims.into_iter().skip(1);
+            std::iter::once(images).chain(dims).collect()
+        };
+        Batch {
+            input: self.intake.name.clone(),
+            images: dims(&self.intake),
+            targets: None,
+            teacher: Some(dims(&self.teacher.intake)),
+        }
+    }
+}
+
+/// How images enter the original: options about the converted model's input are not about it.
+pub(super) fn of_original(options: &PredictOptions) -> PredictOptions {
+    PredictOptions {
+        input: None,
+        logit_bias: None,
+        ..options.clone()
+    }
+}
+
+/// Converts a model; norms are calibrated on training images.
+fn convert(
+    source: Source,
+    options: &AlignOptions,
+    pictures: &Pictures,
+    tell: Tell<'_>,
+) -> Result<Model, Error> {
+    let _ = tell(AlignEvent::Preparing("converting the model"));
+    let mut conversion = options.conversion.clone();
+    if conversion.calibration.is_none() {
+        conversion.calibration = Some(Calibration::Files(CalibrationFiles {
+            images: options.calibration_images,
+            among: pictures.train.pictures.clone(),
+            skip_unreadable: options.unreadable == Unreadable::Skip,
+            ..CalibrationFiles::new(&pictures.train.path)
+        }));
+    }
+    Ok(convert_with(source, &conversion, &|_| {})?.model)
+}

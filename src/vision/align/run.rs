@@ -1,0 +1,536 @@
+//! The loop over phases and steps.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bcosc_engine::Engine;
+use bcosc_ir::Model;
+use serde::{Deserialize, Serialize};
+
+use super::measure::{Agreement, Reference, agreement};
+use super::options::AlignOptions;
+use super::phases::{Phase, Planned, phases};
+use super::place::Place;
+use super::prepare::Prepared;
+use crate::data::{Batch as Images, Loader};
+use crate::probabilities::before_probabilities;
+use crate::training::Metrics;
+use crate::vision::explain::side_by_side::{SHEET, SideBySide};
+use crate::{Error, Numbers, Ramp, Source, Trainer, Weights, weights};
+
+/// Steps whose errors are averaged for the error after a phase.
+const LAST_STEPS: usize = 5;
+/// Steps that are timed to fit a phase into its budget; the first is not.
+const TIMED: u64 = 4;
+/// The fewest steps of a phase, whatever its budget.
+const FEWEST: u64 = 8;
+/// Time between checkpoints.
+const BETWEEN: Duration = Duration::from_secs(120);
+
+/// What happens in an alignment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum AlignEvent<'a> {
+    /// A part of the preparation begins.
+    Preparing(&'static str),
+    /// The first step follows.
+    Started {
+        /// What will be trained.
+        phases: &'a [Planned],
+        /// Training images, and images held out.
+        images: [usize; 2],
+        /// Images in a step.
+        batch_size: usize,
+        /// The engine.
+        engine: &'a str,
+        /// Warnings about the data.
+        notes: &'a [String],
+        /// Steps done before, where an alignment goes on.
+        done: u64,
+    },
+    /// A step was done.
+    Step {
+        /// The number of the phase, from 0.
+        phase: usize,
+        /// Steps done in the phase.
+        step: u64,
+        /// Steps of the phase.
+        steps: u64,
+        /// The sum of the errors of its taps.
+        loss: f64,
+        /// Images per second since the step before.
+        rate: f64,
+    },
+    /// A phase is done.
+    Phase(&'a Phased),
+    /// The model was compared with its original.
+    Measured(&'a Agreement),
+}
+
+/// A phase that is done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Phased {
+    /// What was trained.
+    pub name: String,
+    /// Its steps.
+    pub steps: u64,
+    /// Seconds that its steps took.
+    pub seconds: f64,
+    /// Mean error of its taps in its first step, before the update; the loss, if it has none.
+    pub before: f64,
+    /// The same over its last five steps.
+    pub after: f64,
+}
+
+/// The outcome of an alignment.
+#[derive(Clone, Debug)]
+pub struct Aligned {
+    /// The aligned model.
+    pub model: Model,
+    /// Whether it was interrupted. A checkpoint was written.
+    pub interrupted: bool,
+    /// What was done.
+    pub phases: Vec<Phased>,
+    /// The original, on images that have labels.
+    pub original: Option<crate::Figures>,
+    /// The converted model compared with its original.
+    pub before: Option<Agreement>,
+    /// The aligned model compared with its original.
+    pub after: Option<Agreement>,
+    /// Images that could not be read.
+    pub skipped: Vec<PathBuf>,
+}
+
+/// One line of the metrics of a step.
+#[derive(Serialize)]
+struct StepLine<'a> {
+    step: u64,
+    phase: usize,
+    loss: f64,
+    learning_rate: f64,
+    images_per_second: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b: Option<f64>,
+    #[serde(skip_serializing_if = "<[f64]>::is_empty")]
+    errors: &'a [f64],
+}
+
+/// One line of the metrics of a comparison with the original.
+#[derive(Serialize)]
+struct MeasureLine {
+    step: u64,
+    agreement: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agreement_top5: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    val_top1: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gridpg: Option<f64>,
+}
+
+/// Hears of events; a break stops the run.
+pub(super) type Tell<'t> = &'t mut dyn FnMut(AlignEvent<'_>) -> ControlFlow<()>;
+
+/// What [`align`] would train, in its order.
+///
+/// # Errors
+/// If the model cannot be read, converted or cut.
+pub fn plan_alignment(
+    source: impl Into<Source>,
+    options: &AlignOptions,
+    tell: &mut dyn FnMut(AlignEvent<'_>) -> ControlFlow<()>,
+) -> Result<Vec<Planned>, Error> {
+    let prepared = Prepared::of(source.into(), options, tell)?;
+    let phases = phases(&prepared.segments, options);
+    Ok(phases.into_iter().map(|phase| phase.planned).collect())
+}
+
+/// Aligns a model with its original on a folder of images; labels are used for evaluation only. `tell` hears of every step, and stops
+/// the run if it breaks: a checkpoint is written then.
+///
+/// # Errors
+/// If the model cannot be converted, cut or trained, images cannot be used, the loss becomes NaN or infinite, or a file
+/// cannot be written. The last checkpoint stays.
+pub fn align(
+    source: impl Into<Source>,
+    options: &AlignOptions,
+    tell: &mut dyn FnMut(AlignEvent<'_>) -> ControlFlow<()>,
+) -> Result<Aligned, Error> {
+    let prepared = Prepared::of(source.into(), options, tell)?;
+    let phases = phases(&prepared.segments, options);
+    let loader = prepared.loader(options)?;
+    let failed = |source| Error::File {
+        path: options.work_dir.clone(),
+        source,
+    };
+    fs::create_dir_all(&options.work_dir).map_err(failed)?;
+    let settings = settings(&prepared, options, &phases);
+    let mut model = prepared.model.clone();
+    let mut changed = Weights::default();
+    let mut place = Place {
+        phase: 0,
+        step: 0,
+        total: 0,
+        steps: None,
+        errors: Vec::new(),
+        done: Vec::new(),
+        settings,
+    };
+    let mut restored = None;
+    if options.resume
+        && let Some((found, state)) = Place::read(&options.work_dir, &place.settings)?
+    {
+        place = found;
+        changed = state.model_only();
+        if !changed.is_empty() {
+            weights::replace(&mut model, &changed, false, &prepared.label)?;
+        }
+        restored = Some(state);
+    }
+    let engine = options.engine.open()?;
+    let metrics = Metrics::open(&options.work_dir, place.total).map_err(failed)?;
+    let planned: Vec<Planned> = phases.iter().map(|phase| phase.planned.clone()).collect();
+    let _ = tell(AlignEvent::Started {
+        phases: &planned,
+        images: [loader.samples().len(), prepared.pictures.held_out.len()],
+        batch_size: prepared.batch_size(options),
+        engine: engine.name(),
+        notes: &prepared.pictures.notes,
+        done: place.total,
+    });
+    Run {
+        options,
+        prepared: &prepared,
+        engine: &*engine,
+        loader,
+        metrics,
+        place,
+        model,
+        changed,
+        restored,
+        begun: Instant::now(),
+    }
+    .all(&phases, tell)
+}
+
+/// An alignment on its way.
+struct Run<'a> {
+    options: &'a AlignOptions,
+    prepared: &'a Prepared,
+    engine: &'a dyn Engine,
+    loader: Loader,
+    metrics: Metrics,
+    place: Place,
+    /// The model after the phases that are done.
+    model: Model,
+    /// Its parameters and statistics that are no longer those of the converted model.
+    changed: Weights,
+    /// The state of a phase that goes on.
+    restored: Option<Weights>,
+    begun: Instant,
+}
+
+impl Run<'_> {
+    fn all(mut self, phases: &[Phase], tell: Tell<'_>) -> Result<Aligned, Error> {
+        let _ = tell(AlignEvent::Preparing("running the original"));
+        let (teacher, size) = (&self.prepared.teacher, self.prepared.size);
+        let reference = Reference::of(teacher, &self.prepared.pictures.held_out, size)?;
+        let before = self.measure(&reference, &self.prepared.model, 0, tell)?;
+        let mut interrupted = false;
+        while let Some(phase) = phases.get(self.place.phase) {
+            let left: f64 = phases[self.place.phase..].iter().map(|p| p.share).sum();
+            interrupted = self.one(phase, phase.share / left, tell)?.is_break();
+            if interrupted {
+                break;
+            }
+        }
+        let mut aligned = Aligned {
+            model: self.model.clone(),
+            interrupted,
+            phases: self.place.done.clone(),
+            original: None,
+            before: Some(before),
+            after: None,
+            skipped: self.loader.skipped().into_iter().map(|s| s.path).collect(),
+        };
+        if interrupted {
+            return Ok(aligned);
+        }
+        let total = self.place.total;
+        aligned.after = Some(self.measure(&reference, &aligned.model, total, tell)?);
+        aligned.original = super::measure::original(self.prepared, self.options)?;
+        if self.options.sheet > 0 {
+            let _ = tell(AlignEvent::Preparing("explaining"));
+            self.sheet(&reference, &aligned.model)?;
+        }
+        Ok(aligned)
+    }
+
+    /// Runs one phase.
+    fn one(&mut self, phase: &Phase, share: f64, tell: Tell<'_>) -> Result<ControlFlow<()>, Error> {
+        let mut logits = self.model.clone();
+        before_probabilities(&mut logits);
+        let mut step = phase.step(self.prepared, &logits, self.options)?;
+        if let Some(state) = self.restored.take().filter(|_| self.place.step > 0) {
+            step.restore(&state)?;
+        }
+        let batch = self.prepared.batch(self.options);
+        let mut trainer = Trainer::new(
+            &step,
+            self.place.step,
+            self.engine,
+            &batch,
+            &self.options.session(),
+        )?;
+        let mut schedule = phase.schedule;
+        schedule.steps = self.place.steps.unwrap_or(schedule.steps);
+        let (begun, mut clock, mut saved) = (Instant::now(), Instant::now(), Instant::now());
+        let mut timed: Option<Instant> = None;
+        let per_epoch = self.loader.batches() as u64;
+        while self.place.step < schedule.steps {
+            let (epoch, first) = (self.place.total / per_epoch, self.place.total % per_epoch);
+            for images in self.loader.resume(epoch, first as usize) {
+                let rate = schedule.rate(self.place.step);
+                let b = self.b(phase, schedule.steps);
+                let loss = self.step(
+                    &mut trainer,
+                    images?,
+                    Numbers {
+                        rate,
+                        b,
+                        bias_scale: None,
+                    },
+                )?;
+                let speed = self.loader.options().batch_size as f64
+                    / clock.elapsed().as_secs_f64().max(1e-9);
+                clock = Instant::now();
+                let line = StepLine {
+                    step: self.place.total,
+                    phase: self.place.phase,
+                    loss: loss.loss,
+                    learning_rate: rate,
+                    images_per_second: speed,
+                    b,
+                    errors: &loss.errors,
+                };
+                self.record(&line)?;
+                if let (Some(budget), None) = (self.options.budget, self.place.steps) {
+                    let started = *timed.get_or_insert_with(Instant::now);
+                    if self.place.step >= TIMED {
+                        let each = started.elapsed().as_secs_f64() / (self.place.step - 1) as f64;
+                        let left = budget.saturating_sub(self.begun.elapsed()).as_secs_f64();
+                        let more = (left * share / each) as u64;
+                        schedule.steps = (self.place.step + more).max(FEWEST);
+                        self.place.steps = Some(schedule.steps);
+                    }
+                }
+                let stop = tell(AlignEvent::Step {
+                    phase: self.place.phase,
+                    step: self.place.step,
+                    steps: schedule.steps,
+                    loss: loss.loss,
+                    rate: speed,
+                });
+                let due = saved.elapsed() >= BETWEEN;
+                if stop.is_break() || due {
+                    self.checkpoint(&trainer)?;
+                    saved = Instant::now();
+                }
+                if stop.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                if self.place.step >= schedule.steps {
+                    break;
+                }
+            }
+        }
+        self.finish(phase, &trainer, begun.elapsed(), tell)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Does one step.
+    fn step(
+        &mut self,
+        trainer: &mut Trainer,
+        images: Images,
+        numbers: Numbers,
+    ) -> Result<crate::Stepped, Error> {
+        let found = trainer.step(images.images, None, images.teacher_images, numbers)?;
+        if !found.loss.is_finite() {
+            return Err(self.diverged(format!("the loss is {}", found.loss)));
+        }
+        self.place.step += 1;
+        self.place.total += 1;
+        let mean = found.errors.iter().sum::<f64>() / found.errors.len().max(1) as f64;
+        let errors = &mut self.place.errors;
+        if errors.len() > LAST_STEPS {
+            errors.remove(1);
+        }
+        errors.push(if found.errors.is_empty() {
+            found.loss
+        } else {
+            mean
+        });
+        Ok(found)
+    }
+
+    /// B at the next step of a phase.
+    fn b(&self, phase: &Phase, steps: u64) -> Option<f64> {
+        let growth = self.options.growth.filter(|_| phase.grows(self.options))?;
+        let growth = Ramp {
+            to: self.prepared.b,
+            steps: growth.steps.min(steps),
+            ..growth
+        };
+        Some(growth.at(self.place.step))
+    }
+
+    /// Puts what a phase has learned into the model.
+    fn finish(
+        &mut self,
+        phase: &Phase,
+        trainer: &Trainer,
+        took: Duration,
+        tell: Tell<'_>,
+    ) -> Result<(), Error> {
+        let state = self.state(trainer)?;
+        let learned = state.model_only();
+        weights::replace(&mut self.model, &learned, false, &self.prepared.label)?;
+        self.changed.extend(learned);
+        let errors = &self.place.errors;
+        let last = errors.get(1..).unwrap_or_default();
+        let before = errors.first().copied().unwrap_or(f64::NAN);
+        let done = Phased {
+            name: phase.planned.name.clone(),
+            steps: self.place.step,
+            seconds: took.as_secs_f64(),
+            before,
+            after: match last.is_empty() {
+                true => before,
+                false => last.iter().sum::<f64>() / last.len() as f64,
+            },
+        };
+        let _ = tell(AlignEvent::Phase(&done));
+        self.place.done.push(done);
+        self.place.phase += 1;
+        self.place.step = 0;
+        self.place.steps = None;
+        self.place.errors.clear();
+        self.place.write(&self.changed, &self.options.work_dir)
+    }
+
+    /// The state of a phase, which must be finite.
+    fn state(&self, trainer: &Trainer) -> Result<Weights, Error> {
+        let weights = trainer.weights()?;
+        match weights.not_finite() {
+            None => Ok(weights),
+            Some((name, found)) => {
+                Err(self.diverged(format!("\"{name}\" has an element that is {found}")))
+            }
+        }
+    }
+
+    fn checkpoint(&self, trainer: &Trainer) -> Result<(), Error> {
+        let mut all = self.changed.clone();
+        all.extend(self.state(trainer)?);
+        self.place.write(&all, &self.options.work_dir)
+    }
+
+    fn diverged(&self, problem: String) -> Error {
+        Error::Diverged {
+            step: self.place.total + 1,
+            problem,
+            checkpoint: None,
+        }
+    }
+
+    fn record(&mut self, line: &impl Serialize) -> Result<(), Error> {
+        let recorded = self.metrics.record(self.place.total, line);
+        recorded.map_err(|source| Error::File {
+            path: self.options.work_dir.clone(),
+            source,
+        })
+    }
+
+    fn measure(
+        &mut self,
+        reference: &Reference,
+        model: &Model,
+        step: u64,
+        tell: Tell<'_>,
+    ) -> Result<Agreement, Error> {
+        let _ = tell(AlignEvent::Preparing("comparing with the original"));
+        let found = agreement(self.prepared, reference, model, self.options)?;
+        let figures = found.figures.as_ref();
+        let line = MeasureLine {
+            step,
+            agreement: found.top1,
+            agreement_top5: found.top5,
+            val_top1: figures.map(|figures| figures.top1),
+            gridpg: figures.and_then(|figures| figures.pointing.first()?.score),
+        };
+        if step >= self.place.total {
+            self.record(&line)?;
+        }
+        let _ = tell(AlignEvent::Measured(&found));
+        Ok(found)
+    }
+
+    /// Explanations by the converted and the aligned model, in one picture.
+    fn sheet(&self, reference: &Reference, after: &Model) -> Result<(), Error> {
+        let pictures = &self.prepared.pictures;
+        let side_by_side = SideBySide {
+            label: &self.prepared.label,
+            size: self.prepared.size,
+            options: &self.options.predict,
+            class_name: &|class| pictures.class_name(class, self.prepared.teacher.classes),
+        };
+        let items = reference.items(&self.prepared.teacher, pictures, self.options.sheet);
+        let sides = [("converted", &self.prepared.model), ("aligned", after)];
+        let path = self.options.work_dir.join(SHEET);
+        let png = side_by_side.png(&sides, &items)?;
+        png.map_or(Ok(()), |png| Ok(bcosc_onnx::write_bytes(&path, &png)?))
+    }
+}
+
+/// What the result depends on, by name.
+fn settings(
+    prepared: &Prepared,
+    options: &AlignOptions,
+    phases: &[Phase],
+) -> Vec<(String, String)> {
+    let steps: Vec<u64> = phases.iter().map(|phase| phase.planned.steps).collect();
+    let entries = [
+        ("--method", format!("{:?}", options.method)),
+        (
+            "the number of segments",
+            prepared.segments.len().to_string(),
+        ),
+        ("--taps", options.taps.to_string()),
+        ("the steps", format!("{steps:?}")),
+        (
+            "--lr",
+            format!("{} {}", options.block_rate, options.joint_rate),
+        ),
+        ("--warmup", options.warmup.to_string()),
+        ("--b-from", format!("{:?}", options.growth)),
+        ("--batch-size", options.batch_size.to_string()),
+        ("--seed", options.seed.to_string()),
+        ("--budget", format!("{:?}", options.budget)),
+        ("--then-train", options.then_train.to_string()),
+        (
+            "the number of images",
+            prepared.pictures.train.len().to_string(),
+        ),
+        ("the image size", format!("{:?}", prepared.size)),
+        ("the augmentation", format!("{:?}", options.augmentation)),
+        (
+            "the conversion",
+            format!("{:?}", options.conversion.settings),
+        ),
+    ];
+    let owned = entries.map(|(name, value)| (name.to_owned(), value));
+    owned.to_vec()
+}

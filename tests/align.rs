@@ -1,0 +1,346 @@
+//! `bcosc align`: from a network and a folder of images without labels to a model that computes what its original does.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use bcosc::data::{SplitOptions, Unreadable};
+use bcosc::onnx::{ExternalData, WriteOptions};
+use bcosc::passes::{InputContract, Normalization, Settings};
+use bcosc::{
+    AlignEvent, AlignOptions, Aligned, EngineChoice, Error, METRICS, Method, Options,
+    PredictOptions, align, convert, write_model,
+};
+use bcosc_ir::{Attribute, DataType, ModelBuilder, onnx};
+use bcosc_testing::{Layers, noise};
+use tempfile::TempDir;
+
+const SIDE: u32 = 8;
+
+/// A network with a residual block, and images of three kinds in one folder each.
+fn workplace() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let pads = || [Attribute::ints("pads", &[1; 4])];
+    let network = ModelBuilder::new(17)
+        .input("images", DataType::Float, "batch,3,height,width")
+        .biased_conv("images", "stem", &[8, 3, 3, 3], pads())
+        .norm("stem", "stem_norm", 8)
+        .op("Relu", &["stem_norm"], "features", [])
+        .biased_conv("features", "inner", &[8, 8, 3, 3], pads())
+        .norm("inner", "inner_norm", 8)
+        .op("Relu", &["inner_norm"], "inner_relu", [])
+        .biased_conv("inner_relu", "outer", &[8, 8, 3, 3], pads())
+        .norm("outer", "outer_norm", 8)
+        .op("Add", &["outer_norm", "features"], "sum", [])
+        .op("Relu", &["sum"], "block", [])
+        .biased_conv("block", "scores", &[3, 8, 3, 3], pads())
+        .op("GlobalAveragePool", &["scores"], "pooled", [])
+        .op("Flatten", &["pooled"], "logits", [])
+        .output("logits");
+    let bytes = onnx::encode(&network.proto()).unwrap();
+    fs::write(folder.path().join("net.onnx"), bytes).unwrap();
+    for class in 0..3 {
+        for index in 0..12 {
+            let path = format!("data/{class}/{index}.png");
+            picture(&folder.path().join(path), class, class * 100 + index);
+        }
+    }
+    folder
+}
+
+/// Noise that is brighter in one channel.
+fn picture(path: &Path, class: usize, seed: usize) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let noise = noise(seed as u64, u64::from(3 * SIDE * SIDE));
+    let picture = image::RgbImage::from_fn(SIDE, SIDE, |x, y| {
+        let place = 3 * (y * SIDE + x) as usize;
+        image::Rgb([0, 1, 2].map(|channel| {
+            let bright = if channel == class { 150.0 } else { 80.0 };
+            (bright + 40.0 * noise[place + channel]).clamp(0.0, 255.0) as u8
+        }))
+    });
+    picture.save(path).unwrap();
+}
+
+fn conversion() -> Options {
+    Options {
+        settings: Settings {
+            input: InputContract::AddInverse,
+            normalization: Some(Normalization {
+                mean: vec![0.5; 3],
+                std: vec![0.25; 3],
+            }),
+            absorb_normalization: true,
+            ..Settings::default()
+        },
+        ..Options::default()
+    }
+}
+
+fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
+    AlignOptions {
+        teacher: None,
+        conversion: conversion(),
+        calibration_images: 8,
+        predict: PredictOptions {
+            normalization: conversion().settings.normalization,
+            ..PredictOptions::default()
+        },
+        data: folder.path().join("data"),
+        split: SplitOptions::default(),
+        labels: None,
+        images: None,
+        method,
+        segments: None,
+        taps: 2,
+        block_steps: 12,
+        joint_steps: 30,
+        block_rate: 0.01,
+        joint_rate: 0.01,
+        budget: None,
+        then_train: 0,
+        train_rate: 1e-3,
+        warmup: 0,
+        growth: None,
+        batch_size: 16,
+        augmentation: None,
+        workers: 2,
+        unreadable: Unreadable::Fail,
+        val_images: None,
+        pointing: None,
+        sheet: 2,
+        seed: 1,
+        work_dir: folder.path().join(run),
+        resume: false,
+        engine: EngineChoice::Tract,
+        threads: 1,
+    }
+}
+
+fn run(folder: &TempDir, options: &AlignOptions) -> Result<Aligned, Error> {
+    align(folder.path().join("net.onnx"), options, &mut |_| {
+        ControlFlow::Continue(())
+    })
+}
+
+fn bytes(aligned: &Aligned) -> Vec<u8> {
+    onnx::encode(&aligned.model.to_proto()).unwrap().to_vec()
+}
+
+#[test]
+fn every_segment_comes_closer_to_the_original() {
+    let folder = workplace();
+    let aligned = run(&folder, &options(&folder, "run", Method::Blocks)).unwrap();
+    let names: Vec<&str> = aligned.phases.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["segment 1", "segment 2"]);
+    for phase in &aligned.phases {
+        assert!(phase.after < 0.9 * phase.before, "{phase:?}");
+    }
+    let (before, after) = (aligned.before.unwrap(), aligned.after.unwrap());
+    assert_eq!(before.images, 3);
+    assert!(after.top1 >= before.top1);
+    // The folders are the classes 0, 1 and 2.
+    assert!(after.figures.is_some() && aligned.original.is_some());
+    let lines = fs::read_to_string(folder.path().join("run").join(METRICS)).unwrap();
+    assert_eq!(lines.lines().count(), 24 + 2);
+    for file in ["last.safetensors", "explanations.png"] {
+        assert!(folder.path().join("run").join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn all_segments_learn_together() {
+    let folder = workplace();
+    let aligned = run(&folder, &options(&folder, "run", Method::Joint)).unwrap();
+    let [phase] = &aligned.phases[..] else {
+        panic!("{:?}", aligned.phases)
+    };
+    assert_eq!((phase.name.as_str(), phase.steps), ("joint", 30));
+    assert!(phase.after < 0.7 * phase.before, "{phase:?}");
+}
+
+#[test]
+fn a_converted_file_is_aligned_as_the_model_in_memory() {
+    let folder = workplace();
+    let both = options(&folder, "memory", Method::BlocksJoint);
+    let first = run(&folder, &both).unwrap();
+    assert_eq!(first.phases.len(), 3);
+
+    // What calibration has measured is in the file.
+    let calibrated = Options {
+        calibration: Some(bcosc::Calibration::Files(bcosc::CalibrationFiles {
+            images: 8,
+            ..bcosc::CalibrationFiles::new(folder.path().join("data"))
+        })),
+        ..conversion()
+    };
+    let file = folder.path().join("net.bcos.onnx");
+    let converted = convert(folder.path().join("net.onnx"), &calibrated).unwrap();
+    write_model(
+        &converted.model,
+        &file,
+        &WriteOptions {
+            external_data: ExternalData::Never,
+        },
+    )
+    .unwrap();
+    let from_file = AlignOptions {
+        teacher: Some(folder.path().join("net.onnx").into()),
+        work_dir: folder.path().join("file"),
+        ..both
+    };
+    let second = align(&file, &from_file, &mut |_| ControlFlow::Continue(())).unwrap();
+    let places = |aligned: &Aligned| -> Vec<(String, u64)> {
+        let phases = aligned.phases.iter();
+        phases.map(|p| (p.name.clone(), p.steps)).collect()
+    };
+    assert_eq!(places(&first), places(&second));
+    for (a, b) in first.phases.iter().zip(&second.phases) {
+        // Calibration images differ: all here, and those for training there.
+        assert!((a.after - b.after).abs() < 0.3 * a.after, "{a:?}, {b:?}");
+    }
+
+    let without = AlignOptions {
+        teacher: None,
+        ..from_file
+    };
+    let error = align(&file, &without, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(error.to_string().contains("--teacher"), "{error}");
+}
+
+#[test]
+fn the_result_depends_on_the_seed_and_not_on_workers() {
+    let folder = workplace();
+    let one = |name: &str, workers, seed| {
+        let options = AlignOptions {
+            workers,
+            seed,
+            ..options(&folder, name, Method::BlocksJoint)
+        };
+        bytes(&run(&folder, &options).unwrap())
+    };
+    let first = one("a", 2, 1);
+    assert!(first == one("b", 0, 1));
+    assert!(first != one("c", 2, 2));
+}
+
+#[test]
+fn an_interrupted_alignment_goes_on_to_the_same_bytes() {
+    let folder = workplace();
+    let whole = run(&folder, &options(&folder, "whole", Method::BlocksJoint)).unwrap();
+    let whole = bytes(&whole);
+    // In the first segment, at its last step, in the second, and in the joint part.
+    for stop_at in [5, 12, 20, 40] {
+        let name = format!("stopped{stop_at}");
+        let mut options = options(&folder, &name, Method::BlocksJoint);
+        let mut steps = 0;
+        let stopped = align(folder.path().join("net.onnx"), &options, &mut |event| {
+            steps += u64::from(matches!(event, AlignEvent::Step { .. }));
+            match steps < stop_at {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+        assert!(stopped.unwrap().interrupted);
+        options.resume = true;
+        let resumed = run(&folder, &options).unwrap();
+        assert!(bytes(&resumed) == whole, "stopped at {stop_at}");
+        let lines = fs::read_to_string(options.work_dir.join(METRICS)).unwrap();
+        assert_eq!(lines.lines().count(), 24 + 30 + 2);
+
+        options.seed = 7;
+        let error = run(&folder, &options).unwrap_err().to_string();
+        assert!(error.contains("--seed = 1, not 7"), "{error}");
+    }
+}
+
+#[test]
+fn a_budget_sets_the_steps() {
+    let folder = workplace();
+    let options = AlignOptions {
+        budget: Some(std::time::Duration::from_millis(1)),
+        ..options(&folder, "run", Method::Blocks)
+    };
+    let aligned = run(&folder, &options).unwrap();
+    assert!(aligned.phases.iter().all(|phase| phase.steps == 8));
+}
+
+#[test]
+fn images_need_no_classes() {
+    let folder = workplace();
+    let flat = folder.path().join("flat");
+    for index in 0..20 {
+        picture(&flat.join(format!("{index}.png")), index % 3, index);
+    }
+    let options = AlignOptions {
+        data: flat,
+        images: Some(6),
+        ..options(&folder, "run", Method::Joint)
+    };
+    let aligned = run(&folder, &options).unwrap();
+    let after = aligned.after.unwrap();
+    assert_eq!((after.images, after.figures), (2, None));
+    assert_eq!(aligned.original, None);
+}
+
+fn bcosc(folder: &TempDir, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bcosc"))
+        .current_dir(folder.path())
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+const NORMALIZATION: [&str; 4] = ["--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"];
+
+#[test]
+fn the_command_says_what_it_does_and_what_changed() {
+    let folder = workplace();
+    let start = ["align", "net.onnx", "--data", "data"];
+    let plan = bcosc(&folder, &[&start[..], &NORMALIZATION, &["--dry-run"]].concat());
+    let plan = String::from_utf8(plan.stdout).unwrap();
+    insta::assert_snapshot!(plan, @"");
+
+    let rest = [
+        "-o", "out.onnx", "--steps", "4", "--batch-size", "8", "--engine", "tract", "--gridpg",
+        "--grids", "1", "--smooth", "1",
+    ];
+    let done = bcosc(&folder, &[&start[..], &NORMALIZATION, &rest].concat());
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.success(), "{said}");
+    for text in [
+        "33 training images, 3 held out; 8 in a step; 2 phases",
+        "segment 1: error ",
+        "4 steps in ",
+        "original  converted  aligned",
+        "agreement",
+        "top-1",
+        "wrote out.onnx",
+        "out.alignment",
+    ] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+    assert!(folder.path().join("out.onnx").exists());
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let folder = workplace();
+    let failure = |arguments: &[&str]| {
+        let start = ["align", "net.onnx", "--data", "data", "-o", "out.onnx"];
+        let found = bcosc(&folder, &[&start[..], arguments].concat());
+        assert!(!found.status.success());
+        assert!(!folder.path().join("out.onnx").exists());
+        String::from_utf8(found.stderr).unwrap()
+    };
+    let text = failure(&[&NORMALIZATION[..], &["--b-from", "1", "--b-steps", "5"]].concat());
+    assert!(text.contains("--method joint"), "{text}");
+    let text = failure(&[&NORMALIZATION[..], &["--teacher", "data/0/0.png"]].concat());
+    assert!(text.contains("0.png"), "{text}");
+    let text = failure(&["--budget", "soon"]);
+    assert!(text.contains("10min"), "{text}");
+    fs::write(folder.path().join("data/1/broken.png"), b"no picture").unwrap();
+    let text = failure(&NORMALIZATION);
+    assert!(text.contains("broken.png"), "{text}");
+}
