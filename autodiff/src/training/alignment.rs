@@ -182,3 +182,152 @@ fn place(tap: &Tap) -> String {
         Tap::Output => "the output".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_engine::default_interpreter;
+    use bcosc_ir::{Interpreter, ModelBuilder, Tensor, Tensors};
+    use bcosc_passes::Settings;
+    use bcosc_testing::{Layers, body, image, inputs_for, model, weight};
+
+    use super::super::{LEARNING_RATE, STEP, StateKind, TEACHER_IMAGES};
+    use super::*;
+
+    /// Two layers with a norm between them; `seed` makes other weights.
+    fn network(seed: u64, channels: u64) -> Model {
+        let builder: ModelBuilder = image("batch,3,4,4")
+            .param("first", weight(seed, &[channels, 3, 3, 3]))
+            .op("Conv", &["x", "first"], "a", [])
+            .norm("a", "b", channels)
+            .op("Relu", &["b"], "c", [])
+            .param("second", weight(seed + 1, &[5, channels, 1, 1]))
+            .op("Conv", &["c", "second"], "d", [])
+            .op("GlobalAveragePool", &["d"], "e", [])
+            .op("Flatten", &["e"], "logits", []);
+        model(builder.output("logits"))
+    }
+
+    fn step_of(
+        student: &Model,
+        original: &Model,
+        taps: &[Tap],
+        trained: &[&str],
+    ) -> Result<Step, PassError> {
+        let settings = Settings::default();
+        let cx = Context {
+            settings: &settings,
+            interpreter: default_interpreter(),
+            calibration: None,
+        };
+        let group = |name: &str, _: Role| match trained.is_empty() || trained.contains(&name) {
+            true => Group::Trained { weight_decay: 0.0 },
+            false => Group::Frozen,
+        };
+        let options = StepOptions::default();
+        alignment_step(student.clone(), original, taps, &options, &group, &cx)
+    }
+
+    /// The outputs of a step with rate 0 on a batch.
+    fn run(step: &Step, images: &Tensor) -> Tensors {
+        let mut inputs: Tensors = step
+            .state
+            .iter()
+            .map(|state| (state.input.clone(), state.initial.clone()))
+            .collect();
+        inputs.insert("x".to_owned(), images.clone());
+        inputs.insert(TEACHER_IMAGES.to_owned(), images.clone());
+        inputs.insert(LEARNING_RATE.to_owned(), Tensor::f32s(&[], vec![0.0]));
+        inputs.insert(STEP.to_owned(), Tensor::i64s(&[], vec![1]));
+        default_interpreter().run(&step.model, &inputs).unwrap()
+    }
+
+    fn numbers(tensor: &Tensor) -> Vec<f64> {
+        tensor.to_f64s().unwrap()
+    }
+
+    /// A value of a model on a batch.
+    fn value(model: &Model, name: &str, images: &Tensor) -> Vec<f64> {
+        let mut model = model.clone();
+        let found = model.graph.value_named(name).unwrap();
+        model.graph.set_outputs(&[(found, name.to_owned())]);
+        let inputs = Tensors::from([("x".to_owned(), images.clone())]);
+        numbers(&default_interpreter().run(&model, &inputs).unwrap()[name])
+    }
+
+    fn ratio(s: &[f64], t: &[f64]) -> f64 {
+        let squares = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
+        squares(&mut s.iter().zip(t).map(|(s, t)| s - t)) / squares(&mut t.iter().copied())
+    }
+
+    fn centred(rows: &[f64]) -> Vec<f64> {
+        let rows = rows.chunks(5).flat_map(|row| {
+            let mean = row.iter().sum::<f64>() / 5.0;
+            row.iter().map(move |x| x - mean)
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn errors_are_relative_squares() {
+        let (student, original) = (network(1, 4), network(7, 4));
+        let images = inputs_for(&original, 3)["x"].clone();
+        let taps = [Tap::Value("c".to_owned()), Tap::Output];
+        // The norm stands before all that is trained, so it computes as in inference.
+        let step = step_of(&student, &original, &taps, &["second"]).unwrap();
+        let kinds: Vec<StateKind> = step.state.iter().map(|state| state.kind).collect();
+        assert!(!kinds.contains(&StateKind::Statistic));
+        let outputs = run(&step, &images);
+        let found = numbers(&outputs[ERRORS]);
+        let [s, t] = [&student, &original].map(|m| value(m, "c", &images));
+        let [zs, zt] = [&student, &original].map(|m| centred(&value(m, "logits", &images)));
+        for (found, expected) in found.iter().zip([ratio(&s, &t), ratio(&zs, &zt)]) {
+            assert!((found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
+        }
+        let loss = numbers(&outputs[LOSS])[0];
+        assert!((loss - found.iter().sum::<f64>()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_model_has_no_error_against_itself() {
+        let original = network(1, 4);
+        let images = inputs_for(&original, 3)["x"].clone();
+        let step = step_of(&original, &original, &[Tap::Output], &["second"]).unwrap();
+        assert!(numbers(&run(&step, &images)[LOSS])[0] < 1e-10);
+    }
+
+    #[test]
+    fn what_follows_the_last_tap_is_not_computed() {
+        let (student, original) = (network(1, 4), network(7, 4));
+        let taps = [Tap::Value("c".to_owned())];
+        let step = step_of(&student, &original, &taps, &[]).unwrap();
+        let names: Vec<&str> = step.parameters.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert!(!names.contains(&"second"));
+        // Its norm is in training mode.
+        let statistics = step.state.iter().filter(|s| s.kind == StateKind::Statistic);
+        assert_eq!(statistics.count(), 2);
+        let text = body(&step.model).join("\n");
+        assert!(!text.contains("logits"), "{text}");
+    }
+
+    #[test]
+    fn places_must_be_there_and_of_one_shape() {
+        let original = network(7, 4);
+        let place = |name: &str| [Tap::Value(name.to_owned())];
+        let refused = step_of(&network(1, 4), &original, &place("nowhere"), &[]);
+        assert!(matches!(
+            refused,
+            Err(PassError::Model(Reason::NoPlace(name))) if name == "nowhere"
+        ));
+        let refused = step_of(&network(1, 6), &original, &place("c"), &[]);
+        assert!(matches!(
+            refused,
+            Err(PassError::Model(Reason::OtherShape { place, .. })) if place == "c"
+        ));
+        let refused = step_of(&network(1, 4), &original, &place("c"), &["second"]);
+        assert!(matches!(
+            refused,
+            Err(PassError::Model(Reason::NothingTrained))
+        ));
+    }
+}
