@@ -38,6 +38,7 @@ mod probability;
 mod progress;
 mod proof;
 mod prove;
+mod replace;
 mod report;
 mod samples;
 mod soundness;

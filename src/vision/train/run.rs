@@ -1,5 +1,6 @@
 //! The loop over steps and epochs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -82,8 +83,8 @@ pub struct Trained {
     pub after: Option<Figures>,
     /// The best accuracy in the run.
     pub best: Option<f64>,
-    /// Images that could not be read.
-    pub skipped: Vec<PathBuf>,
+    /// Images that could not be read, of training and of validation.
+    pub skipped: BTreeSet<PathBuf>,
 }
 
 /// One line of the metrics of a step.
@@ -176,6 +177,7 @@ pub fn train(
         place,
         before: None,
         losses: Vec::new(),
+        skipped: BTreeSet::new(),
     }
     .all(tell)
 }
@@ -192,6 +194,8 @@ struct Run<'a> {
     before: Option<Figures>,
     /// Since the last evaluation.
     losses: Vec<f64>,
+    /// Validation images that could not be read.
+    skipped: BTreeSet<PathBuf>,
 }
 
 /// Hears of events; a break stops the run.
@@ -243,6 +247,8 @@ impl Run<'_> {
             let path = self.options.work_dir.join(SHEET);
             sheet.map_or(Ok(()), |png| bcosc_onnx::write_bytes(&path, &png))?;
         }
+        let of_training = self.loader.skipped().into_iter().map(|s| s.path);
+        self.skipped.extend(of_training);
         Ok(Trained {
             model,
             steps: self.place.step,
@@ -250,7 +256,7 @@ impl Run<'_> {
             before: self.before,
             after,
             best: self.place.best,
-            skipped: self.loader.skipped().into_iter().map(|s| s.path).collect(),
+            skipped: self.skipped,
         })
     }
 
@@ -352,6 +358,7 @@ impl Run<'_> {
             &self.prepared.val,
             &self.options.evaluation(points),
         )?;
+        self.skipped.extend(figures.skipped.iter().cloned());
         let (sum, count) = (self.losses.iter().sum::<f64>(), self.losses.len());
         self.losses.clear();
         let line = EvaluationLine {

@@ -4,12 +4,12 @@ use bcosc_ir::Model;
 
 use super::options::TrainOptions;
 use super::prepare::Prepared;
-use crate::data::Item;
+use crate::Error;
+use crate::data::{Item, Unreadable};
 use crate::load::File;
 use crate::vision::explain::sheet::{Row, sheet};
 use crate::vision::explain::{Explained, Explainer, encoded_png};
 use crate::vision::images;
-use crate::{Error, PredictOptions};
 
 /// The file of the sheet.
 pub(super) const SHEET: &str = "explanations.png";
@@ -26,7 +26,7 @@ pub(super) fn before_and_after(
     let mut rows = Vec::with_capacity(2 * items.len());
     let mut explained = Vec::new();
     for (name, model) in sides {
-        match explain(prepared, model, &items, &options.predict) {
+        match explain(prepared, model, &items, options) {
             Ok(found) => explained.push((name, found)),
             Err(Error::Explain { .. }) => return Ok(None),
             Err(error) => return Err(error),
@@ -34,7 +34,7 @@ pub(super) fn before_and_after(
     }
     for (index, item) in items.iter().enumerate() {
         for (name, found) in &explained {
-            let Some(found) = found.get(index) else {
+            let Some(found) = found.get(index).and_then(Option::as_ref) else {
                 continue;
             };
             let Some(explanation) = found.explanations.first() else {
@@ -53,24 +53,27 @@ pub(super) fn before_and_after(
     picture.map(|picture| encoded_png(&picture)).transpose()
 }
 
-/// Explains the class of each image.
+/// Explains the class of each image that can be read.
 fn explain(
     prepared: &Prepared,
     model: &Model,
     items: &[Item],
-    options: &PredictOptions,
-) -> Result<Vec<Explained>, Error> {
-    let explainer = Explainer::from_file(File::of(model, &prepared.label), options)?;
+    options: &TrainOptions,
+) -> Result<Vec<Option<Explained>>, Error> {
+    let explainer = Explainer::from_file(File::of(model, &prepared.label), &options.predict)?;
     let [height, width] = prepared.size;
     let sized = explainer.at(height, width)?;
     let frame = explainer.predictor.intake.framed(height, width);
     let explained = items.iter().map(|item| {
-        let image = images::read(&item.path, frame)?;
+        let image = match images::read(&item.path, frame) {
+            Err(Error::Image { .. }) if options.unreadable == Unreadable::Skip => return Ok(None),
+            image => image?,
+        };
         let explanation = sized.explain(&image, Some(item.folder))?;
-        Ok(Explained {
+        Ok(Some(Explained {
             image,
             explanations: vec![explanation],
-        })
+        }))
     });
     explained.collect()
 }
