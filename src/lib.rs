@@ -39,6 +39,7 @@ mod probability;
 mod progress;
 mod proof;
 mod prove;
+mod replace;
 mod report;
 mod samples;
 mod soundness;

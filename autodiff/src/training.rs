@@ -23,17 +23,20 @@ pub(crate) mod batch_norm;
 mod bias_scale;
 mod clip;
 mod exponent;
+mod inputs;
 mod loss;
 mod optimiser;
 mod parameters;
 mod segments;
+mod state;
 mod teacher;
 mod untie;
+mod update;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bcosc_ir::{DataType, Graph, Model, NodeId, Operand, Patch, Tensor, TensorType, Value};
+use bcosc_ir::{Graph, Model, NodeId, Patch, Value};
 use bcosc_passes::canonical::{FOLD_CONSTANTS, REMOVE_DEAD, SIMPLIFY, cse};
 use bcosc_passes::{Context, PassError, Reason, recipe};
 
@@ -45,16 +48,17 @@ pub use loss::{Loss, Targets};
 pub use optimiser::{Adam, Optimiser};
 pub use parameters::{Parameter, Role};
 pub use segments::{Segment, segments};
+pub use state::{State, StateKind};
 
-use crate::build::Build;
 use crate::derivative::gradients;
 use crate::explanation::image;
 use crate::lower::lower;
 use crate::scores::scores;
 use crate::sizes;
 use batch_norm::Statistic;
+use inputs::{Inputs, apply};
 use loss::Compared;
-use optimiser::{Update, moving};
+use update::Updates;
 
 /// The input with the targets.
 pub const TARGETS: &str = "targets";
@@ -141,67 +145,6 @@ pub struct Step {
     pub state: Vec<State>,
 }
 
-/// An input whose new value is an output.
-#[derive(Clone, Debug)]
-pub struct State {
-    /// The input.
-    pub input: String,
-    /// The output.
-    pub output: String,
-    /// What it is.
-    pub kind: StateKind,
-    /// Its value before the first step.
-    pub initial: Tensor,
-}
-
-impl State {
-    fn new(input: &str, kind: StateKind, initial: Tensor) -> Self {
-        State {
-            input: input.to_owned(),
-            output: format!("{input}.next"),
-            kind,
-            initial,
-        }
-    }
-}
-
-/// What a state is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateKind {
-    /// A parameter of the model.
-    Parameter,
-    /// A running statistic of a norm of the model.
-    Statistic,
-    /// State of the optimiser, accumulated gradients among it.
-    Optimiser,
-    /// A moving average of a parameter.
-    Average,
-}
-
-impl StateKind {
-    const ALL: [StateKind; 4] = [
-        StateKind::Parameter,
-        StateKind::Statistic,
-        StateKind::Optimiser,
-        StateKind::Average,
-    ];
-
-    /// Its name, in lower case.
-    pub fn name(self) -> &'static str {
-        match self {
-            StateKind::Parameter => "parameter",
-            StateKind::Statistic => "statistic",
-            StateKind::Optimiser => "optimiser",
-            StateKind::Average => "average",
-        }
-    }
-
-    /// The kind of a name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
-
 /// Brings a model into the form that is trained: canonical, with statistics and scales of its own for every norm, and where it
 /// is learned with a B of its own for every B-cos layer.
 ///
@@ -241,7 +184,7 @@ fn canonical(model: &mut Model, cx: &Context<'_>) -> Result<(), PassError> {
 /// If the output is something else, an operator on the way has no derivative, nothing is trained, or a teacher is missing
 /// or has another number of outputs.
 pub fn step(
-    mut model: Model,
+    model: Model,
     options: &StepOptions,
     group: &dyn Fn(&str, Role) -> Group,
     cx: &Context<'_>,
@@ -249,177 +192,160 @@ pub fn step(
     if options.loss.needs_teacher() && options.targets != Targets::Teacher {
         return Err(PassError::Model(Reason::NoTeacher));
     }
-    let exponents = prepared(&mut model, options.exponent, cx)?;
-    let forward = model.clone();
-    let image = image_of(&mut model, cx)?;
-    if options.exponent == Exponent::Input {
-        exponent::take(&mut model)?;
-        cx.infer(&mut model)?;
-    }
-    let (logits, classes) = scores(&mut model)?;
-    let mut parameters =
-        parameters::parameters(&model.graph, image, options.biases_removed, &exponents);
-    parameters.retain(|p| group(&p.name, p.role) != Group::Frozen);
-    let biases = match options.scale_biases {
-        true => bias_scale::take(&mut model)?,
-        false => Vec::new(),
-    };
-
-    let student: Vec<NodeId> = model.graph.ops();
-    let inputs = Inputs::add(&mut model, options, logits, classes);
-    let with = match (inputs.targets, &options.teacher) {
-        (Some(targets), _) => targets,
-        (None, Some(teacher)) => teacher::add(&mut model, teacher, image, classes, cx)?,
-        (None, None) => return Err(PassError::Model(Reason::NoTeacher)),
-    };
-    let compared = Compared {
-        logits,
-        classes,
-        targets: options.targets,
-        with,
-    };
-    let (loss, one) = add_loss(&mut model, options, &inputs, &compared)?;
-    cx.infer(&mut model)?;
-    let statistics = batch_norm::train(&mut model, &student)?;
-    let logits = replaced(&model.graph, logits);
-    let begun = Begun {
-        forward,
-        parameters,
-        biases,
-        inputs,
-        statistics,
-        loss,
-        one,
-        outputs: vec![(loss, LOSS.to_owned()), (logits, LOGITS.to_owned())],
-    };
-    begun.complete(model, options, group, cx)
+    let mut student = Student::of(model, options, group, cx)?;
+    let (logits, classes) = scores(&mut student.model)?;
+    let targets = options
+        .targets
+        .input(&mut student.model.graph, logits, classes);
+    let inputs = Inputs::add(&mut student.model, logits);
+    let compared = student.compared(options, targets, logits, classes, cx)?;
+    let objective = student.add_loss(options, &inputs, &compared, cx)?;
+    student.finish(&objective, &inputs, options, group, cx)
 }
 
-/// A step up to its loss.
-struct Begun {
+/// The model that is trained, with what a step needs to know about it.
+struct Student {
+    /// The step that is being built; at first the model.
+    model: Model,
+    /// The model without what a step changes.
     forward: Model,
-    /// What may be trained; what the loss does not depend on is not.
+    /// Its own operators.
+    own: Vec<NodeId>,
+    /// The input with images.
+    image: Value,
     parameters: Vec<Parameter>,
     biases: Vec<String>,
-    inputs: Inputs,
-    statistics: Vec<Statistic>,
-    loss: Value,
-    /// The cotangent of the loss.
-    one: Value,
-    /// Outputs that are no state.
-    outputs: Vec<(Value, String)>,
 }
 
-impl Begun {
-    /// Adds gradients and the update, and lowers all to standard operators.
-    fn complete(
-        self,
+/// What is minimised.
+struct Objective {
+    loss: Value,
+    /// The number 1, the cotangent of the loss.
+    one: Value,
+    statistics: Vec<Statistic>,
+    /// What is output beside the state, with its name.
+    outputs: [(Value, &'static str); 2],
+}
+
+impl Student {
+    /// Prepares the model, and finds what is trained.
+    fn of(
         mut model: Model,
         options: &StepOptions,
         group: &dyn Fn(&str, Role) -> Group,
         cx: &Context<'_>,
-    ) -> Result<Step, PassError> {
-        let Begun {
-            mut parameters,
-            mut outputs,
-            ..
-        } = self;
-        let kept: BTreeSet<NodeId> = model.graph.nodes().into_iter().collect();
-        let wrt: Vec<Value> = parameters.iter().map(|p| p.value).collect();
-        let found = gradients(&mut model, &[(self.loss, self.one)], &wrt)?;
-        let mut steep = Vec::new();
-        let mut gradient = found.iter();
-        parameters.retain(|_| {
-            let found = gradient.next().copied().flatten();
-            steep.extend(found);
-            found.is_some()
-        });
-        if parameters.is_empty() {
-            return Err(PassError::Model(Reason::NothingTrained));
+    ) -> Result<Self, PassError> {
+        let exponents = prepared(&mut model, options.exponent, cx)?;
+        let forward = model.clone();
+        cx.infer(&mut model)?;
+        let image = image(&model.graph)?;
+        if options.exponent == Exponent::Input {
+            exponent::take(&mut model)?;
+            cx.infer(&mut model)?;
         }
-
-        let mut states = Vec::new();
-        let mut new = add_statistics(
-            &mut model,
-            &self.inputs,
-            options.norm_momentum,
-            &self.statistics,
-            &mut states,
-        )?;
-        let updated = add_update(
-            &mut model,
-            options,
-            group,
-            &self.inputs,
-            &parameters,
-            &steep,
-            &mut states,
-        )?;
-        new.extend(updated);
-        for (new, state) in new.into_iter().zip(&states) {
-            model.graph.set_value_type(new, state.initial.tensor_type());
-            outputs.push((new, state.output.clone()));
-        }
-        model.graph.set_outputs(&outputs);
-        batch_norm::lower(&mut model)?;
-        lower(&mut model)?;
-        model.graph.remove_dead();
-        for pass in [&FOLD_CONSTANTS, &SIMPLIFY, &REMOVE_DEAD] {
-            (pass.run)(&mut model, cx)?;
-        }
-        cse::share(&mut model, &kept, self.inputs.step.node)?;
-        Ok(Step {
+        let mut parameters =
+            parameters::parameters(&model.graph, image, options.biases_removed, &exponents);
+        parameters.retain(|p| group(&p.name, p.role) != Group::Frozen);
+        let biases = match options.scale_biases {
+            true => bias_scale::take(&mut model)?,
+            false => Vec::new(),
+        };
+        Ok(Student {
+            own: model.graph.ops(),
             model,
-            forward: self.forward,
+            forward,
+            image,
             parameters,
-            biases: self.biases,
-            state: states,
+            biases,
         })
     }
-}
 
-/// The input with images, after types are inferred.
-fn image_of(model: &mut Model, cx: &Context<'_>) -> Result<Value, PassError> {
-    cx.infer(model)?;
-    image(&model.graph)
-}
-
-/// The inputs that are no state.
-struct Inputs {
-    targets: Option<Value>,
-    rate: Value,
-    step: Value,
-    dtype: DataType,
-}
-
-impl Inputs {
-    fn add(model: &mut Model, options: &StepOptions, logits: Value, classes: u64) -> Self {
-        let targets = options.targets.input(&mut model.graph, logits, classes);
-        Inputs {
-            targets,
-            ..Self::without_targets(model, logits)
-        }
+    /// What logits are compared with; adds a teacher where there is one.
+    fn compared(
+        &mut self,
+        options: &StepOptions,
+        targets: Option<Value>,
+        logits: Value,
+        classes: u64,
+        cx: &Context<'_>,
+    ) -> Result<Compared, PassError> {
+        let model = &mut self.model;
+        let with = match (targets, &options.teacher) {
+            (Some(targets), _) => targets,
+            (None, Some(teacher)) => teacher::add(model, teacher, self.image, classes, cx)?,
+            (None, None) => return Err(PassError::Model(Reason::NoTeacher)),
+        };
+        Ok(Compared {
+            logits,
+            classes,
+            targets: options.targets,
+            with,
+        })
     }
 
-    /// The inputs of a step that computes in the type of a value.
-    fn without_targets(model: &mut Model, like: Value) -> Self {
-        let found = model.graph.value_type(like);
-        let dtype = found.map_or(DataType::Float, |found| found.dtype);
-        let graph = &mut model.graph;
-        Inputs {
-            targets: None,
-            rate: graph.add_input(LEARNING_RATE, TensorType::fixed(dtype, &[])),
-            step: graph.add_input(STEP, TensorType::fixed(DataType::Int64, &[])),
-            dtype,
-        }
+    /// Adds the loss, and puts the norms of the student into training mode.
+    fn add_loss(
+        &mut self,
+        options: &StepOptions,
+        inputs: &Inputs,
+        compared: &Compared,
+        cx: &Context<'_>,
+    ) -> Result<Objective, PassError> {
+        let model = &mut self.model;
+        let mut patch = Patch::at(compared.with.node);
+        let mut build = inputs.build(model, &mut patch);
+        let loss = loss::loss(&mut build, options.loss, compared);
+        let one = build.number(1.0);
+        let [loss, one] = apply(model, patch, [loss, one])?;
+        cx.infer(model)?;
+        let statistics = batch_norm::train(model, &self.own)?;
+        let logits = replaced(&model.graph, compared.logits);
+        Ok(Objective {
+            loss,
+            one,
+            statistics,
+            outputs: [(loss, LOSS), (logits, LOGITS)],
+        })
     }
 
-    fn build<'p>(&self, model: &Model, patch: &'p mut Patch) -> Build<'p> {
-        Build {
-            patch,
-            opset: model.opset("").unwrap_or(0),
-            dtype: self.dtype,
+    /// From the loss to the whole step, in standard operators.
+    fn finish(
+        mut self,
+        objective: &Objective,
+        inputs: &Inputs,
+        options: &StepOptions,
+        group: &dyn Fn(&str, Role) -> Group,
+        cx: &Context<'_>,
+    ) -> Result<Step, PassError> {
+        let forward_nodes: BTreeSet<NodeId> = self.model.graph.nodes().into_iter().collect();
+        let gradients = self.differentiate(objective)?;
+        let model = &mut self.model;
+        let mut updates = Updates::new(model, options, inputs);
+        updates.statistics(&objective.statistics)?;
+        updates.parameters(&self.parameters, &gradients, group)?;
+        let state = updates.finish(&objective.outputs);
+        lowered(model, cx)?;
+        cse::share(model, &forward_nodes, inputs.step.node)?;
+        Ok(Step {
+            model: self.model,
+            forward: self.forward,
+            parameters: self.parameters,
+            biases: self.biases,
+            state,
+        })
+    }
+
+    /// Adds the gradients of the parameters. Those that the loss does not depend on are no parameters.
+    fn differentiate(&mut self, objective: &Objective) -> Result<Vec<Value>, PassError> {
+        let wrt: Vec<Value> = self.parameters.iter().map(|p| p.value).collect();
+        let seed = (objective.loss, objective.one);
+        let found = gradients(&mut self.model, &[seed], &wrt)?;
+        let mut depends = found.iter().map(Option::is_some);
+        self.parameters.retain(|_| depends.next() == Some(true));
+        if self.parameters.is_empty() {
+            return Err(PassError::Model(Reason::NothingTrained));
         }
+        Ok(found.into_iter().flatten().collect())
     }
 }
 
@@ -431,167 +357,13 @@ fn replaced(graph: &Graph, value: Value) -> Value {
     }
 }
 
-/// Adds the loss, and the number 1 as its cotangent.
-fn add_loss(
-    model: &mut Model,
-    options: &StepOptions,
-    inputs: &Inputs,
-    compared: &Compared,
-) -> Result<(Value, Value), PassError> {
-    let mut patch = Patch::at(compared.with.node);
-    let mut build = inputs.build(model, &mut patch);
-    let loss = loss::loss(&mut build, options.loss, compared);
-    let one = build.number(1.0);
-    let placed = apply(model, patch, vec![loss, one])?;
-    Ok((placed[0], placed[1]))
-}
-
-/// Adds what makes new parameters of gradients; returns the new values, one for each state.
-fn add_update(
-    model: &mut Model,
-    options: &StepOptions,
-    group: &dyn Fn(&str, Role) -> Group,
-    inputs: &Inputs,
-    parameters: &[Parameter],
-    gradients: &[Value],
-    states: &mut Vec<State>,
-) -> Result<Vec<Value>, PassError> {
-    for parameter in parameters {
-        let initial = model.graph.promote(parameter.value)?;
-        states.push(State::new(&parameter.name, StateKind::Parameter, initial));
+/// Writes markers as standard operators, and simplifies.
+fn lowered(model: &mut Model, cx: &Context<'_>) -> Result<(), PassError> {
+    batch_norm::lower(model)?;
+    lower(model)?;
+    model.graph.remove_dead();
+    for pass in [&FOLD_CONSTANTS, &SIMPLIFY, &REMOVE_DEAD] {
+        (pass.run)(model, cx)?;
     }
-    let kinds = options.optimiser.state();
-    let mut held = |kind, suffix: &str| held(&mut model.graph, parameters, kind, suffix, states);
-    let moments: Vec<Vec<Operand>> = kinds
-        .iter()
-        .map(|suffix| held(StateKind::Optimiser, suffix))
-        .collect();
-    let accumulates = options.accumulate > 1;
-    let sums = accumulates.then(|| held(StateKind::Optimiser, "grad"));
-    let averages = options
-        .average
-        .map(|keep| (keep, held(StateKind::Average, "ema")));
-
-    let mut patch = Patch::at(inputs.step.node);
-    let mut build = inputs.build(model, &mut patch);
-    let mut steep: Vec<Operand> = gradients.iter().map(|&gradient| gradient.into()).collect();
-    let mut step: Operand = inputs.step.into();
-    let mut due = None;
-    if let Some(sums) = &sums {
-        let [count, zero, one] = [i64::from(options.accumulate), 0, 1]
-            .map(|x| build.patch.parameter("count", Tensor::i64s(&[], vec![x])));
-        let rest = build.op("Mod", &[step, count]);
-        due = Some(build.op("Equal", &[rest, zero]));
-        // Before the first update the result is not used, but must be finite.
-        step = build.op("Div", &[step, count]);
-        step = build.op("Max", &[step, one]);
-        let share = 1.0 / f64::from(options.accumulate);
-        for (gradient, &sum) in steep.iter_mut().zip(sums) {
-            let part = build.times(*gradient, share);
-            *gradient = build.add(sum, part);
-        }
-    }
-    let when_due = |build: &mut Build<'_>, new: Operand, old: Operand| match due {
-        Some(due) => build.op("Where", &[due, new, old]),
-        None => new,
-    };
-    let total = steep.clone();
-    if let Some(clip) = options.clip {
-        steep = clip::clip(&mut build, clip, parameters, &steep);
-    }
-    let update = Update::new(&mut build, options.optimiser, inputs.rate, step);
-    let (mut new, mut new_moments) = (Vec::new(), vec![Vec::new(); kinds.len()]);
-    for (index, (parameter, &gradient)) in parameters.iter().zip(&steep).enumerate() {
-        let weight_decay = match group(&parameter.name, parameter.role) {
-            Group::Trained { weight_decay } => weight_decay,
-            Group::Frozen => 0.0,
-        };
-        let old: Vec<Operand> = moments.iter().map(|moments| moments[index]).collect();
-        let own = parameter.value.into();
-        let (moved, moments) = update.of(&mut build, own, gradient, &old, weight_decay);
-        new.push(when_due(&mut build, moved, own));
-        for (kind, (moment, old)) in moments.into_iter().zip(old).enumerate() {
-            new_moments[kind].push(when_due(&mut build, moment, old));
-        }
-    }
-    let moved = new.clone();
-    new.extend(new_moments.into_iter().flatten());
-    if accumulates {
-        let zero = build.number(0.0);
-        for &sum in &total {
-            new.push(when_due(&mut build, zero, sum));
-        }
-    }
-    if let Some((keep, averages)) = averages {
-        for (old, parameter) in averages.into_iter().zip(moved) {
-            let average = moving(&mut build, old, parameter, keep);
-            new.push(when_due(&mut build, average, old));
-        }
-    }
-    apply(model, patch, new)
-}
-
-/// Adds an input for each parameter that holds something of its shape.
-fn held(
-    graph: &mut Graph,
-    parameters: &[Parameter],
-    kind: StateKind,
-    suffix: &str,
-    states: &mut Vec<State>,
-) -> Vec<Operand> {
-    let mut values = Vec::new();
-    for parameter in parameters {
-        let name = format!("{}.{suffix}", parameter.name);
-        let value = graph.add_input(&name, parameter.tensor.tensor_type());
-        let initial = match kind {
-            StateKind::Average => parameter.tensor.clone(),
-            _ => zeros(&parameter.tensor),
-        };
-        states.push(State::new(graph.value_name(value), kind, initial));
-        values.push(value.into());
-    }
-    values
-}
-
-/// Adds what makes new running statistics; returns the new values, one for each state.
-fn add_statistics(
-    model: &mut Model,
-    inputs: &Inputs,
-    momentum: f64,
-    statistics: &[Statistic],
-    states: &mut Vec<State>,
-) -> Result<Vec<Value>, PassError> {
-    let mut patch = Patch::at(inputs.step.node);
-    let mut build = inputs.build(model, &mut patch);
-    let mut new = Vec::new();
-    for statistic in statistics {
-        let (running, batch) = (statistic.running.into(), statistic.batch.into());
-        new.push(moving(&mut build, running, batch, 1.0 - momentum));
-        states.push(State::new(
-            model.graph.value_name(statistic.running),
-            StateKind::Statistic,
-            statistic.initial.clone(),
-        ));
-    }
-    apply(model, patch, new)
-}
-
-/// Applies a patch; returns the values that some of its operands became.
-fn apply(model: &mut Model, mut patch: Patch, kept: Vec<Operand>) -> Result<Vec<Value>, PassError> {
-    for operand in &kept {
-        patch.keep(*operand);
-    }
-    let added = model.graph.apply(patch)?;
-    kept.into_iter()
-        .map(|operand| {
-            let malformed = PassError::Model(Reason::Malformed);
-            operand.applied(&added).ok_or(malformed)
-        })
-        .collect()
-}
-
-/// Zeros of the type of a tensor.
-fn zeros(like: &Tensor) -> Tensor {
-    let bytes = vec![0; usize::try_from(like.byte_len()).unwrap_or(0)];
-    Tensor::from_bytes(like.dtype(), &like.dims(), bytes.into())
+    Ok(())
 }

@@ -383,6 +383,22 @@ fn activations_keep_their_factors() {
 }
 
 #[test]
+fn softplus_does_not_overflow() {
+    let net = input(17, "N").op("Softplus", &["x"], "y", []).output("y");
+    let x = vec![-1e30, -100.0, -1.0, 0.0, 1.0, 89.0, 1e30, f32::INFINITY];
+    let x = Tensor::f32s(&[8], x);
+    let outputs = default_interpreter().run(&net.finish().unwrap(), &[("x".to_owned(), x)].into());
+    let found = outputs.unwrap()["y"].to_f64s().unwrap();
+    let (small, big) = (0.313_261_7, 1.313_261_7);
+    let ln2 = std::f64::consts::LN_2;
+    let expected = [0.0, 0.0, small, ln2, big, 89.0, 1e30, f64::INFINITY];
+    for (found, expected) in found.into_iter().zip(expected) {
+        let same = found == expected || (found - expected).abs() <= 1e-6 * expected.abs().max(1.0);
+        assert!(same, "{found} instead of {expected}");
+    }
+}
+
+#[test]
 fn nodes_that_would_be_misread_are_refused() {
     let refused = |opset, op: &str, inputs: &[&str], attributes| {
         let net = input(opset, "N,4,4,4");

@@ -3,7 +3,7 @@
 //! An event file is a sequence of records: the length of the data in 8 bytes, its checksum, the data, its checksum.
 //! The data is a protobuf message `Event`; a checksum is a masked CRC-32C, as TensorFlow's record format has it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,6 +12,8 @@ use crc::{CRC_32_ISCSI, Crc};
 use prost::Message;
 use serde::Serialize;
 use serde_json::Value as Json;
+
+use crate::replace::replace;
 
 /// The name of the file with JSON lines.
 pub const METRICS: &str = "metrics.jsonl";
@@ -31,7 +33,7 @@ impl Metrics {
     pub fn open(folder: &Path, step: u64) -> io::Result<Self> {
         let path = folder.join(METRICS);
         let kept = kept(&path, step)?;
-        fs::write(&path, kept)?;
+        replace(&path, kept.as_bytes())?;
         let lines = OpenOptions::new().append(true).open(&path)?;
         let name = format!("events.out.tfevents.{}.{step}", now() as u64);
         let mut events = File::create(folder.join(name))?;
@@ -146,6 +148,8 @@ fn masked(data: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[derive(Serialize)]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::load::{File, Read};
-use crate::vision::data::ImageFolder;
+use crate::vision::data::{ImageFolder, Unreadable};
 use crate::vision::predict::normalizes;
 use crate::{Error, Intake, Metadata, PredictOptions, Probability, Source};
 use model::EvaluatedModel;
@@ -40,6 +40,8 @@ pub struct EvaluateOptions {
     pub perturbation: Option<PerturbationOptions>,
     /// Explain every picture, and measure whether contributions add up to the logit.
     pub completeness: bool,
+    /// What happens if a picture cannot be read.
+    pub unreadable: Unreadable,
     /// Seed for random numbers.
     pub seed: u64,
 }
@@ -96,6 +98,9 @@ pub struct Figures {
     pub perturbation: Option<Perturbation>,
     /// Completeness of contributions.
     pub completeness: Option<Completeness>,
+    /// Pictures that could not be read, and are left out of all metrics.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<PathBuf>,
 }
 
 /// The share of the logit of the predicted class that contributions do not account for:
@@ -155,11 +160,16 @@ pub fn evaluate(
         }
         all_figures.push(figures);
     }
+    // All models see the same files.
+    let skipped = all_figures.first().map_or(&[][..], |f| &f.skipped);
+    for path in skipped {
+        warnings.push(format!("skipped {}, which cannot be read", path.display()));
+    }
     Ok(Evaluation {
         bcosc: env!("CARGO_PKG_VERSION"),
         data: data.to_owned(),
         folders: dataset.folders,
-        images: dataset.items.len(),
+        images: dataset.items.len() - skipped.len(),
         seed: options.seed,
         pointing: options.pointing.clone(),
         models: all_figures,

@@ -14,9 +14,9 @@ use bcosc_ir::views::AxesOp;
 use bcosc_ir::{Attribute, Dim, Model, NodeId, Operand, Patch, TensorType, Value};
 use bcosc_passes::{Context, PassError, Reason};
 
+use super::inputs::{Inputs, apply};
 use super::{
-    Begun, Exponent, Group, Inputs, LOSS, Role, Step, StepOptions, apply, batch_norm, bias_scale,
-    canonical, exponent, image_of, parameters, prepared, teacher,
+    Group, LOSS, Objective, Role, Step, StepOptions, Student, batch_norm, canonical, teacher,
 };
 use crate::activity::dependents;
 use crate::build::Build;
@@ -41,84 +41,88 @@ pub enum Tap {
 /// # Errors
 /// As for [`super::step`]; if a tap has no value in either model, or the values there have different shapes.
 pub fn alignment_step(
-    mut model: Model,
+    model: Model,
     original: &Model,
     taps: &[Tap],
     options: &StepOptions,
     group: &dyn Fn(&str, Role) -> Group,
     cx: &Context<'_>,
 ) -> Result<Step, PassError> {
-    let exponents = prepared(&mut model, options.exponent, cx)?;
-    let forward = model.clone();
-    let images = image_of(&mut model, cx)?;
-    if options.exponent == Exponent::Input {
-        exponent::take(&mut model)?;
-        cx.infer(&mut model)?;
-    }
-    let mut parameters =
-        parameters::parameters(&model.graph, images, options.biases_removed, &exponents);
-    parameters.retain(|p| group(&p.name, p.role) != Group::Frozen);
-    let biases = match options.scale_biases {
-        true => bias_scale::take(&mut model)?,
-        false => Vec::new(),
-    };
-
+    let mut student = Student::of(model, options, group, cx)?;
     let mut original = original.clone();
     canonical(&mut original, cx)?;
     cx.infer(&mut original)?;
-    let students = tapped(&mut model, taps)?;
+    let students = tapped(&mut student.model, taps)?;
     let teachers = tapped(&mut original, taps)?;
-    for ((&student, &teacher), tap) in students.iter().zip(&teachers).zip(taps) {
-        let [s, t] = [(&model, student), (&original, teacher)].map(|(m, v)| m.graph.value_type(v));
-        if !is_comparable(s.as_ref(), t.as_ref()) {
-            return Err(PassError::Model(Reason::OtherShape {
-                place: place(tap),
-                found: described(s.as_ref()),
-                expected: described(t.as_ref()),
-            }));
-        }
+    for ((&s, &t), tap) in students.iter().zip(&teachers).zip(taps) {
+        check(&student.model, s, &original, t, tap)?;
     }
-    let own: Vec<NodeId> = model.graph.ops();
-    let first = *students
-        .first()
-        .ok_or(PassError::Model(Reason::NothingTrained))?;
-    let inputs = Inputs::without_targets(&mut model, first);
+    let first = students.first().copied();
+    let first = first.ok_or(PassError::Model(Reason::NothingTrained))?;
+    let inputs = Inputs::add(&mut student.model, first);
     let input = image(&original.graph)?;
-    let teachers = teacher::put(&mut model, original, input, &teachers, images)?;
+    let teachers = teacher::put(
+        &mut student.model,
+        original,
+        input,
+        &teachers,
+        student.image,
+    )?;
+    let pairs: Vec<(Value, Value)> = students.into_iter().zip(teachers).collect();
+    let objective = student.add_errors(&inputs, &pairs, taps, cx)?;
+    student.finish(&objective, &inputs, options, group, cx)
+}
 
-    let mut patch = Patch::at(first.node);
-    let mut build = inputs.build(&model, &mut patch);
-    let pairs = students.iter().zip(&teachers).zip(taps);
-    let errors: Vec<Operand> = pairs
-        .map(|((&s, &t), tap)| error(&mut build, s, t, tap))
-        .collect();
-    let rows: Vec<Operand> = errors.iter().map(|&e| build.unsqueeze(e, &[0])).collect();
-    let all = build.op_with("Concat", &rows, Attribute::int("axis", 0));
-    let loss = build.sum(all);
-    let one = build.number(1.0);
-    let placed = apply(&mut model, patch, vec![loss, one, all])?;
-    let &[loss, one, all] = &placed[..] else {
-        return Err(PassError::Model(Reason::Malformed));
-    };
-    cx.infer(&mut model)?;
-    let trained: Vec<Value> = parameters.iter().map(|p| p.value).collect();
-    let behind = dependents(&model.graph, &trained, &|_, _, _| true);
-    let among: Vec<NodeId> = own
-        .into_iter()
-        .filter(|&node| behind.contains(&model.graph.output(node, 0)))
-        .collect();
-    let statistics = batch_norm::train(&mut model, &among)?;
-    let begun = Begun {
-        forward,
-        parameters,
-        biases,
-        inputs,
-        statistics,
-        loss,
-        one,
-        outputs: vec![(loss, LOSS.to_owned()), (all, ERRORS.to_owned())],
-    };
-    begun.complete(model, options, group, cx)
+impl Student {
+    /// Adds the errors and their sum, and puts norms behind trained parameters into training mode.
+    fn add_errors(
+        &mut self,
+        inputs: &Inputs,
+        pairs: &[(Value, Value)],
+        taps: &[Tap],
+        cx: &Context<'_>,
+    ) -> Result<Objective, PassError> {
+        let model = &mut self.model;
+        let mut patch = Patch::at(inputs.step.node);
+        let mut build = inputs.build(model, &mut patch);
+        let errors = pairs.iter().zip(taps);
+        let errors: Vec<Operand> = errors
+            .map(|(&(s, t), tap)| error(&mut build, s, t, tap))
+            .collect();
+        let rows: Vec<Operand> = errors.iter().map(|&e| build.unsqueeze(e, &[0])).collect();
+        let all = build.op_with("Concat", &rows, Attribute::int("axis", 0));
+        let loss = build.sum(all);
+        let one = build.number(1.0);
+        let [loss, one, all] = apply(model, patch, [loss, one, all])?;
+        cx.infer(model)?;
+        let trained: Vec<Value> = self.parameters.iter().map(|p| p.value).collect();
+        let behind = dependents(&model.graph, &trained, &|_, _, _| true);
+        let is_behind = |node: &NodeId| behind.contains(&model.graph.output(*node, 0));
+        let among: Vec<NodeId> = self.own.iter().copied().filter(is_behind).collect();
+        let statistics = batch_norm::train(model, &among)?;
+        Ok(Objective {
+            loss,
+            one,
+            statistics,
+            outputs: [(loss, LOSS), (all, ERRORS)],
+        })
+    }
+}
+
+/// An error if values at a tap cannot be compared.
+fn check(model: &Model, s: Value, original: &Model, t: Value, tap: &Tap) -> Result<(), PassError> {
+    let [s, t] = [model.graph.value_type(s), original.graph.value_type(t)];
+    match is_comparable(s.as_ref(), t.as_ref()) {
+        true => Ok(()),
+        false => Err(PassError::Model(Reason::OtherShape {
+            place: match tap {
+                Tap::Value(name) => name.clone(),
+                Tap::Output => "the output".to_owned(),
+            },
+            found: described(s.as_ref()),
+            expected: described(t.as_ref()),
+        })),
+    }
 }
 
 /// The values of a model at taps.
@@ -174,13 +178,6 @@ pub(super) fn is_comparable(s: Option<&TensorType>, t: Option<&TensorType>) -> b
 
 fn described(found: Option<&TensorType>) -> String {
     found.map_or_else(|| "of no known type".to_owned(), ToString::to_string)
-}
-
-fn place(tap: &Tap) -> String {
-    match tap {
-        Tap::Value(name) => name.clone(),
-        Tap::Output => "the output".to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use bcosc_ir::{Graph, Model, NodeId, Value};
 use bcosc_passes::{Context, PassError, Reason};
 
 use super::parameters::{Parameter, Role, parameters, reads_numbers, slot_role};
-use super::{Exponent, canonical, image_of, prepared};
+use super::{Exponent, canonical, prepared};
 use crate::activity::{dependents, needed};
 use crate::explanation::image;
 
@@ -68,7 +68,8 @@ pub fn segments(
 ) -> Result<Vec<Segment>, PassError> {
     let mut model = model.clone();
     let exponents = prepared(&mut model, Exponent::Fixed, cx)?;
-    let images = image_of(&mut model, cx)?;
+    cx.infer(&mut model)?;
+    let images = image(&model.graph)?;
     let trained = parameters(&model.graph, images, biases_removed, &exponents);
     let mut original = original.clone();
     canonical(&mut original, cx)?;

@@ -23,7 +23,7 @@ use super::fault::{Fault, guarded};
 use super::node::is_standard;
 use super::operators::{build, describe, label, skeleton, unsupported};
 use super::refused::refused;
-use super::rewrite::activations::scale_instead;
+use super::rewrite::activations::write_out;
 use super::rewrite::output_shape::cut_instead;
 use super::rewrite::resize::{self, resize_instead};
 use super::rewrite::sequences::slice_instead;
@@ -93,7 +93,7 @@ fn build_graph(model: &Model, weights: Weights<'_>) -> Result<Loaded, Fault> {
     let mut taken = slice_instead(&mut nodes, &loader.small);
     taken.extend(resize_instead(&mut nodes, model.opset("").unwrap_or(0)));
     if matches!(weights, Weights::Values(_)) {
-        taken.extend(scale_instead(&mut nodes));
+        taken.extend(write_out(&mut nodes));
         taken.extend(cut_instead(&mut nodes, model.opset("").unwrap_or(0)));
     }
     for (name, tensor) in taken {

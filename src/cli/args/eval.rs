@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bcosc::data::Unreadable;
 use bcosc::{EvaluateOptions, PerturbationOptions, PointingOptions};
 use clap::Args;
 
@@ -34,6 +35,9 @@ pub struct EvalArgs {
     /// Maximum number of pictures, spread evenly over the sorted files [default: all]
     #[arg(long, value_name = "N", value_parser = above_zero)]
     pub images: Option<usize>,
+    /// Leave out pictures that cannot be read, instead of stopping
+    #[arg(long)]
+    pub skip_unreadable: bool,
     /// Seed for the layout of grids and the random order of pixels
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
@@ -108,6 +112,10 @@ impl EvalArgs {
                 images: self.perturb_images,
             }),
             completeness: self.completeness,
+            unreadable: match self.skip_unreadable {
+                true => Unreadable::Skip,
+                false => Unreadable::Fail,
+            },
             seed: self.seed,
         }
     }

@@ -14,7 +14,7 @@ use super::options::AlignOptions;
 use super::phases::{Phase, Planned, phases};
 use super::place::Place;
 use super::prepare::Prepared;
-use crate::data::{Batch as Images, Loader};
+use crate::data::{Batch as Images, Loader, Unreadable};
 use crate::probabilities::before_probabilities;
 use crate::training::Metrics;
 use crate::vision::explain::side_by_side::{SHEET, SideBySide};
@@ -485,6 +485,7 @@ impl Run<'_> {
             label: &self.prepared.label,
             size: self.prepared.size,
             options: &self.options.predict,
+            skip_unreadable: self.options.unreadable == Unreadable::Skip,
             class_name: &|class| pictures.class_name(class, self.prepared.teacher.classes),
         };
         let items = reference.items(&self.prepared.teacher, pictures, self.options.sheet);

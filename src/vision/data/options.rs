@@ -51,7 +51,7 @@ pub enum Unreadable {
     /// An error that names the file.
     #[default]
     Fail,
-    /// It is skipped and listed in [`Loader::skipped`](super::Loader::skipped). With
+    /// It is skipped and listed, by a loader in [`Loader::skipped`](super::Loader::skipped). With
     /// [`drop_last`](LoaderOptions::drop_last), the next readable picture of the samples stands in for it, so that batches keep
     /// their size; otherwise the batch is smaller, so that nothing counts twice.
     Skip,

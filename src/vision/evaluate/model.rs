@@ -8,7 +8,7 @@ use super::progress::{ProgressReporter, Task};
 use super::reliability::{Prediction, Reliability, top};
 use super::{Completeness, EvaluateOptions, Figures};
 use crate::load::File;
-use crate::vision::data::{ImageFolder, Item};
+use crate::vision::data::{ImageFolder, Item, Unreadable};
 use crate::vision::images::{self, Frame, free_side};
 use crate::vision::predict::run_error;
 use crate::{
@@ -27,6 +27,15 @@ pub(super) struct EvaluatedModel {
     frame: Frame,
     /// The class of each folder of the data set.
     classes: Vec<usize>,
+}
+
+/// What is seen of each picture; those that are skipped are left out.
+#[derive(Default)]
+struct Predicted {
+    items: Vec<Item>,
+    predictions: Vec<Prediction>,
+    completeness: Option<Completeness>,
+    skipped: Vec<PathBuf>,
 }
 
 impl EvaluatedModel {
@@ -71,7 +80,7 @@ impl EvaluatedModel {
             (Some(height), Some(width)) => (height, width),
             (height, width) => {
                 let paths: Vec<PathBuf> = dataset.items.iter().map(|i| i.path.clone()).collect();
-                let side = free_side(&paths, false)?;
+                let side = free_side(&paths, options.unreadable == Unreadable::Skip)?;
                 (height.unwrap_or(side), width.unwrap_or(side))
             }
         };
@@ -102,13 +111,17 @@ impl EvaluatedModel {
         options: &EvaluateOptions,
         progress: &ProgressReporter<'_>,
     ) -> Result<Figures, Error> {
-        let items = &dataset.items;
-        let (predictions, completeness) = self.predict(items, options.completeness, progress)?;
+        let Predicted {
+            items,
+            predictions,
+            completeness,
+            skipped,
+        } = self.predict(&dataset.items, options, progress)?;
         let mut pointing = Vec::new();
         if let Some(game) = &options.pointing {
             for explainer in &self.grid_explainers {
                 let rules = (game.smooth, options.seed);
-                pointing.push(explainer.play(items, &predictions, game.grids, rules, progress)?);
+                pointing.push(explainer.play(&items, &predictions, game.grids, rules, progress)?);
             }
         }
         let perturbation = match (&options.perturbation, &self.explainer) {
@@ -141,22 +154,28 @@ impl EvaluatedModel {
             pointing,
             perturbation,
             completeness,
+            skipped,
         })
     }
 
-    /// Classifies every picture, and explains it if `explain` is set.
+    /// Classifies every picture that can be read, and explains it if `explain` is set.
     fn predict(
         &self,
         items: &[Item],
-        explain: bool,
+        options: &EvaluateOptions,
         progress: &ProgressReporter<'_>,
-    ) -> Result<(Vec<Prediction>, Option<Completeness>), Error> {
+    ) -> Result<Predicted, Error> {
         let Frame { height, width, .. } = self.frame;
         let predictor = self.predictor.at(height, width)?;
-        let explainer = self.explainer.as_ref().filter(|_| explain);
+        let explainer = self.explainer.as_ref().filter(|_| options.completeness);
         let explainer = explainer.map(|e| e.at(height, width)).transpose()?;
         let seen = progress.each(Task::Predict, items, |_, item| {
-            let picture = images::read(&item.path, self.frame)?;
+            let picture = match images::read(&item.path, self.frame) {
+                Err(Error::Image { .. }) if options.unreadable == Unreadable::Skip => {
+                    return Ok(None);
+                }
+                picture => picture?,
+            };
             let logits = predictor.logits(&picture)?;
             let truth = self.classes[item.folder];
             let finite = logits.iter().all(|z| z.is_finite());
@@ -169,19 +188,34 @@ impl EvaluatedModel {
             let explained = explainer
                 .as_ref()
                 .map(|e| e.explain(&picture, Some(prediction.class)));
-            Ok((
+            Ok(Some((
                 prediction,
                 explained.transpose()?.and_then(|e| unexplained(&e)),
-            ))
+            )))
         })?;
-        let shares: Vec<f64> = seen.iter().filter_map(|(_, share)| *share).collect();
-        let completeness = Completeness {
+        let mut predicted = Predicted::default();
+        let mut shares = Vec::new();
+        for (item, seen) in items.iter().zip(seen) {
+            let Some((prediction, share)) = seen else {
+                predicted.skipped.push(item.path.clone());
+                continue;
+            };
+            predicted.items.push(item.clone());
+            predicted.predictions.push(prediction);
+            shares.extend(share);
+        }
+        if predicted.items.is_empty() {
+            return Err(Error::Images {
+                path: items.first().map_or_else(PathBuf::new, |i| i.path.clone()),
+                problem: format!("none of the {} pictures can be read", items.len()),
+            });
+        }
+        predicted.completeness = options.completeness.then(|| Completeness {
             images: shares.len(),
             max: shares.iter().copied().fold(0.0, f64::max),
             mean: shares.iter().sum::<f64>() / shares.len().max(1) as f64,
-        };
-        let predictions = seen.into_iter().map(|(prediction, _)| prediction).collect();
-        Ok((predictions, explain.then_some(completeness)))
+        });
+        Ok(predicted)
     }
 
     fn perturb(

@@ -20,6 +20,8 @@ pub(in crate::vision) struct SideBySide<'a> {
     pub size: [usize; 2],
     /// How pictures enter the models.
     pub options: &'a PredictOptions,
+    /// Leave out pictures that cannot be read, instead of failing.
+    pub skip_unreadable: bool,
     /// The name of a class.
     pub class_name: &'a dyn Fn(usize) -> String,
 }
@@ -39,7 +41,7 @@ impl SideBySide<'_> {
         let mut rows = Vec::with_capacity(models.len() * items.len());
         for (index, item) in items.iter().enumerate() {
             for (name, found) in &explained {
-                let Some(found) = found.get(index) else {
+                let Some(found) = found.get(index).and_then(Option::as_ref) else {
                     continue;
                 };
                 let Some(explanation) = found.explanations.first() else {
@@ -58,19 +60,22 @@ impl SideBySide<'_> {
         picture.map(|picture| encoded_png(&picture)).transpose()
     }
 
-    /// Explains the class of each picture.
-    fn explain(&self, model: &Model, items: &[Item]) -> Result<Vec<Explained>, Error> {
+    /// Explains the class of each picture that can be read.
+    fn explain(&self, model: &Model, items: &[Item]) -> Result<Vec<Option<Explained>>, Error> {
         let explainer = Explainer::from_file(File::of(model, self.label), self.options)?;
         let [height, width] = self.size;
         let sized = explainer.at(height, width)?;
         let frame = explainer.predictor.intake.framed(height, width);
         let explained = items.iter().map(|item| {
-            let image = images::read(&item.path, frame)?;
+            let image = match images::read(&item.path, frame) {
+                Err(Error::Image { .. }) if self.skip_unreadable => return Ok(None),
+                read => read?,
+            };
             let explanation = sized.explain(&image, Some(item.folder))?;
-            Ok(Explained {
+            Ok(Some(Explained {
                 image,
                 explanations: vec![explanation],
-            })
+            }))
         });
         explained.collect()
     }

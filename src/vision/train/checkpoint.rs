@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::replace::replace;
 use crate::{Error, Weights};
 
 /// The note of the file with a [`Place`].
@@ -28,14 +29,17 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Writes a checkpoint atomically.
+    /// Writes a checkpoint. One that was there stays until the new one is whole.
     pub fn write(&self, weights: &Weights, path: &Path) -> Result<(), Error> {
         let text = serde_json::to_string(self);
         let text = text.map_err(|error| Error::encode("checkpoint", error))?;
         let mut weights = weights.clone();
         weights.notes.insert(PLACE.to_owned(), text);
-        weights.write(path)?;
-        Ok(())
+        let bytes = weights.encode()?;
+        replace(path, &bytes).map_err(|source| Error::File {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Reads a checkpoint.

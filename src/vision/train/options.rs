@@ -79,6 +79,7 @@ impl TrainOptions {
         EvaluateOptions {
             predict: self.predict.clone(),
             pointing: self.pointing.clone().filter(|_| points),
+            unreadable: self.unreadable,
             seed: self.seed,
             ..EvaluateOptions::default()
         }

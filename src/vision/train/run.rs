@@ -1,5 +1,6 @@
 //! The loop over steps and epochs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use serde::Serialize;
 use super::checkpoint::{self, BEST, LAST, Place};
 use super::options::TrainOptions;
 use super::prepare::Prepared;
-use crate::data::{Batch as Images, Loader};
+use crate::data::{Batch as Images, Loader, Unreadable};
 use crate::load::File;
 use crate::metadata::BIASES_KEPT;
 use crate::training::{Metrics, Schedule};
@@ -83,8 +84,8 @@ pub struct Trained {
     pub after: Option<Figures>,
     /// The best accuracy in the run.
     pub best: Option<f64>,
-    /// Images that could not be read.
-    pub skipped: Vec<PathBuf>,
+    /// Images that could not be read, of training and of validation.
+    pub skipped: BTreeSet<PathBuf>,
 }
 
 /// One line of the metrics of a step.
@@ -177,6 +178,7 @@ pub fn train(
         place,
         before: None,
         losses: Vec::new(),
+        skipped: BTreeSet::new(),
     }
     .all(tell)
 }
@@ -193,6 +195,8 @@ struct Run<'a> {
     before: Option<Figures>,
     /// Since the last evaluation.
     losses: Vec<f64>,
+    /// Validation images that could not be read.
+    skipped: BTreeSet<PathBuf>,
 }
 
 /// Hears of events; a break stops the run.
@@ -244,6 +248,8 @@ impl Run<'_> {
             let path = self.options.work_dir.join(SHEET);
             sheet.map_or(Ok(()), |png| bcosc_onnx::write_bytes(&path, &png))?;
         }
+        let of_training = self.loader.skipped().into_iter().map(|s| s.path);
+        self.skipped.extend(of_training);
         Ok(Trained {
             model,
             steps: self.place.step,
@@ -251,7 +257,7 @@ impl Run<'_> {
             before: self.before,
             after,
             best: self.place.best,
-            skipped: self.loader.skipped().into_iter().map(|s| s.path).collect(),
+            skipped: self.skipped,
         })
     }
 
@@ -351,6 +357,7 @@ impl Run<'_> {
             label: &self.prepared.label,
             size: self.prepared.size,
             options: &self.options.predict,
+            skip_unreadable: self.options.unreadable == Unreadable::Skip,
             class_name: &|class| self.prepared.class_name(class),
         };
         side_by_side.png(
@@ -367,6 +374,7 @@ impl Run<'_> {
             &self.prepared.val,
             &self.options.evaluation(points),
         )?;
+        self.skipped.extend(figures.skipped.iter().cloned());
         let (sum, count) = (self.losses.iter().sum::<f64>(), self.losses.len());
         self.losses.clear();
         let line = EvaluationLine {

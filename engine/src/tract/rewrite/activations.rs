@@ -1,7 +1,8 @@
-//! `Celu` and `Swish` with a factor, which tract leaves out.
+//! `Celu` and `Swish` with a factor, which tract leaves out, and `Softplus`, whose exponential overflows in tract.
 //!
 //! ```text
 //! Celu <alpha = a> (x) = a Elu (x / a)      Swish <alpha = a> (x) = x Sigmoid (a x)
+//! Softplus (x) = Relu (x) + Softplus (-|x|)
 //! ```
 
 use bcosc_ir::Tensor;
@@ -10,36 +11,41 @@ use bcosc_ir::onnx::proto::NodeProto;
 use crate::tract::constants::Constants;
 use crate::tract::node::{attribute, is, replaced};
 
-/// Writes factors out; returns the constants that this takes.
-pub(crate) fn scale_instead(nodes: &mut Vec<NodeProto>) -> Constants {
+/// Writes activations out; returns the constants that this takes.
+pub(crate) fn write_out(nodes: &mut Vec<NodeProto>) -> Constants {
     let mut added = Constants::new();
     let mut more = Vec::new();
     for node in nodes.iter_mut() {
-        let Some((alpha, x)) = factor(node) else {
-            continue;
-        };
         let y = node.output.first().cloned().unwrap_or_default();
         let name = |part: &str| format!("{y}#{part}");
-        added.insert(name("alpha"), Tensor::f32s(&[], vec![alpha]));
+        let original = node.clone();
         let mut inner = |op: &str, operands: Vec<String>, part: &str| {
-            let found = replaced(node, op, operands, Vec::new());
-            let (name, output) = (Some(name(part)), vec![name(part)]);
+            let found = replaced(&original, op, operands, Vec::new());
             more.push(NodeProto {
-                name,
-                output,
+                name: Some(name(part)),
+                output: vec![name(part)],
                 ..found
             });
+            name(part)
         };
-        let operands = if is(node, "Celu") {
-            inner("Div", vec![x, name("alpha")], "scaled");
-            inner("Elu", vec![name("scaled")], "inner");
-            vec![name("inner"), name("alpha")]
-        } else {
-            inner("Mul", vec![x.clone(), name("alpha")], "scaled");
-            inner("Sigmoid", vec![name("scaled")], "gate");
-            vec![x, name("gate")]
-        };
-        *node = replaced(node, "Mul", operands, Vec::new());
+        if let Some((alpha, x)) = factor(node) {
+            added.insert(name("alpha"), Tensor::f32s(&[], vec![alpha]));
+            let alpha = name("alpha");
+            let operands = if is(node, "Celu") {
+                let scaled = inner("Div", vec![x, alpha.clone()], "scaled");
+                vec![inner("Elu", vec![scaled], "inner"), alpha]
+            } else {
+                let scaled = inner("Mul", vec![x.clone(), alpha], "scaled");
+                vec![x, inner("Sigmoid", vec![scaled], "gate")]
+            };
+            *node = replaced(node, "Mul", operands, Vec::new());
+        } else if let Some(x) = node.input.first().filter(|_| is(node, "Softplus")) {
+            let positive = inner("Relu", vec![x.clone()], "positive");
+            let size = inner("Abs", vec![x.clone()], "size");
+            let below = inner("Neg", vec![size], "below");
+            let rest = inner("Softplus", vec![below], "rest");
+            *node = replaced(node, "Add", vec![positive, rest], Vec::new());
+        }
     }
     nodes.append(&mut more);
     added
