@@ -143,7 +143,7 @@ fn every_segment_comes_closer_to_the_original() {
     // The folders are the classes 0, 1 and 2.
     assert!(after.figures.is_some() && aligned.original.is_some());
     let lines = fs::read_to_string(folder.path().join("run").join(METRICS)).unwrap();
-    assert_eq!(lines.lines().count(), 40 + 2);
+    assert_eq!(lines.lines().count(), 40 + 2 + 2);
     for file in ["last.safetensors", "explanations.png"] {
         assert!(folder.path().join("run").join(file).exists(), "{file}");
     }
@@ -247,7 +247,7 @@ fn an_interrupted_alignment_goes_on_to_the_same_bytes() {
         let resumed = run(&folder, &options).unwrap();
         assert!(bytes(&resumed) == whole, "stopped at {stop_at}");
         let lines = fs::read_to_string(options.work_dir.join(METRICS)).unwrap();
-        assert_eq!(lines.lines().count(), 40 + 30 + 2);
+        assert_eq!(lines.lines().count(), 40 + 30 + 3 + 2);
 
         options.seed = 7;
         let error = run(&folder, &options).unwrap_err().to_string();
@@ -338,6 +338,19 @@ fn the_command_says_what_it_does_and_what_changed() {
 }
 
 #[test]
+fn a_conversion_can_end_with_the_alignment() {
+    let folder = workplace();
+    let start = ["net.onnx", "-o", "short.onnx", "--align", "data"];
+    let short = bcosc(&folder, &[&start[..], &NORMALIZATION].concat());
+    let said = String::from_utf8(short.stderr).unwrap();
+    assert!(short.status.success(), "{said}");
+    let start = ["align", "net.onnx", "-o", "long.onnx", "--data", "data"];
+    bcosc(&folder, &[&start[..], &NORMALIZATION].concat());
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert!(read("short.onnx") == read("long.onnx"));
+}
+
+#[test]
 fn errors_say_what_to_do() {
     let folder = workplace();
     let failure = |arguments: &[&str]| {
@@ -356,4 +369,23 @@ fn errors_say_what_to_do() {
     fs::write(folder.path().join("data/1/broken.png"), b"no picture").unwrap();
     let text = failure(&NORMALIZATION);
     assert!(text.contains("broken.png"), "{text}");
+    let start = [
+        "align",
+        "net.onnx",
+        "--data",
+        "data",
+        "-o",
+        "out.onnx",
+        "--steps",
+        "2",
+        "--engine",
+        "tract",
+        "--skip-unreadable",
+    ];
+    let done = bcosc(&folder, &[&start[..], &NORMALIZATION].concat());
+    let text = String::from_utf8(done.stderr).unwrap();
+    assert!(
+        done.status.success() && text.contains("broken.png"),
+        "{text}"
+    );
 }

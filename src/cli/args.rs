@@ -20,7 +20,7 @@ mod weights;
 use clap::builder::{Styles, styling::AnsiColor};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-pub use align::AlignArgs;
+pub use align::{AlignArgs, after_conversion};
 pub use convert::{ConvertArgs, EmitArg};
 pub use eval::EvalArgs;
 pub use explain::{ExplainArgs, RawArg};
@@ -47,7 +47,7 @@ Examples:
   bcosc explain out.onnx cat.jpg -o explained/
   bcosc explain-graph out.onnx -o out.explain.onnx
   bcosc eval out.onnx --data val/ --gridpg
-  bcosc align resnet50.onnx --data photos/ -o aligned.onnx --normalization imagenet
+  bcosc resnet50.onnx -o aligned.onnx --normalization imagenet --align photos/
   bcosc train out.onnx --data photos/ -o tuned.onnx
   bcosc train-graph out.onnx -o out.train.onnx
 

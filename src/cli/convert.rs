@@ -12,13 +12,13 @@ use bcosc::{
 use bcosc_ir::{Model, TextOptions};
 use bcosc_onnx::{ExternalData, WriteOptions};
 
-use super::args::{ConvertArgs, EmitArg};
+use super::args::{ConvertArgs, EmitArg, after_conversion};
 use super::files::{
     self, check_kept, check_model_output, check_outputs, for_tables, make_folder, write_json,
 };
 use super::messages::Messages;
 use super::progress::Progress;
-use super::{interrupt, tables};
+use super::{align, interrupt, tables};
 
 /// Converts a model, writes it, and prints a summary.
 pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
@@ -26,6 +26,10 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
         bail!("no model was given")
     };
     let options = args.options();
+    if let (Some(data), Some(out)) = (&args.align, &args.output) {
+        let options = after_conversion(data, out, options)?;
+        return align::aligned(model, out, &options, args.external_data, messages);
+    }
     let [explains, trains] = [EmitArg::Explain, EmitArg::Train].map(|e| args.emit.contains(&e));
     let output = args.output.as_deref().filter(|_| !args.dry_run);
     if let Some(output) = output {

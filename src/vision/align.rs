@@ -7,6 +7,8 @@
 //! A phase is a training step that runs for some steps: the parameters of one segment against the values that leave it
 //! (blocks), all parameters against the values of a few places (joint), or the original's decisions (end to end).
 
+mod events;
+mod lines;
 mod measure;
 mod options;
 mod phases;
@@ -15,7 +17,8 @@ mod place;
 mod prepare;
 mod run;
 
+pub use events::{AlignEvent, Aligned, Phased};
 pub use measure::Agreement;
 pub use options::{AlignOptions, Method};
 pub use phases::Planned;
-pub use run::{AlignEvent, Aligned, Phased, align, plan_alignment};
+pub use run::{align, plan_alignment};

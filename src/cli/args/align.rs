@@ -1,6 +1,6 @@
 //! `bcosc align MODEL --data DIR -o OUT`, and the options of `bcosc MODEL -o OUT --align DIR`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use bcosc::passes::{InputContract, Settings};
 use bcosc::{
     AlignOptions, EngineChoice, Method, Options, PointingOptions, PredictOptions, Ramp, Source,
 };
-use clap::Args;
+use clap::{Args, Parser};
 
 use super::conversion::{ConversionArgs, b};
 use super::train::AugmentArg;
@@ -190,6 +190,25 @@ impl AlignArgs {
     }
 }
 
+/// The alignment behind a conversion, with the defaults of `bcosc align`.
+pub fn after_conversion(
+    data: &Path,
+    out: &Path,
+    conversion: Options,
+) -> anyhow::Result<AlignOptions> {
+    #[derive(Parser)]
+    struct Defaults {
+        #[command(flatten)]
+        alignment: AlignmentArgs,
+    }
+    let Defaults { alignment } = Defaults::parse_from(["align"]);
+    let conversion = Options {
+        settings: absorbed(conversion.settings),
+        ..conversion
+    };
+    alignment.options(data, Some(out), conversion)
+}
+
 /// With a known normalisation, the first layer absorbs it.
 fn absorbed(mut settings: Settings) -> Settings {
     if settings.input == InputContract::Same && settings.normalization.is_some() {
@@ -203,8 +222,8 @@ impl AlignmentArgs {
     /// The options of the library, for a conversion.
     pub fn options(
         &self,
-        data: &std::path::Path,
-        out: Option<&std::path::Path>,
+        data: &Path,
+        out: Option<&Path>,
         conversion: Options,
     ) -> anyhow::Result<AlignOptions> {
         if self.b_from.is_some() && self.method == Method::Blocks {

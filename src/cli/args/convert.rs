@@ -44,6 +44,10 @@ pub struct ConvertArgs {
         help_heading = "Calibration")]
     pub calibrate_images: usize,
 
+    /// Also align the model with its original, on a folder of pictures without labels; `bcosc align` has the options
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["deploy", "emit", "report", "dry_run", "dump_ir"], help_heading = "Alignment")]
+    pub align: Option<PathBuf>,
+
     /// When to compare with the original
     #[arg(long, value_enum, default_value_t = Verify::Final, help_heading = "Proof")]
     pub verify: Verify,

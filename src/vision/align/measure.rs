@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::options::AlignOptions;
 use super::pictures::Pictures;
 use super::prepare::{Prepared, of_original};
-use crate::data::Item;
+use crate::data::{Item, Unreadable};
 use crate::load::File;
 use crate::vision::evaluate::evaluate_folder;
 use crate::vision::images;
@@ -32,28 +32,34 @@ pub struct Agreement {
 /// What the original outputs for the images that are held out.
 #[derive(Clone, Debug)]
 pub(super) struct Reference {
-    outputs: Vec<Vec<f32>>,
+    /// None for an image that cannot be read.
+    outputs: Vec<Option<Vec<f32>>>,
 }
 
 impl Reference {
     /// Runs the original.
-    pub fn of(original: &Predictor, pictures: &[PathBuf], size: [usize; 2]) -> Result<Self, Error> {
-        let outputs = outputs(original, pictures, size)?;
+    pub fn of(prepared: &Prepared, unreadable: Unreadable) -> Result<Self, Error> {
+        let outputs = outputs(prepared, &prepared.teacher, unreadable)?;
         Ok(Reference { outputs })
+    }
+
+    /// The images that cannot be read.
+    pub fn skipped<'p>(&self, pictures: &'p Pictures) -> impl Iterator<Item = &'p PathBuf> {
+        let pairs = pictures.held_out.iter().zip(&self.outputs);
+        let unread = pairs.filter(|(_, outputs)| outputs.is_none());
+        unread.map(|(path, _)| path)
     }
 
     /// Some of the images, each with the class that the original sees in it.
     pub fn items(&self, original: &Predictor, pictures: &Pictures, count: usize) -> Vec<Item> {
-        let seen = self.outputs.iter().map(|outputs| {
-            let class = original.ranked(outputs).first().copied();
-            class.unwrap_or_default()
+        let pairs = pictures.held_out.iter().zip(&self.outputs);
+        let items = pairs.filter_map(|(path, outputs)| {
+            Some(Item {
+                path: path.clone(),
+                folder: *original.ranked(outputs.as_ref()?).first()?,
+            })
         });
-        let paths = pictures.held_out.iter().cloned();
-        let items: Vec<Item> = paths
-            .zip(seen)
-            .map(|(path, folder)| Item { path, folder })
-            .collect();
-        images::spread(&items, count)
+        images::spread(&items.collect::<Vec<_>>(), count)
     }
 }
 
@@ -66,8 +72,11 @@ pub(super) fn agreement(
 ) -> Result<Agreement, Error> {
     let file = File::of(model, &prepared.label);
     let predictor = Predictor::from_file(file.clone(), &options.predict)?;
-    let found = outputs(&predictor, &prepared.pictures.held_out, prepared.size)?;
-    let pairs: Vec<(&Vec<f32>, &Vec<f32>)> = reference.outputs.iter().zip(&found).collect();
+    let found = outputs(prepared, &predictor, options.unreadable)?;
+    let pairs = reference.outputs.iter().zip(&found);
+    let pairs: Vec<(&Vec<f32>, &Vec<f32>)> = pairs
+        .filter_map(|(original, found)| original.as_ref().zip(found.as_ref()))
+        .collect();
     let count = pairs.len().max(1) as f64;
     let (top1, top5) = match predictor.probability {
         None => {
@@ -136,22 +145,27 @@ fn evaluation(options: &AlignOptions, predict: PredictOptions) -> EvaluateOption
     EvaluateOptions {
         predict,
         pointing: options.pointing.clone(),
+        unreadable: options.unreadable,
         seed: options.seed,
         ..EvaluateOptions::default()
     }
 }
 
-/// The outputs for each image.
+/// The outputs for each image that is held out.
 fn outputs(
+    prepared: &Prepared,
     predictor: &Predictor,
-    pictures: &[PathBuf],
-    [height, width]: [usize; 2],
-) -> Result<Vec<Vec<f32>>, Error> {
+    unreadable: Unreadable,
+) -> Result<Vec<Option<Vec<f32>>>, Error> {
+    let [height, width] = prepared.size;
     let sized = predictor.at(height, width)?;
     let frame = predictor.intake.framed(height, width);
-    let found = pictures.par_iter().map(|path| {
-        let image = images::read(path, frame)?;
-        sized.logits(&image)
+    let found = prepared.pictures.held_out.par_iter().map(|path| {
+        let image = match images::read(path, frame) {
+            Err(Error::Image { .. }) if unreadable == Unreadable::Skip => return Ok(None),
+            read => read?,
+        };
+        sized.logits(&image).map(Some)
     });
     found.collect()
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::run::Phased;
+use super::events::Phased;
 use crate::{Error, Weights};
 
 /// The note of the file with a [`Place`].

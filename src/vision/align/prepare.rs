@@ -3,9 +3,9 @@
 use bcosc_autodiff::training::{Exponent, Segment};
 use bcosc_ir::Model;
 
+use super::events::{AlignEvent, Tell};
 use super::options::AlignOptions;
 use super::pictures::Pictures;
-use super::run::{AlignEvent, Tell};
 use crate::checked::checked;
 use crate::data::{Loader, LoaderOptions, Unreadable};
 use crate::load::File;

@@ -1,5 +1,6 @@
 //! The loop over phases and steps.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -7,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use bcosc_engine::Engine;
 use bcosc_ir::Model;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::events::{AlignEvent, Aligned, Phased, Tell};
+use super::lines::{MeasureLine, PhaseLine, StepLine};
 use super::measure::{Agreement, Reference, agreement};
 use super::options::AlignOptions;
 use super::phases::{Phase, Planned, phases};
@@ -28,110 +31,6 @@ const TIMED: u64 = 4;
 const FEWEST: u64 = 8;
 /// Time between checkpoints.
 const BETWEEN: Duration = Duration::from_secs(120);
-
-/// What happens in an alignment.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum AlignEvent<'a> {
-    /// A part of the preparation begins.
-    Preparing(&'static str),
-    /// The first step follows.
-    Started {
-        /// What will be trained.
-        phases: &'a [Planned],
-        /// Training images, and images held out.
-        images: [usize; 2],
-        /// Images in a step.
-        batch_size: usize,
-        /// The engine.
-        engine: &'a str,
-        /// Warnings about the data.
-        notes: &'a [String],
-        /// Steps done before, where an alignment goes on.
-        done: u64,
-    },
-    /// A step was done.
-    Step {
-        /// The number of the phase, from 0.
-        phase: usize,
-        /// Steps done in the phase.
-        step: u64,
-        /// Steps of the phase.
-        steps: u64,
-        /// The sum of the errors of its taps.
-        loss: f64,
-        /// Images per second since the step before.
-        rate: f64,
-    },
-    /// A phase is done.
-    Phase(&'a Phased),
-    /// The model was compared with its original.
-    Measured(&'a Agreement),
-}
-
-/// A phase that is done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Phased {
-    /// What was trained.
-    pub name: String,
-    /// Its steps.
-    pub steps: u64,
-    /// Seconds that its steps took.
-    pub seconds: f64,
-    /// Mean error of its taps in its first step, before the update; the loss, if it has none.
-    pub before: f64,
-    /// The same over its last five steps.
-    pub after: f64,
-}
-
-/// The outcome of an alignment.
-#[derive(Clone, Debug)]
-pub struct Aligned {
-    /// The aligned model.
-    pub model: Model,
-    /// Whether it was interrupted. A checkpoint was written.
-    pub interrupted: bool,
-    /// What was done.
-    pub phases: Vec<Phased>,
-    /// The original, on images that have labels.
-    pub original: Option<crate::Figures>,
-    /// The converted model compared with its original.
-    pub before: Option<Agreement>,
-    /// The aligned model compared with its original.
-    pub after: Option<Agreement>,
-    /// Images that could not be read.
-    pub skipped: Vec<PathBuf>,
-}
-
-/// One line of the metrics of a step.
-#[derive(Serialize)]
-struct StepLine<'a> {
-    step: u64,
-    phase: usize,
-    loss: f64,
-    learning_rate: f64,
-    images_per_second: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    b: Option<f64>,
-    #[serde(skip_serializing_if = "<[f64]>::is_empty")]
-    errors: &'a [f64],
-}
-
-/// One line of the metrics of a comparison with the original.
-#[derive(Serialize)]
-struct MeasureLine {
-    step: u64,
-    agreement: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    agreement_top5: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    val_top1: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gridpg: Option<f64>,
-}
-
-/// Hears of events; a break stops the run.
-pub(super) type Tell<'t> = &'t mut dyn FnMut(AlignEvent<'_>) -> ControlFlow<()>;
 
 /// What [`align`] would train, in its order.
 ///
@@ -235,8 +134,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn all(mut self, phases: &[Phase], tell: Tell<'_>) -> Result<Aligned, Error> {
         let _ = tell(AlignEvent::Preparing("running the original"));
-        let (teacher, size) = (&self.prepared.teacher, self.prepared.size);
-        let reference = Reference::of(teacher, &self.prepared.pictures.held_out, size)?;
+        let reference = Reference::of(self.prepared, self.options.unreadable)?;
         let before = self.measure(&reference, &self.prepared.model, 0, tell)?;
         let mut interrupted = false;
         while let Some(phase) = phases.get(self.place.phase) {
@@ -253,7 +151,7 @@ impl Run<'_> {
             original: None,
             before: Some(before),
             after: None,
-            skipped: self.loader.skipped().into_iter().map(|s| s.path).collect(),
+            skipped: self.skipped(&reference),
         };
         if interrupted {
             return Ok(aligned);
@@ -266,6 +164,13 @@ impl Run<'_> {
             self.sheet(&reference, &aligned.model)?;
         }
         Ok(aligned)
+    }
+
+    /// Images that could not be read.
+    fn skipped(&self, reference: &Reference) -> BTreeSet<PathBuf> {
+        let of_training = self.loader.skipped().into_iter().map(|s| s.path);
+        let held_out = reference.skipped(&self.prepared.pictures).cloned();
+        of_training.chain(held_out).collect()
     }
 
     /// Runs one phase.
@@ -412,6 +317,10 @@ impl Run<'_> {
                 false => last.iter().sum::<f64>() / last.len() as f64,
             },
         };
+        self.record(&PhaseLine {
+            step: self.place.total,
+            phase: &done,
+        })?;
         let _ = tell(AlignEvent::Phase(&done));
         self.place.done.push(done);
         self.place.phase += 1;
@@ -463,16 +372,8 @@ impl Run<'_> {
     ) -> Result<Agreement, Error> {
         let _ = tell(AlignEvent::Preparing("comparing with the original"));
         let found = agreement(self.prepared, reference, model, self.options)?;
-        let figures = found.figures.as_ref();
-        let line = MeasureLine {
-            step,
-            agreement: found.top1,
-            agreement_top5: found.top5,
-            val_top1: figures.map(|figures| figures.top1),
-            gridpg: figures.and_then(|figures| figures.pointing.first()?.score),
-        };
         if step >= self.place.total {
-            self.record(&line)?;
+            self.record(&MeasureLine::of(step, &found))?;
         }
         let _ = tell(AlignEvent::Measured(&found));
         Ok(found)

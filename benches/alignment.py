@@ -1,0 +1,163 @@
+"""Alignment by methods, steps, images and options: the tables of docs/alignment.md.
+
+    python benches/alignment.py --bcosc target/release/bcosc --shared DIR --out results/ [--only PATTERN] [--threads N]
+
+DIR holds CIFAR-10 as class folders (`cifar10/train`, `cifar10/val`) and the networks that the tables name. Every row is one run of
+`bcosc align`; its figures are kept in results/NAME.json, so that an interrupted study goes on. Needs ONNX Runtime
+(`pip install onnxruntime`). Times depend on what else the machine does; accuracies do not.
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+CIFAR = ["--mean", "0.4914,0.4822,0.4465", "--std", "0.2470,0.2435,0.2616"]
+LITE0 = ["--mean", "0.498,0.498,0.498", "--std", "0.502,0.502,0.502"]
+
+BLOCKS = ["--method", "blocks"]
+JOINT = ["--method", "joint"]
+BOTH = ["--method", "blocks+joint"]
+
+
+def resnet(*options, model="cifar10-resnet20.norms-kept", images=1000):
+    return (model, ["--images", str(images), *CIFAR, *options])
+
+
+def vit(*options, images=5000):
+    return ("cifar10-vit", ["--images", str(images), *CIFAR, *options])
+
+
+def lite0(*options):
+    return ("imagenet/efficientnet-lite0", ["--batch-size", "16", *LITE0, *options])
+
+
+# Tables by title; rows by name.
+STUDY = {
+    "Methods (ResNet-20, norms kept, 1,000 images)": {
+        "kept-blocks": resnet(*BLOCKS),
+        "kept-joint": resnet(*JOINT),
+        "kept-both": resnet(*BOTH, "--steps", "40"),
+        "kept-blocks-150": resnet(*BLOCKS, "--steps", "150"),
+        "kept-joint-500": resnet(*JOINT, "--steps", "500"),
+        "kept-blocks-then-train": resnet(*BLOCKS, "--then-train", "100"),
+    },
+    "Methods (ResNet-20, norms folded, 1,000 images)": {
+        "folded-blocks": resnet(*BLOCKS, model="cifar10-resnet20"),
+        "folded-joint": resnet(*JOINT, model="cifar10-resnet20"),
+        "folded-both": resnet(*BOTH, "--steps", "40", model="cifar10-resnet20"),
+    },
+    "Images (ResNet-20, norms kept, blocks)": {
+        "kept-blocks-50": resnet(*BLOCKS, images=50),
+        "kept-blocks-200": resnet(*BLOCKS, images=200),
+        "kept-blocks-10000": resnet(*BLOCKS, images=10000),
+    },
+    "Images (ResNet-20, norms kept, joint)": {
+        "kept-joint-50": resnet(*JOINT, images=50),
+        "kept-joint-200": resnet(*JOINT, images=200),
+        "kept-joint-10000": resnet(*JOINT, images=10000),
+    },
+    "Augmentation and input": {
+        "kept-blocks-plain": resnet(*BLOCKS, "--augment", "none"),
+        "kept-joint-plain": resnet(*JOINT, "--augment", "none"),
+        "kept-blocks-same": resnet(*BLOCKS, "--input", "rgb"),
+        "kept-joint-same": resnet(*JOINT, "--input", "rgb"),
+    },
+    "Places and segments": {
+        "kept-joint-1tap": resnet(*JOINT, "--taps", "1"),
+        "kept-joint-9taps": resnet(*JOINT, "--taps", "9"),
+        "kept-blocks-3": resnet(*BLOCKS, "--segments", "4", "--steps", "150"),
+    },
+    "B": {
+        "kept-blocks-b1.5": resnet(*BLOCKS, "--b", "1.5"),
+        "kept-blocks-b1.25": resnet(*BLOCKS, "--b", "1.25"),
+        "kept-joint-b1.5": resnet(*JOINT, "--b", "1.5"),
+        "kept-joint-grown": resnet(*JOINT, "--b-from", "1", "--b-steps", "150"),
+        "kept-joint-grown-kept": resnet(*JOINT, "--b-from", "1", "--b-steps", "150", "--keep-biases"),
+        "kept-blocks-biases": resnet(*BLOCKS, "--keep-biases"),
+    },
+    "Transformer (5,000 images)": {
+        "vit-blocks": vit(*BLOCKS, "--steps", "100"),
+        "vit-joint": vit(*JOINT, "--steps", "250"),
+        "vit-both": vit(*BOTH, "--steps", "60", "--joint-steps", "150"),
+        "vit-joint-600": vit(*JOINT, "--steps", "600"),
+    },
+}
+
+
+def run(name, model, options, arguments):
+    kept = arguments.out / f"{name}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    shared = arguments.shared
+    is_imagenet = model.startswith("imagenet")
+    data = shared / ("imagenet/photographs" if is_imagenet else "cifar10")
+    out = arguments.out / f"{name}.onnx"
+    command = [
+        str(arguments.bcosc), "align", str(shared / f"{model}.onnx"), "--data", str(data), "-o", str(out),
+        "--gridpg", "--smooth", "1", "--sheet", "10", "--val-images", "2500", *options,
+    ]  # fmt: skip
+    if arguments.threads:
+        command += ["--threads", str(arguments.threads), "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    if done.returncode != 0:
+        print(f"{name}: {done.stderr[-400:]}", file=sys.stderr)
+        return None
+    lines = (out.with_suffix(".alignment") / "metrics.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in lines]
+    before, after = [line for line in lines if "agreement" in line]
+    seconds = [float(s) for s in re.findall(r" steps in ([0-9.]+) s", done.stderr)]
+    result = {
+        "options": options,
+        "seconds": round(sum(seconds), 1),
+        "before": before,
+        "after": after,
+        "said": done.stderr,
+    }
+    kept.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def cell(line, key):
+    found = line.get(key)
+    return "" if found is None else f"{found:.3f}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bcosc", type=Path, required=True)
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", default="*", help="names of rows, with * for any text")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for title, rows in STUDY.items():
+        table = []
+        for name, (model, options) in rows.items():
+            there = (arguments.out / f"{name}.json").exists()
+            patterns = arguments.only.split(",")
+            wanted = any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+            if not there and (arguments.table or not wanted):
+                continue
+            found = run(name, model, options, arguments)
+            if found is None:
+                continue
+            after = found["after"]
+            table.append(
+                f"| `{' '.join(o for o in options if o not in CIFAR + LITE0)}` | {found['seconds']:.0f} s "
+                f"| {cell(after, 'agreement')} | {cell(after, 'val_top1')} | {cell(after, 'gridpg')} |"
+            )
+            print(name, table[-1], file=sys.stderr, flush=True)
+        if table:
+            print(f"\n**{title}**\n\n| options | steps took | agreement | accuracy | GridPG |\n|---|---|---|---|---|")
+            print("\n".join(table))
+
+
+if __name__ == "__main__":
+    main()
