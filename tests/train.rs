@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use bcosc::data::{Augmentation, SplitOptions, Unreadable};
-use bcosc::passes::{InputContract, Normalization, Settings};
+use bcosc::passes::{Biases, InputContract, Normalization, Settings};
 use bcosc::{
     EngineChoice, Error, METRICS, Options, PredictOptions, Shape, TrainEvent, TrainOptions,
     Trained, TrainingOptions, train,
@@ -427,7 +427,7 @@ fn errors_say_what_to_do() {
 fn biases_decay_until_none_is_left() {
     let folder = workplace();
     let mut options = options(&folder, "run");
-    options.conversion.as_mut().unwrap().settings.keep_biases = true;
+    options.conversion.as_mut().unwrap().settings.biases = Biases::Keep;
     options.training.step.scale_biases = true;
     options.bias_decay = Some(18);
     let trained = run(&folder, &options).unwrap();
