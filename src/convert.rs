@@ -7,10 +7,12 @@ use bcosc_ir::Model;
 use bcosc_onnx::{WriteOptions, Written};
 use bcosc_passes::analysis::linearity::{Linearity, Verdict};
 use bcosc_passes::bcos::biases::REMOVE_BIASES;
+use bcosc_passes::bcos::carry::CARRY_BIASES;
+use bcosc_passes::bcos::input::double::DOUBLE_INPUT;
 use bcosc_passes::bcos::layers::BCOS;
 use bcosc_passes::pipeline::Step;
 use bcosc_passes::recipe::CANONICAL;
-use bcosc_passes::{Context, InputContract, Pass, Settings, pipeline};
+use bcosc_passes::{Biases, Context, InputContract, Pass, Settings, pipeline};
 use bytes::Bytes;
 
 use crate::canonical::{Canonical, typed};
@@ -202,6 +204,13 @@ pub fn convert_with(
         let model = original;
         return Ok(Converted { model, report });
     }
+    let carries = settings.biases == Biases::Carry && CARRY_BIASES.is_in(&passes);
+    if carries && !DOUBLE_INPUT.is_in(&passes) {
+        return Err(Error::MissingPass {
+            pass: CARRY_BIASES.name,
+            requires: DOUBLE_INPUT.name,
+        });
+    }
     let calibration = match &options.calibration {
         Some(calibration) => {
             watch(Event::Stage(Stage::Images));
@@ -271,6 +280,7 @@ fn verdicts(model: &Model, label: &str) -> Result<Vec<Verdict>, Error> {
 /// The metadata of the converted model.
 fn describe(model: &Model, settings: &Settings, recipe: Recipe, passes: &Passes) -> Metadata {
     let normalization = settings.normalization.clone();
+    let carried = settings.biases == Biases::Carry && CARRY_BIASES.is_in(passes);
     Metadata {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         recipe: recipe.name().to_owned(),
@@ -287,7 +297,12 @@ fn describe(model: &Model, settings: &Settings, recipe: Recipe, passes: &Passes)
             .metadata(LOGIT_BIAS)
             .and_then(|bias| bias.parse().ok())
             .unwrap_or(0.0),
-        biases_kept: settings.keep_biases || !REMOVE_BIASES.is_in(passes),
+        biases_kept: match settings.biases {
+            Biases::Remove => !REMOVE_BIASES.is_in(passes),
+            Biases::Keep => true,
+            Biases::Carry => !carried,
+        },
+        biases_carried: carried,
         deploy: settings.deploy,
     }
 }

@@ -29,8 +29,10 @@ pub struct Metadata {
     pub normalization_absorbed: bool,
     /// What is added to every class logit; 0 where nothing is: `bcosc.logit_bias`.
     pub logit_bias: f64,
-    /// Whether biases were left in: `bcosc.biases_kept`.
+    /// Whether biases were left in as constants: `bcosc.biases_kept`.
     pub biases_kept: bool,
+    /// Whether biases are weights of x + (1-x): `bcosc.biases` is `carry`.
+    pub biases_carried: bool,
     /// Whether the graph has the form for fast inference on the CPU with ONNX Runtime: `bcosc.deploy`.
     pub deploy: bool,
 }
@@ -44,6 +46,8 @@ const STD: &str = "bcosc.std";
 const ABSORBED: &str = "bcosc.normalization_absorbed";
 pub(crate) const LOGIT_BIAS: &str = "bcosc.logit_bias";
 pub(crate) const BIASES_KEPT: &str = "bcosc.biases_kept";
+const BIASES: &str = "bcosc.biases";
+const CARRY: &str = "carry";
 const DEPLOY: &str = "bcosc.deploy";
 
 impl Metadata {
@@ -61,6 +65,9 @@ impl Metadata {
         set(ABSORBED, &self.normalization_absorbed.to_string());
         set(LOGIT_BIAS, &self.logit_bias.to_string());
         set(BIASES_KEPT, &self.biases_kept.to_string());
+        if self.biases_carried {
+            set(BIASES, CARRY);
+        }
         set(DEPLOY, &self.deploy.to_string());
     }
 
@@ -102,6 +109,11 @@ impl Metadata {
             normalization_absorbed: entries.parse(ABSORBED, false, "`true` or `false`")?,
             logit_bias: entries.parse(LOGIT_BIAS, 0.0, "a number")?,
             biases_kept: entries.parse(BIASES_KEPT, false, "`true` or `false`")?,
+            biases_carried: match entries.text(BIASES, "") {
+                "" => false,
+                CARRY => true,
+                other => return Err(entries.error(BIASES, other, "`carry`")),
+            },
             deploy: entries.parse(DEPLOY, false, "`true` or `false`")?,
         }))
     }

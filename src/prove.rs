@@ -16,7 +16,7 @@ mod task;
 use bcosc_engine::Sensitivity;
 use bcosc_passes::bcos::logit_bias::ADD_LOGIT_BIAS;
 use bcosc_passes::pipeline::Step;
-use bcosc_passes::{Effect, InputContract, LogitBias, Settings, pipeline};
+use bcosc_passes::{Biases, Effect, InputContract, LogitBias, Settings, pipeline};
 
 use crate::{Error, Proof, plan, samples};
 use claim::{Claim, altered};
@@ -81,9 +81,13 @@ pub(crate) fn prove(task: &Task<'_>, steps: &[Step]) -> Result<(Proof, Vec<Strin
 }
 
 fn exact(task: &Task<'_>) -> Claim {
+    let biases = match task.settings.biases {
+        Biases::Remove | Biases::Keep => Biases::Keep,
+        Biases::Carry => Biases::Carry,
+    };
     let settings = Settings {
         b: 1.0,
-        keep_biases: true,
+        biases,
         keep_max_pool: true,
         attention_unpool: false,
         logit_bias: LogitBias::None,

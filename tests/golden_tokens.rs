@@ -2,7 +2,7 @@
 
 mod common;
 
-use bcosc::passes::{InputContract, LogitBias, Reason};
+use bcosc::passes::{Biases, InputContract, LogitBias, Reason};
 use bcosc::{Converted, Options, Preset, convert};
 use common::{fixture, golden, largest_difference, normalised, outputs, spread, with_inverse};
 
@@ -17,7 +17,7 @@ fn largest(values: &[f32]) -> f32 {
 fn nothing_changes_at_b_1_with_everything_kept() {
     let mut options = Options::default();
     options.settings.b = 1.0;
-    options.settings.keep_biases = true;
+    options.settings.biases = Biases::Keep;
     options.settings.keep_head = true;
     options.settings.logit_bias = LogitBias::None;
     for network in TRANSFORMERS {

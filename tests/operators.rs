@@ -151,7 +151,7 @@ updates it.
 |---|---|
 | B-cos layer | converted to a B-cos layer if its weights are constant, except queries, keys and values of attention |
 | stays linear | has weights, but no B-cos form |
-| unbiased | its bias is removed, unless `--keep-biases` is given |
+| unbiased | its bias is removed, unless `--biases keep` or `carry` is given |
 | averaged | replaced by an average pool, unless `--keep-max-pool` is given |
 | removed | no effect in inference |
 | kept | unchanged |

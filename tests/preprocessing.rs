@@ -1,6 +1,6 @@
 //! Models that normalise their input themselves.
 
-use bcosc::passes::{InputContract, LogitBias};
+use bcosc::passes::{Biases, InputContract, LogitBias};
 use bcosc::{Metadata, Options, convert};
 use bcosc_engine::default_interpreter;
 use bcosc_ir::{Attribute, DataType, Interpreter, Model, ModelBuilder, Tensor};
@@ -84,7 +84,7 @@ fn bytes_and_what_takes_their_place_say_the_same() {
     let original = run(&Model::from_proto(file.model).unwrap(), &bytes);
     let mut options = Options::default();
     options.settings.b = 1.0;
-    options.settings.keep_biases = true;
+    options.settings.biases = Biases::Keep;
     options.settings.logit_bias = LogitBias::None;
     options.settings.input = InputContract::AddInverse;
     for absorb in [false, true] {

@@ -9,7 +9,7 @@
 use bcosc::ir::Model;
 use bcosc::onnx::proto::{ModelProto, TensorProto};
 use bcosc::onnx::{DataType, decode, encode};
-use bcosc::passes::{InputContract, LogitBias};
+use bcosc::passes::{Biases, InputContract, LogitBias};
 use bcosc::{Options, Preset, Verify};
 use libfuzzer_sys::fuzz_target;
 
@@ -52,7 +52,9 @@ fn options(choices: u8) -> Options {
     let settings = &mut options.settings;
     settings.b = if chosen(0) { 2.0 } else { 1.5 };
     settings.deploy = chosen(1);
-    settings.keep_biases = chosen(2);
+    if chosen(2) {
+        settings.biases = if chosen(6) { Biases::Carry } else { Biases::Keep };
+    }
     settings.keep_max_pool = chosen(3);
     settings.keep_head = chosen(4);
     settings.absorb_normalization = chosen(5) && chosen(6);

@@ -1,5 +1,6 @@
 //! Analyses and views of a graph. Nothing here rewrites.
 
+pub mod carried;
 pub mod channel_axis;
 pub mod channels;
 pub(crate) mod dense;

@@ -2,6 +2,7 @@
 
 pub mod attention_pool;
 pub mod biases;
+pub mod carry;
 pub mod head;
 pub mod input;
 pub mod layers;

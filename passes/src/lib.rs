@@ -18,4 +18,4 @@ mod testing;
 
 pub use pass::{Change, Context, Effect, Outcome, Pass, PassError, Skip};
 pub use reason::{NoVectors, Reason};
-pub use settings::{InputContract, LogitBias, Normalization, Settings};
+pub use settings::{Biases, InputContract, LogitBias, Normalization, Settings};

@@ -136,6 +136,14 @@ pub enum Reason {
          --input rgb, or export it without the cast"
     )]
     ByteImage(String),
+    /// [x, -x] adds up to 0.
+    #[error(
+        "biases can only be carried by [x, 1-x], which adds up to a constant: use --input add-inverse or rgb"
+    )]
+    NoConstant,
+    /// The shape or the batch axis of a value is not known.
+    #[error("its bias stays a constant: no form of x + (1-x) is known to fit its shape")]
+    NotCarried,
     /// Raw images need to be normalised.
     #[error(
         "this input format takes raw images: give the normalisation of the model with --normalization, or --mean and --std"

@@ -5,6 +5,7 @@
 use crate::Pass;
 use crate::bcos::attention_pool::{positions::DROP_POOL_POSITIONS, unpool::UNPOOL_ATTENTION};
 use crate::bcos::biases::REMOVE_BIASES;
+use crate::bcos::carry::CARRY_BIASES;
 use crate::bcos::head::reorder::REORDER_HEAD;
 use crate::bcos::head::reorder_tokens::{REORDER_HEAD_AND_NORM, REORDER_TOKEN_HEAD};
 use crate::bcos::input::double::DOUBLE_INPUT;
@@ -60,6 +61,8 @@ static ATTENTION_POOL: &Passes = &[&DROP_POOL_POSITIONS, &UNPOOL_ATTENTION];
 static BIASES: &Passes = &[&REMOVE_BIASES];
 /// The B-cos layers, with calibration of norms before and after.
 static LAYERS: &Passes = &[&CALIBRATE_NORMS, &BCOS, &REMEASURE_NORMS];
+/// With --biases carry instead of [`BIASES`]: after the layers, which see biases where they are.
+static CARRY: &Passes = &[&CARRY_BIASES];
 static LOGIT_BIAS: &Passes = &[&ADD_LOGIT_BIAS];
 /// Lowering: with --deploy the fast forms first, then the remaining markers.
 pub static LOWERING: &Passes = &[
@@ -77,7 +80,7 @@ pub static LOWERING: &Passes = &[
 
 /// Convolutional networks.
 pub static CNN: &[&Passes] = &[
-    CANONICAL, NORMS, HEAD, INPUT, POOLS, BIASES, LAYERS, LOGIT_BIAS, LOWERING,
+    CANONICAL, NORMS, HEAD, INPUT, POOLS, BIASES, LAYERS, CARRY, LOGIT_BIAS, LOWERING,
 ];
 
 /// Networks with attention, mixers and modern convolutional networks: as [`CNN`], and every token gets
@@ -91,6 +94,7 @@ pub static VIT: &[&Passes] = &[
     POOLS,
     BIASES,
     LAYERS,
+    CARRY,
     LOGIT_BIAS,
     LOWERING,
 ];
@@ -104,5 +108,6 @@ pub static CLIP: &[&Passes] = &[
     ATTENTION_POOL,
     BIASES,
     LAYERS,
+    CARRY,
     LOWERING,
 ];

@@ -16,6 +16,20 @@ pub enum InputContract {
     Rgb,
 }
 
+/// What becomes of the biases of layers and norms.
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Biases {
+    /// Removed
+    #[default]
+    Remove,
+    /// Kept, as constants that no contribution explains
+    Keep,
+    /// Kept as weights on x + (1-x), so that contributions explain them (requires --input add-inverse or rgb)
+    Carry,
+}
+
 /// Per-channel mean and standard deviation that the original's input was normalised with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Normalization {
@@ -49,8 +63,8 @@ pub struct Settings {
     pub normalization: Option<Normalization>,
     /// Fold the normalisation into the first layer.
     pub absorb_normalization: bool,
-    /// Keep biases.
-    pub keep_biases: bool,
+    /// What becomes of biases.
+    pub biases: Biases,
     /// Keep max pooling.
     pub keep_max_pool: bool,
     /// Keep the head after the mean over positions.
@@ -76,7 +90,7 @@ impl Default for Settings {
             input: InputContract::Same,
             normalization: None,
             absorb_normalization: false,
-            keep_biases: false,
+            biases: Biases::Remove,
             keep_max_pool: false,
             keep_head: false,
             attention_unpool: false,

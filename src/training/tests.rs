@@ -7,9 +7,10 @@ use bcosc_autodiff::training::{Adam, Clip, Exponent, Loss, Optimiser, Role, Targ
 use bcosc_engine::{SessionOptions, default_engine, default_interpreter};
 use bcosc_ir::{Interpreter, Model, Tensor, Tensors};
 use bcosc_onnx::proto::ModelProto;
+use bcosc_passes::{Biases, InputContract};
 
 use super::{Batch, Numbers, Trainer, TrainingOptions, TrainingStep, training_step};
-use crate::{Error, Options, Weights, convert};
+use crate::{Error, Options, Preset, Weights, convert};
 
 const RATES: [f64; 3] = [0.1, 0.05, 0.1];
 /// The largest error relative to the largest element of a tensor.
@@ -312,14 +313,19 @@ fn b_of_a_model_without_b_cos_layers_is_an_error() {
 fn biases_are_scaled() {
     let data = Weights::read(&file("steps.safetensors")).unwrap();
     let of = |what: &str| data.get(&format!("batch0/{what}")).unwrap().clone();
-    let loss = |keep: bool, scale: Option<f64>| {
+    let loss = |biases: Biases, scale: Option<f64>| {
         let mut conversion = Options::default();
-        conversion.settings.keep_biases = keep;
+        conversion.settings.biases = biases;
+        // The images are those of the original.
+        conversion.settings.input = InputContract::Rgb;
+        conversion.settings.normalization = Some(Preset::None.normalization());
         let converted = convert(file("network.onnx"), &conversion).unwrap();
         let mut options = TrainingOptions::default();
         options.step.scale_biases = scale.is_some();
         let step = converted.training_step(&options).unwrap();
-        assert_eq!(step.biases.len(), if scale.is_some() { 2 } else { 0 });
+        // The norm keeps zeros in place of its carried bias.
+        let count = if biases == Biases::Carry { 3 } else { 2 };
+        assert_eq!(step.biases.len(), if scale.is_some() { count } else { 0 });
         let batch = Batch {
             input: "images".to_owned(),
             images: of("images").dims(),
@@ -335,8 +341,34 @@ fn biases_are_scaled() {
         let stepped = trainer.step(of("images"), Some(of("labels")), None, numbers);
         stepped.unwrap().loss
     };
-    let (kept, removed) = (loss(true, None), loss(false, None));
+    let (kept, removed) = (loss(Biases::Keep, None), loss(Biases::Remove, None));
     assert!((kept - removed).abs() > 1e-3);
-    assert!((loss(true, Some(1.0)) - kept).abs() < 1e-6);
-    assert!((loss(true, Some(0.0)) - removed).abs() < 1e-6);
+    for biases in [Biases::Keep, Biases::Carry] {
+        assert!((loss(biases, None) - kept).abs() < 1e-6);
+        assert!((loss(biases, Some(1.0)) - kept).abs() < 1e-6);
+        assert!((loss(biases, Some(0.0)) - removed).abs() < 1e-6);
+    }
+}
+
+/// Carried biases are parameters, the weights that make the constant are not, and no other constant comes in.
+#[test]
+fn carried_biases_are_trained() {
+    let names = |biases: Biases| {
+        let mut conversion = Options::default();
+        conversion.settings.biases = biases;
+        conversion.settings.input = InputContract::AddInverse;
+        conversion.settings.normalization = Some(Preset::None.normalization());
+        let converted = convert(file("network.onnx"), &conversion).unwrap();
+        let step = converted
+            .training_step(&TrainingOptions::default())
+            .unwrap();
+        let parameters = step.parameters.into_iter();
+        let (biases, others): (Vec<_>, Vec<_>) = parameters
+            .map(|p| (p.role, p.name))
+            .partition(|(role, _)| *role == Role::Bias);
+        (biases.len(), others)
+    };
+    let (removed, carried) = (names(Biases::Remove), names(Biases::Carry));
+    assert_eq!(removed.0, 0);
+    assert_eq!(carried, (2, removed.1));
 }

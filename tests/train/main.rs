@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bcosc::data::{Augmentation, SplitOptions, Unreadable};
-use bcosc::passes::{InputContract, Normalization, Settings};
+use bcosc::passes::{Biases, InputContract, Normalization, Settings};
 use bcosc::{
     EngineChoice, Error, METRICS, Options, PredictOptions, Shape, TrainEvent, TrainOptions,
     Trained, TrainingOptions, train,
@@ -282,7 +282,7 @@ fn a_teacher_takes_the_place_of_labels() {
 fn biases_decay_until_none_is_left() {
     let folder = workplace();
     let mut options = options(&folder, "run");
-    options.conversion.as_mut().unwrap().settings.keep_biases = true;
+    options.conversion.as_mut().unwrap().settings.biases = Biases::Keep;
     options.training.step.scale_biases = true;
     options.bias_decay = Some(18);
     let trained = run(&folder, &options).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! | constant | trained |
 //! |---|---|
-//! | weights and biases of layers, scale and bias of norms, slope of `PRelu` | yes |
+//! | weights and biases of layers, carried biases, scale and bias of norms, slope of `PRelu` | yes |
 //! | other floating-point tensors that the output depends on: position embeddings, tokens, layer scales | yes |
 //! | single numbers: epsilons, exponents, temperatures | no |
 //! | statistics of norms | no; they are state of their own |
@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use bcosc_ir::ops::Trait;
 use bcosc_ir::views::Gemm;
 use bcosc_ir::{DataType, Graph, NodeId, Op, Tensor, Use, Value};
+use bcosc_passes::analysis::carried;
 
 use crate::activity::{dependents, needed};
 use crate::explanation::logit_bias_value;
@@ -45,7 +46,7 @@ pub enum Role {
     Weight,
     /// Scale or bias of a norm.
     Norm,
-    /// The bias of a layer.
+    /// The bias of a layer, or one that the input carries.
     Bias,
     /// B - 1 of a B-cos layer.
     Exponent,
@@ -220,7 +221,9 @@ impl Selection<'_> {
             if statistics || removed || is_filler(op, slot, tensor) {
                 return None;
             }
+            let carried = carried::weight(self.graph, node) == Some(slot);
             let role = match slot_role(op, slot) {
+                _ if carried => Role::Bias,
                 Some(Role::Weight) if all(tensor, 1.0) => return None,
                 Some(role) => role,
                 None if self.compared.contains(&value) => return None,

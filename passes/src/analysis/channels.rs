@@ -11,6 +11,7 @@ use bcosc_ir::{Graph, NodeId, Shape, Value};
 
 use crate::analysis::layers::Layer;
 use crate::analysis::raise::{Kind, Raised};
+use crate::dialect::Scale;
 
 /// The channel axes of values, each as the number of axes after it.
 pub struct Channels<'g> {
@@ -82,6 +83,7 @@ impl<'g> Channels<'g> {
     ) -> BTreeSet<usize> {
         let rank = before.len();
         match self.graph.op(node).filter(|op| op.domain().is_empty()) {
+            None if Scale::of(self.graph, node).is_some() => axes.clone(),
             None => BTreeSet::new(),
             Some(op) if op.is("Transpose") => {
                 let perm = op.get::<&[i64]>("perm");

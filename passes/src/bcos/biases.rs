@@ -11,16 +11,17 @@
 //!
 //! Altering. Requires uncentred batch norms, since a running mean is a bias too.
 
-use std::collections::BTreeSet;
+pub(crate) mod find;
 
 use bcosc_ir::ops::Trait;
 use bcosc_ir::{Graph, Model, NodeId, Patch, Value};
 
-use crate::analysis::channels::Channels;
-use crate::analysis::layers::{Form, Layer, Units, added_bias};
-use crate::analysis::linearity::{Linearity, Standing, layers_on_constants};
+use crate::analysis::layers::{Form, Layer, added_bias};
+use crate::analysis::linearity::layers_on_constants;
 use crate::analysis::weights::{self, WeightError};
-use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+use crate::{Biases, Context, Effect, Outcome, Pass, PassError, Reason};
+pub use find::operands;
+use find::{norm_units, shifts};
 
 /// The pass.
 pub static REMOVE_BIASES: Pass = Pass {
@@ -33,6 +34,11 @@ pub static REMOVE_BIASES: Pass = Pass {
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
+    // `carry-biases` needs them all.
+    if cx.settings.biases == Biases::Carry {
+        return Ok(outcome);
+    }
+    let keep = cx.settings.biases == Biases::Keep;
     let opset = model.opset("").unwrap_or(0);
     let constant_layers = layers_on_constants(&model.graph);
     for node in model.graph.ops() {
@@ -41,8 +47,8 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         }
         match unbias(&model.graph, node, opset) {
             Ok(None) => {}
-            Ok(Some(_)) if cx.settings.keep_biases => {
-                outcome.skipped(model.graph.label(node), Reason::Kept("--keep-biases"));
+            Ok(Some(_)) if keep => {
+                outcome.skipped(model.graph.label(node), Reason::Kept("--biases keep"));
             }
             Ok(Some(patch)) => {
                 outcome.changed(model.graph.label(node), "bias removed");
@@ -54,8 +60,8 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     // In reverse order, so that the data operand of a sum still exists when it replaces the sum.
     for (node, data) in shifts(&model.graph)?.into_iter().rev() {
         let label = model.graph.label(node);
-        if cx.settings.keep_biases {
-            outcome.skipped(label, Reason::Kept("--keep-biases"));
+        if keep {
+            outcome.skipped(label, Reason::Kept("--biases keep"));
             continue;
         }
         let mut patch = Patch::at(node);
@@ -64,89 +70,6 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         outcome.changed(label, "bias of channels removed");
     }
     Ok(outcome)
-}
-
-/// The constants that this pass removes, as the operands that read them, sorted; also in a model that is converted, whose
-/// convolutions with ones, in the norms of B-cos layers, have no biases. The types of values must be known.
-///
-/// # Errors
-/// If a weight is broken.
-pub fn operands(graph: &Graph) -> Result<Vec<(NodeId, u32)>, PassError> {
-    let constant_layers = layers_on_constants(graph);
-    let mut found = BTreeSet::new();
-    let mut constant_of = |node: NodeId| {
-        let slots = graph.inputs_of(node).into_iter().zip(0..);
-        found.extend(slots.filter_map(|(value, slot)| {
-            graph.constant(value?)?;
-            Some((node, slot))
-        }));
-    };
-    for (node, _) in shifts(graph)? {
-        constant_of(node);
-    }
-    let mut own = Vec::new();
-    for node in graph.ops() {
-        if constant_layers.contains(&node) {
-            continue;
-        }
-        let is_norm = graph.op(node).is_some_and(|op| op.has(Trait::Norm));
-        let layer = Layer::of(graph, node).and_then(Result::ok);
-        let layer = layer.filter(|layer| !sums(graph, layer));
-        if let Some(layer) = layer.as_ref().filter(|layer| layer.out != layer.product()) {
-            constant_of(layer.out.node);
-        }
-        if layer.is_some() || is_norm {
-            own.push(node);
-        }
-        let y = Value { node, slot: 0 };
-        let units = norm_units(graph, node).filter(|_| is_norm);
-        if let Some((add, _)) = units.and_then(|units| added_bias(graph, y, units)) {
-            constant_of(add);
-        }
-    }
-    for node in own {
-        let bias = graph.input(node, 2);
-        found.extend(
-            bias.and_then(|bias| graph.constant(bias))
-                .map(|_| (node, 2)),
-        );
-    }
-    Ok(found.into_iter().collect())
-}
-
-/// Whether a layer only sums, as those in the norms of B-cos layers do.
-fn sums(graph: &Graph, layer: &Layer) -> bool {
-    let weight = weights::floats(graph, layer.w);
-    weight.is_ok_and(|weight| weight.elements.iter().all(|&w| w == 1.0))
-}
-
-/// Sums of data and one constant per channel, after the first layer: biases of decomposed norms and of affine
-/// layers. Sums before the first layer normalise images; position embeddings differ between
-/// positions.
-fn shifts(graph: &Graph) -> Result<Vec<(NodeId, Value)>, PassError> {
-    let linearity = Linearity::of(graph);
-    let channels = Channels::of(graph);
-    let ops = graph.ops().into_iter();
-    let shifted = ops.filter_map(|node| Some((node, shifted(graph, node, &channels)?)));
-    let linear = shifted.filter(|(_, data)| linearity.standing(*data) == Standing::Linear);
-    Ok(linear.collect())
-}
-
-/// The data operand of a sum with one constant per channel.
-fn shifted(graph: &Graph, node: NodeId, channels: &Channels<'_>) -> Option<Value> {
-    let op = graph.op(node).filter(|op| op.domain().is_empty())?;
-    let (data, constant) = match (op.op_type(), &graph.inputs_of(node)[..]) {
-        ("Add", &[Some(a), Some(b)]) if graph.constant(a).is_some() => (b, a),
-        ("Add" | "Sub", &[Some(a), Some(b)]) if graph.constant(b).is_some() => (a, b),
-        _ => return None,
-    };
-    let shape = graph.value_type(data)?.shape?;
-    let dims = weights::constant_type(graph, constant)?.known_shape()?;
-    let mut wide = dims.iter().rev().enumerate().filter(|(_, d)| **d > 1);
-    let (behind, count) = wide.next()?;
-    let one_axis = wide.next().is_none() && dims.len() <= shape.len();
-    let fits = one_axis && shape[shape.len() - 1 - behind].known() == Some(*count);
-    (fits && channels.has(data, behind)).then_some(data)
 }
 
 /// `None` if the node has no bias.
@@ -177,7 +100,7 @@ fn unbias(graph: &Graph, node: NodeId, opset: i64) -> Result<Option<Patch>, Weig
 }
 
 /// The bias operand of `Conv` and `Gemm`.
-fn drop_operand(
+pub(super) fn drop_operand(
     graph: &Graph,
     layer: &Layer,
     opset: i64,
@@ -202,7 +125,7 @@ fn drop_operand(
 }
 
 /// The bias operand of a norm.
-fn clear_norm(
+pub(super) fn clear_norm(
     graph: &Graph,
     node: NodeId,
     opset: i64,
@@ -248,19 +171,6 @@ fn zero_operand(
 fn constant_dims(graph: &Graph, bias: Value) -> Result<Vec<u64>, Reason> {
     let found = weights::constant_type(graph, bias).ok_or(Reason::DynamicBias)?;
     found.known_shape().ok_or(Reason::DynamicBias)
-}
-
-/// The axis of the scale of a norm.
-fn norm_units(graph: &Graph, node: NodeId) -> Option<Units> {
-    let op = graph.op(node)?;
-    let scale = weights::constant_type(graph, graph.input(node, 1)?)?;
-    let count = *scale.known_shape()?.last()?;
-    let rank = graph.value_type(graph.input(node, 0)?)?.rank()?;
-    let behind = match op.has(Trait::VectorNorm) {
-        true => 0,
-        false => rank.checked_sub(2)?,
-    };
-    Some(Units { behind, count })
 }
 
 #[cfg(test)]

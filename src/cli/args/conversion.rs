@@ -1,6 +1,6 @@
 //! What a conversion does, for commands that convert.
 
-use bcosc::passes::{InputContract, Settings};
+use bcosc::passes::{Biases, InputContract, Settings};
 use bcosc::{InputShape, Recipe};
 use clap::Args;
 
@@ -16,8 +16,11 @@ pub struct ConversionArgs {
     /// Recipe: the list of passes for a kind of network
     #[arg(long, value_enum, default_value_t = Recipe::Auto, help_heading = "Conversion")]
     pub recipe: Recipe,
-    /// Keep biases
-    #[arg(long, help_heading = "Conversion")]
+    /// What becomes of biases
+    #[arg(long, value_enum, default_value_t = Biases::Remove, help_heading = "Conversion")]
+    pub biases: Biases,
+    /// The same as --biases keep
+    #[arg(long, conflicts_with = "biases", help_heading = "Conversion")]
     pub keep_biases: bool,
     /// Keep max pooling instead of replacing it by average pooling
     #[arg(long, help_heading = "Conversion")]
@@ -63,7 +66,10 @@ impl ConversionArgs {
             input: self.input,
             normalization: self.normalized.given(),
             absorb_normalization: self.absorb_normalization,
-            keep_biases: self.keep_biases,
+            biases: match self.keep_biases {
+                true => Biases::Keep,
+                false => self.biases,
+            },
             keep_max_pool: self.keep_max_pool,
             keep_head: self.keep_head,
             attention_unpool: self.attention_unpool,

@@ -7,7 +7,7 @@ use anyhow::bail;
 use bcosc::autodiff::training::{Exponent, Targets};
 use bcosc::data::{Augmentation, SplitOptions, Unreadable};
 use bcosc::onnx::ExternalData;
-use bcosc::passes::Settings;
+use bcosc::passes::{Biases, Settings};
 use bcosc::{
     CalibrationFiles, EngineChoice, Options, PointingOptions, PredictOptions, Ramp, Shape,
     TrainOptions, TrainingOptions, Verification, Verify,
@@ -189,6 +189,15 @@ impl TrainArgs {
         self.work_dir.clone().unwrap_or_else(beside)
     }
 
+    /// The settings of the conversion: biases that are to decay stay, as weights where they are carried.
+    fn settings(&self) -> Settings {
+        let mut settings = self.conversion.settings();
+        if self.bias_decay.is_some() && settings.biases == Biases::Remove {
+            settings.biases = Biases::Keep;
+        }
+        settings
+    }
+
     /// The options of the library.
     pub fn options(&self) -> anyhow::Result<TrainOptions> {
         let published = Published::of(self.conversion.recipe);
@@ -223,10 +232,7 @@ impl TrainArgs {
         Ok(TrainOptions {
             conversion: (!self.no_convert).then(|| Options {
                 recipe: self.conversion.recipe,
-                settings: Settings {
-                    keep_biases: self.conversion.keep_biases || self.bias_decay.is_some(),
-                    ..self.conversion.settings()
-                },
+                settings: self.settings(),
                 input_shapes: input_shapes.clone(),
                 verification: Verification {
                     when: Verify::Final,

@@ -6,6 +6,8 @@ use bcosc_ir::{Graph, Node, NodeId, Value};
 use serde::Serialize;
 
 use super::{Linearity, Rule, Standing, rules};
+use crate::analysis::carried;
+use crate::analysis::image::image_input;
 use crate::analysis::layers::is_structural;
 use crate::analysis::weights;
 
@@ -186,7 +188,15 @@ impl Linearity<'_> {
         let mut found = Vec::new();
         let constant =
             |value| self.beside.contains(&value) || self.standing(value) == Standing::Constant;
+        // W(x) applies to [x, 1-x], where the graph makes that of its input.
+        let pair = image_input(self.graph).and_then(|image| {
+            let pair = carried::pair(self.graph, image)?;
+            self.graph.input(pair, 1)
+        });
         for node in self.linear_path(output) {
+            if pair.is_some_and(|inverse| inverse.node == node) {
+                continue;
+            }
             let operands = self.graph.inputs_of(node);
             for slot in added_slots(self.graph, node, operands.len()) {
                 let Some(value) = operands.get(slot).copied().flatten() else {

@@ -9,7 +9,7 @@
 use bcosc_ir::{Model, Patch, Value};
 
 use crate::analysis::raise::attention_pool;
-use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+use crate::{Biases, Context, Effect, Outcome, Pass, PassError, Reason};
 
 /// The pass.
 pub static DROP_POOL_POSITIONS: Pass = Pass {
@@ -27,8 +27,8 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
             continue;
         };
         let label = model.graph.label(node);
-        if cx.settings.keep_biases {
-            outcome.skipped(label, Reason::Kept("--keep-biases"));
+        if cx.settings.biases != Biases::Remove {
+            outcome.skipped(label, Reason::Kept("--biases"));
             continue;
         }
         let mut patch = Patch::at(node);

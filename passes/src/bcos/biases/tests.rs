@@ -229,13 +229,13 @@ fn a_norm_with_a_mean_stays() {
 #[test]
 fn biases_can_be_kept() {
     let settings = Settings {
-        keep_biases: true,
+        biases: Biases::Keep,
         ..Settings::default()
     };
     let before = image("batch,3,4").biased_conv("x", "y", &[2, 3, 1], vec![]);
     assert_eq!(
         refusal(&before.typed("y"), &settings),
-        [Reason::Kept("--keep-biases")]
+        [Reason::Kept("--biases keep")]
     );
     let before = image("batch,3,4").conv("x", "y", &[2, 3, 1], vec![]);
     assert_eq!(refusal(&before.typed("y"), &settings), []);

@@ -21,7 +21,7 @@ fn the_positions_of_a_pool_go() {
 #[test]
 fn they_stay_with_the_biases() {
     let keep = Settings {
-        keep_biases: true,
+        biases: Biases::Keep,
         ..Settings::default()
     };
     let outcome = match passed(&[&DROP_POOL_POSITIONS], &model(tower(true)), &keep, None) {
@@ -29,7 +29,7 @@ fn they_stay_with_the_biases() {
         Err(error) => panic!("{error}"),
     };
     assert!(outcome.changes.is_empty());
-    assert_eq!(reasons(outcome), [Reason::Kept("--keep-biases")]);
+    assert_eq!(reasons(outcome), [Reason::Kept("--biases")]);
 }
 
 #[test]
