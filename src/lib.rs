@@ -80,7 +80,8 @@ pub use training::{
 };
 #[cfg(feature = "vision")]
 pub use vision::align::{
-    Agreement, AlignEvent, AlignOptions, Aligned, Method, Phased, Planned, align, plan_alignment,
+    Agreement, AlignEvent, AlignOptions, Aligned, Growth, Method, Phased, Planned, align,
+    plan_alignment,
 };
 #[cfg(feature = "vision")]
 pub use vision::data;

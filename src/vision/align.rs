@@ -19,6 +19,6 @@ mod run;
 
 pub use events::{AlignEvent, Aligned, Phased};
 pub use measure::Agreement;
-pub use options::{AlignOptions, Method};
+pub use options::{AlignOptions, Growth, Method};
 pub use phases::Planned;
 pub use run::{align, plan_alignment};

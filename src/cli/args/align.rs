@@ -9,7 +9,7 @@ use bcosc::data::{Augmentation, SplitOptions, Unreadable};
 use bcosc::onnx::ExternalData;
 use bcosc::passes::{InputContract, Settings};
 use bcosc::{
-    AlignOptions, EngineChoice, Method, Options, PointingOptions, PredictOptions, Ramp, Source,
+    AlignOptions, EngineChoice, Growth, Method, Options, PointingOptions, PredictOptions, Source,
 };
 use clap::{Args, Parser};
 
@@ -100,9 +100,9 @@ pub struct AlignmentArgs {
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     pub warmup: u64,
     /// In the joint part, let B grow from this value to that of the model
-    #[arg(long, value_name = "B", value_parser = b, requires = "b_steps")]
+    #[arg(long, value_name = "B", value_parser = b)]
     pub b_from: Option<f64>,
-    /// Steps in which B grows
+    /// Steps in which B grows [default: three quarters of the joint part]
     #[arg(long, value_name = "STEPS", requires = "b_from", value_parser = clap::value_parser!(u64).range(1..))]
     pub b_steps: Option<u64>,
     /// Images per step
@@ -266,10 +266,9 @@ impl AlignmentArgs {
             then_train: self.then_train,
             train_rate: self.train_lr,
             warmup: self.warmup,
-            growth: self.b_from.zip(self.b_steps).map(|(from, steps)| Ramp {
+            growth: self.b_from.map(|from| Growth {
                 from,
-                to: from,
-                steps,
+                steps: self.b_steps,
             }),
             batch_size: self.batch_size,
             augmentation: self.augment.map(|augment| match augment {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bcosc_engine::SessionOptions;
 
 use crate::data::{Augmentation, SplitOptions, Unreadable};
-use crate::{EngineChoice, Options, PointingOptions, PredictOptions, Ramp, Source};
+use crate::{EngineChoice, Options, PointingOptions, PredictOptions, Source};
 
 /// What is trained together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,15 @@ pub enum Method {
     /// First blocks, then joint
     #[cfg_attr(feature = "cli", value(name = "blocks+joint"))]
     BlocksJoint,
+}
+
+/// How B grows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Growth {
+    /// B at the first step.
+    pub from: f64,
+    /// Steps in which it grows, in a straight line; by default three quarters of all.
+    pub steps: Option<u64>,
 }
 
 /// Options of an alignment.
@@ -63,8 +72,8 @@ pub struct AlignOptions {
     pub train_rate: f64,
     /// Steps in which the learning rate rises, in each phase.
     pub warmup: u64,
-    /// How B grows in the joint part; [`Ramp::to`] is that of the model, whatever it says.
-    pub growth: Option<Ramp>,
+    /// How B grows in the joint part, to that of the model.
+    pub growth: Option<Growth>,
     /// Images per step.
     pub batch_size: usize,
     /// Random changes of images.

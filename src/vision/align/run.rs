@@ -284,12 +284,12 @@ impl Run<'_> {
     /// B at the next step of a phase.
     fn b(&self, phase: &Phase, steps: u64) -> Option<f64> {
         let growth = self.options.growth.filter(|_| phase.grows(self.options))?;
-        let growth = Ramp {
+        let ramp = Ramp {
+            from: growth.from,
             to: self.prepared.b,
-            steps: growth.steps.min(steps),
-            ..growth
+            steps: growth.steps.unwrap_or(steps * 3 / 4),
         };
-        Some(growth.at(self.place.step))
+        Some(ramp.at(self.place.step))
     }
 
     /// Puts what a phase has learned into the model.
