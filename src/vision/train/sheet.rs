@@ -21,16 +21,15 @@ pub(super) fn before_and_after(
     after: &Model,
     options: &TrainOptions,
 ) -> Result<Option<Vec<u8>>, Error> {
+    if !prepared.explains {
+        return Ok(None);
+    }
     let items = images::spread(&prepared.val.items, options.sheet);
     let sides = [("before", &prepared.model), ("after", after)];
     let mut rows = Vec::with_capacity(2 * items.len());
     let mut explained = Vec::new();
     for (name, model) in sides {
-        match explain(prepared, model, &items, options) {
-            Ok(found) => explained.push((name, found)),
-            Err(Error::Explain { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        }
+        explained.push((name, explain(prepared, model, &items, options)?));
     }
     for (index, item) in items.iter().enumerate() {
         for (name, found) in &explained {
