@@ -101,5 +101,7 @@ pub use vision::labels::Labels;
 #[cfg(feature = "vision")]
 pub use vision::predict::{Intake, PredictOptions, Predictor, SizedPredictor};
 #[cfg(feature = "vision")]
-pub use vision::train::{EngineChoice, Evaluated, TrainEvent, TrainOptions, Trained, train};
+pub use vision::train::{
+    EngineChoice, EvaluateEvery, Evaluated, TrainEvent, TrainOptions, Trained, train,
+};
 pub use weights::{Merged, Weights, extract_weights, merge_weights};

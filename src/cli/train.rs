@@ -108,6 +108,10 @@ fn line(evaluated: &Evaluated) -> String {
         tables::count(*step),
         percent(figures.top1)
     )];
+    parts.extend(figures.completeness.map(|c| {
+        let size = tables::figure(c.residual);
+        format!("mean residual {size} ({} images)", c.images)
+    }));
     parts.extend(pointing(figures).map(|score| format!("GridPG {score:.3}")));
     parts.extend(train_loss.map(|loss| format!("training loss {loss:.4}")));
     parts.join(", ")
@@ -137,6 +141,9 @@ fn table(trained: &Trained) -> String {
     row("top-5", &|figures| figures.top5.map(percent));
     row("NLL", &|figures| {
         Some(format!("{:.4}", figures.reliability.nll))
+    });
+    row("mean residual", &|figures| {
+        figures.completeness.map(|c| tables::figure(c.residual))
     });
     row("GridPG 3x3", &|figures| {
         pointing(figures).map(|score| format!("{score:.3}"))

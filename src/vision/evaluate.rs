@@ -38,8 +38,8 @@ pub struct EvaluateOptions {
     pub pointing: Option<PointingOptions>,
     /// Measure pixel deletion and insertion.
     pub perturbation: Option<PerturbationOptions>,
-    /// Explain every picture, and measure whether contributions add up to the logit.
-    pub completeness: bool,
+    /// Explain so many pictures, spread evenly, and measure whether contributions add up to the logit; by default none.
+    pub completeness: Option<usize>,
     /// What happens if a picture cannot be read.
     pub unreadable: Unreadable,
     /// Seed for random numbers.
@@ -103,16 +103,18 @@ pub struct Figures {
     pub skipped: Vec<PathBuf>,
 }
 
-/// The share of the logit of the predicted class that contributions do not account for:
-/// `|logit - logit bias - sum of contributions| / |logit - logit bias|`.
+/// What contributions do not account for: with the residual `r = logit - logit bias - sum of contributions` of the predicted
+/// class, its size `|r|` in logits, and its share of the logit `|r| / |logit - logit bias|`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Completeness {
     /// Number of images, without those whose logit equals the logit bias.
     pub images: usize,
-    /// The largest.
+    /// The largest share.
     pub max: f64,
-    /// The mean.
+    /// The mean share.
     pub mean: f64,
+    /// The mean size.
+    pub residual: f64,
 }
 
 /// Evaluates models on a folder of pictures with one folder per class. All models are checked before the first is

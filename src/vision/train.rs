@@ -8,9 +8,11 @@
 //! explanations before and after. A checkpoint is all that a run depends on, so a run that goes on from one ends with the same bytes, on the CPU.
 
 mod checkpoint;
+mod events;
 mod options;
 mod prepare;
 mod run;
 
-pub use options::{EngineChoice, TrainOptions};
-pub use run::{Evaluated, TrainEvent, Trained, train};
+pub use events::{Evaluated, TrainEvent, Trained};
+pub use options::{EngineChoice, EvaluateEvery, TrainOptions};
+pub use run::train;

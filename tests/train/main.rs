@@ -11,8 +11,8 @@ use std::process::Command;
 use bcosc::data::{Augmentation, SplitOptions, Unreadable};
 use bcosc::passes::{Biases, InputContract, Normalization, Settings};
 use bcosc::{
-    EngineChoice, Error, METRICS, Options, PredictOptions, Shape, TrainEvent, TrainOptions,
-    Trained, TrainingOptions, train,
+    EngineChoice, Error, EvaluateEvery, METRICS, Options, PredictOptions, Shape, TrainEvent,
+    TrainOptions, Trained, TrainingOptions, train,
 };
 use bcosc_ir::{Attribute, DataType, ModelBuilder, onnx};
 use bcosc_testing::{Layers, noise};
@@ -23,13 +23,17 @@ const SIDE: u32 = 8;
 
 /// A network of two convolutions, and images of three classes: 8 each for training, 4 each for validation.
 fn workplace() -> TempDir {
+    workplace_with("Relu")
+}
+
+fn workplace_with(activation: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let pads = || [Attribute::ints("pads", &[1; 4])];
     let network = ModelBuilder::new(17)
         .input("images", DataType::Float, "batch,3,height,width")
         .biased_conv("images", "a", &[8, 3, 3, 3], pads())
         .norm("a", "b", 8)
-        .op("Relu", &["b"], "c", [])
+        .op(activation, &["b"], "c", [])
         .biased_conv("c", "scores", &[3, 8, 3, 3], pads())
         .op("GlobalAveragePool", &["scores"], "pooled", [])
         .op("Flatten", &["pooled"], "logits", [])
@@ -93,7 +97,8 @@ fn options(folder: &TempDir, run: &str) -> TrainOptions {
         augmentation: Augmentation::shift(1),
         workers: 2,
         unreadable: Unreadable::Fail,
-        eval_every: 2,
+        eval_every: EvaluateEvery::Epochs(2),
+        completeness: 4,
         pointing: None,
         sheet: 2,
         val_images: None,
@@ -152,6 +157,89 @@ fn training_makes_a_model_better() {
     for file in ["last.safetensors", "best.safetensors", "explanations.png"] {
         assert!(folder.path().join("run").join(file).exists(), "{file}");
     }
+}
+
+/// The evaluations that a run has recorded: step, residual and number of images.
+fn evaluations(work: &Path) -> Vec<(u64, Option<(f64, u64)>)> {
+    let text = fs::read_to_string(work.join(METRICS)).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let evaluated = lines.filter(|line: &serde_json::Value| line.get("val_top1").is_some());
+    let evaluated = evaluated.map(|line| {
+        let residual = line.get("residual").and_then(serde_json::Value::as_f64);
+        let images = line
+            .get("residual_images")
+            .and_then(serde_json::Value::as_u64);
+        (line["step"].as_u64().unwrap(), residual.zip(images))
+    });
+    evaluated.collect()
+}
+
+#[test]
+fn evaluations_follow_steps_or_epochs_and_state_the_residual() {
+    let folder = workplace();
+    let steps = TrainOptions {
+        steps: Some(12),
+        eval_every: EvaluateEvery::Steps(5),
+        ..options(&folder, "steps")
+    };
+    let trained = run(&folder, &steps).unwrap();
+    let found = evaluations(&steps.work_dir);
+    let at: Vec<u64> = found.iter().map(|(step, _)| *step).collect();
+    assert_eq!(at, [0, 5, 10, 12]);
+    for (_, residual) in found {
+        let (size, images) = residual.unwrap();
+        assert!(size < 1e-4 && images == 4, "{size} of {images}");
+    }
+    let completeness = trained.after.unwrap().completeness.unwrap();
+    assert_eq!(completeness.images, 4);
+    // A run that is interrupted at an evaluation catches up on it.
+    let parts = TrainOptions {
+        resume: true,
+        work_dir: folder.path().join("parts"),
+        ..steps
+    };
+    let net = folder.path().join("net.onnx");
+    let stopped = train(net, &parts, &mut |event| match event {
+        TrainEvent::Step { step: 5, .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert!(stopped.unwrap().interrupted);
+    run(&folder, &parts).unwrap();
+    let at: Vec<u64> = evaluations(&parts.work_dir)
+        .iter()
+        .map(|(step, _)| *step)
+        .collect();
+    assert_eq!(at, [0, 5, 10, 12]);
+}
+
+#[test]
+fn a_model_that_cannot_be_explained_is_trained_and_noted() {
+    let folder = workplace_with("Softplus");
+    let usual = options(&folder, "run");
+    let conversion = usual.conversion.clone().unwrap();
+    let plain = TrainOptions {
+        conversion: None,
+        predict: PredictOptions {
+            normalization: conversion.settings.normalization,
+            ..PredictOptions::default()
+        },
+        epochs: 1,
+        ..usual
+    };
+    let mut noted = Vec::new();
+    let net = folder.path().join("net.onnx");
+    let trained = train(net, &plain, &mut |event| {
+        if let TrainEvent::Started { notes, .. } = event {
+            noted.extend_from_slice(notes);
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!(trained.unwrap().after.unwrap().completeness, None);
+    let said = noted
+        .iter()
+        .any(|note| note.contains("cannot be explained"));
+    assert!(said, "{noted:?}");
+    assert!(!plain.work_dir.join("explanations.png").exists());
 }
 
 #[test]

@@ -111,7 +111,7 @@ impl EvalArgs {
             perturbation: self.perturb.then_some(PerturbationOptions {
                 images: self.perturb_images,
             }),
-            completeness: self.completeness,
+            completeness: self.completeness.then_some(usize::MAX),
             unreadable: match self.skip_unreadable {
                 true => Unreadable::Skip,
                 false => Unreadable::Fail,

@@ -9,8 +9,8 @@ use bcosc::data::{Augmentation, SplitOptions, Unreadable};
 use bcosc::onnx::ExternalData;
 use bcosc::passes::{Biases, Settings};
 use bcosc::{
-    CalibrationFiles, EngineChoice, Options, PointingOptions, PredictOptions, Ramp, Shape,
-    TrainOptions, TrainingOptions, Verification, Verify,
+    CalibrationFiles, EngineChoice, EvaluateEvery, Options, PointingOptions, PredictOptions, Ramp,
+    Shape, TrainOptions, TrainingOptions, Verification, Verify,
 };
 use clap::{Args, ValueEnum};
 
@@ -129,6 +129,18 @@ pub struct TrainArgs {
     /// Epochs between evaluations
     #[arg(long, value_name = "EPOCHS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Evaluation")]
     pub eval_every: u64,
+    /// Steps between evaluations, instead of epochs
+    #[arg(long, value_name = "STEPS", conflicts_with = "eval_every", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Evaluation")]
+    pub eval_steps: Option<u64>,
+    /// Explain so many validation images in each evaluation, and report the mean residual: the size of what contributions do not
+    /// account for, in logits; 0 for none
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        help_heading = "Evaluation"
+    )]
+    pub completeness: usize,
     /// Maximum number of validation images, spread evenly [default: all]
     #[arg(long, value_name = "N", value_parser = above_zero, help_heading = "Evaluation")]
     pub val_images: Option<usize>,
@@ -271,7 +283,11 @@ impl TrainArgs {
                 true => Unreadable::Skip,
                 false => Unreadable::Fail,
             },
-            eval_every: self.eval_every,
+            eval_every: match self.eval_steps {
+                Some(steps) => EvaluateEvery::Steps(steps),
+                None => EvaluateEvery::Epochs(self.eval_every),
+            },
+            completeness: self.completeness,
             pointing: self.gridpg.then(|| PointingOptions {
                 grids: self.grids,
                 cells: Some(vec![3]),

@@ -1,5 +1,6 @@
 //! The evaluation of one model.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::perturbation::{Perturbation, curves};
@@ -47,7 +48,7 @@ impl EvaluatedModel {
         options: &EvaluateOptions,
         cells: &[usize],
     ) -> Result<Self, Error> {
-        let explains = options.completeness || options.perturbation.is_some();
+        let explains = options.completeness.is_some() || options.perturbation.is_some();
         let explainer = match explains {
             true => Some(Explainer::from_file(file.clone(), predict)?),
             false => None,
@@ -158,7 +159,7 @@ impl EvaluatedModel {
         })
     }
 
-    /// Classifies every picture that can be read, and explains it if `explain` is set.
+    /// Classifies every picture that can be read, and explains some of them.
     fn predict(
         &self,
         items: &[Item],
@@ -167,9 +168,14 @@ impl EvaluatedModel {
     ) -> Result<Predicted, Error> {
         let Frame { height, width, .. } = self.frame;
         let predictor = self.predictor.at(height, width)?;
-        let explainer = self.explainer.as_ref().filter(|_| options.completeness);
+        let indices: Vec<usize> = (0..items.len()).collect();
+        let explained: BTreeSet<usize> = match options.completeness {
+            Some(limit) => images::spread(&indices, limit).into_iter().collect(),
+            None => BTreeSet::new(),
+        };
+        let explainer = self.explainer.as_ref().filter(|_| !explained.is_empty());
         let explainer = explainer.map(|e| e.at(height, width)).transpose()?;
-        let seen = progress.each(Task::Predict, items, |_, item| {
+        let seen = progress.each(Task::Predict, items, |index, item| {
             let picture = match images::read(&item.path, self.frame) {
                 Err(Error::Image { .. }) if options.unreadable == Unreadable::Skip => {
                     return Ok(None);
@@ -185,24 +191,21 @@ impl EvaluatedModel {
                 let problem = format!("logits for {picture} are not finite");
                 run_error(self.label(), RunError::Values(problem))
             })?;
-            let explained = explainer
-                .as_ref()
-                .map(|e| e.explain(&picture, Some(prediction.class)));
-            Ok(Some((
-                prediction,
-                explained.transpose()?.and_then(|e| unexplained(&e)),
-            )))
+            let explainer = explainer.as_ref().filter(|_| explained.contains(&index));
+            let explanation = explainer.map(|e| e.explain(&picture, Some(prediction.class)));
+            let residual = explanation.transpose()?.and_then(|e| Residual::of(&e));
+            Ok(Some((prediction, residual)))
         })?;
         let mut predicted = Predicted::default();
-        let mut shares = Vec::new();
+        let mut residuals = Vec::new();
         for (item, seen) in items.iter().zip(seen) {
-            let Some((prediction, share)) = seen else {
+            let Some((prediction, residual)) = seen else {
                 predicted.skipped.push(item.path.clone());
                 continue;
             };
             predicted.items.push(item.clone());
             predicted.predictions.push(prediction);
-            shares.extend(share);
+            residuals.extend(residual);
         }
         if predicted.items.is_empty() {
             return Err(Error::Images {
@@ -210,11 +213,8 @@ impl EvaluatedModel {
                 problem: format!("none of the {} pictures can be read", items.len()),
             });
         }
-        predicted.completeness = options.completeness.then(|| Completeness {
-            images: shares.len(),
-            max: shares.iter().copied().fold(0.0, f64::max),
-            mean: shares.iter().sum::<f64>() / shares.len().max(1) as f64,
-        });
+        let explained = options.completeness.is_some();
+        predicted.completeness = explained.then(|| completeness(&residuals));
         Ok(predicted)
     }
 
@@ -248,8 +248,31 @@ impl EvaluatedModel {
     }
 }
 
-/// The share of the logit that contributions do not account for; `None` if the logit equals the logit bias.
-fn unexplained(explanation: &Explanation) -> Option<f64> {
-    let logit = explanation.logit - explanation.logit_bias;
-    (logit != 0.0).then(|| (explanation.residual / logit).abs())
+/// What contributions do not account for in one picture.
+struct Residual {
+    size: f64,
+    share: f64,
+}
+
+impl Residual {
+    /// `None` if the logit equals the logit bias.
+    fn of(explanation: &Explanation) -> Option<Self> {
+        let logit = explanation.logit - explanation.logit_bias;
+        (logit != 0.0).then(|| Residual {
+            size: explanation.residual.abs(),
+            share: (explanation.residual / logit).abs(),
+        })
+    }
+}
+
+fn completeness(residuals: &[Residual]) -> Completeness {
+    let images = residuals.len();
+    let mean =
+        |of: fn(&Residual) -> f64| residuals.iter().map(of).sum::<f64>() / images.max(1) as f64;
+    Completeness {
+        images,
+        max: residuals.iter().map(|r| r.share).fold(0.0, f64::max),
+        mean: mean(|r| r.share),
+        residual: mean(|r| r.size),
+    }
 }

@@ -24,6 +24,9 @@ pub(super) struct Place {
     pub best: Option<f64>,
     /// The accuracy before the first step.
     pub before: Option<f64>,
+    /// The step of the last evaluation. A run may be interrupted at a step at which one is due.
+    #[serde(default)]
+    pub evaluated: u64,
     /// Everything that the result depends on, by name.
     pub settings: Vec<(String, String)>,
 }

@@ -7,9 +7,7 @@ use std::path::PathBuf;
 use bcosc_engine::{Engine, default_engine};
 
 use crate::data::{Augmentation, SplitOptions, Unreadable};
-use crate::{
-    Error, EvaluateOptions, Options, PointingOptions, PredictOptions, Ramp, Shape, TrainingOptions,
-};
+use crate::{Error, Options, PointingOptions, PredictOptions, Ramp, Shape, TrainingOptions};
 
 /// Options of a training run.
 #[derive(Clone, Debug)]
@@ -53,8 +51,10 @@ pub struct TrainOptions {
     pub workers: usize,
     /// What happens if an image cannot be read.
     pub unreadable: Unreadable,
-    /// Epochs between evaluations.
-    pub eval_every: u64,
+    /// When the model is evaluated, besides before the first step and at the end.
+    pub eval_every: EvaluateEvery,
+    /// Validation images that are explained in each evaluation, to measure whether contributions add up to the logit; 0 for none.
+    pub completeness: usize,
     /// Measure the grid pointing game at the end, and before the first step.
     pub pointing: Option<PointingOptions>,
     /// Validation images that are explained before and after, in one picture in the folder of the run; 0 for none.
@@ -74,17 +74,6 @@ pub struct TrainOptions {
 }
 
 impl TrainOptions {
-    /// What an evaluation measures.
-    pub(super) fn evaluation(&self, points: bool) -> EvaluateOptions {
-        EvaluateOptions {
-            predict: self.predict.clone(),
-            pointing: self.pointing.clone().filter(|_| points),
-            unreadable: self.unreadable,
-            seed: self.seed,
-            ..EvaluateOptions::default()
-        }
-    }
-
     /// The error for a file in the folder of the run.
     pub(super) fn failed(&self, source: io::Error) -> Error {
         Error::File {
@@ -134,6 +123,15 @@ impl Deref for Opened {
             Opened::Loaded(engine) => engine.as_ref(),
         }
     }
+}
+
+/// When a model is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EvaluateEvery {
+    /// At the end of every epoch whose number is a multiple of this.
+    Epochs(u64),
+    /// After every step whose number is a multiple of this.
+    Steps(u64),
 }
 
 /// What runs the training step.

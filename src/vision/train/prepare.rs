@@ -6,8 +6,8 @@ use std::path::Path;
 use bcosc_autodiff::training::{self, Loss};
 use bcosc_ir::Model;
 
+use super::events::{Tell, TrainEvent};
 use super::options::TrainOptions;
-use super::run::{Tell, TrainEvent};
 use crate::checked::checked;
 use crate::data::{ImageFolder, Loader, LoaderOptions, Samples, Split, Targets, Unreadable};
 use crate::load::File;
@@ -16,8 +16,8 @@ use crate::training::{Schedule, prepare, step_of};
 use crate::vision::images::free_side;
 use crate::vision::predict::Predictor;
 use crate::{
-    Batch, Calibration, CalibrationFiles, Error, Intake, Labels, Metadata, Options, Ramp, Source,
-    TrainingStep, convert_with,
+    Batch, Calibration, CalibrationFiles, Error, EvaluateOptions, Explainer, Intake, Labels,
+    Metadata, Options, Ramp, Source, TrainingStep, convert_with,
 };
 
 /// Everything before the first step.
@@ -34,6 +34,8 @@ pub(super) struct Prepared {
     pub notes: Vec<String>,
     /// How B grows.
     pub growth: Option<Ramp>,
+    /// Whether the model can be explained.
+    pub explains: bool,
     predictor: Predictor,
     /// How images enter the teacher.
     teacher: Option<Intake>,
@@ -67,6 +69,11 @@ impl Prepared {
         let mut logits = model.clone();
         let ending = before_probabilities(&mut logits);
         let predictor = Predictor::of(&logits, label.clone(), &options.predict, ending)?;
+        let mut notes = Vec::new();
+        let explains = match options.completeness + options.sheet {
+            0 => false,
+            _ => explains(&model, &label, options, &mut notes)?,
+        };
         let step = step_of(logits, &options.training, &label)?;
 
         let teacher = options.training.teacher.clone();
@@ -91,6 +98,7 @@ impl Prepared {
                 [height.unwrap_or(side), width.unwrap_or(side)]
             }
         };
+        notes.extend(split.notes);
         let val = split.val.into_folder(predictor.classes);
         let val = match options.val_images {
             Some(limit) => val.limited(limit),
@@ -101,14 +109,28 @@ impl Prepared {
             label,
             step,
             val,
-            notes: split.notes,
+            notes,
             folders: split.folders,
             growth,
+            explains,
             predictor,
             teacher,
             train: split.train,
             size,
         })
+    }
+
+    /// What an evaluation measures.
+    pub fn evaluation(&self, options: &TrainOptions, points: bool) -> EvaluateOptions {
+        let explained = Some(options.completeness).filter(|&count| self.explains && count > 0);
+        EvaluateOptions {
+            predict: options.predict.clone(),
+            pointing: options.pointing.clone().filter(|_| points),
+            completeness: explained,
+            unreadable: options.unreadable,
+            seed: options.seed,
+            ..EvaluateOptions::default()
+        }
     }
 
     /// Batches of training images.
@@ -239,4 +261,21 @@ fn converted(
         }));
     }
     Ok(convert_with(source, &conversion, &|_| {})?.model)
+}
+
+/// Whether a model can be explained; a note says why not.
+fn explains(
+    model: &Model,
+    label: &str,
+    options: &TrainOptions,
+    notes: &mut Vec<String>,
+) -> Result<bool, Error> {
+    match Explainer::from_file(File::of(model, label), &options.predict) {
+        Ok(_) => Ok(true),
+        Err(error @ Error::Explain { .. }) => {
+            notes.push(format!("the model cannot be explained: {error}"));
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use bcosc_engine::SessionOptions;
 use bcosc_ir::Model;
-use serde::Serialize;
 
 use super::checkpoint::{self, BEST, LAST, Place};
-use super::options::TrainOptions;
+use super::events::{Evaluated, EvaluationLine, StepLine, Tell, TrainEvent, Trained};
+use super::options::{EvaluateEvery, TrainOptions};
 use super::prepare::Prepared;
 use crate::data::{Batch as Images, Loader, Unreadable};
 use crate::load::File;
@@ -21,94 +21,6 @@ use crate::vision::evaluate::evaluate_folder;
 use crate::vision::explain::side_by_side::{SHEET, SideBySide};
 use crate::vision::images;
 use crate::{Error, Figures, Numbers, Ramp, Source, Trainer, Weights, weights};
-
-/// What happens in a training run.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum TrainEvent<'a> {
-    /// A part of the preparation begins.
-    Preparing(&'static str),
-    /// The first step follows.
-    Started {
-        /// The step to start from.
-        step: u64,
-        /// All steps.
-        steps: u64,
-        /// Steps in an epoch.
-        per_epoch: u64,
-        /// Training and validation images.
-        images: [usize; 2],
-        /// The engine.
-        engine: &'a str,
-        /// Warnings about the data.
-        notes: &'a [String],
-    },
-    /// A step was done.
-    Step {
-        /// Its number, from 1.
-        step: u64,
-        /// The loss before it.
-        loss: f64,
-        /// Images per second since the step before.
-        rate: f64,
-    },
-    /// The model was evaluated.
-    Evaluated(&'a Evaluated),
-    /// A checkpoint was written.
-    Checkpoint(u64),
-}
-
-/// An evaluation during a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Evaluated {
-    /// Steps done.
-    pub step: u64,
-    /// Mean loss of the steps since the evaluation before.
-    pub train_loss: Option<f64>,
-    /// The metrics on the validation images.
-    pub figures: Figures,
-}
-
-/// The outcome of a run.
-#[derive(Clone, Debug)]
-pub struct Trained {
-    /// The tuned model.
-    pub model: Model,
-    /// Steps done; fewer than planned if the run was interrupted.
-    pub steps: u64,
-    /// Whether the run was interrupted. A checkpoint was written.
-    pub interrupted: bool,
-    /// The evaluation before the first step.
-    pub before: Option<Figures>,
-    /// The evaluation at the end.
-    pub after: Option<Figures>,
-    /// The best accuracy in the run.
-    pub best: Option<f64>,
-    /// Images that could not be read, of training and of validation.
-    pub skipped: BTreeSet<PathBuf>,
-}
-
-/// One line of the metrics of a step.
-#[derive(Serialize)]
-struct StepLine {
-    step: u64,
-    epoch: u64,
-    loss: f64,
-    learning_rate: f64,
-    images_per_second: f64,
-}
-
-/// One line of the metrics of an evaluation.
-#[derive(Serialize)]
-struct EvaluationLine {
-    step: u64,
-    val_top1: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    val_top5: Option<f64>,
-    val_nll: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gridpg: Option<f64>,
-}
 
 /// Trains a model on a folder of images. `tell` hears of every step, and stops the run if it breaks: a checkpoint
 /// is written then.
@@ -149,6 +61,7 @@ pub fn train(
             step: 0,
             best: None,
             before: None,
+            evaluated: 0,
             settings,
         },
     };
@@ -176,9 +89,9 @@ pub fn train(
         trainer,
         metrics,
         place,
-        before: None,
         losses: Vec::new(),
         skipped: BTreeSet::new(),
+        saved: None,
     }
     .all(tell)
 }
@@ -192,48 +105,41 @@ struct Run<'a> {
     trainer: Trainer,
     metrics: Metrics,
     place: Place,
-    before: Option<Figures>,
     /// Since the last evaluation.
     losses: Vec<f64>,
     /// Validation images that could not be read.
     skipped: BTreeSet<PathBuf>,
+    /// The step of the last checkpoint of this process.
+    saved: Option<u64>,
 }
-
-/// Hears of events; a break stops the run.
-pub(super) type Tell<'t> = &'t mut dyn FnMut(TrainEvent<'_>) -> ControlFlow<()>;
 
 impl Run<'_> {
     fn all(mut self, tell: Tell<'_>) -> Result<Trained, Error> {
         let per_epoch = self.loader.batches() as u64;
+        let mut before = None;
+        let mut after = None;
         if self.place.step == 0 {
             let figures = self.evaluate(self.options.pointing.is_some(), tell)?;
             self.place.before = Some(figures.top1);
-            self.before = Some(figures);
+            before = Some(figures);
+        } else if self.is_due() && self.place.evaluated != self.place.step {
+            // The run was interrupted before it.
+            after = Some(self.measure(tell)?);
         }
         let mut interrupted = false;
-        let mut after = None;
         while self.place.step < self.schedule.steps && !interrupted {
             let (epoch, first) = (self.place.step / per_epoch, self.place.step % per_epoch);
             let mut clock = Instant::now();
             for images in self.loader.resume(epoch, first as usize) {
                 let images = images?;
                 interrupted = self.one(images, epoch, &mut clock, tell)?.is_break();
+                if !interrupted && self.is_due() {
+                    after = Some(self.measure(tell)?);
+                    clock = Instant::now();
+                }
                 if interrupted || self.place.step >= self.schedule.steps {
                     break;
                 }
-            }
-            let done = self.place.step >= self.schedule.steps;
-            let epochs = self.place.step / per_epoch;
-            let due = self.place.step.is_multiple_of(per_epoch)
-                && epochs.is_multiple_of(self.options.eval_every);
-            if !interrupted && (done || due) {
-                let figures = self.evaluate(done && self.options.pointing.is_some(), tell)?;
-                let best = self.place.best.is_none_or(|best| figures.top1 > best);
-                if best {
-                    self.place.best = Some(figures.top1);
-                    self.checkpoint(&[BEST], tell)?;
-                }
-                after = Some(figures);
             }
             self.checkpoint(&[LAST], tell)?;
         }
@@ -254,11 +160,37 @@ impl Run<'_> {
             model,
             steps: self.place.step,
             interrupted,
-            before: self.before,
+            before,
             after,
             best: self.place.best,
             skipped: self.skipped,
         })
+    }
+
+    /// Whether the model is evaluated at this step.
+    fn is_due(&self) -> bool {
+        let (step, per_epoch) = (self.place.step, self.loader.batches() as u64);
+        step >= self.schedule.steps
+            || match self.options.eval_every {
+                EvaluateEvery::Epochs(count) => {
+                    step.is_multiple_of(per_epoch.saturating_mul(count))
+                }
+                EvaluateEvery::Steps(count) => step.is_multiple_of(count),
+            }
+    }
+
+    /// Evaluates the model after a step, and writes checkpoints.
+    fn measure(&mut self, tell: Tell<'_>) -> Result<Figures, Error> {
+        let done = self.place.step >= self.schedule.steps;
+        let figures = self.evaluate(done && self.options.pointing.is_some(), tell)?;
+        self.place.evaluated = self.place.step;
+        if self.place.best.is_none_or(|best| figures.top1 > best) {
+            self.place.best = Some(figures.top1);
+            self.checkpoint(&[BEST, LAST], tell)?;
+        } else {
+            self.checkpoint(&[LAST], tell)?;
+        }
+        Ok(figures)
     }
 
     /// Does one step.
@@ -352,6 +284,9 @@ impl Run<'_> {
 
     /// Explanations of validation images before and after.
     fn sheet(&self, after: &Model) -> Result<Option<Vec<u8>>, Error> {
+        if !self.prepared.explains {
+            return Ok(None);
+        }
         let items = images::spread(&self.prepared.val.items, self.options.sheet);
         let side_by_side = SideBySide {
             label: &self.prepared.label,
@@ -372,18 +307,12 @@ impl Run<'_> {
         let figures = evaluate_folder(
             File::of(&model, &self.prepared.label),
             &self.prepared.val,
-            &self.options.evaluation(points),
+            &self.prepared.evaluation(self.options, points),
         )?;
         self.skipped.extend(figures.skipped.iter().cloned());
         let (sum, count) = (self.losses.iter().sum::<f64>(), self.losses.len());
         self.losses.clear();
-        let line = EvaluationLine {
-            step: self.place.step,
-            val_top1: figures.top1,
-            val_top5: figures.top5,
-            val_nll: figures.reliability.nll,
-            gridpg: figures.pointing.first().and_then(|pointing| pointing.score),
-        };
+        let line = EvaluationLine::of(self.place.step, &figures);
         let recorded = self.metrics.record(self.place.step, &line);
         recorded.map_err(|error| self.options.failed(error))?;
         let evaluated = Evaluated {
@@ -395,12 +324,17 @@ impl Run<'_> {
         Ok(evaluated.figures)
     }
 
-    fn checkpoint(&self, names: &[&str], tell: Tell<'_>) -> Result<(), Error> {
+    /// Writes checkpoints, unless the last one is of this step already.
+    fn checkpoint(&mut self, names: &[&str], tell: Tell<'_>) -> Result<(), Error> {
+        if self.saved == Some(self.place.step) {
+            return Ok(());
+        }
         let weights = self.weights()?;
         for name in names {
             self.place
                 .write(&weights, &self.options.work_dir.join(name))?;
         }
+        self.saved = Some(self.place.step);
         let _ = tell(TrainEvent::Checkpoint(self.place.step));
         Ok(())
     }
