@@ -51,11 +51,14 @@ fn linear_operators_have_backward_rules_and_no_others_do() {
         .iter()
         .map(|(name, _)| *name)
         .collect();
-    assert_eq!(missing, exempt, "linear, without a backward rule");
+    assert_eq!(
+        missing, exempt,
+        "in linearity/rules.rs, but not in autodiff/src/detached.rs or transpose.rs"
+    );
     let idle: Vec<&str> = backward.difference(&linear).copied().collect();
     assert!(
         idle.is_empty(),
-        "backward rules of operators that are not linear: {idle:?}"
+        "in autodiff/src/detached.rs or transpose.rs, but not in linearity/rules.rs: {idle:?}"
     );
 }
 
@@ -64,7 +67,10 @@ fn what_can_be_explained_can_be_trained() {
     let trained: BTreeSet<&str> = derivative::operators().collect();
     let explained: BTreeSet<&str> = detached::operators().collect();
     let missing: Vec<_> = explained.difference(&trained).collect();
-    assert!(missing.is_empty(), "no derivative rule: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "not in autodiff/src/derivative.rs: {missing:?}"
+    );
     let flat = derivative::flat().filter(|name| trained.contains(name));
     assert_eq!(flat.count(), 0, "flat, with a derivative rule");
 }
@@ -77,12 +83,17 @@ fn linearity_agrees_with_the_traits() {
         let has = |wanted: Trait| ops::having(wanted).any(|n| n == name);
         assert!(
             !has(Trait::ShapeOnly) || has(Trait::Random) || rules.contains_key(name),
-            "{name} has no linearity rule"
+            "{name} is not in linearity/rules.rs"
         );
         let Some(rule) = rules.get(name).copied() else {
             continue;
         };
-        let fits = |wanted: Trait, holds: bool| assert!(!has(wanted) || holds, "{name}: {rule:?}");
+        let fits = |wanted: Trait, holds: bool| {
+            assert!(
+                !has(wanted) || holds,
+                "{name}: {rule:?} in linearity/rules.rs, but {wanted:?} in ir/src/ops/traits.rs"
+            );
+        };
         fits(Trait::Structural, matches!(rule, Rule::Linear | Rule::Sum));
         fits(Trait::Cast, rule == Rule::Linear);
         fits(Trait::ShapeOnly, rule == Rule::ShapeOnly);
@@ -93,7 +104,7 @@ fn linearity_agrees_with_the_traits() {
         let gate = matches!(rule, Rule::Gate { .. });
         assert!(
             !gate || has(Trait::Elementwise),
-            "{name} is a gate, but not elementwise"
+            "{name}: a gate in linearity/rules.rs, but not Elementwise in ir/src/ops/traits.rs"
         );
     }
 }
@@ -128,7 +139,10 @@ fn every_change_that_breaks_nodes_has_an_opset_rule() {
         for forms in operator.schemas().windows(2) {
             let change = (operator.name, forms[1].since);
             let broken = is_broken_by(&forms[0], &forms[1]);
-            assert!(!broken || ruled.contains(&change), "no rule for {change:?}");
+            assert!(
+                !broken || ruled.contains(&change),
+                "not in canonical/opset/rules.rs: {change:?}"
+            );
         }
     }
     for (name, since) in ruled {
