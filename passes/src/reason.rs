@@ -41,14 +41,12 @@ pub enum Reason {
     #[error("no value of the model stands for \"{0}\" of its original")]
     NoPlace(String),
     /// Values at one place that cannot be compared.
-    #[error("at \"{place}\" the model has {found}, and its original {expected}")]
+    #[error("at \"{place}\" the model has {}, and its original {}", types[0], types[1])]
     OtherShape {
         /// The place, by the name of the value in the original.
         place: String,
-        /// Type of the model's value.
-        found: String,
-        /// Type of the original's value.
-        expected: String,
+        /// The types of the model's value, and of the original's.
+        types: Box<[String; 2]>,
     },
     /// No value stands for one of the original.
     #[error("the model does not say which of its values stand for values of the original")]

@@ -119,8 +119,7 @@ fn check(model: &Model, s: Value, original: &Model, t: Value, tap: &Tap) -> Resu
                 Tap::Value(name) => name.clone(),
                 Tap::Output => "the output".to_owned(),
             },
-            found: described(s.as_ref()),
-            expected: described(t.as_ref()),
+            types: Box::new([s, t].map(|found| described(found.as_ref()))),
         })),
     }
 }
