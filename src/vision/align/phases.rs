@@ -134,13 +134,23 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
     found
 }
 
-/// The output, and the values that leave some segments: the last before the output, and others at even distances.
+/// The output, and the values that leave some segments: the last before the output, and others at even distances in layers.
 fn spread_taps(segments: &[Segment], count: usize) -> Vec<Tap> {
-    let inner: Vec<&Segment> = segments.iter().filter(|s| !s.values.is_empty()).collect();
-    let count = count.min(inner.len());
-    let chosen = (1..=count).map(|place| inner[place * inner.len() / count - 1]);
-    let values = chosen.flat_map(taps);
-    values.chain([Tap::Output]).collect()
+    let mut depth = 0;
+    let mut inner = Vec::new();
+    for segment in segments.iter().filter(|s| !s.values.is_empty()) {
+        depth += segment.layers;
+        inner.push((depth, segment));
+    }
+    let mut found = Vec::new();
+    for place in 1..=count {
+        let wanted = depth * place / count;
+        let nearest = inner.iter().min_by_key(|(depth, _)| depth.abs_diff(wanted));
+        found.extend(nearest.into_iter().flat_map(|(_, segment)| taps(segment)));
+    }
+    found.dedup();
+    found.push(Tap::Output);
+    found
 }
 
 impl Phase {
@@ -191,5 +201,39 @@ impl Phase {
                 step_of(model, &training, label)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(name: &str, layers: usize) -> Segment {
+        Segment {
+            values: (!name.is_empty())
+                .then(|| name.to_owned())
+                .into_iter()
+                .collect(),
+            parameters: Vec::new(),
+            layers,
+            cost: 0,
+        }
+    }
+
+    #[test]
+    fn taps_are_at_even_depths() {
+        // The stem, nine blocks and the head of a ResNet-20.
+        let layers = [2, 2, 2, 3, 2, 2, 3, 2, 2];
+        let mut network = vec![segment("stem", 1)];
+        for (index, layers) in layers.into_iter().enumerate() {
+            network.push(segment(&format!("block{}", index + 1), layers));
+        }
+        network.push(segment("", 1));
+        let named = |count| places(&spread_taps(&network, count)).join(" ");
+        assert_eq!(named(3), "block3 block6 block9 output");
+        assert_eq!(named(1), "block9 output");
+        assert_eq!(named(0), "output");
+        assert_eq!(named(50).split(' ').count(), 11);
+        assert_eq!(places(&spread_taps(&network[10..], 3)), ["output"]);
     }
 }
