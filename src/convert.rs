@@ -9,7 +9,7 @@ use bcosc_passes::analysis::linearity::{Linearity, Verdict};
 use bcosc_passes::bcos::biases::REMOVE_BIASES;
 use bcosc_passes::bcos::carry::CARRY_BIASES;
 use bcosc_passes::bcos::input::double::DOUBLE_INPUT;
-use bcosc_passes::bcos::layers::BCOS;
+use bcosc_passes::bcos::layers::{B_LAYERS, BCOS};
 use bcosc_passes::pipeline::Step;
 use bcosc_passes::recipe::CANONICAL;
 use bcosc_passes::{Biases, Context, InputContract, Pass, Settings, pipeline};
@@ -285,6 +285,11 @@ fn describe(model: &Model, settings: &Settings, recipe: Recipe, passes: &Passes)
         version: env!("CARGO_PKG_VERSION").to_owned(),
         recipe: recipe.name().to_owned(),
         b: if BCOS.is_in(passes) { settings.b } else { 1.0 },
+        // As the pass has recorded them.
+        b_layers: model
+            .metadata(B_LAYERS)
+            .and_then(|others| serde_json::from_str(others).ok())
+            .unwrap_or_default(),
         input: plan::contract(passes, settings.input),
         mean: normalization
             .as_ref()

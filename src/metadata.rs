@@ -1,8 +1,10 @@
 //! The metadata of a converted model.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use bcosc_ir::Model;
+use bcosc_passes::bcos::layers::{B, B_LAYERS};
 use bcosc_passes::{InputContract, Normalization};
 use serde::Serialize;
 
@@ -18,6 +20,8 @@ pub struct Metadata {
     pub recipe: String,
     /// Exponent of the B-cos transform: `bcosc.b`.
     pub b: f64,
+    /// B of the layers that have another one, by name: `bcosc.b_layers`, a JSON object.
+    pub b_layers: BTreeMap<String, f64>,
     /// Form of the model's input: `bcosc.input`.
     pub input: InputContract,
     /// Mean that the original's input was normalised with, one number per channel; empty where it
@@ -39,7 +43,6 @@ pub struct Metadata {
 
 const VERSION: &str = "bcosc.version";
 const RECIPE: &str = "bcosc.recipe";
-const B: &str = "bcosc.b";
 const INPUT: &str = "bcosc.input";
 const MEAN: &str = "bcosc.mean";
 const STD: &str = "bcosc.std";
@@ -57,6 +60,12 @@ impl Metadata {
         set(VERSION, &self.version);
         set(RECIPE, &self.recipe);
         set(B, &self.b.to_string());
+        if !self.b_layers.is_empty() {
+            set(
+                B_LAYERS,
+                &serde_json::to_string(&self.b_layers).unwrap_or_default(),
+            );
+        }
         set(INPUT, contract_name(self.input));
         if !self.mean.is_empty() {
             set(MEAN, &join(&self.mean));
@@ -103,6 +112,11 @@ impl Metadata {
             version: entries.text(VERSION, "").to_owned(),
             recipe: entries.text(RECIPE, "").to_owned(),
             b: entries.parse(B, 1.0, "a number")?,
+            b_layers: match model.metadata(B_LAYERS) {
+                Some(text) => serde_json::from_str(text)
+                    .map_err(|_| entries.error(B_LAYERS, text, "an object of numbers by name"))?,
+                None => BTreeMap::new(),
+            },
             input,
             mean: entries.numbers(MEAN)?,
             std: entries.numbers(STD)?,

@@ -299,6 +299,14 @@ impl Options {
         if !settings.b.is_finite() || settings.b < 1.0 {
             return fail(format!("B is {}, but must be at least 1", settings.b));
         }
+        let others = settings
+            .b_layers
+            .iter()
+            .map(|(_, b)| *b)
+            .chain(settings.b_last);
+        if let Some(b) = others.into_iter().find(|b| !b.is_finite() || *b < 1.0) {
+            return fail(format!("B of a layer is {b}, but must be at least 1"));
+        }
         if let Some(normalization) = &settings.normalization {
             check_normalization(normalization)?;
         }

@@ -86,12 +86,11 @@ fn exact(task: &Task<'_>) -> Claim {
         Biases::Carry => Biases::Carry,
     };
     let settings = Settings {
-        b: 1.0,
         biases,
         keep_max_pool: true,
         attention_unpool: false,
         logit_bias: LogitBias::None,
-        ..task.settings.clone()
+        ..task.settings.with_b(1.0)
     };
     Claim {
         what: EXACT,
@@ -106,9 +105,8 @@ fn exact(task: &Task<'_>) -> Claim {
 fn full(task: &Task<'_>) -> Claim {
     // The same constant on both sides would only make differences look small.
     let settings = Settings {
-        b: 1.0,
         logit_bias: LogitBias::None,
-        ..task.settings.clone()
+        ..task.settings.with_b(1.0)
     };
     let as_given = Settings {
         input: InputContract::Same,

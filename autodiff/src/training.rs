@@ -13,7 +13,7 @@
 //! | `learning_rate` | float, a scalar | the rate of this step |
 //! | `step` | int64, a scalar | counts runs from 1 |
 //! | `bias_scale` | float, a scalar | with [`StepOptions::scale_biases`]: factor of all biases |
-//! | `b` | float, a scalar | with [`Exponent::Input`]: B of all layers |
+//! | `b` | float, a scalar | with [`Exponent::Input`]: B of the model |
 //!
 //! Every other input is state. The output `NAME.next` is its new value, to be given to the next run; [`State`] says
 //! what it is at the start. Batch norms use the statistics of the batch. Nothing is detached.

@@ -134,6 +134,20 @@ pub enum Reason {
          --input rgb, or export it without the cast"
     )]
     ByteImage(String),
+    /// A pattern of layers that cannot be read.
+    #[error("the pattern `{0}` for layers is invalid")]
+    NoPattern(String),
+    /// A pattern that matches no B-cos layer.
+    #[error("no B-cos layer has a name like `{pattern}`; there are: {names}")]
+    NoSuchLayer {
+        /// The pattern.
+        pattern: String,
+        /// Some names of layers.
+        names: String,
+    },
+    /// Layers with an exponent, in a model that has none.
+    #[error("B of the model is 1, so that of its layers cannot grow with the input `b`")]
+    NoGrowth,
     /// [x, -x] adds up to 0.
     #[error(
         "biases can only be carried by [x, 1-x], which adds up to a constant: use --input add-inverse or rgb"

@@ -53,14 +53,15 @@ static NORMS: &Passes = &[&UNCENTRE_NORMS, &RESTORE_NORMS];
 static HEAD: &Passes = &[&REORDER_HEAD, &REORDER_TOKEN_HEAD];
 /// The same for a head with a norm before it, which alters the function.
 static HEAD_AND_NORM: &Passes = &[&REORDER_HEAD_AND_NORM];
-static INPUT: &Passes = &[&DOUBLE_INPUT];
+/// With --calibrate, restored norms then get the scale that values have in the original: biases and pools are still its own.
+static INPUT: &Passes = &[&DOUBLE_INPUT, &CALIBRATE_NORMS];
 /// Alterations of the original.
 static POOLS: &Passes = &[&AVERAGE_POOLS];
 /// Alterations of the attention pool at the end.
 static ATTENTION_POOL: &Passes = &[&DROP_POOL_POSITIONS, &UNPOOL_ATTENTION];
 static BIASES: &Passes = &[&REMOVE_BIASES];
-/// The B-cos layers, with calibration of norms before and after.
-static LAYERS: &Passes = &[&CALIBRATE_NORMS, &BCOS, &REMEASURE_NORMS];
+/// The B-cos layers, and the statistics of norms behind them.
+static LAYERS: &Passes = &[&BCOS, &REMEASURE_NORMS];
 /// With --biases carry instead of [`BIASES`]: after the layers, which see biases where they are.
 static CARRY: &Passes = &[&CARRY_BIASES];
 static LOGIT_BIAS: &Passes = &[&ADD_LOGIT_BIAS];

@@ -57,6 +57,10 @@ pub enum LogitBias {
 pub struct Settings {
     /// Exponent of the B-cos transform; at least 1.
     pub b: f64,
+    /// Exponent of the last B-cos layers before the outputs, where it is another.
+    pub b_last: Option<f64>,
+    /// Exponents of layers whose names match a pattern. Of several that match, the last counts.
+    pub b_layers: Vec<(String, f64)>,
     /// Input format of the converted model.
     pub input: InputContract,
     /// Normalisation of the original's input; required by input formats that take raw images.
@@ -87,6 +91,8 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             b: 2.0,
+            b_last: None,
+            b_layers: Vec::new(),
             input: InputContract::Same,
             normalization: None,
             absorb_normalization: false,
@@ -99,6 +105,18 @@ impl Default for Settings {
             deploy: false,
             opset: None,
             largest_constant: 64 * 1024,
+        }
+    }
+}
+
+impl Settings {
+    /// The same with one exponent for all layers.
+    pub fn with_b(&self, b: f64) -> Self {
+        Settings {
+            b,
+            b_last: None,
+            b_layers: Vec::new(),
+            ..self.clone()
         }
     }
 }

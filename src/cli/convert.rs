@@ -142,11 +142,16 @@ fn print(out: &mut dyn Write, report: &Report, all: bool, step: Option<&Path>) -
         .map_or_else(String::new, |opset| format!(", opset {opset}"));
     match report.recipe {
         "none" => writeln!(out, "{from}: recipe none{opset}\n")?,
-        recipe => writeln!(
-            out,
-            "{from}: recipe {recipe}, B = {}{opset}\n",
-            report.options.settings.b
-        )?,
+        recipe => {
+            let settings = &report.options.settings;
+            let others = settings.b_last.is_some() || !settings.b_layers.is_empty();
+            let others = if others { " but for some layers" } else { "" };
+            writeln!(
+                out,
+                "{from}: recipe {recipe}, B = {}{others}{opset}\n",
+                settings.b
+            )?
+        }
     }
     writeln!(out, "{}", tables::sizes(report.before, report.after))?;
     if !report.passes.is_empty() {

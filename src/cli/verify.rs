@@ -76,8 +76,15 @@ pub fn describe(made: &Metadata) -> String {
         .and_then(|v| v.as_str())
         .unwrap_or_default()
         .to_owned();
+    let others = match &made.b_layers {
+        others if others.is_empty() => String::new(),
+        others => {
+            let layers = others.iter().map(|(layer, b)| format!("{b} in {layer}"));
+            format!(" ({})", layers.collect::<Vec<_>>().join(", "))
+        }
+    };
     format!(
-        "B-cos model made with bcosc {}: recipe {}, B = {}, input {input}{bias}",
+        "B-cos model made with bcosc {}: recipe {}, B = {}{others}, input {input}{bias}",
         made.version, made.recipe, made.b
     )
 }

@@ -4,10 +4,14 @@
 //! z = y (|y| / n)                 B = 2, as it is written
 //! z = y (|y| / n + 1e-6)^(B-1)    any other B; and both forms with B - 1 as a value of its own
 //! ```
+//!
+//! Layers may differ in B. With the input b, a layer of exponent B_l in a model of exponent B has
+//! `1 + (b - 1) (B_l - 1) / (B - 1)`: all are linear at b = 1, and as in the model at b = B.
 
 use bcosc_ir::{DataType, Graph, Model, NodeId, Op, Operand, Patch, TensorType, Value};
 use bcosc_passes::analysis::scalars::scalar;
 use bcosc_passes::analysis::weights;
+use bcosc_passes::bcos::layers::B;
 use bcosc_passes::dialect::COSINE_EPSILON;
 use bcosc_passes::{PassError, Reason};
 
@@ -20,7 +24,7 @@ pub enum Exponent {
     /// The model: B stays as it is.
     #[default]
     Fixed,
-    /// The input `b`, a scalar, for all layers: B can change over the steps.
+    /// The input `b`, a scalar, for the model: B can change over the steps, and layers with a B of their own follow.
     Input,
     /// Every layer learns its own B; B - 1 is a parameter.
     Learned,
@@ -102,9 +106,13 @@ pub(super) fn learn(model: &mut Model) -> Result<Vec<Value>, PassError> {
 /// Makes B an input of the model.
 ///
 /// # Errors
-/// If the model has no B-cos layers.
+/// If the model has no B-cos layers, or has exponent 1 in spite of them.
 pub(super) fn take(model: &mut Model) -> Result<(), PassError> {
     let found = found(model)?;
+    let whole = whole(model, &found) - 1.0;
+    if whole <= 0.0 {
+        return Err(PassError::Model(Reason::NoGrowth));
+    }
     let dtype = found.first().map_or(DataType::Float, |s| dtype(model, s.y));
     let b = model
         .graph
@@ -112,11 +120,25 @@ pub(super) fn take(model: &mut Model) -> Result<(), PassError> {
     for scaling in found {
         let mut patch = Patch::at(scaling.node);
         let one = patch.parameter("one", weights::tensor(dtype, &[], &[1.0]));
-        let less = patch.op(Op::new("", "Sub").named("exponent"), &[b.into(), one]);
+        let mut less = patch.op(Op::new("", "Sub").named("exponent"), &[b.into(), one]);
+        let share = (scaling.b - 1.0) / whole;
+        if (share - 1.0).abs() > ROUNDING {
+            let share = patch.parameter("share", weights::tensor(dtype, &[], &[share]));
+            less = patch.op(Op::new("", "Mul").named("exponent"), &[less, share]);
+        }
         replace(&mut patch, &scaling, less, dtype);
         model.graph.apply(patch)?;
     }
     Ok(())
+}
+
+/// Of B - 1 in single precision.
+const ROUNDING: f64 = 1e-6;
+
+/// B of the model: what it says, or else the largest of its layers.
+fn whole(model: &Model, scalings: &[Scaling]) -> f64 {
+    let said = model.metadata(B).and_then(|b| b.parse().ok());
+    said.unwrap_or_else(|| scalings.iter().map(|s| s.b).fold(1.0, f64::max))
 }
 
 fn found(model: &Model) -> Result<Vec<Scaling>, PassError> {

@@ -9,8 +9,11 @@
 //! y = bcosc.Scale <b = 2> (Conv (x, w), bcosc.PatchNorm (x))
 //! ```
 //!
-//! Layers that compute queries, keys and values of attention stay linear. At B = 1 the factor is 1, and the pass does
-//! nothing. Layers with the same patches share a norm.
+//! Every layer has a B of its own: that of the model, unless `--b-last` or `--b-layer` choose another. Layers that compute
+//! queries, keys and values of attention stay linear. At B = 1 the factor is 1, and the pass does nothing. Layers with the
+//! same patches share a norm.
+
+mod exponents;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,9 +25,16 @@ use crate::analysis::linearity::layers_on_constants;
 use crate::analysis::raise::{attention, attention_pool};
 use crate::dialect::{PatchNorm, Scale, VectorNorm};
 use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+use exponents::{described, exponents};
 
 /// Key of the node metadata that marks a layer that stays linear.
 pub const LINEAR: &str = "bcosc.linear";
+
+/// Key of the model metadata that holds B of the model.
+pub const B: &str = "bcosc.b";
+
+/// Key of the model metadata that holds B of the layers that have another one: a JSON object, by name.
+pub const B_LAYERS: &str = "bcosc.b_layers";
 
 /// The pass.
 pub static BCOS: Pass = Pass {
@@ -37,7 +47,6 @@ pub static BCOS: Pass = Pass {
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
-    let b = cx.settings.b;
     // Unused nodes are removed at the end, since another layer may still share the norm of an unused one.
     model.graph.remove_dead();
     let attentions = attention::all(&model.graph);
@@ -45,10 +54,10 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     let constant_layers = layers_on_constants(&model.graph);
     let pools = attention_pool::among(&model.graph, attentions);
     let behind_pools: BTreeSet<NodeId> = pools.iter().map(|p| p.projection.node).collect();
-    let mut norms = BTreeMap::new();
-    for node in model.graph.ops() {
-        let graph = &model.graph;
-        let layer = match Layer::of(graph, node) {
+    let graph = &model.graph;
+    let mut layers = Vec::new();
+    for node in graph.ops() {
+        match Layer::of(graph, node) {
             None => {
                 if graph.op(node).is_some_and(has_other_weights) {
                     outcome.skipped(graph.label(node), Reason::NoBcosForm);
@@ -59,8 +68,8 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
                 outcome.skipped(graph.label(node), reason);
                 continue;
             }
-            Some(Ok(layer)) => layer,
-        };
+            Some(Ok(_)) => {}
+        }
         if constant_layers.contains(&node) {
             outcome.skipped(graph.label(node), Reason::NotOfInput);
             continue;
@@ -76,13 +85,23 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
             outcome.skipped(graph.label(node), Reason::Projection);
             continue;
         }
-        if b == 1.0 {
+        layers.push(node);
+    }
+    let exponents = exponents(graph, &layers, cx.settings).map_err(PassError::Model)?;
+    let others = described(graph, &exponents, cx.settings.b);
+    let mut norms = BTreeMap::new();
+    for (node, b) in layers
+        .into_iter()
+        .filter_map(|node| Some((node, *exponents.get(&node)?)))
+    {
+        // What a layer reads may have become the output of a B-cos layer.
+        let Some(Ok(layer)) = Layer::of(&model.graph, node).filter(|_| b != 1.0) else {
             continue;
-        }
+        };
         let norm = Norm::of(&layer);
         let shared = norms.get(&norm).copied();
         let patch = scale(&layer, &norm, shared, b);
-        outcome.changed(graph.label(node), format!("B-cos, B = {b}"));
+        outcome.changed(model.graph.label(node), format!("B-cos, B = {b}"));
         let added = model.graph.apply(patch)?;
         if shared.is_none() {
             norms.insert(
@@ -93,6 +112,9 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
                 },
             );
         }
+    }
+    if let Some(others) = others {
+        model.set_metadata(B_LAYERS, &others);
     }
     Ok(outcome)
 }

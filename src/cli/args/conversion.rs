@@ -13,6 +13,12 @@ pub struct ConversionArgs {
     /// Exponent of the B-cos transform; at least 1
     #[arg(long, value_name = "B", default_value_t = 2.0, value_parser = b, help_heading = "Conversion")]
     pub b: f64,
+    /// B of the last layer before each output
+    #[arg(long, value_name = "B", value_parser = b, help_heading = "Conversion")]
+    pub b_last: Option<f64>,
+    /// B of the layers whose names match a pattern such as `layer4.*`; repeatable, the last that matches counts
+    #[arg(long, value_name = "PATTERN=B", value_parser = layer_b, help_heading = "Conversion")]
+    pub b_layer: Vec<(String, f64)>,
     /// Recipe: the list of passes for a kind of network
     #[arg(long, value_enum, default_value_t = Recipe::Auto, help_heading = "Conversion")]
     pub recipe: Recipe,
@@ -58,11 +64,21 @@ pub fn b(text: &str) -> Result<f64, String> {
     }
 }
 
+fn layer_b(text: &str) -> Result<(String, f64), String> {
+    let parts = text
+        .rsplit_once('=')
+        .filter(|(pattern, _)| !pattern.is_empty());
+    let (pattern, number) = parts.ok_or("expected PATTERN=B, such as layer4.*=1.25")?;
+    Ok((pattern.to_owned(), b(number)?))
+}
+
 impl ConversionArgs {
     /// The settings of the passes.
     pub fn settings(&self) -> Settings {
         Settings {
             b: self.b,
+            b_last: self.b_last,
+            b_layers: self.b_layer.clone(),
             input: self.input,
             normalization: self.normalized.given(),
             absorb_normalization: self.absorb_normalization,

@@ -321,14 +321,12 @@ fn tokens_of_all_images_in_rows_keep_their_image() {
     let before = builder.typed("y");
     let found = check(&before, 4, &[]);
     // Each image's part of the result follows from its own pixels only.
-    let settings = settings(InputContract::AddInverse, 1.0, Biases::Carry);
     let dark = |x: Tensor| {
         let mut x = Array::of(&x);
         let image = x.data.len() / 2;
         x.data[image..].fill(0.0);
         x.tensor(DataType::Float)
     };
-    assert_eq!(settings.b, 1.0);
     let both = images(&found);
     let first: Tensors = both
         .clone()

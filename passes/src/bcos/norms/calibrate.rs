@@ -8,6 +8,9 @@
 //! y = BatchNormalization (Conv (x, w / s), s sqrt (v + eps), 0, 0, v)
 //! ```
 //!
+//! Biases are still in the model: the scale of the norm is then that of the original's values, as if the norm had never been
+//! folded, and stays so when biases go and B grows.
+//!
 //! s is the norm of the weights of each unit, and v the variance of `Conv (x, w / s)` on the images. A folded norm leaves weights
 //! of any size; with unit weights all layers learn at one rate. Where the bias of a convolution is a sum of its own, s is 1.
 

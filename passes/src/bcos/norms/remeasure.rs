@@ -9,13 +9,14 @@
 //! y = BatchNormalization (x, gamma, beta, 0, v)      v: variance of x at B
 //! ```
 //!
-//! At B = 1 the pass does nothing.
+//! Where all layers have B = 1, the pass does nothing.
 
 use bcosc_ir::views::BatchNorm;
 use bcosc_ir::{Attribute, Model, Patch};
 
 use super::statistics::{Statistics, batch_norms, fitting_epsilon, variances};
 use crate::analysis::weights;
+use crate::bcos::layers::has_bcos_layers;
 use crate::{Context, Effect, Outcome, Pass, PassError};
 
 /// The pass.
@@ -29,7 +30,8 @@ pub static REMEASURE_NORMS: Pass = Pass {
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
-    if cx.calibration.is_none() || cx.settings.b == 1.0 {
+    let linear = cx.settings.b == 1.0 && !has_bcos_layers(&model.graph);
+    if cx.calibration.is_none() || linear {
         return Ok(outcome);
     }
     let norms = batch_norms(&model.graph);
@@ -158,6 +160,12 @@ mod tests {
     fn nothing_is_measured_at_b_1_or_without_images() {
         let at_one = measured(&exponent(1.0));
         assert!(at_one.is_ok_and(|(_, outcome)| outcome == Outcome::default()));
+        // One layer with another B is enough.
+        let last = Settings {
+            b_last: Some(2.0),
+            ..exponent(1.0)
+        };
+        assert!(measured(&last).is_ok_and(|(_, outcome)| outcome.changes.len() == 2));
         let without = passed(&PASSES, &network(), &exponent(2.0), None);
         assert!(without.is_ok_and(|(_, outcome)| outcome == Outcome::default()));
     }
