@@ -98,6 +98,10 @@ def load(path):
     """The original: its blocks, and the weights and biases of the head."""
     model = onnx.load(path)
     constants = {c.name: torch.tensor(numpy_helper.to_array(c)) for c in model.graph.initializer}
+    # Equal constants are stored once.
+    for node in model.graph.node:
+        if node.op_type == "Identity" and node.input[0] in constants:
+            constants[node.output[0]] = constants[node.input[0]].clone()
     blocks = network(3)
     convolutions = [m for m in blocks.modules() if isinstance(m, Conv)]
     norms = [m for m in blocks.modules() if isinstance(m, Norm)]

@@ -112,3 +112,27 @@ pub static CLIP: &[&Passes] = &[
     CARRY,
     LOWERING,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Measured without biases, the scales of restored norms would not be those of the original, and training has to undo them.
+    #[test]
+    fn norms_are_calibrated_while_the_function_is_the_originals() {
+        for recipe in [CNN, VIT, CLIP] {
+            let names: Vec<&str> = recipe
+                .iter()
+                .flat_map(|s| s.iter())
+                .map(|p| p.name)
+                .collect();
+            let place = |pass: &Pass| names.iter().position(|name| *name == pass.name).unwrap();
+            let calibrated = place(&CALIBRATE_NORMS);
+            assert!(place(&RESTORE_NORMS) < calibrated && place(&DOUBLE_INPUT) < calibrated);
+            for altering in [&REMOVE_BIASES, &AVERAGE_POOLS, &BCOS] {
+                assert!(calibrated < place(altering), "{}", altering.name);
+            }
+            assert!(place(&BCOS) < place(&REMEASURE_NORMS));
+        }
+    }
+}

@@ -4,18 +4,15 @@
 //! at B = 1; the norm stays the identity, but has true statistics:
 //!
 //! ```text
-//! y = BatchNormalization (Conv (x, w), 1, 0, 0, 1 - eps)
-//! y = BatchNormalization (Conv (x, w / s), s sqrt (v + eps), 0, 0, v)
+//! y = BatchNormalization (x, 1, 0, 0, 1 - eps)
+//! y = BatchNormalization (x, sqrt (v + eps), 0, 0, v)      v: variance of x on the images
 //! ```
 //!
-//! Biases are still in the model: the scale of the norm is then that of the original's values, as if the norm had never been
+//! Biases are still in the model: the scale of the norm is that of the original's values, as if the norm had never been
 //! folded, and stays so when biases go and B grows.
-//!
-//! s is the norm of the weights of each unit, and v the variance of `Conv (x, w / s)` on the images. A folded norm leaves weights
-//! of any size; with unit weights all layers learn at one rate. Where the bias of a convolution is a sum of its own, s is 1.
 
-use bcosc_ir::views::{BatchNorm, Conv};
-use bcosc_ir::{Graph, Model, Patch, Tensor, Value};
+use bcosc_ir::views::BatchNorm;
+use bcosc_ir::{Model, Patch};
 
 use super::restore::RESTORED;
 use super::statistics::{Statistics, batch_norms, variances};
@@ -55,64 +52,21 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
             continue;
         };
         let epsilon = f64::from(norm.epsilon);
-        let unit = unit_weights(graph, norm.x);
-        let sizes = unit.as_ref().map(|(_, sizes)| sizes.clone());
-        let sizes = sizes.unwrap_or_else(|| vec![1.0; variance.len()]);
-        let pairs = || variance.iter().zip(&sizes);
-        let variance: Vec<f64> = pairs().map(|(v, s)| v / (s * s)).collect();
-        let scale = variance.iter().zip(&sizes);
-        let scale: Vec<f64> = scale.map(|(v, s)| s * (v + epsilon).sqrt()).collect();
+        let roots: Vec<f64> = variance.iter().map(|v| (v + epsilon).sqrt()).collect();
         let mut patch = Patch::at(node);
         let var = patch.parameter("running_var", gamma.with(&variance));
-        let gamma = patch.parameter("weight", gamma.with(&scale));
+        let gamma = patch.parameter("weight", gamma.with(&roots));
         patch.set_input(node, 1, Some(gamma));
         patch.set_input(node, 4, Some(var));
         outcome.changed(graph.label(node), "variance measured at B = 1");
         model.graph.apply(patch)?;
-        for (value, scaled) in unit.into_iter().flat_map(|(constants, _)| constants) {
-            model.graph.promote(value)?;
-            model.graph.bind(value, scaled)?;
-        }
     }
     Ok(outcome)
 }
 
-/// The weights and the bias of a convolution, divided by the norm of the weights of each unit; and these norms. `None` if the value
-/// is not the output of a convolution with constants of its own, or a unit has no weights.
-fn unit_weights(graph: &Graph, value: Value) -> Option<(Vec<(Value, Tensor)>, Vec<f64>)> {
-    let conv = Conv::of(graph, value.node)?;
-    let own = |constant: Value| {
-        weights::floats(graph, constant)
-            .ok()
-            .filter(|_| graph.uses(constant).len() == 1)
-    };
-    let w = own(conv.w)?;
-    let of_unit = w.elements.len() / conv.out_channels().max(1) as usize;
-    let units = w.elements.chunks(of_unit.max(1));
-    let sizes = units
-        .clone()
-        .map(|unit| unit.iter().map(|w| w * w).sum::<f64>().sqrt());
-    let sizes: Vec<f64> = sizes.collect();
-    if !sizes.iter().all(|size| *size > 0.0 && size.is_finite()) {
-        return None;
-    }
-    let scaled = units
-        .zip(&sizes)
-        .flat_map(|(unit, s)| unit.iter().map(move |w| w / s));
-    let scaled: Vec<f64> = scaled.collect();
-    let mut constants = vec![(conv.w, w.with(&scaled))];
-    if let Some(bias) = conv.bias {
-        let b = own(bias)?;
-        let scaled = b.elements.iter().zip(&sizes).map(|(b, s)| b / s);
-        let scaled: Vec<f64> = scaled.collect();
-        constants.push((bias, b.with(&scaled)));
-    }
-    Some((constants, sizes))
-}
-
 #[cfg(test)]
 mod tests {
-    use bcosc_ir::Tensors;
+    use bcosc_ir::{Tensor, Tensors};
 
     use super::*;
     use crate::bcos::norms::restore::RESTORE_NORMS;
@@ -153,12 +107,12 @@ mod tests {
         >
         main (float[batch,2,2] x) => (y)
         <
-           float[1,2,1] w = {0.8944272, -0.4472136},
+           float[1,2,1] w = {1.0, -0.5},
            float[3,1,1] "y.w" = {0.48787567, 0.6461313, 0.7424666},
            float[1] "a.norm.bias" = {0.0},
            float[1] "a.norm.running_mean" = {0.0},
-           float[1] "a.norm.running_var_2" = {2.1375},
-           float[1] "a.norm.weight_2" = {1.634591}
+           float[1] "a.norm.running_var_2" = {2.671875},
+           float[1] "a.norm.weight_2" = {1.6345901}
         >
         {
            a = Conv (x, w)
@@ -179,47 +133,13 @@ mod tests {
         // The convolution gives -0.5, 2.5, -0.5, -2.
         let mean = -0.125;
         let squares = [-0.5, 2.5, -0.5, -2.0].map(|x: f64| (x - mean).powi(2));
-        // The squares of its weights add up to 1.25.
-        let expected = squares.iter().sum::<f64>() / 4.0 / 1.25;
+        let expected = squares.iter().sum::<f64>() / 4.0;
         assert!((var[0] - expected).abs() < 1e-6, "{var:?}");
-        let scale = (1.25 * (expected + 1e-5)).sqrt();
-        assert!((gamma[0] - scale).abs() < 1e-6, "{gamma:?}");
+        assert!(
+            (gamma[0] - (expected + 1e-5).sqrt()).abs() < 1e-6,
+            "{gamma:?}"
+        );
         assert_same_function(&before, &after, 1e-6);
-    }
-
-    #[test]
-    fn a_bias_is_divided_with_its_unit_and_a_dead_unit_divides_nothing() {
-        let network = |w: [f32; 4]| {
-            image("batch,2,2")
-                .param("w", Tensor::f32s(&[2, 2, 1], w.to_vec()))
-                .param("b", Tensor::f32s(&[2], vec![0.5, 2.0]))
-                .op("Conv", &["x", "w", "b"], "a", [])
-                .op("Relu", &["a"], "r", [])
-                .conv("r", "y", &[3, 2, 1], vec![])
-                .typed("y")
-        };
-        let constant = |model: &Model, slot| {
-            let conv = model.graph.ops()[0];
-            let value = model.graph.input(conv, slot).unwrap();
-            model.graph.constant(value).unwrap().to_f64s().unwrap()
-        };
-        let before = network([3.0, 4.0, 0.0, 2.0]);
-        let (after, _) = calibrated(&before).unwrap_or_else(|error| panic!("{error}"));
-        let close = |found: Vec<f64>, expected: &[f64]| {
-            let pairs = found.iter().zip(expected);
-            assert!(
-                pairs.clone().all(|(a, b)| (a - b).abs() < 1e-6),
-                "{found:?}"
-            );
-        };
-        close(constant(&after, 1), &[0.6, 0.8, 0.0, 1.0]);
-        close(constant(&after, 2), &[0.1, 1.0]);
-        assert_same_function(&before, &after, 1e-5);
-
-        let before = network([3.0, 4.0, 0.0, 0.0]);
-        let (after, _) = calibrated(&before).unwrap_or_else(|error| panic!("{error}"));
-        close(constant(&after, 1), &[3.0, 4.0, 0.0, 0.0]);
-        assert_same_function(&before, &after, 1e-5);
     }
 
     #[test]
