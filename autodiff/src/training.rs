@@ -102,6 +102,8 @@ pub struct StepOptions {
     pub scale_biases: bool,
     /// Whether the model has had its biases removed, so that zero biases of norms stay zero.
     pub biases_removed: bool,
+    /// Whether gradients of convolutions stay operators of the domain `bcosc`, for engines with kernels of their own.
+    pub whole_gradients: bool,
 }
 
 impl Default for StepOptions {
@@ -118,6 +120,7 @@ impl Default for StepOptions {
             average: None,
             scale_biases: false,
             biases_removed: false,
+            whole_gradients: false,
         }
     }
 }
@@ -318,7 +321,9 @@ pub fn step(
     }
     model.graph.set_outputs(&outputs);
     batch_norm::lower(&mut model)?;
-    lower(&mut model)?;
+    if !options.whole_gradients {
+        lower(&mut model)?;
+    }
     model.graph.remove_dead();
     for pass in [&FOLD_CONSTANTS, &SIMPLIFY, &REMOVE_DEAD] {
         (pass.run)(&mut model, cx)?;
