@@ -3,6 +3,7 @@
 //! A kernel reads tensors `x0`, `x1` ... and writes `y0`, `y1` ...; its name ends with a checksum of its text, by which
 //! it is cached. [`PRELUDE`] comes before it.
 
+mod c;
 mod emit;
 mod pointwise;
 mod rows;
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crc::{CRC_64_XZ, Crc};
 
 use crate::expr::{TensorId, Type};
-use crate::fuse::Space;
+use crate::fuse::{Kind, Space};
 use crate::program::Program;
 
 /// What kernels use: four numbers in one access, and functions that CUDA has in another form.
@@ -121,10 +122,10 @@ fn written(space: &Space) -> Vec<(TensorId, String)> {
 fn is_long(program: &Program, space: &Space) -> bool {
     let mut largest: u64 = space.dims.iter().product();
     for member in &space.members {
-        largest = largest.max(program.tensor(member.tensor).len());
+        largest = largest.max(program.tensor(member.tensor).elements());
         member
             .expr
-            .reads(&mut |id, _| largest = largest.max(program.tensor(id).len()));
+            .reads(&mut |id, _| largest = largest.max(program.tensor(id).elements()));
     }
     largest > i32::MAX as u64 / 2
 }
@@ -147,4 +148,21 @@ fn four(ty: Type) -> &'static str {
         Type::U8 => "bytex4",
         Type::Bool => "boolx4",
     }
+}
+
+/// The pass of each member: how many passes must be done before it can be computed. What a reduction finds is known
+/// after its pass.
+pub(crate) fn levels(space: &Space) -> BTreeMap<TensorId, usize> {
+    let mut known: BTreeMap<TensorId, usize> = BTreeMap::new();
+    let mut levels = BTreeMap::new();
+    for member in &space.members {
+        let mut level = 0;
+        member
+            .expr
+            .reads(&mut |id, _| level = level.max(known.get(&id).copied().unwrap_or(0)));
+        levels.insert(member.tensor, level);
+        let after = usize::from(matches!(member.kind, Kind::Reduced(_)));
+        known.insert(member.tensor, level + after);
+    }
+    levels
 }

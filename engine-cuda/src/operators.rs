@@ -4,20 +4,24 @@
 //! |---|---|
 //! | `elementwise` | functions of elements |
 //! | `structural` | views, and what moves elements |
+//! | `padding` | borders, and blocks that move between axes |
 //! | `indexing` | indices that are computed |
 //! | `reductions` | sums and extrema along axes, softmax |
 //! | `norms` | statistics and scales |
 //! | `windows` | pools, resizing |
-//! | `convolutions`, `products` | calls of libraries |
+//! | `convolutions`, `transposed`, `window_sums`, `products` | calls of libraries |
 
 mod context;
 mod convolutions;
 mod elementwise;
 mod indexing;
 mod norms;
+mod padding;
 mod products;
 mod reductions;
 mod structural;
+mod transposed;
+mod window_sums;
 mod windows;
 
 pub use context::{Outputs, Reason, RuleContext};
@@ -31,11 +35,13 @@ pub type Table = &'static [(&'static str, Rule)];
 const TABLES: &[Table] = &[
     elementwise::RULES,
     structural::RULES,
+    padding::RULES,
     indexing::RULES,
     reductions::RULES,
     norms::RULES,
     windows::RULES,
     convolutions::RULES,
+    transposed::RULES,
     products::RULES,
 ];
 

@@ -6,6 +6,7 @@
 
 mod arena;
 mod build;
+mod state;
 
 use serde::{Deserialize, Serialize};
 

@@ -75,7 +75,7 @@ pub enum Def {
 
 impl Tensor {
     /// Number of elements.
-    pub fn len(&self) -> u64 {
+    pub fn elements(&self) -> u64 {
         self.dims.iter().product()
     }
 
@@ -191,10 +191,7 @@ impl Program {
                 let at = unflat(&flat(&at, &tensor.dims), &self.tensor(*of).dims);
                 self.load(*of, at)
             }
-            Def::Constant(_, uniform) => match *uniform {
-                Some(number) => Expr::Number(number).into(),
-                None => Expr::Load(id, tensor.ty, at).into(),
-            },
+            Def::Constant(_, Some(number)) => Expr::Number(*number).into(),
             _ => Expr::Load(id, tensor.ty, at).into(),
         }
     }
@@ -243,17 +240,17 @@ impl Program {
 
 /// The one number that all elements of a constant are.
 pub fn uniform(values: &Values, ty: Type) -> Option<Number> {
-    let all_equal = |n: &[f64]| n.iter().all(|x| x.to_bits() == n[0].to_bits());
-    if ty.is_float() {
-        let numbers = values.to_f64s().ok()?;
-        return (!numbers.is_empty() && all_equal(&numbers)).then(|| Number::new(ty, numbers[0]));
+    let bytes = values.bytes().ok()?;
+    let size = usize::try_from(ty.bytes()).ok()?;
+    let first = bytes.get(..size)?;
+    if !bytes.chunks_exact(size).all(|element| element == first) {
+        return None;
     }
-    let numbers = values.to_i64s().ok()?;
-    let first = *numbers.first()?;
-    numbers
-        .iter()
-        .all(|&n| n == first)
-        .then(|| Number::int(ty, first))
+    let one = Values::from_bytes(values.dtype(), &[1], bytes.slice(..size));
+    match ty.is_float() {
+        true => Some(Number::new(ty, *one.to_f64s().ok()?.first()?)),
+        false => Some(Number::int(ty, *one.to_i64s().ok()?.first()?)),
+    }
 }
 
 /// Variables of a space in the place of those of another.

@@ -229,7 +229,7 @@ impl Grouping<'_> {
             .filter_map(|read| self.of.get(read).copied())
             .collect();
         found.sort_unstable_by(|a, b| b.cmp(a));
-        let large = |read: &&TensorId| self.program.tensor(**read).len() > FEW / 16;
+        let large = |read: &&TensorId| self.program.tensor(**read).elements() > FEW / 16;
         let others = reads
             .iter()
             .filter(large)

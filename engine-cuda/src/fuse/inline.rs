@@ -105,7 +105,7 @@ fn readers(program: &Program, live: &[bool]) -> BTreeMap<TensorId, Uses> {
     for (id, tensor) in program.tensors.iter().enumerate() {
         let (turns, expr) = match &tensor.def {
             _ if !live[id] => continue,
-            Def::Map(expr) => (tensor.len(), expr),
+            Def::Map(expr) => (tensor.elements(), expr),
             Def::Reduce { full, body, .. } => (full.iter().product(), body),
             _ => continue,
         };
@@ -116,7 +116,7 @@ fn readers(program: &Program, live: &[bool]) -> BTreeMap<TensorId, Uses> {
             found.entry(tensor).or_default().readers += 1;
         }
         for ((tensor, _), count) in seen {
-            let size = program.tensor(tensor).len().max(1) as f64;
+            let size = program.tensor(tensor).elements().max(1) as f64;
             found.entry(tensor).or_default().reads += count / size;
         }
     }

@@ -36,7 +36,7 @@ pub(super) fn split(program: &mut Program) {
             program.tensors[id].def = Def::Map(body);
             continue;
         }
-        if tensor.len() >= ROWS || length < LENGTH {
+        if tensor.elements() >= ROWS || length < LENGTH {
             continue;
         }
         if let Some((full, axes, body)) = apart(full, axes, body) {
@@ -58,7 +58,7 @@ fn apart(
     let axis = *axes.iter().max_by_key(|&&axis| full[axis])?;
     let size = full[axis];
     let piece = (16..=4 * PIECE)
-        .filter(|n| size % n == 0)
+        .filter(|n| size.is_multiple_of(*n))
         .min_by_key(|n| n.abs_diff(PIECE))?;
     let mut cut = full.clone();
     cut.splice(axis..=axis, [size / piece, piece]);

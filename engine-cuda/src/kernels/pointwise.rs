@@ -18,7 +18,7 @@ const FEW: u64 = 1 << 14;
 
 pub(super) fn body(program: &Program, space: &Space) -> Body {
     let count: u64 = space.dims.iter().product();
-    let whole = count % 4 == 0 && count >= FEW;
+    let whole = count.is_multiple_of(4) && count >= FEW;
     let lanes = match whole && is_worth_it(program, &placed(space, count, 4)) {
         true => 4,
         false => 1,

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::emit::{Emitter, binary, literal, row};
-use super::{Body, THREADS, is_long, members, written};
+use super::c::{binary, literal};
+use super::emit::{Emitter, row};
+use super::{Body, THREADS, is_long, levels, members, written};
 use crate::expr::{Expr, Fold, Index, Number, TensorId, Type, unflat};
 use crate::fuse::{Kind, Member, Space};
 use crate::program::{Program, replacing};
@@ -108,23 +109,6 @@ fn placed(space: &Space, rows: &[u64], inner: &[u64]) -> Space {
     }
 }
 
-/// The pass of each member: how many passes must be done before it can be computed. What a reduction finds is known
-/// after its pass.
-fn levels(space: &Space) -> BTreeMap<TensorId, usize> {
-    let mut known: BTreeMap<TensorId, usize> = BTreeMap::new();
-    let mut levels = BTreeMap::new();
-    for member in &space.members {
-        let mut level = 0;
-        member
-            .expr
-            .reads(&mut |id, _| level = level.max(known.get(&id).copied().unwrap_or(0)));
-        levels.insert(member.tensor, level);
-        let after = usize::from(matches!(member.kind, Kind::Reduced(_)));
-        known.insert(member.tensor, level + after);
-    }
-    levels
-}
-
 struct Rows<'a> {
     space: &'a Space,
     shares: Shares,
@@ -163,7 +147,7 @@ impl Rows<'_> {
             e.line(&format!("if (row >= {}) return;", self.rows));
         }
         // Threads without a row keep in step with the others.
-        let full = self.rows % per_block == 0 || lanes == 1;
+        let full = self.rows.is_multiple_of(per_block) || lanes == 1;
         let limit = match full {
             true => self.inner.to_string(),
             false => {

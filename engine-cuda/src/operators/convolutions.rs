@@ -10,33 +10,31 @@ use bcosc_ir::views::Window;
 use bcosc_passes::dialect::{ConvInputGradient, ConvWeightGradient};
 
 use super::context::malformed;
-use super::windows::{pads, seen};
+use super::window_sums::{window_spread, window_sum};
+use super::windows::pads;
 use super::{Outputs, Reason, RuleContext, Table};
 use crate::expr::{Expr, Fold, Formula, Index, Number, TensorId};
 use crate::program::{Call, Convolution, Def, Direction, Factor, Product, Tensor, vars};
 
-pub(super) const RULES: Table = &[("Conv", forward), ("ConvTranspose", transposed)];
+pub(super) const RULES: Table = &[("Conv", forward)];
 
 pub(super) const MARKERS: Table = &[
     ("ConvInputGradient", input_gradient),
     ("ConvWeightGradient", weight_gradient),
 ];
 
-/// The sum over the window costs a thread so many turns at most.
-const TURNS: i64 = 128;
-
 /// A convolution with sizes.
-struct Sizes {
-    window: Window,
-    groups: u64,
-    x: Vec<u64>,
-    w: Vec<u64>,
-    y: Vec<u64>,
-    pads: Vec<(i64, i64)>,
+pub(super) struct Sizes {
+    pub window: Window,
+    pub groups: u64,
+    pub x: Vec<u64>,
+    pub w: Vec<u64>,
+    pub y: Vec<u64>,
+    pub pads: Vec<(i64, i64)>,
 }
 
 impl Sizes {
-    fn new(window: Window, groups: u64, [x, w, y]: [Vec<u64>; 3]) -> Result<Self, Reason> {
+    pub fn new(window: Window, groups: u64, [x, w, y]: [Vec<u64>; 3]) -> Result<Self, Reason> {
         let rank = window.rank();
         if [&x, &w, &y].iter().any(|dims| dims.len() != rank + 2) || groups == 0 {
             return malformed("the operands have other ranks than the window");
@@ -210,80 +208,13 @@ fn forward(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
     cx.output(&sizes.y, sum)
 }
 
-/// `weight * sum of x over the window and the group's channels`, where each group has one output channel.
-fn window_sum(
-    cx: &mut RuleContext<'_>,
-    x: TensorId,
-    sizes: &Sizes,
-    weight: Number,
-) -> Option<TensorId> {
-    let (y, per_group) = (&sizes.y, sizes.w[1]);
-    if sizes.w[0] != sizes.groups || !cx.ty(x).is_float() {
-        return None;
-    }
-    let scaled = |sum: Formula| sum * weight.as_f64();
-    if sizes.window.cells() == 1 && sizes.pads.iter().all(|&pads| pads == (0, 0)) {
-        // [N, groups, channels of a group, spatial...]
-        let full = [&y[..2], &[per_group], &y[2..]].concat();
-        let at = vars(&full);
-        let channel = at[1].times(per_group as i64).plus(&at[2]);
-        let places = at[3..].iter().zip(&sizes.window.strides);
-        let places: Vec<Index> = places.map(|(index, &step)| index.times(step)).collect();
-        let element = cx.load(x, [&[at[0].clone(), channel], &places[..]].concat());
-        let sum = cx.reduced(Fold::Sum, &full, &[2], element);
-        let sum = cx.program.view(sum, y);
-        let sum = scaled(cx.element(sum));
-        return Some(cx.map(y, sum));
-    }
-    if per_group != 1 || sizes.window.cells() > TURNS {
-        return None;
-    }
-    let at = vars(y);
-    let sum = cx.fold_over(Fold::Sum, &sizes.window.kernel, |cx, cell| {
-        let (places, inside) = seen(&sizes.window, &sizes.pads, &sizes.x[2..], &at[2..], cell);
-        let element = cx.load(x, [&at[..2], &places].concat());
-        let zero = element.like(0.0);
-        inside.select(element, zero)
-    });
-    Some(cx.map(y, scaled(sum)))
-}
-
-/// `weight * sum of dy over the positions whose window sees x`, where each group has one output channel.
-fn window_spread(
+/// The gradient with respect to the input.
+pub(super) fn to_input(
     cx: &mut RuleContext<'_>,
     dy: TensorId,
+    w: TensorId,
     sizes: &Sizes,
-    weight: Number,
-) -> Option<TensorId> {
-    let window = &sizes.window;
-    if sizes.w[0] != sizes.groups || window.cells() > TURNS || !cx.ty(dy).is_float() {
-        return None;
-    }
-    let at = vars(&sizes.x);
-    let group = at[1].over(sizes.w[1] as i64);
-    let sum = cx.fold_over(Fold::Sum, &window.kernel, |cx, cell| {
-        let mut sees = Formula::number(crate::expr::Type::Bool, 1.0);
-        let mut places = Vec::new();
-        for axis in 0..window.rank() {
-            let step = window.strides[axis];
-            let ahead = at[axis + 2].offset(sizes.pads[axis].0);
-            let ahead = ahead.plus(&cell[axis].times(-window.dilations[axis]));
-            let reach = step * (sizes.y[axis + 2] as i64 - 1) + 1;
-            sees = sees.and(Formula::within(ahead.clone(), 0, reach));
-            if step > 1 {
-                sees = sees.and(Formula::within(ahead.modulo(step), 0, 1));
-            }
-            places.push(ahead.over(step));
-        }
-        let element = cx.load(dy, [&[at[0].clone(), group.clone()], &places[..]].concat());
-        let zero = element.like(0.0);
-        sees.select(element, zero)
-    });
-    Some(cx.map(&sizes.x, sum * weight.as_f64()))
-}
-
-/// The gradient with respect to the input.
-fn to_input(cx: &mut RuleContext<'_>, dy: TensorId, w: TensorId, sizes: &Sizes) -> TensorId {
+) -> TensorId {
     if let Some(weight) = cx.uniform(w)
         && let Some(found) = window_spread(cx, dy, sizes, weight)
     {
@@ -333,60 +264,6 @@ fn input_gradient(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
     let dims = [cx.result()?, cx.dims(w), cx.dims(dy)];
     let sizes = Sizes::new(gradient.window, gradient.group, dims)?;
     Ok(vec![Some(to_input(cx, dy, w, &sizes))])
-}
-
-/// A transposed convolution is the input gradient of the convolution with the same window.
-fn transposed(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
-    let (x, w) = (cx.operand(0)?, cx.operand(1)?);
-    let (from, weight, to) = (cx.dims(x), cx.dims(w), cx.result()?);
-    let kernel = weight.iter().skip(2).map(|&k| k as i64).collect();
-    let Some(mut window) = Window::of(cx.op, kernel) else {
-        return malformed("attributes of the window");
-    };
-    let rank = window.rank();
-    if from.len() != rank + 2 || to.len() != rank + 2 {
-        return malformed("the operands have other ranks than the window");
-    }
-    // With a shape or automatic padding, the border is what is left over.
-    let open = cx
-        .given::<&[i64]>("output_shape")
-        .is_some_and(|shape| !shape.is_empty())
-        || !matches!(window.padding, bcosc_ir::views::Padding::Explicit(_));
-    if open {
-        return Err(Reason::Form(
-            "ConvTranspose with an output shape or automatic padding",
-        ));
-    }
-    let pads = pads(&window, &to[2..], &from[2..]);
-    // Output padding beyond the last window is where no window reaches.
-    let mut ends = Vec::new();
-    for (axis, &(before, _)) in pads.iter().enumerate() {
-        let extent = (window.kernel[axis] - 1) * window.dilations[axis] + 1;
-        let reach = (from[axis + 2] as i64 - 1) * window.strides[axis] + extent;
-        let after = reach - before - to[axis + 2] as i64;
-        ends.push(if after > 0 {
-            after
-        } else {
-            pads[axis].1.min(0).max(after)
-        });
-    }
-    let starts = pads.iter().map(|(before, _)| *before);
-    let exact: Vec<i64> = starts.chain(ends).collect();
-    let dims = |window: Window| {
-        let group = cx.attribute("group")?;
-        Sizes::new(window, group, [to.clone(), weight.clone(), from.clone()])
-    };
-    let sizes = dims(window.clone()).or_else(|_| {
-        window.padding = bcosc_ir::views::Padding::Explicit(exact);
-        dims(window)
-    })?;
-    let y = to_input(cx, x, w, &sizes);
-    let Some(bias) = cx.optional(2) else {
-        return Ok(vec![Some(y)]);
-    };
-    let channel = vec![vars(&sizes.x)[1].clone()];
-    let sum = cx.element(y) + cx.load(bias, channel);
-    cx.output(&sizes.x, sum)
 }
 
 fn weight_gradient(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {

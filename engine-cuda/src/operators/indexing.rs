@@ -127,6 +127,9 @@ fn meeting(cx: &RuleContext<'_>) -> Result<Meeting, Reason> {
     })
 }
 
+/// Whether an update meets a place, and which element of the updates it is.
+type Hit<'a> = &'a dyn Fn(&mut RuleContext<'_>, &[Index]) -> (Formula, Vec<Index>);
+
 /// The result of a scatter at one place. `loops` are the sizes of what is scattered there; `hit` says of its variables
 /// whether this update meets the place, and which element of `updates` it is.
 fn scattered(
@@ -134,7 +137,7 @@ fn scattered(
     updates: TensorId,
     loops: &[i64],
     old: Formula,
-    hit: &dyn Fn(&mut RuleContext<'_>, &[Index]) -> (Formula, Vec<Index>),
+    hit: Hit<'_>,
 ) -> Result<Formula, Reason> {
     Ok(match meeting(cx)? {
         Meeting::Combines(fold) => {

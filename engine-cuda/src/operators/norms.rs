@@ -124,7 +124,7 @@ fn group(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
     let x = cx.operand(0)?;
     let dims = cx.dims(x);
     let groups: u64 = cx.attribute("num_groups")?;
-    if dims.len() < 2 || groups == 0 || dims[1] % groups != 0 {
+    if dims.len() < 2 || groups == 0 || !dims[1].is_multiple_of(groups) {
         return malformed("the channels are no groups of one size");
     }
     let full = [&[dims[0], groups, dims[1] / groups], &dims[2..]].concat();

@@ -7,11 +7,11 @@ use bcosc_ir::{Model, Tensor as Values};
 
 use super::arena::{Lifetime, place};
 use super::{ALIGNMENT, Binding, Buffer, BufferId, Place, Plan, Source, State, Step};
-use crate::expr::{Index, TensorId};
-use crate::fuse::{Fused, Item, Kind, Space, fuse};
+use crate::expr::TensorId;
+use crate::fuse::{Fused, Item, Space, fuse};
 use crate::kernels::{Aliases, kernel};
 use crate::lower::lower;
-use crate::program::{Call, Def, Program, vars};
+use crate::program::{Call, Def, Program};
 
 /// A plan with the constants of the model that it reads.
 #[derive(Clone, Debug)]
@@ -21,9 +21,6 @@ pub struct Planned {
     /// One for each of the plan's constants.
     pub constants: Vec<Values>,
 }
-
-/// The end of the name of an output that is the next value of an input.
-const NEXT: &str = ".next";
 
 /// Plans a model for inputs of these shapes. An output `NAME.next` of the type of an input `NAME` is the input's next value,
 /// as in training steps.
@@ -36,9 +33,9 @@ pub fn plan(model: &Model, shapes: &InputShapes) -> Result<Planned, EngineError>
     Ok(Builder::new(&fused).build())
 }
 
-struct Builder<'a> {
-    program: &'a Program,
-    items: &'a [Item],
+pub(super) struct Builder<'a> {
+    pub program: &'a Program,
+    pub items: &'a [Item],
     buffers: Vec<Buffer>,
     /// The buffer of each tensor that has memory.
     of: BTreeMap<TensorId, BufferId>,
@@ -48,9 +45,9 @@ struct Builder<'a> {
 }
 
 /// What an item reads and writes.
-struct Traffic {
-    reads: BTreeSet<TensorId>,
-    writes: Vec<TensorId>,
+pub(super) struct Traffic {
+    pub reads: BTreeSet<TensorId>,
+    pub writes: Vec<TensorId>,
 }
 
 impl<'a> Builder<'a> {
@@ -143,7 +140,7 @@ impl<'a> Builder<'a> {
         let number = self.buffers.len();
         self.buffers.push(Buffer {
             ty: tensor.ty,
-            elements: tensor.len(),
+            elements: tensor.elements(),
             place,
         });
         self.of.insert(id, number);
@@ -224,62 +221,6 @@ impl<'a> Builder<'a> {
         (once, every)
     }
 
-    /// Outputs that are the next values of inputs.
-    fn state(&self) -> Vec<State> {
-        let inputs = self.program.inputs.iter().enumerate();
-        let pairs = inputs.filter_map(|(input, (name, id))| {
-            let next = format!("{name}{NEXT}");
-            let output = self
-                .program
-                .outputs
-                .iter()
-                .position(|(output, _)| *output == next)?;
-            let [old, new] =
-                [*id, self.program.outputs[output].1].map(|id| self.program.tensor(id));
-            (old.ty == new.ty && old.dims == new.dims).then_some(State { input, output })
-        });
-        pairs.collect()
-    }
-
-    /// New values that can be written over the old ones: by the tensor of the new one, that of the old one.
-    fn replaced(
-        &self,
-        traffic: &[Traffic],
-        every: &[usize],
-        pairs: &[State],
-    ) -> BTreeMap<TensorId, TensorId> {
-        let outputs = |base: TensorId| {
-            self.program
-                .outputs
-                .iter()
-                .filter(|(_, id)| self.program.base(*id) == base)
-                .count()
-        };
-        let mut found = BTreeMap::new();
-        for State { input, output } in pairs {
-            let old = self.program.inputs[*input].1;
-            let new = self.program.base(self.program.outputs[*output].1);
-            let writer = every
-                .iter()
-                .position(|&item| traffic[item].writes.contains(&new));
-            let last = every
-                .iter()
-                .rposition(|&item| traffic[item].reads.contains(&old));
-            let Some(writer) = writer else { continue };
-            // Nobody reads the old value later, and it is not an output itself.
-            let free =
-                last.is_none_or(|last| last <= writer) && outputs(old) == 0 && outputs(new) == 1;
-            let in_place = match &self.items[every[writer]] {
-                Item::Kernel(space) => reads_own_element(self.program, space, old),
-                Item::Call(_) => last.is_none_or(|last| last < writer),
-            };
-            if free && in_place && !found.values().any(|&taken| taken == old) {
-                found.insert(new, old);
-            }
-        }
-        found
-    }
-
     /// Gives the results of items their places; returns the size of the arena.
     fn arena(
         &mut self,
@@ -310,7 +251,7 @@ impl<'a> Builder<'a> {
                     false => reader.unwrap_or(step).max(step),
                 };
                 let tensor = self.program.tensor(id);
-                let bytes = tensor.len() * tensor.ty.bytes();
+                let bytes = tensor.elements() * tensor.ty.bytes();
                 lifetimes.push(Lifetime {
                     first: step,
                     last,
@@ -397,21 +338,4 @@ impl<'a> Builder<'a> {
             arguments,
         }
     }
-}
-
-/// Whether a pointwise kernel reads a tensor only at the element that a thread writes.
-fn reads_own_element(program: &Program, space: &Space, read: TensorId) -> bool {
-    let own: Vec<Index> = vars(&space.dims);
-    let mut alone = space.reduced.is_empty();
-    for member in &space.members {
-        alone &= member.kind == Kind::Element;
-        member.expr.reads(&mut |id, at| {
-            if id == read {
-                let dims = &program.tensor(id).dims;
-                let large = at.iter().zip(dims).filter(|(_, size)| **size != 1);
-                alone &= large.map(|(index, _)| index).eq(own.iter());
-            }
-        });
-    }
-    alone
 }

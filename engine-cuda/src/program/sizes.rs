@@ -18,10 +18,10 @@ impl Program {
         if let Def::Constant(values, _) = &tensor.def {
             return values.to_i64s().ok();
         }
-        if tensor.ty.is_float() || tensor.len() > LARGEST {
+        if tensor.ty.is_float() || tensor.elements() > LARGEST {
             return None;
         }
-        (0..tensor.len() as i64)
+        (0..tensor.elements() as i64)
             .map(|at| self.element(base, at))
             .collect()
     }

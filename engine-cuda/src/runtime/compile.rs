@@ -16,6 +16,7 @@ pub struct Architecture(pub u32);
 /// A compiler of kernels.
 #[derive(Clone, Debug)]
 pub struct Compiler {
+    version: (i32, i32),
     architectures: Vec<Architecture>,
 }
 
@@ -26,6 +27,10 @@ impl Compiler {
     /// [`EngineError::Unavailable`] if it is missing.
     pub fn new() -> Result<Self, EngineError> {
         require(&[Library::Nvrtc])?;
+        let mut version = (0, 0);
+        // SAFETY: the library is open, and writes two numbers.
+        let status = unsafe { sys::nvrtcVersion(&mut version.0, &mut version.1) };
+        status.result().map_err(failed)?;
         let mut count = 0;
         // SAFETY: the library is open, and writes one number.
         let status = unsafe { sys::nvrtcGetNumSupportedArchs(&mut count) };
@@ -36,8 +41,14 @@ impl Compiler {
         status.result().map_err(failed)?;
         let architectures = found.into_iter().filter_map(|n| u32::try_from(n).ok());
         Ok(Compiler {
+            version,
             architectures: architectures.map(Architecture).collect(),
         })
+    }
+
+    /// Its version, major and minor.
+    pub fn version(&self) -> (i32, i32) {
+        self.version
     }
 
     /// The architectures that it knows.

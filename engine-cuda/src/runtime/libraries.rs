@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsString, c_int};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bcosc_engine::EngineError;
 
@@ -100,11 +100,32 @@ impl Library {
                     .collect(),
             };
         }
-        let versioned = versions
-            .iter()
-            .map(|version| format!("lib{stem}.so.{version}"));
+        // What is newer than the driver does not run on it.
+        let cuda = matches!(self, Library::Nvrtc | Library::CublasLt);
+        let newest = if cuda { driver_version() } else { None };
+        let fits = |version: &&u32| newest.is_none_or(|newest| **version <= newest);
+        let versioned = versions.iter().filter(fits);
+        let versioned = versioned.map(|version| format!("lib{stem}.so.{version}"));
         versioned.chain([format!("lib{stem}.so")]).collect()
     }
+}
+
+/// The version of CUDA that the driver is for: 12 or 13. `None` without a driver.
+fn driver_version() -> Option<u32> {
+    static VERSION: OnceLock<Option<u32>> = OnceLock::new();
+    *VERSION.get_or_init(|| {
+        let library = open(Path::new("libcuda.so.1")).ok()?;
+        let mut version: c_int = 0;
+        // SAFETY: the function has this type in every driver, and writes one number.
+        let status = unsafe {
+            let function = library
+                .get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDriverGetVersion")
+                .ok()?;
+            function(&raw mut version)
+        };
+        let version = u32::try_from(version).ok().filter(|_| status == 0)?;
+        Some(version / 1000)
+    })
 }
 
 /// Opens libraries.

@@ -18,6 +18,12 @@
 #define ENTERED(fake, stack, size) (void)0
 #endif
 
+#if defined(__GNUC__) && !defined(__clang__)
+// Libraries are loops over all elements; kernels compile faster without optimisation.
+#pragma GCC push_options
+#pragma GCC optimize("O2")
+#endif
+
 #define __global__
 #define __device__
 #define __align__(n) alignas(n)
@@ -167,3 +173,7 @@ struct Buffers {
 static void read_exactly(FILE* file, char* to, size_t bytes) {
     if (bytes && std::fread(to, 1, bytes, file) != bytes) { std::fprintf(stderr, "the data ends early\n"); std::exit(2); }
 }
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif
