@@ -110,6 +110,8 @@ pub struct StepOptions {
     pub scale_biases: bool,
     /// Whether the model has had its biases removed, so that zero biases of norms stay zero.
     pub biases_removed: bool,
+    /// Whether gradients of convolutions stay operators of the domain `bcosc`, for engines with kernels of their own.
+    pub whole_gradients: bool,
 }
 
 impl Default for StepOptions {
@@ -126,6 +128,7 @@ impl Default for StepOptions {
             average: None,
             scale_biases: false,
             biases_removed: false,
+            whole_gradients: false,
         }
     }
 }
@@ -324,7 +327,7 @@ impl Student {
         updates.statistics(&objective.statistics)?;
         updates.parameters(&self.parameters, &gradients, group)?;
         let state = updates.finish(&objective.outputs);
-        lowered(model, cx)?;
+        lowered(model, options, cx)?;
         cse::share(model, &forward_nodes, inputs.step.node)?;
         Ok(Step {
             model: self.model,
@@ -358,9 +361,11 @@ fn replaced(graph: &Graph, value: Value) -> Value {
 }
 
 /// Writes markers as standard operators, and simplifies.
-fn lowered(model: &mut Model, cx: &Context<'_>) -> Result<(), PassError> {
+fn lowered(model: &mut Model, options: &StepOptions, cx: &Context<'_>) -> Result<(), PassError> {
     batch_norm::lower(model)?;
-    lower(model)?;
+    if !options.whole_gradients {
+        lower(model)?;
+    }
     model.graph.remove_dead();
     for pass in [&FOLD_CONSTANTS, &SIMPLIFY, &REMOVE_DEAD] {
         (pass.run)(model, cx)?;

@@ -30,7 +30,7 @@ mod feedback;
 mod interpreter;
 #[cfg(feature = "ort")]
 mod ort;
-mod ports;
+pub mod ports;
 mod proof;
 mod runs;
 mod samples;

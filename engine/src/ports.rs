@@ -1,4 +1,4 @@
-//! What is given to a session, against what the model declares.
+//! What is given to a session, against what the model declares; for engines.
 
 use bcosc_ir::Dim;
 
@@ -8,7 +8,7 @@ use crate::{EngineError, InputShapes, Port, Value};
 ///
 /// # Errors
 /// If a shape is missing, belongs to no input or does not fit its declaration.
-pub(crate) fn specialise(inputs: &mut [Port], shapes: &InputShapes) -> Result<(), EngineError> {
+pub fn specialise(inputs: &mut [Port], shapes: &InputShapes) -> Result<(), EngineError> {
     let is_input = |name: &&String| inputs.iter().any(|port| port.name == **name);
     if let Some(stranger) = shapes.keys().find(|name| !is_input(name)) {
         return Err(EngineError::UnknownInput(stranger.clone()));
@@ -38,7 +38,7 @@ pub(crate) fn specialise(inputs: &mut [Port], shapes: &InputShapes) -> Result<()
 ///
 /// # Errors
 /// If there are more or fewer than inputs, or one is of another type or shape.
-pub(crate) fn check(inputs: &[Port], values: &[Value]) -> Result<(), EngineError> {
+pub fn check(inputs: &[Port], values: &[Value]) -> Result<(), EngineError> {
     let (expected, given) = (inputs.len(), values.len());
     if given != expected {
         return Err(EngineError::InputCount { expected, given });

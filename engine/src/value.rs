@@ -44,6 +44,11 @@ impl Value {
         Value(Place::Engine(Arc::new(value)))
     }
 
+    /// A value in the memory of an engine, which keeps an eye on it.
+    pub fn shared(value: Arc<impl Stored>) -> Self {
+        Value(Place::Engine(value))
+    }
+
     /// Element type and shape.
     pub fn tensor_type(&self) -> TensorType {
         match &self.0 {

@@ -158,6 +158,7 @@ impl StepArgs {
                 accumulate: self.accumulate,
                 average: self.ema,
                 scale_biases: false,
+                whole_gradients: false,
                 biases_removed: false,
             },
             teacher: self.teacher.as_ref().map(Source::from),

@@ -1,0 +1,103 @@
+//! From a program to kernels: which tensors one kernel computes.
+//!
+//! 1. `split`: a reduction with few results and many numbers becomes two, so that the whole device works on it.
+//! 2. `inline`: what one reader needs, or what costs next to nothing, is computed where it is read.
+//! 3. `groups`: tensors over the same space that read one another or the same numbers share a kernel.
+
+mod groups;
+mod inline;
+mod split;
+
+use std::rc::Rc;
+
+use crate::expr::{Expr, Fold, TensorId};
+use crate::program::Program;
+
+/// A step: a kernel or a call of a library.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A kernel.
+    Kernel(Space),
+    /// The tensor that a library computes.
+    Call(TensorId),
+}
+
+/// Tensors over one space, whose variables are numbered from 0; no axis has size 1.
+#[derive(Clone, Debug, Default)]
+pub struct Space {
+    /// Sizes.
+    pub dims: Vec<u64>,
+    /// The axes that reductions combine, ascending; none in a pointwise kernel.
+    pub reduced: Vec<usize>,
+    /// What is computed, in order.
+    pub members: Vec<Member>,
+}
+
+/// A tensor that a kernel computes.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The tensor.
+    pub tensor: TensorId,
+    /// What its elements belong to.
+    pub kind: Kind,
+    /// An expression over the variables of the space.
+    pub expr: Rc<Expr>,
+    /// Whether anything outside of the kernel reads it.
+    pub stored: bool,
+}
+
+/// What the elements of a member belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Each element of the space.
+    Element,
+    /// Each row: the axes that are not reduced.
+    Row,
+    /// Each row, combined over its elements.
+    Reduced(Fold),
+}
+
+impl Space {
+    /// Sizes of the axes that are not reduced.
+    pub fn rows(&self) -> Vec<u64> {
+        let kept = |axis: &usize| !self.reduced.contains(axis);
+        (0..self.dims.len())
+            .filter(kept)
+            .map(|axis| self.dims[axis])
+            .collect()
+    }
+
+    /// Sizes of the axes that are reduced.
+    pub fn inner(&self) -> Vec<u64> {
+        self.reduced.iter().map(|&axis| self.dims[axis]).collect()
+    }
+}
+
+/// A program with everything that kernels compute inside of them.
+#[derive(Clone, Debug)]
+pub struct Fused {
+    /// The program; tensors that no item computes are gone.
+    pub program: Program,
+    /// Steps, in an order in which they can run.
+    pub items: Vec<Item>,
+}
+
+/// Decides what kernels compute.
+pub fn fuse(mut program: Program) -> Fused {
+    split::split(&mut program);
+    let bodies = inline::inline(&program);
+    let items = groups::group(&program, bodies);
+    Fused { program, items }
+}
+
+/// The tensors that outputs need.
+fn live(program: &Program) -> Vec<bool> {
+    let mut live = vec![false; program.tensors.len()];
+    let mut open: Vec<TensorId> = program.outputs.iter().map(|(_, id)| *id).collect();
+    while let Some(id) = open.pop() {
+        if !std::mem::replace(&mut live[id], true) {
+            open.extend(program.operands(id));
+        }
+    }
+    live
+}

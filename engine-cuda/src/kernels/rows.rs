@@ -1,0 +1,336 @@
+//! Kernels over rows: reductions, with what comes before and after them in the same kernel.
+//!
+//! `lanes` threads work on a row. Where the last axis is reduced they are neighbours, and read neighbouring elements;
+//! otherwise neighbouring threads have neighbouring rows, for the same reason. A row is gone through in passes: each has
+//! the reductions and elements whose numbers per row are known, then lanes exchange what they found.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::c::{binary, literal};
+use super::emit::{Emitter, row};
+use super::{Body, THREADS, is_long, levels, members, written};
+use crate::expr::{Expr, Fold, Index, Number, TensorId, Type, unflat};
+use crate::fuse::{Kind, Member, Space};
+use crate::program::{Program, replacing};
+
+/// The number of a row, and of an element in it.
+const ROW: u32 = 900;
+const ELEMENT: u32 = 901;
+
+/// How threads share rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shares {
+    /// Threads of a row: 1, 8, 32 or all of a block.
+    lanes: u64,
+    /// Whether they are neighbours.
+    along: bool,
+}
+
+impl Shares {
+    fn of(space: &Space, rows: u64, inner: u64) -> Self {
+        let along = space.reduced.last() == Some(&(space.dims.len() - 1));
+        let lanes = match along {
+            true if inner <= 8 && rows >= 1 << 12 => 1,
+            true if inner <= 128 || (inner <= 2048 && rows >= 1 << 11) => 32,
+            true => THREADS,
+            false if rows >= 1 << 15 || inner <= 16 => 1,
+            false if rows >= 1 << 11 || inner <= 256 => 8,
+            false => 32,
+        };
+        Shares { lanes, along }
+    }
+
+    /// Rows of a block.
+    fn rows(self) -> u64 {
+        THREADS / self.lanes
+    }
+}
+
+pub(super) fn body(program: &Program, space: &Space) -> Body {
+    let (rows_of, inner_of) = (space.rows(), space.inner());
+    let rows: u64 = rows_of.iter().product();
+    let inner: u64 = inner_of.iter().product();
+    let shares = Shares::of(space, rows, inner);
+    let placed = placed(space, &rows_of, &inner_of);
+    let written = written(space);
+    let long = is_long(program, space);
+    let vars = [(ROW, "row"), (ELEMENT, "k")];
+    let mut e = Emitter::new(program, members(&placed), &vars, long);
+    let mut rows_kernel = Rows {
+        space: &placed,
+        shares,
+        rows,
+        inner,
+        levels: levels(&placed),
+        written: &written,
+        syncs: false,
+    };
+    rows_kernel.write(&mut e);
+    let syncs = rows_kernel.syncs;
+    let (text, read) = e.finish();
+    Body {
+        comment: format!(
+            "{:?} along axes {:?}, {} threads for a row",
+            space.dims, space.reduced, shares.lanes
+        ),
+        text,
+        read,
+        written,
+        blocks: rows.div_ceil(shares.rows()).max(1),
+        syncs,
+    }
+}
+
+/// A space in terms of the number of a row and of an element in it.
+fn placed(space: &Space, rows: &[u64], inner: &[u64]) -> Space {
+    let count = |dims: &[u64]| dims.iter().product::<u64>() as i64;
+    let mut of_rows = unflat(&Index::var(ROW, count(rows)), rows).into_iter();
+    let mut of_inner = unflat(&Index::var(ELEMENT, count(inner)), inner).into_iter();
+    let axes = (0..space.dims.len()).map(|axis| {
+        let side = if space.reduced.contains(&axis) {
+            &mut of_inner
+        } else {
+            &mut of_rows
+        };
+        side.next().unwrap_or_default()
+    });
+    let axes: Vec<Index> = axes.collect();
+    let vars = replacing(&axes);
+    let members = space.members.iter().map(|member| Member {
+        expr: member
+            .expr
+            .replaced(&vars, &mut |id, ty, at| Rc::new(Expr::Load(id, ty, at))),
+        ..member.clone()
+    });
+    Space {
+        members: members.collect(),
+        ..space.clone()
+    }
+}
+
+struct Rows<'a> {
+    space: &'a Space,
+    shares: Shares,
+    rows: u64,
+    inner: u64,
+    levels: BTreeMap<TensorId, usize>,
+    written: &'a [(TensorId, String)],
+    syncs: bool,
+}
+
+impl Rows<'_> {
+    fn write(&mut self, e: &mut Emitter<'_>) {
+        let integer = e.integer();
+        let Shares { lanes, along } = self.shares;
+        let per_block = self.shares.rows();
+        let (of_block, lane) = match (lanes, along) {
+            (THREADS, _) => ("0".to_owned(), "threadIdx.x".to_owned()),
+            (1, _) => ("threadIdx.x".to_owned(), "0".to_owned()),
+            (_, true) => (
+                format!("threadIdx.x / {lanes}"),
+                format!("threadIdx.x % {lanes}"),
+            ),
+            (_, false) => (
+                format!("threadIdx.x % {per_block}"),
+                format!("threadIdx.x / {per_block}"),
+            ),
+        };
+        match lanes {
+            THREADS => e.line(&format!("const {integer} row = blockIdx.x;")),
+            _ => e.line(&format!(
+                "const {integer} row = ({integer})blockIdx.x * {per_block} + {of_block};"
+            )),
+        }
+        e.line(&format!("const {integer} lane = {lane};"));
+        if lanes == 1 {
+            e.line(&format!("if (row >= {}) return;", self.rows));
+        }
+        // Threads without a row keep in step with the others.
+        let full = self.rows.is_multiple_of(per_block) || lanes == 1;
+        let limit = match full {
+            true => self.inner.to_string(),
+            false => {
+                e.line(&format!(
+                    "const {integer} length = row < {} ? {} : 0;",
+                    self.rows, self.inner
+                ));
+                "length".to_owned()
+            }
+        };
+        let last = self.levels.values().copied().max().unwrap_or(0);
+        for level in 0..=last + 1 {
+            self.of_rows(e, level, full);
+            if level <= last {
+                self.pass(e, level, &limit);
+            }
+        }
+    }
+
+    fn members(&self, level: usize) -> Vec<Member> {
+        let members = self.space.members.iter();
+        members
+            .filter(|member| self.levels.get(&member.tensor) == Some(&level))
+            .cloned()
+            .collect()
+    }
+
+    /// The name of the number of a row.
+    fn name(&self, id: TensorId) -> String {
+        row(self
+            .space
+            .members
+            .iter()
+            .position(|member| member.tensor == id)
+            .unwrap_or(0))
+    }
+
+    fn stored(&self, id: TensorId) -> Option<&str> {
+        let found = self.written.iter().find(|(tensor, _)| *tensor == id);
+        found.map(|(_, name)| name.as_str())
+    }
+
+    /// What belongs to the row, once its numbers are known.
+    fn of_rows(&self, e: &mut Emitter<'_>, level: usize, full: bool) {
+        for member in self.members(level) {
+            if member.kind == Kind::Row {
+                let name = self.name(member.tensor);
+                let ty = member.expr.ty().c();
+                if full {
+                    let value = e.value(&member.expr);
+                    e.line(&format!("const {ty} {name} = {value};"));
+                } else {
+                    // Threads without a row have nothing to read.
+                    e.line(&format!("{ty} {name} = 0;"));
+                    e.block(&format!("if (row < {})", self.rows), |e| {
+                        let value = e.value(&member.expr);
+                        e.line(&format!("{name} = {value};"));
+                    });
+                }
+                self.store_row(e, member.tensor, &name);
+            }
+        }
+    }
+
+    fn store_row(&self, e: &mut Emitter<'_>, id: TensorId, value: &str) {
+        let Some(name) = self.stored(id) else { return };
+        let condition = match (self.shares.lanes, self.rows % self.shares.rows()) {
+            (1, _) => String::new(),
+            (_, 0) => "if (lane == 0) ".to_owned(),
+            _ => format!("if (lane == 0 && row < {}) ", self.rows),
+        };
+        e.line(&format!("{condition}{name}[row] = {value};"));
+    }
+
+    /// Goes through the row once.
+    fn pass(&mut self, e: &mut Emitter<'_>, level: usize, limit: &str) {
+        let members = self.members(level);
+        let folds: Vec<(Member, Fold, String)> = members
+            .iter()
+            .filter_map(|member| match member.kind {
+                Kind::Reduced(fold) => Some((member.clone(), fold, self.name(member.tensor))),
+                _ => None,
+            })
+            .collect();
+        let elements: Vec<&Member> = members
+            .iter()
+            .filter(|member| member.kind == Kind::Element && self.stored(member.tensor).is_some())
+            .collect();
+        if folds.is_empty() && elements.is_empty() {
+            return;
+        }
+        for (member, fold, name) in &folds {
+            let ty = member.expr.ty();
+            let start = literal(Number::new(ty, fold.neutral(ty)));
+            e.line(&format!("{} {name} = {start};", accumulator(ty)));
+        }
+        let integer = e.integer();
+        let lanes = self.shares.lanes;
+        let head = format!("for ({integer} k = lane; k < {limit}; k += {lanes})");
+        let place = self.place();
+        e.block(&head, |e| {
+            for (member, fold, name) in &folds {
+                let value = e.value(&member.expr);
+                let sum = binary(fold.binary(), member.expr.ty(), name, &value);
+                e.line(&format!("{name} = {sum};"));
+            }
+            for member in &elements {
+                let value = e.value(&member.expr);
+                let index = e.index(&place);
+                if let Some(name) = self.stored(member.tensor) {
+                    e.line(&format!("{name}[{index}] = {value};"));
+                }
+            }
+        });
+        for (member, fold, name) in &folds {
+            self.exchange(e, member.expr.ty(), *fold, name);
+            self.store_row(e, member.tensor, name);
+        }
+    }
+
+    /// Where an element of the space is in memory.
+    fn place(&self) -> Index {
+        let (rows, inner) = (self.space.rows(), self.space.inner());
+        let mut of_rows = unflat(&Index::var(ROW, self.rows as i64), &rows).into_iter();
+        let mut of_inner = unflat(&Index::var(ELEMENT, self.inner as i64), &inner).into_iter();
+        let axes = (0..self.space.dims.len()).map(|axis| {
+            let reduced = self.space.reduced.contains(&axis);
+            let side = if reduced { &mut of_inner } else { &mut of_rows };
+            side.next().unwrap_or_default()
+        });
+        crate::expr::flat(&axes.collect::<Vec<_>>(), &self.space.dims)
+    }
+
+    /// Combines what the lanes of a row found; all of them know it afterwards.
+    fn exchange(&mut self, e: &mut Emitter<'_>, ty: Type, fold: Fold, name: &str) {
+        let c = accumulator(ty);
+        let op = fold.binary();
+        let Shares { lanes, along } = self.shares;
+        if lanes == 1 {
+            return;
+        }
+        self.syncs = true;
+        if along {
+            e.block("for (int step = 16; step > 0; step /= 2)", |e| {
+                e.line(&format!(
+                    "const {c} other = __shfl_xor_sync(0xffffffffu, {name}, step);"
+                ));
+                e.line(&format!("{name} = {};", binary(op, ty, name, "other")));
+            });
+            if lanes == 32 {
+                return;
+            }
+        }
+        let part = e.name("part");
+        if along {
+            let warps = THREADS / 32;
+            e.line(&format!("__shared__ {c} {part}[{warps}];"));
+            e.line(&format!("if (lane % 32 == 0) {part}[lane / 32] = {name};"));
+            e.line("__syncthreads();");
+            e.line(&format!("{name} = {part}[0];"));
+            let next = binary(op, ty, name, &format!("{part}[other]"));
+            e.line(&format!(
+                "for (int other = 1; other < {warps}; ++other) {name} = {next};"
+            ));
+        } else {
+            let rows = self.shares.rows();
+            e.line(&format!("__shared__ {c} {part}[{THREADS}];"));
+            e.line(&format!("{part}[threadIdx.x] = {name};"));
+            e.line("__syncthreads();");
+            e.line(&format!("{name} = {part}[threadIdx.x % {rows}];"));
+            let other = format!("{part}[other * {rows} + threadIdx.x % {rows}]");
+            let next = binary(op, ty, name, &other);
+            e.line(&format!(
+                "for (int other = 1; other < {lanes}; ++other) {name} = {next};"
+            ));
+        }
+    }
+}
+
+/// The type that numbers are combined in: threads cannot exchange bytes.
+fn accumulator(ty: Type) -> &'static str {
+    match ty {
+        Type::Bool | Type::U8 => "int",
+        ty => ty.c(),
+    }
+}

@@ -1,0 +1,212 @@
+//! Execution plans: what runs, in which order, and where its numbers are.
+//!
+//! A [`Plan`] holds everything but the numbers: its JSON is what other programs need to run it. Buffers of the arena
+//! share memory where their lifetimes allow; every step writes to fixed places, so a run can be captured as one CUDA
+//! graph.
+
+mod arena;
+mod build;
+mod state;
+
+use serde::{Deserialize, Serialize};
+
+pub use arena::Lifetime;
+pub use build::{Planned, plan};
+
+use crate::expr::Type;
+use crate::program::{Convolution, Product};
+
+/// Every buffer starts at a multiple of so many bytes.
+pub const ALIGNMENT: u64 = 256;
+
+/// The number of a buffer.
+pub type BufferId = usize;
+
+/// What runs, in which order, and where its numbers are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Inputs, in the order of the graph.
+    pub inputs: Vec<Binding>,
+    /// Outputs, in the order of the graph.
+    pub outputs: Vec<Binding>,
+    /// Outputs whose memory is that of an input, which they replace.
+    pub state: Vec<State>,
+    /// Constants of the model that are read.
+    pub constants: Vec<Binding>,
+    /// Where numbers are.
+    pub buffers: Vec<Buffer>,
+    /// Kernels by number.
+    pub kernels: Vec<Source>,
+    /// Steps that depend on constants alone; they run once.
+    pub prepare: Vec<Step>,
+    /// Steps of every run.
+    pub steps: Vec<Step>,
+    /// Bytes of the arena.
+    pub arena: u64,
+    /// Bytes of what is prepared.
+    pub prepared: u64,
+}
+
+/// A tensor by name, and its buffer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The name in the graph.
+    pub name: String,
+    /// The buffer.
+    pub buffer: BufferId,
+    /// Sizes.
+    pub dims: Vec<u64>,
+}
+
+/// An output that is the next value of an input. After a run the input's buffer holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The number of the input.
+    pub input: usize,
+    /// The number of the output.
+    pub output: usize,
+}
+
+/// A place for numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buffer {
+    /// Element type.
+    #[serde(rename = "type")]
+    pub ty: Type,
+    /// Number of elements.
+    pub elements: u64,
+    /// Where it is.
+    pub place: Place,
+}
+
+impl Buffer {
+    /// Its size.
+    pub fn bytes(&self) -> u64 {
+        self.elements * self.ty.bytes()
+    }
+}
+
+/// Where a buffer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// In memory of its own, filled by the caller before a run.
+    Input,
+    /// In memory of its own, filled once from the model.
+    Constant,
+    /// In what is prepared, from this byte on.
+    Prepared(u64),
+    /// In the arena, from this byte on.
+    Arena(u64),
+    /// In another buffer.
+    Within(BufferId),
+}
+
+/// A kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// Its text, which [`crate::kernels::PRELUDE`] precedes.
+    pub text: String,
+    /// Element types of its parameters; those that it writes come first.
+    pub parameters: Vec<Type>,
+    /// How many parameters it writes.
+    pub writes: usize,
+    /// Whether threads of a block wait for one another.
+    pub syncs: bool,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// A kernel.
+    Launch {
+        /// Its number.
+        kernel: usize,
+        /// Blocks of [`crate::kernels::THREADS`] threads.
+        blocks: u64,
+        /// A buffer for each parameter.
+        arguments: Vec<BufferId>,
+    },
+    /// A convolution of the library.
+    Convolution {
+        /// Which, and its sizes.
+        convolution: Convolution,
+        /// `[x, w]`, `[dy, w]` or `[x, dy]`.
+        operands: [BufferId; 2],
+        /// What it writes.
+        result: BufferId,
+    },
+    /// Products of matrices of the library.
+    Product {
+        /// Sizes and strides.
+        product: Product,
+        /// The factors.
+        operands: [BufferId; 2],
+        /// What it writes.
+        result: BufferId,
+    },
+    /// A copy of a whole buffer.
+    Copy {
+        /// What is read.
+        from: BufferId,
+        /// What is written.
+        to: BufferId,
+    },
+}
+
+impl Step {
+    /// The buffers that it reads.
+    pub fn reads(&self, kernels: &[Source]) -> Vec<BufferId> {
+        match self {
+            Step::Launch {
+                kernel, arguments, ..
+            } => {
+                let writes = kernels.get(*kernel).map_or(0, |kernel| kernel.writes);
+                arguments.iter().skip(writes).copied().collect()
+            }
+            Step::Convolution { operands, .. } | Step::Product { operands, .. } => {
+                operands.to_vec()
+            }
+            Step::Copy { from, .. } => vec![*from],
+        }
+    }
+
+    /// The buffers that it writes.
+    pub fn writes(&self, kernels: &[Source]) -> Vec<BufferId> {
+        match self {
+            Step::Launch {
+                kernel, arguments, ..
+            } => {
+                let writes = kernels.get(*kernel).map_or(0, |kernel| kernel.writes);
+                arguments.iter().take(writes).copied().collect()
+            }
+            Step::Convolution { result, .. } | Step::Product { result, .. } => vec![*result],
+            Step::Copy { to, .. } => vec![*to],
+        }
+    }
+}
+
+impl Plan {
+    /// The buffer that has the memory of another.
+    pub fn memory(&self, mut buffer: BufferId) -> BufferId {
+        while let Some(Buffer {
+            place: Place::Within(other),
+            ..
+        }) = self.buffers.get(buffer)
+        {
+            buffer = *other;
+        }
+        buffer
+    }
+
+    /// The plan as JSON.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self)
+    }
+}

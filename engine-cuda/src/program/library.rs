@@ -1,0 +1,103 @@
+//! Calls of libraries: convolutions and products of matrices.
+
+use serde::{Deserialize, Serialize};
+
+use crate::expr::TensorId;
+
+/// A call of a library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// One of the three products of a convolution.
+    Convolution {
+        /// Which, and its sizes.
+        convolution: Convolution,
+        /// The two factors: `[x, w]`, `[dy, w]` or `[x, dy]`.
+        operands: [TensorId; 2],
+    },
+    /// Products of matrices.
+    Product {
+        /// Sizes and strides.
+        product: Product,
+        /// The two factors.
+        operands: [TensorId; 2],
+    },
+}
+
+impl Call {
+    /// The tensors that it reads.
+    pub fn operands(&self) -> [TensorId; 2] {
+        match self {
+            Call::Convolution { operands, .. } | Call::Product { operands, .. } => *operands,
+        }
+    }
+
+    /// The tensors that it reads, to be changed.
+    pub fn operands_mut(&mut self) -> &mut [TensorId; 2] {
+        match self {
+            Call::Convolution { operands, .. } | Call::Product { operands, .. } => operands,
+        }
+    }
+}
+
+/// Which of the three products of a convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// y of x and w.
+    Forward,
+    /// dx of dy and w.
+    InputGradient,
+    /// dw of x and dy.
+    WeightGradient,
+}
+
+/// A convolution, channels first. The border is as wide at the end of an axis as at its beginning.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Convolution {
+    /// Which product.
+    pub direction: Direction,
+    /// Sizes of x `[N, C, spatial...]`.
+    pub x: Vec<u64>,
+    /// Sizes of w `[O, C/groups, kernel...]`.
+    pub w: Vec<u64>,
+    /// Sizes of y `[N, O, spatial...]`.
+    pub y: Vec<u64>,
+    /// Cells of the border at each end of each axis.
+    pub pads: Vec<u64>,
+    /// Step per axis.
+    pub strides: Vec<u64>,
+    /// Distance of cells per axis.
+    pub dilations: Vec<u64>,
+    /// Groups.
+    pub groups: u64,
+}
+
+/// Products of matrices `[m, k] x [k, n] = [m, n]`, one after another; the results lie side by side in row-major order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Product {
+    /// Number of products.
+    pub batch: u64,
+    /// Rows of the result.
+    pub m: u64,
+    /// Columns of the result.
+    pub n: u64,
+    /// What is summed over.
+    pub k: u64,
+    /// Where the elements of the first factor are.
+    pub a: Factor,
+    /// Where the elements of the second factor are.
+    pub b: Factor,
+}
+
+/// Where the elements of a factor are in memory, counted in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Factor {
+    /// The first element.
+    pub offset: u64,
+    /// From one product's matrix to that of the next; 0 if all have the same.
+    pub batch: u64,
+    /// From one row to the next.
+    pub row: u64,
+    /// From one column to the next. Row or column is 1.
+    pub column: u64,
+}

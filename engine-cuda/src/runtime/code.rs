@@ -1,0 +1,60 @@
+//! Machine code of kernels, kept on disk by architecture, version of the compiler and text.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use bcosc_engine::EngineError;
+use crc::{CRC_64_XZ, Crc};
+
+use super::compile::{Architecture, Compiler};
+use super::found::folder;
+use crate::kernels::PRELUDE;
+use crate::plan::Source;
+
+/// The code of a kernel: what is on disk, or what the compiler makes of it now.
+///
+/// # Errors
+/// If the kernel does not compile.
+pub fn code(
+    compiler: &Compiler,
+    kernel: &Source,
+    architecture: Architecture,
+) -> Result<Vec<u8>, EngineError> {
+    let Some(file) = folder().map(|folder| folder.join(name(compiler, kernel, architecture)))
+    else {
+        return compiler.compile(kernel, architecture);
+    };
+    if let Ok(code) = fs::read(&file)
+        && !code.is_empty()
+    {
+        return Ok(code);
+    }
+    let code = compiler.compile(kernel, architecture)?;
+    // Without a file that can be written, the next process compiles it again.
+    if let Err(error) = written(&file, &code) {
+        tracing::debug!("{}: {error}", file.display());
+    }
+    Ok(code)
+}
+
+/// Where the code of a kernel is.
+fn name(compiler: &Compiler, kernel: &Source, architecture: Architecture) -> PathBuf {
+    let crc = Crc::<u64>::new(&CRC_64_XZ);
+    let mut digest = crc.digest();
+    digest.update(PRELUDE.as_bytes());
+    digest.update(kernel.text.as_bytes());
+    let (major, minor) = compiler.version();
+    let folder = format!("kernels-sm_{}-nvrtc-{major}.{minor}", architecture.0);
+    Path::new(&folder).join(format!("{}-{:016x}", kernel.name, digest.finalize()))
+}
+
+fn written(file: &Path, code: &[u8]) -> std::io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    // Beside its final name, so that nobody reads half of it.
+    let mut new = tempfile::NamedTempFile::new_in(folder)?;
+    new.write_all(code)?;
+    new.persist(file)?;
+    Ok(())
+}

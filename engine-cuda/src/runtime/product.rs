@@ -1,0 +1,290 @@
+//! Products of matrices by cuBLASLt, which counts matrices column by column: `C = A B` row by row is `C^T = B^T A^T`.
+
+use std::ffi::c_void;
+use std::mem::size_of_val;
+
+use bcosc_engine::EngineError;
+use cudarc::cublaslt::result as lt;
+use cudarc::cublaslt::sys;
+use cudarc::driver::sys::CUstream;
+
+use super::{Precision, Space};
+use crate::expr::Type;
+use crate::program::{Factor, Product};
+
+fn failed(error: lt::CublasError) -> EngineError {
+    EngineError::Run {
+        place: "a product of matrices".to_owned(),
+        reason: format!("{:?}", error.0),
+    }
+}
+
+/// A product that is ready to run.
+#[derive(Debug)]
+pub struct Prepared {
+    description: sys::cublasLtMatmulDesc_t,
+    /// Of the left and the right side, and of the result.
+    layouts: [sys::cublasLtMatrixLayout_t; 3],
+    algorithm: sys::cublasLtMatmulAlgo_t,
+    /// Bytes of workspace.
+    pub space: u64,
+    /// Offsets of the first and the second factor, in bytes.
+    offsets: [u64; 2],
+    ty: Type,
+}
+
+// SAFETY: descriptions are read only once they are made.
+unsafe impl Send for Prepared {}
+// SAFETY: as above.
+unsafe impl Sync for Prepared {}
+
+/// A factor as cuBLASLt sees it: rows, columns, step of columns, and whether it is transposed.
+fn seen(factor: &Factor, rows: u64, columns: u64) -> (u64, u64, i64, bool) {
+    // Row by row, it is its own transpose; column by column, it must be transposed.
+    match factor.column == 1 {
+        true => (columns, rows, factor.row as i64, false),
+        false => (rows, columns, factor.column as i64, true),
+    }
+}
+
+impl Prepared {
+    /// Chooses an algorithm.
+    pub fn new(
+        handle: sys::cublasLtHandle_t,
+        product: &Product,
+        ty: Type,
+        precision: Precision,
+        most: u64,
+    ) -> Result<Self, EngineError> {
+        use sys::cublasComputeType_t as Compute;
+        use sys::cudaDataType as Data;
+        let (compute, data) = match (ty, precision) {
+            (Type::F64, _) => (Compute::CUBLAS_COMPUTE_64F, Data::CUDA_R_64F),
+            (_, Precision::Exact) => (Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
+            (_, Precision::Tf32) => (Compute::CUBLAS_COMPUTE_32F_FAST_TF32, Data::CUDA_R_32F),
+        };
+        let Product {
+            batch,
+            m,
+            n,
+            k,
+            a,
+            b,
+        } = product;
+        let (left, right) = (seen(b, *k, *n), seen(a, *m, *k));
+        let description = lt::create_matmul_desc(compute, data).map_err(failed)?;
+        let sides = [
+            (
+                sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
+                left.3,
+            ),
+            (
+                sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSB,
+                right.3,
+            ),
+        ];
+        for (attribute, transposed) in sides {
+            let turned = i32::from(transposed);
+            // SAFETY: the description was just made, and the attribute is one number of 32 bits.
+            unsafe {
+                lt::set_matmul_desc_attribute(
+                    description,
+                    attribute,
+                    (&raw const turned).cast(),
+                    size_of_val(&turned),
+                )
+            }
+            .map_err(failed)?;
+        }
+        let batches = i32::try_from(*batch).unwrap_or(i32::MAX);
+        let layout = |(rows, columns, step, _): (u64, u64, i64, bool), stride: u64| {
+            let layout = lt::create_matrix_layout(data, rows, columns, step)?;
+            let stride = stride as i64;
+            // SAFETY: the layout was just made; the attributes are a number of 32 bits and one of 64.
+            unsafe {
+                use sys::cublasLtMatrixLayoutAttribute_t as Attribute;
+                lt::set_matrix_layout_attribute(
+                    layout,
+                    Attribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT,
+                    (&raw const batches).cast(),
+                    size_of_val(&batches),
+                )?;
+                lt::set_matrix_layout_attribute(
+                    layout,
+                    Attribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                    (&raw const stride).cast(),
+                    size_of_val(&stride),
+                )?;
+            }
+            Ok(layout)
+        };
+        let result = (*n, *m, *n as i64, false);
+        let layouts = [(left, b.batch), (right, a.batch), (result, m * n)];
+        let [left, right, result] = layouts.map(|(seen, stride)| layout(seen, stride));
+        let layouts = [
+            left.map_err(failed)?,
+            right.map_err(failed)?,
+            result.map_err(failed)?,
+        ];
+
+        let preference = Preference::new(most, [b, a].map(|factor| alignment(factor, ty)))?;
+        // SAFETY: everything was just made.
+        let found = unsafe {
+            lt::get_matmul_algo_heuristic(
+                handle,
+                description,
+                layouts[0],
+                layouts[1],
+                layouts[2],
+                layouts[2],
+                preference.0,
+            )
+        }
+        .map_err(failed)?;
+        Ok(Prepared {
+            description,
+            layouts,
+            algorithm: found.algo,
+            space: found.workspaceSize as u64,
+            offsets: [a.offset * ty.bytes(), b.offset * ty.bytes()],
+            ty,
+        })
+    }
+
+    /// Enqueues it; addresses are those of the first factor, the second and the result.
+    pub fn run(
+        &self,
+        handle: sys::cublasLtHandle_t,
+        [a, b, result]: [u64; 3],
+        space: Space,
+        stream: CUstream,
+    ) -> Result<(), EngineError> {
+        let (one, zero, one_wide, zero_wide) = (1f32, 0f32, 1f64, 0f64);
+        let (one, zero): (*const c_void, *const c_void) = match self.ty {
+            Type::F64 => ((&raw const one_wide).cast(), (&raw const zero_wide).cast()),
+            _ => ((&raw const one).cast(), (&raw const zero).cast()),
+        };
+        let at = |address: u64| address as *const c_void;
+        // SAFETY: the plan's buffers hold what the layouts say, and the workspace is as large as the algorithm needs.
+        unsafe {
+            lt::matmul(
+                handle,
+                self.description,
+                one,
+                zero,
+                at(b + self.offsets[1]),
+                self.layouts[0],
+                at(a + self.offsets[0]),
+                self.layouts[1],
+                at(result),
+                self.layouts[2],
+                result as *mut c_void,
+                self.layouts[2],
+                &raw const self.algorithm,
+                space.address as *mut c_void,
+                usize::try_from(self.space).unwrap_or(0),
+                stream.cast(),
+            )
+        }
+        .map_err(failed)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses them any more.
+        let closed = unsafe {
+            let layouts = self
+                .layouts
+                .map(|layout| lt::destroy_matrix_layout(layout).is_ok());
+            lt::destroy_matmul_desc(self.description).is_ok() && layouts.iter().all(|ok| *ok)
+        };
+        if !closed {
+            tracing::debug!("cuBLASLt: a description was not given back");
+        }
+    }
+}
+
+/// What every address of a factor's matrices is a multiple of.
+fn alignment(factor: &Factor, ty: Type) -> u32 {
+    let steps = [factor.offset, factor.batch].map(|step| step * ty.bytes());
+    let bits = steps
+        .iter()
+        .map(|step| step.trailing_zeros())
+        .min()
+        .unwrap_or(8);
+    1 << bits.min(8)
+}
+
+struct Preference(sys::cublasLtMatmulPreference_t);
+
+impl Preference {
+    fn new(most: u64, [left, right]: [u32; 2]) -> Result<Self, EngineError> {
+        use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
+        let preference = Preference(lt::create_matmul_pref().map_err(failed)?);
+        let set = |attribute, value: *const c_void, size| {
+            // SAFETY: the preference was just made, and the value has the size that belongs to it.
+            unsafe { lt::set_matmul_pref_attribute(preference.0, attribute, value, size) }
+                .map_err(failed)
+        };
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        set(
+            Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+            (&raw const most).cast(),
+            size_of_val(&most),
+        )?;
+        let sides = [
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, left),
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, right),
+        ];
+        for (attribute, bytes) in sides {
+            set(attribute, (&raw const bytes).cast(), size_of_val(&bytes))?;
+        }
+        Ok(preference)
+    }
+}
+
+impl Drop for Preference {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses it any more.
+        if unsafe { lt::destroy_matmul_pref(self.0) }.is_err() {
+            tracing::debug!("cuBLASLt: a preference was not given back");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_are_seen_column_by_column() {
+        let rows = Factor {
+            offset: 0,
+            batch: 0,
+            row: 7,
+            column: 1,
+        };
+        assert_eq!(seen(&rows, 3, 5), (5, 3, 7, false));
+        let columns = Factor {
+            offset: 0,
+            batch: 0,
+            row: 1,
+            column: 9,
+        };
+        assert_eq!(seen(&columns, 3, 5), (3, 5, 9, true));
+    }
+
+    #[test]
+    fn addresses_are_multiples_of_what_steps_are() {
+        let factor = |offset, batch| Factor {
+            offset,
+            batch,
+            row: 1,
+            column: 1,
+        };
+        assert_eq!(alignment(&factor(0, 0), Type::F32), 256);
+        assert_eq!(alignment(&factor(3, 0), Type::F32), 4);
+        assert_eq!(alignment(&factor(0, 6), Type::F32), 8);
+    }
+}

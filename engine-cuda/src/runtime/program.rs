@@ -1,0 +1,396 @@
+//! A plan in a device's memory, with kernels loaded and algorithms chosen: what is enqueued for a run.
+
+use std::ffi::{CString, c_void};
+use std::sync::Arc;
+
+use bcosc_engine::EngineError;
+use cudarc::driver::result as driver;
+use cudarc::driver::sys;
+
+use super::code::code;
+use super::found::Known;
+use super::gpu::{Gpu, Libraries, Memory, failed};
+use super::{Precision, Space, convolution, product};
+use crate::kernels::THREADS;
+use crate::plan::{BufferId, Place, Plan, Planned, Source, Step};
+use crate::program::Convolution;
+
+/// Workspace that products of matrices may take.
+const SPACE_OF_PRODUCTS: u64 = 32 << 20;
+/// Least workspace that a search may use, and how many times that of its operands.
+const SPACE: u64 = 1 << 30;
+const SPACE_OF_OPERANDS: u64 = 8;
+
+/// A plan that is ready to run on a device.
+#[derive(Debug)]
+pub struct Program {
+    gpu: Arc<Gpu>,
+    /// The plan.
+    pub plan: Plan,
+    /// What each buffer is in.
+    memory: Vec<(Arc<Memory>, u64)>,
+    kernels: Vec<Kernel>,
+    prepare: Vec<Operation>,
+    steps: Vec<Operation>,
+    space: Memory,
+}
+
+/// A step with what it needs.
+#[derive(Debug)]
+enum Operation {
+    Launch {
+        kernel: usize,
+        blocks: u32,
+        addresses: Vec<u64>,
+    },
+    Convolution {
+        prepared: convolution::Prepared,
+        addresses: [u64; 3],
+    },
+    Product {
+        prepared: product::Prepared,
+        addresses: [u64; 3],
+    },
+    Copy {
+        from: u64,
+        to: u64,
+        bytes: u64,
+    },
+}
+
+impl Program {
+    /// Loads a plan: compiles kernels, uploads constants, chooses algorithms, and runs what depends on constants alone.
+    pub fn load(
+        gpu: &Arc<Gpu>,
+        planned: Planned,
+        precision: Precision,
+    ) -> Result<Self, EngineError> {
+        let Planned { plan, constants } = planned;
+        let libraries = gpu.lock()?;
+        let kernels = plan.kernels.iter().map(|source| Kernel::load(gpu, source));
+        let kernels = kernels.collect::<Result<Vec<_>, _>>()?;
+        let memory = places(gpu, &plan)?;
+        for (binding, values) in plan.constants.iter().zip(&constants) {
+            let (memory, _) = place_of(&memory, binding.buffer)?;
+            memory.fill(&values.bytes()?)?;
+        }
+        let mut loading = Loading {
+            gpu,
+            plan: &plan,
+            memory: &memory,
+            libraries: &libraries,
+            precision,
+            known: Known::read(),
+        };
+        let prepare = loading.operations(&plan.prepare)?;
+        let steps = loading.operations(&plan.steps)?;
+        loading.known.write();
+        let needed = prepare.iter().chain(&steps).map(Operation::space).max();
+        let space = Memory::new(gpu, needed.unwrap_or(0))?;
+        let program = Program {
+            gpu: gpu.clone(),
+            memory,
+            kernels,
+            prepare,
+            steps,
+            space,
+            plan,
+        };
+        program.enqueue(&program.prepare, &libraries)?;
+        Ok(program)
+    }
+
+    /// The memory of a buffer that has its own.
+    pub fn memory(&self, buffer: BufferId) -> Result<&(Arc<Memory>, u64), EngineError> {
+        place_of(&self.memory, buffer)
+    }
+
+    /// Enqueues the steps of a run.
+    pub fn run(&self, libraries: &Libraries) -> Result<(), EngineError> {
+        self.enqueue(&self.steps, libraries)
+    }
+
+    fn enqueue(&self, operations: &[Operation], libraries: &Libraries) -> Result<(), EngineError> {
+        let space = Space {
+            address: self.space.address(),
+            bytes: self.space.bytes(),
+        };
+        let stream = self.gpu.stream();
+        for operation in operations {
+            match operation {
+                Operation::Launch {
+                    kernel,
+                    blocks,
+                    addresses,
+                } => {
+                    let kernel = self.kernels.get(*kernel).ok_or_else(no_such_buffer)?;
+                    kernel.launch(*blocks, addresses, stream)?;
+                }
+                Operation::Convolution {
+                    prepared,
+                    addresses,
+                } => {
+                    prepared.run(libraries.cudnn, *addresses, space)?;
+                }
+                Operation::Product {
+                    prepared,
+                    addresses,
+                } => {
+                    prepared.run(libraries.lt, *addresses, space, stream)?;
+                }
+                Operation::Copy { from, to, bytes } => {
+                    let bytes = usize::try_from(*bytes).unwrap_or(0);
+                    // SAFETY: both are buffers of the plan, of this size.
+                    unsafe { driver::memcpy_dtod_async(*to, *from, bytes, stream) }
+                        .map_err(failed("a copy"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The memory of each buffer.
+fn places(gpu: &Arc<Gpu>, plan: &Plan) -> Result<Vec<(Arc<Memory>, u64)>, EngineError> {
+    let [arena, prepared] = [plan.arena, plan.prepared].map(|bytes| Memory::new(gpu, bytes));
+    let (arena, prepared) = (Arc::new(arena?), Arc::new(prepared?));
+    let mut found: Vec<(Arc<Memory>, u64)> = Vec::with_capacity(plan.buffers.len());
+    for buffer in &plan.buffers {
+        found.push(match buffer.place {
+            Place::Input | Place::Constant => (Arc::new(Memory::new(gpu, buffer.bytes())?), 0),
+            Place::Arena(offset) => (arena.clone(), offset),
+            Place::Prepared(offset) => (prepared.clone(), offset),
+            Place::Within(other) => found.get(other).cloned().ok_or_else(no_such_buffer)?,
+        });
+    }
+    Ok(found)
+}
+
+fn place_of(
+    memory: &[(Arc<Memory>, u64)],
+    buffer: BufferId,
+) -> Result<&(Arc<Memory>, u64), EngineError> {
+    memory.get(buffer).ok_or_else(no_such_buffer)
+}
+
+fn no_such_buffer() -> EngineError {
+    EngineError::Load {
+        place: "the plan".to_owned(),
+        reason: "it names a buffer or a kernel that it does not have".to_owned(),
+    }
+}
+
+struct Loading<'a> {
+    gpu: &'a Arc<Gpu>,
+    plan: &'a Plan,
+    memory: &'a [(Arc<Memory>, u64)],
+    libraries: &'a Libraries,
+    precision: Precision,
+    known: Known,
+}
+
+impl Loading<'_> {
+    fn address(&self, buffer: BufferId) -> Result<u64, EngineError> {
+        let (memory, offset) = place_of(self.memory, buffer)?;
+        Ok(memory.address() + offset)
+    }
+
+    fn addresses(
+        &self,
+        operands: &[BufferId; 2],
+        result: BufferId,
+    ) -> Result<[u64; 3], EngineError> {
+        Ok([
+            self.address(operands[0])?,
+            self.address(operands[1])?,
+            self.address(result)?,
+        ])
+    }
+
+    fn operations(&mut self, steps: &[Step]) -> Result<Vec<Operation>, EngineError> {
+        steps.iter().map(|step| self.operation(step)).collect()
+    }
+
+    fn operation(&mut self, step: &Step) -> Result<Operation, EngineError> {
+        let plan = self.plan;
+        let buffer = |id: BufferId| plan.buffers.get(id).ok_or_else(no_such_buffer);
+        Ok(match step {
+            Step::Launch {
+                kernel,
+                blocks,
+                arguments,
+            } => Operation::Launch {
+                kernel: *kernel,
+                blocks: u32::try_from(*blocks).map_err(|_| no_such_buffer())?,
+                addresses: arguments
+                    .iter()
+                    .map(|id| self.address(*id))
+                    .collect::<Result<_, _>>()?,
+            },
+            Step::Copy { from, to } => Operation::Copy {
+                from: self.address(*from)?,
+                to: self.address(*to)?,
+                bytes: buffer(*from)?.bytes(),
+            },
+            Step::Product {
+                product,
+                operands,
+                result,
+            } => Operation::Product {
+                prepared: product::Prepared::new(
+                    self.libraries.lt,
+                    product,
+                    buffer(*result)?.ty,
+                    self.precision,
+                    SPACE_OF_PRODUCTS,
+                )?,
+                addresses: self.addresses(operands, *result)?,
+            },
+            Step::Convolution {
+                convolution,
+                operands,
+                result,
+            } => {
+                let addresses = self.addresses(operands, *result)?;
+                let bytes = [operands[0], operands[1], *result]
+                    .into_iter()
+                    .map(|id| Ok(buffer(id)?.bytes()));
+                let bytes = bytes
+                    .collect::<Result<Vec<u64>, EngineError>>()?
+                    .into_iter()
+                    .sum();
+                let prepared =
+                    self.convolution(convolution, addresses, bytes, buffer(*result)?.ty)?;
+                Operation::Convolution {
+                    prepared,
+                    addresses,
+                }
+            }
+        })
+    }
+
+    /// A convolution with the algorithm that was found before, or is found now.
+    fn convolution(
+        &mut self,
+        convolution: &Convolution,
+        addresses: [u64; 3],
+        bytes: u64,
+        ty: crate::expr::Type,
+    ) -> Result<convolution::Prepared, EngineError> {
+        let key = format!(
+            "{} | cuDNN {} | {:?} {:?} | {convolution:?}",
+            self.gpu.name,
+            self.gpu.cudnn_version(),
+            self.precision,
+            ty
+        );
+        // With a larger batch, algorithms that are many times faster need more.
+        let most = SPACE
+            .max(SPACE_OF_OPERANDS * bytes)
+            .min(self.gpu.free_bytes()? / 2);
+        let mut held = None;
+        let search = || {
+            let memory = Memory::new(self.gpu, most)?;
+            let space = Space {
+                address: memory.address(),
+                bytes: most,
+            };
+            held = Some(memory);
+            Ok((addresses, space))
+        };
+        let known = self
+            .known
+            .get(&key)
+            .filter(|algorithm| algorithm.space <= most);
+        let prepared = convolution::Prepared::new(
+            self.libraries.cudnn,
+            convolution,
+            ty,
+            self.precision,
+            known,
+            search,
+        )?;
+        self.known.insert(key, prepared.algorithm);
+        Ok(prepared)
+    }
+}
+
+impl Operation {
+    fn space(&self) -> u64 {
+        match self {
+            Operation::Convolution { prepared, .. } => prepared.algorithm.space,
+            Operation::Product { prepared, .. } => prepared.space,
+            Operation::Launch { .. } | Operation::Copy { .. } => 0,
+        }
+    }
+}
+
+/// A kernel on a device.
+#[derive(Debug)]
+struct Kernel {
+    gpu: Arc<Gpu>,
+    module: sys::CUmodule,
+    function: sys::CUfunction,
+    name: String,
+}
+
+// SAFETY: handles of the driver belong to no thread.
+unsafe impl Send for Kernel {}
+// SAFETY: as above; launches only read them.
+unsafe impl Sync for Kernel {}
+
+impl Kernel {
+    fn load(gpu: &Arc<Gpu>, source: &Source) -> Result<Self, EngineError> {
+        let mut image = code(&gpu.compiler, source, gpu.architecture)?;
+        // Intermediate code is a text, which ends with a zero.
+        image.push(0);
+        let place = format!("kernel {}", source.name);
+        let name = CString::new(source.name.clone()).map_err(|_| no_such_buffer())?;
+        // SAFETY: the code is what the compiler made.
+        let module =
+            unsafe { driver::module::load_data(image.as_ptr().cast()) }.map_err(failed(&place))?;
+        // SAFETY: the module was just loaded.
+        let function =
+            unsafe { driver::module::get_function(module, name) }.map_err(failed(&place))?;
+        Ok(Kernel {
+            gpu: gpu.clone(),
+            module,
+            function,
+            name: source.name.clone(),
+        })
+    }
+
+    fn launch(
+        &self,
+        blocks: u32,
+        addresses: &[u64],
+        stream: sys::CUstream,
+    ) -> Result<(), EngineError> {
+        let mut addresses = addresses.to_vec();
+        let mut parameters: Vec<*mut c_void> =
+            addresses.iter_mut().map(|a| (&raw mut *a).cast()).collect();
+        // SAFETY: the plan has a buffer for each parameter, of the size that the kernel goes through.
+        unsafe {
+            driver::launch_kernel(
+                self.function,
+                (blocks, 1, 1),
+                (THREADS as u32, 1, 1),
+                0,
+                stream,
+                &mut parameters,
+            )
+        }
+        .map_err(failed(&format!("kernel {}", self.name)))
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        // SAFETY: nobody launches it any more.
+        let unloaded = self.gpu.synchronize().is_ok()
+            && unsafe { driver::module::unload(self.module) }.is_ok();
+        if !unloaded {
+            tracing::debug!("kernel {}: its module was not unloaded", self.name);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+// What kernels need of CUDA, for a C++ compiler. Threads of a block take turns; those of kernels that wait for one
+// another are contexts with stacks of their own.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+#include <ucontext.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#define ENTER(fake, stack, size) __sanitizer_start_switch_fiber(fake, stack, size)
+#define ENTERED(fake, stack, size) __sanitizer_finish_switch_fiber(fake, stack, size)
+#else
+#define ENTER(fake, stack, size) (void)0
+#define ENTERED(fake, stack, size) (void)0
+#endif
+
+#if defined(__GNUC__) && !defined(__clang__)
+// Libraries are loops over all elements; kernels compile faster without optimisation.
+#pragma GCC push_options
+#pragma GCC optimize("O2")
+#endif
+
+#define __global__
+#define __device__
+#define __align__(n) alignas(n)
+#define __shared__ static
+
+struct Place { unsigned x; };
+static Place threadIdx, blockIdx;
+
+static inline float __int_as_float(int bits) { float x; std::memcpy(&x, &bits, 4); return x; }
+static inline double __longlong_as_double(long long bits) { double x; std::memcpy(&x, &bits, 8); return x; }
+
+constexpr unsigned THREADS = 256;
+constexpr size_t STACK = 1 << 17;
+static ucontext_t scheduler, threads[THREADS];
+static std::vector<char> stacks(THREADS * STACK);
+static bool alive[THREADS];
+static unsigned long long slots[THREADS];
+static void (*body)(void*);
+static void* argument;
+static void* fake_of_scheduler;
+static void* fakes[THREADS];
+static const void* scheduler_stack;
+static size_t scheduler_size;
+
+static void wait_for_others() {
+    const unsigned me = threadIdx.x;
+    ENTER(&fakes[me], scheduler_stack, scheduler_size);
+    swapcontext(&threads[me], &scheduler);
+    ENTERED(fakes[me], &scheduler_stack, &scheduler_size);
+}
+
+static void thread_main() {
+    ENTERED(nullptr, &scheduler_stack, &scheduler_size);
+    const unsigned me = threadIdx.x;
+    body(argument);
+    alive[me] = false;
+    ENTER(nullptr, scheduler_stack, scheduler_size);
+    swapcontext(&threads[me], &scheduler);
+}
+
+static void __syncthreads() { wait_for_others(); }
+
+template <typename T> static T __shfl_xor_sync(unsigned, T value, int step) {
+    const unsigned me = threadIdx.x;
+    std::memcpy(&slots[me], &value, sizeof value);
+    wait_for_others();
+    std::memcpy(&value, &slots[me ^ (unsigned)step], sizeof value);
+    wait_for_others();
+    return value;
+}
+
+template <typename F> static void launch(unsigned blocks, bool syncs, F kernel) {
+    for (unsigned block = 0; block < blocks; ++block) {
+        blockIdx.x = block;
+        if (!syncs) {
+            for (threadIdx.x = 0; threadIdx.x < THREADS; ++threadIdx.x) kernel();
+            continue;
+        }
+        body = [](void* f) { (*static_cast<F*>(f))(); };
+        argument = &kernel;
+        for (unsigned t = 0; t < THREADS; ++t) {
+            getcontext(&threads[t]);
+            threads[t].uc_stack.ss_sp = stacks.data() + t * STACK;
+            threads[t].uc_stack.ss_size = STACK;
+            threads[t].uc_link = nullptr;
+            makecontext(&threads[t], thread_main, 0);
+            alive[t] = true;
+        }
+        for (bool any = true; any;) {
+            any = false;
+            for (unsigned t = 0; t < THREADS; ++t) {
+                if (!alive[t]) continue;
+                threadIdx.x = t;
+                ENTER(&fake_of_scheduler, stacks.data() + t * STACK, STACK);
+                swapcontext(&scheduler, &threads[t]);
+                ENTERED(fake_of_scheduler, nullptr, nullptr);
+                any = true;
+            }
+        }
+    }
+}
+
+// Convolutions with three spatial axes; sums in double precision.
+struct Window { long n, c, o, groups, x[3], w[3], y[3], pads[3], strides[3], dilations[3]; };
+
+template <typename F> static void each(const Window& v, F visit) {
+    const long per_in = v.c / v.groups, per_out = v.o / v.groups;
+    for (long n = 0; n < v.n; ++n) for (long o = 0; o < v.o; ++o) for (long c = 0; c < per_in; ++c)
+    for (long p = 0; p < v.y[0] * v.y[1] * v.y[2]; ++p) for (long k = 0; k < v.w[0] * v.w[1] * v.w[2]; ++k) {
+        const long at[3] = {p / (v.y[1] * v.y[2]), p / v.y[2] % v.y[1], p % v.y[2]};
+        const long cell[3] = {k / (v.w[1] * v.w[2]), k / v.w[2] % v.w[1], k % v.w[2]};
+        long position = 0;
+        bool inside = true;
+        for (int axis = 0; axis < 3; ++axis) {
+            const long place = at[axis] * v.strides[axis] + cell[axis] * v.dilations[axis] - v.pads[axis];
+            inside = inside && place >= 0 && place < v.x[axis];
+            position = position * v.x[axis] + place;
+        }
+        if (!inside) continue;
+        const long channel = o / per_out * per_in + c;
+        const long x = (n * v.c + channel) * (v.x[0] * v.x[1] * v.x[2]) + position;
+        const long w = (o * per_in + c) * (v.w[0] * v.w[1] * v.w[2]) + k;
+        const long y = (n * v.o + o) * (v.y[0] * v.y[1] * v.y[2]) + p;
+        visit(x, w, y);
+    }
+}
+
+template <typename T> static void convolve(const Window& v, int direction, const T* a, const T* b, T* result) {
+    const long sizes[3] = {v.n * v.c * v.x[0] * v.x[1] * v.x[2], v.o * (v.c / v.groups) * v.w[0] * v.w[1] * v.w[2],
+                           v.n * v.o * v.y[0] * v.y[1] * v.y[2]};
+    std::vector<double> sum(direction == 0 ? sizes[2] : direction == 1 ? sizes[0] : sizes[1]);
+    each(v, [&](long x, long w, long y) {
+        if (direction == 0) sum[y] += (double)a[x] * b[w];
+        if (direction == 1) sum[x] += (double)a[y] * b[w];
+        if (direction == 2) sum[w] += (double)a[x] * b[y];
+    });
+    for (size_t i = 0; i < sum.size(); ++i) result[i] = (T)sum[i];
+}
+
+struct Factor { long offset, batch, row, column; };
+
+template <typename T>
+static void multiply(long batch, long m, long n, long k, Factor fa, Factor fb, const T* a, const T* b, T* result) {
+    for (long z = 0; z < batch; ++z) for (long i = 0; i < m; ++i) for (long j = 0; j < n; ++j) {
+        double sum = 0;
+        for (long l = 0; l < k; ++l)
+            sum += (double)a[fa.offset + z * fa.batch + i * fa.row + l * fa.column] *
+                   b[fb.offset + z * fb.batch + l * fb.row + j * fb.column];
+        result[(z * m + i) * n + j] = (T)sum;
+    }
+}
+
+// Buffers of a case: either each in memory of its own, so that a sanitizer sees what is read beside it, or where the plan
+// has them.
+struct Buffers {
+    std::vector<char*> at;
+    std::vector<char*> owned;
+    char* claim(size_t bytes) {
+        char* memory = static_cast<char*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256 + 256));
+        std::memset(memory, 0xff, bytes);
+        owned.push_back(memory);
+        return memory;
+    }
+    ~Buffers() { for (char* memory : owned) std::free(memory); }
+};
+
+static void read_exactly(FILE* file, char* to, size_t bytes) {
+    if (bytes && std::fread(to, 1, bytes, file) != bytes) { std::fprintf(stderr, "the data ends early\n"); std::exit(2); }
+}
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif

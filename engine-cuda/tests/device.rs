@@ -1,0 +1,124 @@
+//! The engine on a device, against tract; without one, the message that says what is missing.
+
+mod common;
+
+use bcosc_engine::{Device, Engine, EngineError, Session, SessionOptions, Value, default_engine};
+use bcosc_engine_cuda::runtime::{Cuda, Precision};
+use bcosc_ir::{Model, Tensors};
+use common::{Graph, NETWORKS, difference, graph, inputs, reference, shapes};
+
+/// The largest error relative to the range of an output.
+const TOLERANCE: f64 = 1e-3;
+
+fn engine() -> Option<Cuda> {
+    match Cuda::new(Device::Cuda(0), Precision::Exact) {
+        Ok(engine) => Some(engine),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let error = Cuda::new(Device::Cpu, Precision::Exact).unwrap_err();
+    assert!(matches!(
+        error,
+        EngineError::Device {
+            device: Device::Cpu,
+            ..
+        }
+    ));
+    match Cuda::new(Device::Cuda(10_000), Precision::Exact) {
+        Err(EngineError::Unavailable { reason, .. }) => {
+            let named = ["install", "there is no device 10000"];
+            assert!(named.iter().any(|text| reason.contains(text)), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn session(engine: &dyn Engine, model: &Model, batch: u64) -> Box<dyn Session> {
+    let network = engine.load(model).unwrap();
+    network
+        .session(&shapes(model, batch, 32), &SessionOptions::default())
+        .unwrap()
+}
+
+/// More runs than it takes until the steps are a captured graph.
+#[test]
+fn networks_give_the_numbers_of_tract() {
+    let Some(engine) = engine() else { return };
+    for network in NETWORKS {
+        for kind in Graph::ALL {
+            let (model, standard) = graph(network, kind);
+            let inputs = inputs(&model, &shapes(&model, 3, 32));
+            let expected = reference(&standard, &inputs);
+            let session = session(&engine, &model, 3);
+            for run in 0..3 {
+                let found: Tensors = session.run_named(&inputs).unwrap();
+                let (error, place) = difference(&found, &expected);
+                assert!(
+                    error < TOLERANCE,
+                    "{network} {kind:?}, run {run}: {error:e} at {place}"
+                );
+            }
+        }
+    }
+}
+
+/// State is replaced in the device's memory; a value that somebody still holds keeps its numbers.
+#[test]
+fn state_stays_on_the_device_over_steps() {
+    let Some(engine) = engine() else { return };
+    let (model, standard) = graph("resnet_tiny", Graph::Step);
+    let all = inputs(&model, &shapes(&model, 3, 32));
+    let run = |session: Box<dyn Session>| {
+        let source = |name: &str| {
+            let next = format!("{name}.next");
+            session.outputs().iter().position(|port| port.name == next)
+        };
+        let sources: Vec<Option<usize>> = session
+            .inputs()
+            .iter()
+            .map(|port| source(&port.name))
+            .collect();
+        let first = session
+            .inputs()
+            .iter()
+            .map(|port| Value::from(all[&port.name].clone()));
+        let mut values: Vec<Value> = first.collect();
+        let (mut losses, mut kept) = (Vec::new(), Vec::<Value>::new());
+        for _ in 0..4 {
+            let outputs = session.run(std::mem::take(&mut values)).unwrap();
+            losses.push(outputs[0].to_tensor().unwrap().to_f64s().unwrap()[0]);
+            let ports = session.inputs().iter().zip(&sources);
+            values = ports
+                .map(|(port, source)| match source {
+                    Some(source) => outputs[*source].clone(),
+                    None => Value::from(all[&port.name].clone()),
+                })
+                .collect();
+            // One of the states has another owner, the others have not.
+            kept.extend(outputs.into_iter().nth(2));
+        }
+        let kept: Vec<Vec<f64>> = kept
+            .iter()
+            .map(|v| v.to_tensor().unwrap().to_f64s().unwrap())
+            .collect();
+        (losses, kept)
+    };
+    let (losses, kept) = run(session(&engine, &model, 3));
+    let (again, _) = run(session(&engine, &model, 3));
+    assert_eq!(losses, again, "two runs differ");
+    let (expected, wanted) = run(session(default_engine(), &standard, 3));
+    let close = |a: f64, b: f64| (a - b).abs() <= TOLERANCE * (1.0 + b.abs());
+    assert!(
+        losses.iter().zip(&expected).all(|(a, b)| close(*a, *b)),
+        "{losses:?} {expected:?}"
+    );
+    for (a, b) in kept.iter().flatten().zip(wanted.iter().flatten()) {
+        assert!(close(*a, *b), "{a} for {b}");
+    }
+}
