@@ -102,6 +102,6 @@ pub use vision::labels::Labels;
 pub use vision::predict::{Intake, PredictOptions, Predictor, SizedPredictor};
 #[cfg(feature = "vision")]
 pub use vision::train::{
-    EngineChoice, EvaluateEvery, Evaluated, TrainEvent, TrainOptions, Trained, train,
+    EngineChoice, EvaluateEvery, Evaluated, Measured, TrainEvent, TrainOptions, Trained, train,
 };
 pub use weights::{Merged, Weights, extract_weights, merge_weights};

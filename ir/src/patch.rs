@@ -143,6 +143,15 @@ pub struct Patch {
     nodes: Vec<NewNode>,
     edits: Vec<Edit>,
     kept: Vec<usize>,
+    named: Vec<Named>,
+}
+
+/// A new value that is called after an old one.
+#[derive(Debug)]
+struct Named {
+    new: Operand,
+    old: Value,
+    suffix: String,
 }
 
 impl Patch {
@@ -153,6 +162,7 @@ impl Patch {
             nodes: Vec::new(),
             edits: Vec::new(),
             kept: Vec::new(),
+            named: Vec::new(),
         }
     }
 
@@ -203,6 +213,13 @@ impl Patch {
         if let Operand::New { node, .. } = operand {
             self.kept.push(node);
         }
+    }
+
+    /// Calls a new value after an old one: by its name if the patch leaves that unused, so that it is removed, and otherwise by
+    /// its name with a suffix.
+    pub fn name_after(&mut self, new: Operand, old: Value, suffix: &str) {
+        let suffix = suffix.to_owned();
+        self.named.push(Named { new, old, suffix });
     }
 
     /// States the type of a new value.

@@ -28,6 +28,36 @@ fn outputs_of_the_graph_keep_their_names() {
 }
 
 #[test]
+fn a_new_value_is_named_after_one_that_goes() {
+    let graph = |second: &str| {
+        input(20, "n")
+            .param("w", Tensor::f32s(&[1], vec![1.0]))
+            .op("Neg", &["w"], "v", [])
+            .op("Add", &["x", "v"], "a", [])
+            .op("Add", &["a", second], "b", [])
+            .output("b")
+            .finish()
+            .unwrap()
+    };
+    for (second, expected) in [("v", ["w", "w"]), ("w", ["w.neg", "w"])] {
+        let mut model = graph(second);
+        let (v, w) = (value(&model, "v"), value(&model, "w"));
+        let mut patch = Patch::at(v.node);
+        let folded = patch.parameter("value", Tensor::f32s(&[1], vec![-1.0]));
+        patch.replace(v, folded);
+        patch.name_after(folded, w, "neg");
+        apply(&mut model, patch);
+        let [first, second] = expected;
+        let lines = [
+            format!("a = Add (x, {first})"),
+            format!("b = Add (a, {second})"),
+        ];
+        let lines = lines.map(|line| line.replace("w.neg", "\"w.neg\""));
+        assert_eq!(body(&model), lines);
+    }
+}
+
+#[test]
 fn an_output_passes_through_identity_where_a_name_is_fixed() {
     // An input, a parameter, and a value that is an output already.
     let mut model = input(20, "n")

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use anyhow::bail;
-use bcosc::{Evaluated, Figures, TrainEvent, Trained, train, write_model};
+use bcosc::{Evaluated, Measured, TrainEvent, Trained, train, write_model};
 use bcosc_onnx::{ExternalData, WriteOptions};
 
 use super::args::TrainArgs;
@@ -101,28 +101,27 @@ fn line(evaluated: &Evaluated) -> String {
     let Evaluated {
         step,
         train_loss,
-        figures,
+        measured,
     } = evaluated;
-    let mut parts = vec![format!(
-        "step {}: top-1 {}",
-        tables::count(*step),
-        percent(figures.top1)
-    )];
-    parts.extend(figures.completeness.map(|c| {
-        let size = tables::figure(c.residual);
-        format!("mean residual {size} ({} images)", c.images)
+    let mut parts = Vec::new();
+    parts.extend(
+        measured
+            .top1
+            .map(|share| format!("top-1 {}", percent(share))),
+    );
+    parts.extend(measured.cosine.map(|cosine| format!("cosine {cosine:.4}")));
+    let residual = measured.residual.zip(measured.residual_images);
+    parts.extend(residual.map(|(residual, images)| {
+        let size = tables::figure(residual);
+        format!("mean residual {size} ({images} images)")
     }));
-    parts.extend(pointing(figures).map(|score| format!("GridPG {score:.3}")));
+    parts.extend(measured.gridpg.map(|score| format!("GridPG {score:.3}")));
     parts.extend(train_loss.map(|loss| format!("training loss {loss:.4}")));
-    parts.join(", ")
+    format!("step {}: {}", tables::count(*step), parts.join(", "))
 }
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
-}
-
-fn pointing(figures: &Figures) -> Option<f64> {
-    figures.pointing.first()?.score
 }
 
 /// Before and after.
@@ -130,23 +129,26 @@ fn table(trained: &Trained) -> String {
     let mut table = tables::plain();
     table.set_header(["", "before", "after"]);
     let sides = [&trained.before, &trained.after];
-    let mut row = |name: &str, value: &dyn Fn(&Figures) -> Option<String>| {
+    let mut row = |name: &str, value: &dyn Fn(&Measured) -> Option<String>| {
         let cells = sides.map(|side| side.as_ref().and_then(value));
         if cells.iter().any(Option::is_some) {
             let [before, after] = cells.map(Option::unwrap_or_default);
             table.add_row([name.to_owned(), before, after]);
         }
     };
-    row("top-1", &|figures| Some(percent(figures.top1)));
-    row("top-5", &|figures| figures.top5.map(percent));
-    row("NLL", &|figures| {
-        Some(format!("{:.4}", figures.reliability.nll))
+    row("top-1", &|measured| measured.top1.map(percent));
+    row("top-5", &|measured| measured.top5.map(percent));
+    row("NLL", &|measured| {
+        measured.nll.map(|nll| format!("{nll:.4}"))
     });
-    row("mean residual", &|figures| {
-        figures.completeness.map(|c| tables::figure(c.residual))
+    row("cosine", &|measured| {
+        measured.cosine.map(|cosine| format!("{cosine:.4}"))
     });
-    row("GridPG 3x3", &|figures| {
-        pointing(figures).map(|score| format!("{score:.3}"))
+    row("mean residual", &|measured| {
+        measured.residual.map(tables::figure)
+    });
+    row("GridPG 3x3", &|measured| {
+        measured.gridpg.map(|score| format!("{score:.3}"))
     });
     tables::text(table)
 }

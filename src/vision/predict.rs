@@ -1,6 +1,7 @@
 //! Running a model on pictures: a vector of logits each.
 
 mod intake;
+mod reference;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::probabilities::before_probabilities;
 use crate::{Error, InputShape, Metadata, Probability, RunError, Source, plan};
 
 pub use intake::Intake;
+pub(in crate::vision) use reference::{Reference, mean_cosine};
 
 /// How pictures enter a model, where the model does not say it itself.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,10 +9,12 @@
 
 mod checkpoint;
 mod events;
+mod measure;
 mod options;
 mod prepare;
 mod run;
 
 pub use events::{Evaluated, TrainEvent, Trained};
+pub use measure::Measured;
 pub use options::{EngineChoice, EvaluateEvery, TrainOptions};
 pub use run::train;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Edit, NewNode, ORIGIN, Operand, Patch, PatchError};
+use super::{Edit, Named, NewNode, ORIGIN, Operand, Patch, PatchError};
 use crate::graph::Port;
 use crate::node::Output;
 use crate::{Graph, Node, NodeId, Op, Use, Value};
@@ -44,6 +44,15 @@ impl Graph {
         for (new, &id) in patch.nodes.iter().zip(&added) {
             self.connect_captures(new, id, &site)?;
         }
+        let named: Vec<(Value, Value, [String; 2])> = patch
+            .named
+            .into_iter()
+            .map(|named| {
+                let name = self.value_name(named.old).to_owned();
+                let longer = format!("{name}.{}", named.suffix);
+                (resolve(named.new), named.old, [name, longer])
+            })
+            .collect();
         let mut idle = BTreeSet::new();
         for edit in patch.edits {
             match edit {
@@ -82,6 +91,9 @@ impl Graph {
         let kept: Vec<NodeId> = patch.kept.iter().map(|&node| added[node]).collect();
         idle.extend(added.iter().copied().filter(|id| !kept.contains(id)));
         self.remove_idle(idle);
+        for (value, old, names) in named {
+            self.call_after(value, old, names);
+        }
         if cfg!(debug_assertions) && self.nodes().len() != self.net.node_count() {
             let anchor = site.anchor;
             return Err(PatchError::Cycle { anchor });
@@ -108,6 +120,8 @@ impl Graph {
         };
         let mut read = patch.nodes.iter().flat_map(|n| n.inputs.iter().flatten());
         let mut good = self.contains(patch.anchor) && read.all(|&operand| there(operand));
+        let named = |named: &Named| there(named.new) && there(Operand::Old(named.old));
+        good &= patch.named.iter().all(named);
         for edit in &patch.edits {
             let operator = match edit {
                 Edit::Replace { old, new, .. } => {
@@ -281,6 +295,26 @@ impl Graph {
         target_output.name = name;
         target_output.declared = declared.or(target_output.declared.take());
         Ok(())
+    }
+
+    /// Gives a value the first of two names if the value that has it is gone, and otherwise one like the second; unless it has
+    /// to keep its own.
+    fn call_after(&mut self, value: Value, old: Value, [name, longer]: [String; 2]) {
+        if !self.contains(value.node) {
+            return;
+        }
+        let name = match self.contains(old.node) {
+            true => self.fresh_name(&longer),
+            false => name,
+        };
+        let keeps = |usage: &Use| match usage {
+            Use::Output(_) => true,
+            Use::Capture { node, .. } => self.op(*node).is_some_and(|op| op.defines(&name)),
+            Use::Input { .. } => false,
+        };
+        if !self.uses(value).iter().any(keeps) {
+            self.vertex_mut(value.node).outputs[value.slot as usize].name = name;
+        }
     }
 
     /// Whether a value can take over the name of an output of the graph.

@@ -11,6 +11,9 @@
 //! y = Reshape (x, {-1, 512})
 //! ```
 //!
+//! A weight in another order, shape or type keeps its name, so that it is found under the name that the exporter's framework has for
+//! it; where the weight itself stays too, with the operator as a suffix.
+//!
 //! After one round, another is needed only if a branch was inlined, so the number of rounds is bounded by the number
 //! of `If` nodes.
 
@@ -21,7 +24,8 @@ mod plan;
 mod shapes;
 mod weight_norms;
 
-use bcosc_ir::{Facts, Model, Patch, Tensor, Value};
+use bcosc_ir::ops::Trait;
+use bcosc_ir::{Facts, Graph, Model, Node, Op, Patch, Tensor, Value};
 
 use crate::{Context, Effect, Outcome, Pass, PassError};
 use plan::Source;
@@ -97,8 +101,31 @@ fn replace(
     let mut patch = Patch::at(value.node);
     let parameter = patch.parameter("value", tensor);
     patch.replace(value, parameter);
+    if let Some((weight, op)) = same_elements(&model.graph, value) {
+        patch.name_after(parameter, weight, &op.to_lowercase());
+    }
     model.graph.apply(patch)?;
     Ok(())
+}
+
+/// The parameter whose elements a value has, in another order, shape or type, and the operator that makes the value.
+fn same_elements(graph: &Graph, value: Value) -> Option<(Value, String)> {
+    let keeps = |op: &Op| {
+        let traits = [Trait::View, Trait::Copy, Trait::Cast];
+        op.is("Transpose") || traits.into_iter().any(|known| op.has(known))
+    };
+    let last = graph.op(value.node)?.op_type().to_owned();
+    let mut source = value;
+    loop {
+        match graph.node(source.node) {
+            Node::Op(op) if source.slot == 0 && keeps(op) => {
+                source = graph.input(source.node, 0)?
+            }
+            Node::Parameter(parameter) if parameter.as_input.is_none() => break,
+            _ => return None,
+        }
+    }
+    Some((source, last))
 }
 
 #[cfg(test)]

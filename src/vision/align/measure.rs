@@ -1,18 +1,12 @@
 //! How far a model decides as its original does.
 
-use std::path::PathBuf;
-
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::options::AlignOptions;
-use super::pictures::Pictures;
 use super::prepare::{Prepared, of_original};
-use crate::data::{Item, Unreadable};
 use crate::load::File;
 use crate::vision::evaluate::evaluate_folder;
-use crate::vision::images;
-use crate::vision::predict::Predictor;
+use crate::vision::predict::{Predictor, Reference, mean_cosine};
 use crate::{Error, EvaluateOptions, Figures, PredictOptions};
 
 /// A comparison with the original on images that were not trained on.
@@ -29,40 +23,6 @@ pub struct Agreement {
     pub figures: Option<Figures>,
 }
 
-/// What the original outputs for the images that are held out.
-#[derive(Clone, Debug)]
-pub(super) struct Reference {
-    /// None for an image that cannot be read.
-    outputs: Vec<Option<Vec<f32>>>,
-}
-
-impl Reference {
-    /// Runs the original.
-    pub fn of(prepared: &Prepared, unreadable: Unreadable) -> Result<Self, Error> {
-        let outputs = outputs(prepared, &prepared.teacher, unreadable)?;
-        Ok(Reference { outputs })
-    }
-
-    /// The images that cannot be read.
-    pub fn skipped<'p>(&self, pictures: &'p Pictures) -> impl Iterator<Item = &'p PathBuf> {
-        let pairs = pictures.held_out.iter().zip(&self.outputs);
-        let unread = pairs.filter(|(_, outputs)| outputs.is_none());
-        unread.map(|(path, _)| path)
-    }
-
-    /// Some of the images, each with the class that the original sees in it.
-    pub fn items(&self, original: &Predictor, pictures: &Pictures, count: usize) -> Vec<Item> {
-        let pairs = pictures.held_out.iter().zip(&self.outputs);
-        let items = pairs.filter_map(|(path, outputs)| {
-            Some(Item {
-                path: path.clone(),
-                folder: *original.ranked(outputs.as_ref()?).first()?,
-            })
-        });
-        images::spread(&items.collect::<Vec<_>>(), count)
-    }
-}
-
 /// Compares a model with its original.
 pub(super) fn agreement(
     prepared: &Prepared,
@@ -72,17 +32,10 @@ pub(super) fn agreement(
 ) -> Result<Agreement, Error> {
     let file = File::of(model, &prepared.label);
     let predictor = Predictor::from_file(file.clone(), &options.predict)?;
-    let found = outputs(prepared, &predictor, options.unreadable)?;
-    let pairs = reference.outputs.iter().zip(&found);
-    let pairs: Vec<(&Vec<f32>, &Vec<f32>)> = pairs
-        .filter_map(|(original, found)| original.as_ref().zip(found.as_ref()))
-        .collect();
+    let pairs = reference.beside(&predictor)?;
     let count = pairs.len().max(1) as f64;
     let (top1, top5) = match predictor.probability {
-        None => {
-            let cosines = pairs.iter().map(|(a, b)| cosine(a, b));
-            (cosines.sum::<f64>() / count, None)
-        }
+        None => (mean_cosine(&pairs), None),
         Some(_) => {
             let ranks: Vec<usize> = pairs
                 .iter()
@@ -148,36 +101,5 @@ fn evaluation(options: &AlignOptions, predict: PredictOptions) -> EvaluateOption
         unreadable: options.unreadable,
         seed: options.seed,
         ..EvaluateOptions::default()
-    }
-}
-
-/// The outputs for each image that is held out.
-fn outputs(
-    prepared: &Prepared,
-    predictor: &Predictor,
-    unreadable: Unreadable,
-) -> Result<Vec<Option<Vec<f32>>>, Error> {
-    let [height, width] = prepared.size;
-    let sized = predictor.at(height, width)?;
-    let frame = predictor.intake.framed(height, width);
-    let found = prepared.pictures.held_out.par_iter().map(|path| {
-        let image = match images::read(path, frame) {
-            Err(Error::Image { .. }) if unreadable == Unreadable::Skip => return Ok(None),
-            read => read?,
-        };
-        sized.logits(&image).map(Some)
-    });
-    found.collect()
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
-        products.sum()
-    };
-    let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    match lengths > 0.0 {
-        true => dot(a, b) / lengths,
-        false => 0.0,
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::events::{AlignEvent, Aligned, Phased, Tell};
 use super::lines::{MeasureLine, PhaseLine, StepLine};
-use super::measure::{Agreement, Reference, agreement};
+use super::measure::{Agreement, agreement};
 use super::options::AlignOptions;
 use super::phases::{Phase, Planned, phases};
 use super::place::Place;
@@ -21,6 +21,7 @@ use crate::data::{Batch as Images, Loader, Unreadable};
 use crate::probabilities::before_probabilities;
 use crate::training::Metrics;
 use crate::vision::explain::side_by_side::{SHEET, SideBySide};
+use crate::vision::predict::Reference;
 use crate::{Error, Numbers, Ramp, Source, Trainer, Weights, weights};
 
 /// Steps whose errors are averaged for the error after a phase.
@@ -134,7 +135,10 @@ struct Run<'a> {
 impl Run<'_> {
     fn all(mut self, phases: &[Phase], tell: Tell<'_>) -> Result<Aligned, Error> {
         let _ = tell(AlignEvent::Preparing("running the original"));
-        let reference = Reference::of(self.prepared, self.options.unreadable)?;
+        let prepared = self.prepared;
+        let held_out = prepared.pictures.held_out.clone();
+        let unreadable = self.options.unreadable;
+        let reference = Reference::of(&prepared.teacher, held_out, prepared.size, unreadable)?;
         let before = self.measure(&reference, &self.prepared.model, 0, tell)?;
         let mut interrupted = false;
         while let Some(phase) = phases.get(self.place.phase) {
@@ -169,7 +173,7 @@ impl Run<'_> {
     /// Images that could not be read.
     fn skipped(&self, reference: &Reference) -> BTreeSet<PathBuf> {
         let of_training = self.loader.skipped().into_iter().map(|s| s.path);
-        let held_out = reference.skipped(&self.prepared.pictures).cloned();
+        let held_out = reference.skipped().cloned();
         of_training.chain(held_out).collect()
     }
 
@@ -389,7 +393,7 @@ impl Run<'_> {
             skip_unreadable: self.options.unreadable == Unreadable::Skip,
             class_name: &|class| pictures.class_name(class, self.prepared.teacher.classes),
         };
-        let items = reference.items(&self.prepared.teacher, pictures, self.options.sheet);
+        let items = reference.items(self.options.sheet);
         let sides = [("converted", &self.prepared.model), ("aligned", after)];
         let path = self.options.work_dir.join(SHEET);
         let png = side_by_side.png(&sides, &items)?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::measure::Measured;
 use crate::replace::replace;
 use crate::{Error, Weights};
 
@@ -12,18 +13,20 @@ const PLACE: &str = "checkpoint";
 
 /// The file of the newest checkpoint.
 pub(super) const LAST: &str = "last.safetensors";
-/// The file of the checkpoint with the best accuracy.
+/// The file of the checkpoint with the best score.
 pub(super) const BEST: &str = "best.safetensors";
 
 /// Where a run stands, and what it must be continued with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Place {
     /// Steps done.
     pub step: u64,
-    /// The best accuracy so far.
+    /// The best score so far.
     pub best: Option<f64>,
-    /// The accuracy before the first step.
-    pub before: Option<f64>,
+    /// The evaluation before the first step.
+    pub before: Option<Measured>,
+    /// The last evaluation after it.
+    pub after: Option<Measured>,
     /// The step of the last evaluation. A run may be interrupted at a step at which one is due.
     #[serde(default)]
     pub evaluated: u64,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bcosc_ir::Model;
 use serde::Serialize;
 
-use crate::Figures;
+use super::measure::Measured;
 
 /// What happens in a training run.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ pub struct Evaluated {
     /// Mean loss of the steps since the evaluation before.
     pub train_loss: Option<f64>,
     /// The metrics on the validation images.
-    pub figures: Figures,
+    pub measured: Measured,
 }
 
 /// The outcome of a run.
@@ -66,10 +66,10 @@ pub struct Trained {
     /// Whether the run was interrupted. A checkpoint was written.
     pub interrupted: bool,
     /// The evaluation before the first step.
-    pub before: Option<Figures>,
-    /// The evaluation at the end.
-    pub after: Option<Figures>,
-    /// The best accuracy in the run.
+    pub before: Option<Measured>,
+    /// The last evaluation.
+    pub after: Option<Measured>,
+    /// The best [`score`](Measured::score) in the run.
     pub best: Option<f64>,
     /// Images that could not be read, of training and of validation.
     pub skipped: BTreeSet<PathBuf>,
@@ -87,34 +87,10 @@ pub(super) struct StepLine {
 
 /// One line of the metrics of an evaluation.
 #[derive(Serialize)]
-pub(super) struct EvaluationLine {
-    step: u64,
-    val_top1: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    val_top5: Option<f64>,
-    val_nll: f64,
-    /// Mean size of the residual, in logits, and the number of images.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    residual: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    residual_images: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gridpg: Option<f64>,
-}
-
-impl EvaluationLine {
-    /// The metrics after a step.
-    pub fn of(step: u64, figures: &Figures) -> Self {
-        EvaluationLine {
-            step,
-            val_top1: figures.top1,
-            val_top5: figures.top5,
-            val_nll: figures.reliability.nll,
-            residual: figures.completeness.map(|c| c.residual),
-            residual_images: figures.completeness.map(|c| c.images),
-            gridpg: figures.pointing.first().and_then(|pointing| pointing.score),
-        }
-    }
+pub(super) struct EvaluationLine<'a> {
+    pub step: u64,
+    #[serde(flatten)]
+    pub measured: &'a Measured,
 }
 
 /// Hears of events; a break stops the run.

@@ -5,16 +5,18 @@ use std::path::Path;
 
 use bcosc_autodiff::training::{self, Loss};
 use bcosc_ir::Model;
+use serde::Serialize;
 
 use super::events::{Tell, TrainEvent};
+use super::measure::Validation;
 use super::options::TrainOptions;
 use crate::checked::checked;
-use crate::data::{ImageFolder, Loader, LoaderOptions, Samples, Split, Targets, Unreadable};
+use crate::data::{Loader, LoaderOptions, Samples, Split, Targets, Unreadable};
 use crate::load::File;
 use crate::probabilities::before_probabilities;
 use crate::training::{Schedule, prepare, step_of};
-use crate::vision::images::free_side;
-use crate::vision::predict::Predictor;
+use crate::vision::images::{free_side, spread};
+use crate::vision::predict::{Predictor, Reference};
 use crate::{
     Batch, Calibration, CalibrationFiles, Error, EvaluateOptions, Explainer, Intake, Labels,
     Metadata, Options, Ramp, Source, TrainingStep, convert_with,
@@ -26,10 +28,12 @@ pub(super) struct Prepared {
     pub model: Model,
     /// The model's name in messages.
     pub label: String,
+    /// How it was converted, if it was not before.
+    conversion: Option<Options>,
     /// The training step.
     pub step: TrainingStep,
-    /// Images for validation; folder i is class i.
-    pub val: ImageFolder,
+    /// Images for validation.
+    pub val: Validation,
     /// Warnings about the data.
     pub notes: Vec<String>,
     /// How B grows.
@@ -54,9 +58,11 @@ impl Prepared {
         let wanted: Vec<String> = training.output.iter().cloned().collect();
         let file = File::open(source.clone())?;
         let (mut model, label) = checked(file, &training.input_shapes, &wanted)?;
-        if let Some(conversion) = &options.conversion
-            && Metadata::read(&model, &label)?.is_none()
-        {
+        let conversion = match Metadata::read(&model, &label)? {
+            Some(_) => None,
+            None => options.conversion.clone(),
+        };
+        if let Some(conversion) = &conversion {
             model = converted(source, conversion, options, tell)?;
         }
         let metadata = Metadata::read(&model, &label)?;
@@ -78,19 +84,12 @@ impl Prepared {
 
         let teacher = options.training.teacher.clone();
         let teacher = teacher.map(|source| Predictor::open(source, &options.predict));
-        let teacher = teacher.transpose()?.map(|teacher| teacher.intake);
-
-        let labels = options.labels.as_ref();
-        let labels = labels.map(|path| Labels::read(path, predictor.classes));
-        let labels = labels.transpose()?;
-        let split = Split::open(
-            &options.data,
-            &options.split,
-            &label,
-            predictor.classes,
-            labels.as_ref(),
-        )?;
-        let size = match (predictor.intake.height, predictor.intake.width) {
+        let teacher = teacher.transpose()?;
+        let (split, judge) = images(options, &predictor, teacher.as_ref(), &mut notes)?;
+        let sides = || [Some(&predictor), teacher.as_ref()].into_iter().flatten();
+        let height = sides().find_map(|side| side.intake.height);
+        let width = sides().find_map(|side| side.intake.width);
+        let size = match (height, width) {
             (Some(height), Some(width)) => [height, width],
             (height, width) => {
                 let skip = options.unreadable == Unreadable::Skip;
@@ -99,14 +98,23 @@ impl Prepared {
             }
         };
         notes.extend(split.notes);
-        let val = split.val.into_folder(predictor.classes);
-        let val = match options.val_images {
-            Some(limit) => val.limited(limit),
-            None => val,
+        let most = options.val_images.unwrap_or(usize::MAX);
+        let val = match judge {
+            Some(teacher) => {
+                let _ = tell(TrainEvent::Preparing("running the teacher"));
+                let pictures = spread(&split.val.pictures, most);
+                let reference = Reference::of(teacher, pictures, size, options.unreadable)?;
+                Validation::Teacher(reference)
+            }
+            None => {
+                let folder = split.val.into_folder(predictor.classes);
+                Validation::Classes(folder.limited(most))
+            }
         };
         Ok(Prepared {
             model,
             label,
+            conversion,
             step,
             val,
             notes,
@@ -114,7 +122,7 @@ impl Prepared {
             growth,
             explains,
             predictor,
-            teacher,
+            teacher: teacher.map(|teacher| teacher.intake),
             train: split.train,
             size,
         })
@@ -220,10 +228,92 @@ impl Prepared {
                 ),
             ),
         ];
+        let entries = entries.map(|(name, value)| (name.to_owned(), value));
+        let mut entries = entries.to_vec();
+        entries.extend(self.of_conversion(options));
+        let inputs = [
+            ("the model", Some(&self.predictor.intake)),
+            ("the teacher", self.teacher.as_ref()),
+        ];
         entries
-            .map(|(name, value)| (name.to_owned(), value))
-            .to_vec()
+            .extend(inputs.map(|(name, intake)| (format!("the input of {name}"), plain(&intake))));
+        entries
     }
+
+    /// The same for the conversion, if the run begins with one.
+    fn of_conversion(&self, options: &TrainOptions) -> Vec<(String, String)> {
+        let Some(conversion) = &self.conversion else {
+            return vec![("a conversion".to_owned(), "none".to_owned())];
+        };
+        let settings = serde_json::to_value(&conversion.settings).unwrap_or_default();
+        let settings = settings.as_object().into_iter().flatten();
+        let settings =
+            settings.map(|(name, value)| (format!("--{}", name.replace('_', "-")), plain(value)));
+        let others = [
+            ("a conversion", "yes".to_owned()),
+            ("--recipe", conversion.recipe.name().to_owned()),
+            ("the passes", plain(&conversion.passes)),
+            ("--calibrate-images", options.calibration_images.to_string()),
+        ];
+        let others = others.map(|(name, value)| (name.to_owned(), value));
+        others.into_iter().chain(settings).collect()
+    }
+}
+
+/// Lists the images. Also returns the teacher if it judges the model: labels do not where the model outputs embeddings, or images
+/// have no classes.
+fn images<'t>(
+    options: &TrainOptions,
+    model: &Predictor,
+    teacher: Option<&'t Predictor>,
+    notes: &mut Vec<String>,
+) -> Result<(Split, Option<&'t Predictor>), Error> {
+    let embeds = model.probability.is_none();
+    let labelled = || {
+        let labels = options.labels.as_ref();
+        let labels = labels.map(|path| Labels::read(path, model.classes));
+        let (data, split) = (&options.data, &options.split);
+        let labels = labels.transpose()?;
+        Split::open(data, split, &model.label, model.classes, labels.as_ref())
+    };
+    let Some(teacher) = teacher else {
+        return match embeds {
+            false => Ok((labelled()?, None)),
+            true => Err(Error::Input {
+                model: model.label.clone(),
+                problem: "outputs embeddings, which labels say nothing about; give a model to learn from with --teacher"
+                    .to_owned(),
+            }),
+        };
+    };
+    if !embeds {
+        match labelled() {
+            Ok(split) => return Ok((split, None)),
+            Err(error) if options.labels.is_some() => return Err(error),
+            Err(error) => notes.push(format!("images are used without classes: {error}")),
+        }
+    }
+    if options.pointing.is_some() {
+        notes.push(
+            "GridPG is left out: it requires class logits and images with classes".to_owned(),
+        );
+    }
+    let [train, val] = Split::unlabelled(&options.data, &options.split)?;
+    let split = Split {
+        train,
+        val,
+        folders: Vec::new(),
+        notes: Vec::new(),
+    };
+    Ok((split, Some(teacher)))
+}
+
+/// A setting as text: JSON, and names without quotes.
+fn plain(value: &impl Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// The targets of a label and of other classes, as a loss has them.

@@ -11,16 +11,14 @@ use bcosc_ir::Model;
 
 use super::checkpoint::{self, BEST, LAST, Place};
 use super::events::{Evaluated, EvaluationLine, StepLine, Tell, TrainEvent, Trained};
+use super::measure::Measured;
 use super::options::{EvaluateEvery, TrainOptions};
 use super::prepare::Prepared;
 use crate::data::{Batch as Images, Loader, Unreadable};
-use crate::load::File;
 use crate::metadata::BIASES_KEPT;
 use crate::training::{Metrics, Schedule};
-use crate::vision::evaluate::evaluate_folder;
 use crate::vision::explain::side_by_side::{SHEET, SideBySide};
-use crate::vision::images;
-use crate::{Error, Figures, Numbers, Ramp, Source, Trainer, Weights, weights};
+use crate::{Error, Numbers, Ramp, Source, Trainer, Weights, weights};
 
 /// Trains a model on a folder of images. `tell` hears of every step, and stops the run if it breaks: a checkpoint
 /// is written then.
@@ -58,11 +56,8 @@ pub fn train(
             place
         }
         false => Place {
-            step: 0,
-            best: None,
-            before: None,
-            evaluated: 0,
             settings,
+            ..Place::default()
         },
     };
     let engine = options.engine.open()?;
@@ -77,7 +72,7 @@ pub fn train(
         step: place.step,
         steps: schedule.steps,
         per_epoch,
-        images: [loader.samples().len(), prepared.val.items.len()],
+        images: [loader.samples().len(), prepared.val.len()],
         engine: engine.name(),
         notes: &prepared.notes,
     });
@@ -116,15 +111,11 @@ struct Run<'a> {
 impl Run<'_> {
     fn all(mut self, tell: Tell<'_>) -> Result<Trained, Error> {
         let per_epoch = self.loader.batches() as u64;
-        let mut before = None;
-        let mut after = None;
         if self.place.step == 0 {
-            let figures = self.evaluate(self.options.pointing.is_some(), tell)?;
-            self.place.before = Some(figures.top1);
-            before = Some(figures);
+            self.place.before = Some(self.evaluate(self.options.pointing.is_some(), tell)?);
         } else if self.is_due() && self.place.evaluated != self.place.step {
             // The run was interrupted before it.
-            after = Some(self.measure(tell)?);
+            self.measure(tell)?;
         }
         let mut interrupted = false;
         while self.place.step < self.schedule.steps && !interrupted {
@@ -134,7 +125,7 @@ impl Run<'_> {
                 let images = images?;
                 interrupted = self.one(images, epoch, &mut clock, tell)?.is_break();
                 if !interrupted && self.is_due() {
-                    after = Some(self.measure(tell)?);
+                    self.measure(tell)?;
                     clock = Instant::now();
                 }
                 if interrupted || self.place.step >= self.schedule.steps {
@@ -160,8 +151,8 @@ impl Run<'_> {
             model,
             steps: self.place.step,
             interrupted,
-            before,
-            after,
+            before: self.place.before,
+            after: self.place.after,
             best: self.place.best,
             skipped: self.skipped,
         })
@@ -180,17 +171,18 @@ impl Run<'_> {
     }
 
     /// Evaluates the model after a step, and writes checkpoints.
-    fn measure(&mut self, tell: Tell<'_>) -> Result<Figures, Error> {
+    fn measure(&mut self, tell: Tell<'_>) -> Result<(), Error> {
         let done = self.place.step >= self.schedule.steps;
-        let figures = self.evaluate(done && self.options.pointing.is_some(), tell)?;
+        let measured = self.evaluate(done && self.options.pointing.is_some(), tell)?;
+        let score = measured.score();
         self.place.evaluated = self.place.step;
-        if self.place.best.is_none_or(|best| figures.top1 > best) {
-            self.place.best = Some(figures.top1);
-            self.checkpoint(&[BEST, LAST], tell)?;
+        self.place.after = Some(measured);
+        if self.place.best.is_none() || score > self.place.best {
+            self.place.best = score;
+            self.checkpoint(&[BEST, LAST], tell)
         } else {
-            self.checkpoint(&[LAST], tell)?;
+            self.checkpoint(&[LAST], tell)
         }
-        Ok(figures)
     }
 
     /// Does one step.
@@ -287,7 +279,7 @@ impl Run<'_> {
         if !self.prepared.explains {
             return Ok(None);
         }
-        let items = images::spread(&self.prepared.val.items, self.options.sheet);
+        let items = self.prepared.val.items(self.options.sheet);
         let side_by_side = SideBySide {
             label: &self.prepared.label,
             size: self.prepared.size,
@@ -301,27 +293,26 @@ impl Run<'_> {
         )
     }
 
-    fn evaluate(&mut self, points: bool, tell: Tell<'_>) -> Result<Figures, Error> {
+    fn evaluate(&mut self, points: bool, tell: Tell<'_>) -> Result<Measured, Error> {
         let model = self.tuned(&self.weights()?)?;
         let _ = tell(TrainEvent::Preparing("evaluating"));
-        let figures = evaluate_folder(
-            File::of(&model, &self.prepared.label),
-            &self.prepared.val,
-            &self.prepared.evaluation(self.options, points),
-        )?;
-        self.skipped.extend(figures.skipped.iter().cloned());
+        let (measured, skipped) = Measured::of(&model, self.prepared, self.options, points)?;
+        self.skipped.extend(skipped);
         let (sum, count) = (self.losses.iter().sum::<f64>(), self.losses.len());
         self.losses.clear();
-        let line = EvaluationLine::of(self.place.step, &figures);
+        let line = EvaluationLine {
+            step: self.place.step,
+            measured: &measured,
+        };
         let recorded = self.metrics.record(self.place.step, &line);
         recorded.map_err(|error| self.options.failed(error))?;
         let evaluated = Evaluated {
             step: self.place.step,
             train_loss: (count > 0).then(|| sum / count as f64),
-            figures,
+            measured,
         };
         let _ = tell(TrainEvent::Evaluated(&evaluated));
-        Ok(evaluated.figures)
+        Ok(evaluated.measured)
     }
 
     /// Writes checkpoints, unless the last one is of this step already.

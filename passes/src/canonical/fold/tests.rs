@@ -178,12 +178,47 @@ fn a_weight_used_once_is_transposed_now() {
     >
     main (float[batch,200] x) => (float[batch,150] y)
     <
-       float[200,150] "t.value" = {-0.14761274, -0.36701006, 0.7543135, 0.7133532, ... da3bf42b}
+       float[200,150] w = {-0.14761274, -0.36701006, 0.7543135, 0.7133532, ... da3bf42b}
     >
     {
-       y = MatMul (x, "t.value")
+       y = MatMul (x, w)
     }
     "#);
+}
+
+/// Names of the parameters, once constants are folded.
+fn folded_names(builder: ModelBuilder) -> Vec<String> {
+    let graph = rewritten(&FOLD_CONSTANTS, &model(builder)).graph;
+    let names = graph.parameters().into_iter();
+    let names = names.map(|(node, _)| graph.value_name(graph.output(node, 0)).to_owned());
+    names.collect()
+}
+
+#[test]
+fn a_weight_in_another_form_keeps_its_name() {
+    let perm = || [Attribute::ints("perm", &[1, 0])];
+    let flattened = start("batch,6")
+        .param("w", weight(1, &[2, 3, 4]))
+        .param("shape", Tensor::i64_vec(&[4, 6]))
+        .op("Reshape", &["w", "shape"], "r", [])
+        .op("Transpose", &["r"], "t", perm())
+        .op("MatMul", &["x", "t"], "y", [])
+        .output_as("y", DataType::Float, "batch,4");
+    assert_eq!(folded_names(flattened), ["w"]);
+    let tied = start("batch,3")
+        .param("w", weight(1, &[3, 3]))
+        .op("Transpose", &["w"], "t", perm())
+        .op("MatMul", &["x", "w"], "a", [])
+        .op("MatMul", &["a", "t"], "y", [])
+        .output_as("y", DataType::Float, "batch,3");
+    assert_eq!(folded_names(tied), ["w", "w.transpose"]);
+    // A constant that has no elements of its own is called after its place.
+    let scaled = start("batch,3")
+        .param("w", weight(1, &[3]))
+        .op("Exp", &["w"], "e", [])
+        .op("Mul", &["x", "e"], "y", [])
+        .output_as("y", DataType::Float, "batch,3");
+    assert_eq!(folded_names(scaled), ["e.value"]);
 }
 
 #[test]
