@@ -3,7 +3,7 @@
     export_models.py OUTDIR [NAME|GROUP ...]
 
 Groups: cnn (torchvision's classic networks, the default), torchvision (its modern ones), timm, transformers,
-open_clip. Each network is written as `NAME.dynamo.onnx` (dynamo exporter, defaults: batch norm folded away) and
+open_clip, clip. Each network is written as `NAME.dynamo.onnx` (dynamo exporter, defaults: batch norm folded away) and
 `NAME.ts.onnx` (TorchScript exporter, opset 17), some also as `NAME.raw.onnx` (dynamo, unoptimised). The batch
 is dynamic, weights are inline. A file stays only if ONNX Runtime agrees with PyTorch to 1e-4 on it. Finished
 files are kept, so a run can be resumed, and a line for each goes to OUTDIR/INDEX.txt, also for those that an

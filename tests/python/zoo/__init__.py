@@ -5,11 +5,11 @@ import zlib
 
 import torch
 
-from . import timm_models, torchvision_models, towers
+from . import clip_resnet, timm_models, torchvision_models, towers
 from .fit import fit, images, noise, photos
 from .model import Model
 
-MODELS: dict[str, Model] = {**torchvision_models.MODELS, **timm_models.MODELS, **towers.MODELS}
+MODELS: dict[str, Model] = {**torchvision_models.MODELS, **timm_models.MODELS, **towers.MODELS, **clip_resnet.MODELS}
 
 
 def build(name):
