@@ -152,6 +152,8 @@ struct Named {
     new: Operand,
     old: Value,
     suffix: String,
+    /// Whether the suffix is there even if the old name is free.
+    always: bool,
 }
 
 impl Patch {
@@ -218,8 +220,24 @@ impl Patch {
     /// Calls a new value after an old one: by its name if the patch leaves that unused, so that it is removed, and otherwise by
     /// its name with a suffix.
     pub fn name_after(&mut self, new: Operand, old: Value, suffix: &str) {
-        let suffix = suffix.to_owned();
-        self.named.push(Named { new, old, suffix });
+        let (suffix, always) = (suffix.to_owned(), false);
+        self.named.push(Named {
+            new,
+            old,
+            suffix,
+            always,
+        });
+    }
+
+    /// Calls a new value by the name of an old one with a suffix.
+    pub fn name_with_suffix(&mut self, new: Operand, old: Value, suffix: &str) {
+        let (suffix, always) = (suffix.to_owned(), true);
+        self.named.push(Named {
+            new,
+            old,
+            suffix,
+            always,
+        });
     }
 
     /// States the type of a new value.

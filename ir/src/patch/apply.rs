@@ -50,7 +50,8 @@ impl Graph {
             .map(|named| {
                 let name = self.value_name(named.old).to_owned();
                 let longer = format!("{name}.{}", named.suffix);
-                (resolve(named.new), named.old, [name, longer])
+                let first = if named.always { longer.clone() } else { name };
+                (resolve(named.new), named.old, [first, longer])
             })
             .collect();
         let mut idle = BTreeSet::new();

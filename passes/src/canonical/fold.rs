@@ -11,8 +11,9 @@
 //! y = Reshape (x, {-1, 512})
 //! ```
 //!
-//! A weight in another order, shape or type keeps its name, so that it is found under the name that the exporter's framework has for
-//! it; where the weight itself stays too, with the operator as a suffix.
+//! A weight in another shape or type keeps its name, so that it is found under the name that the exporter's framework has for it;
+//! where the weight itself stays too, with the operator as a suffix. In another order it always gets the suffix `transpose`: it
+//! must not be taken for the weight, whose shape may be the same.
 //!
 //! After one round, another is needed only if a branch was inlined, so the number of rounds is bounded by the number
 //! of `If` nodes.
@@ -102,30 +103,35 @@ fn replace(
     let parameter = patch.parameter("value", tensor);
     patch.replace(value, parameter);
     if let Some((weight, op)) = same_elements(&model.graph, value) {
-        patch.name_after(parameter, weight, &op.to_lowercase());
+        match op {
+            Some(op) => patch.name_after(parameter, weight, &op.to_lowercase()),
+            None => patch.name_with_suffix(parameter, weight, "transpose"),
+        }
     }
     model.graph.apply(patch)?;
     Ok(())
 }
 
-/// The parameter whose elements a value has, in another order, shape or type, and the operator that makes the value.
-fn same_elements(graph: &Graph, value: Value) -> Option<(Value, String)> {
+/// The parameter whose elements a value has in another shape or type, and the operator that makes the value; no operator if
+/// the order is another.
+fn same_elements(graph: &Graph, value: Value) -> Option<(Value, Option<String>)> {
     let keeps = |op: &Op| {
         let traits = [Trait::View, Trait::Copy, Trait::Cast];
         op.is("Transpose") || traits.into_iter().any(|known| op.has(known))
     };
     let last = graph.op(value.node)?.op_type().to_owned();
-    let mut source = value;
+    let (mut source, mut moved) = (value, false);
     loop {
         match graph.node(source.node) {
             Node::Op(op) if source.slot == 0 && keeps(op) => {
+                moved |= op.is("Transpose");
                 source = graph.input(source.node, 0)?
             }
             Node::Parameter(parameter) if parameter.as_input.is_none() => break,
             _ => return None,
         }
     }
-    Some((source, last))
+    Some((source, (!moved).then_some(last)))
 }
 
 #[cfg(test)]

@@ -178,10 +178,10 @@ fn a_weight_used_once_is_transposed_now() {
     >
     main (float[batch,200] x) => (float[batch,150] y)
     <
-       float[200,150] w = {-0.14761274, -0.36701006, 0.7543135, 0.7133532, ... da3bf42b}
+       float[200,150] "w.transpose" = {-0.14761274, -0.36701006, 0.7543135, 0.7133532, ... da3bf42b}
     >
     {
-       y = MatMul (x, w)
+       y = MatMul (x, "w.transpose")
     }
     "#);
 }
@@ -204,7 +204,14 @@ fn a_weight_in_another_form_keeps_its_name() {
         .op("Transpose", &["r"], "t", perm())
         .op("MatMul", &["x", "t"], "y", [])
         .output_as("y", DataType::Float, "batch,4");
-    assert_eq!(folded_names(flattened), ["w"]);
+    assert_eq!(folded_names(flattened), ["w.transpose"]);
+    let reshaped = start("batch,4")
+        .param("w", weight(1, &[2, 2, 6]))
+        .param("shape", Tensor::i64_vec(&[4, 6]))
+        .op("Reshape", &["w", "shape"], "r", [])
+        .op("MatMul", &["x", "r"], "y", [])
+        .output_as("y", DataType::Float, "batch,6");
+    assert_eq!(folded_names(reshaped), ["w"]);
     let tied = start("batch,3")
         .param("w", weight(1, &[3, 3]))
         .op("Transpose", &["w"], "t", perm())
