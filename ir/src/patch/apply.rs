@@ -44,14 +44,14 @@ impl Graph {
         for (new, &id) in patch.nodes.iter().zip(&added) {
             self.connect_captures(new, id, &site)?;
         }
-        let named: Vec<(Value, Value, [String; 2])> = patch
+        let named: Vec<(Value, Value, Option<String>, String)> = patch
             .named
             .into_iter()
             .map(|named| {
                 let name = self.value_name(named.old).to_owned();
                 let longer = format!("{name}.{}", named.suffix);
-                let first = if named.always { longer.clone() } else { name };
-                (resolve(named.new), named.old, [first, longer])
+                let own = (!named.always).then_some(name);
+                (resolve(named.new), named.old, own, longer)
             })
             .collect();
         let mut idle = BTreeSet::new();
@@ -92,8 +92,8 @@ impl Graph {
         let kept: Vec<NodeId> = patch.kept.iter().map(|&node| added[node]).collect();
         idle.extend(added.iter().copied().filter(|id| !kept.contains(id)));
         self.remove_idle(idle);
-        for (value, old, names) in named {
-            self.call_after(value, old, names);
+        for (value, old, own, longer) in named {
+            self.call_after(value, old, own, &longer);
         }
         if cfg!(debug_assertions) && self.nodes().len() != self.net.node_count() {
             let anchor = site.anchor;
@@ -300,14 +300,12 @@ impl Graph {
 
     /// Gives a value the first of two names if the value that has it is gone, and otherwise one like the second; unless it has
     /// to keep its own.
-    fn call_after(&mut self, value: Value, old: Value, [name, longer]: [String; 2]) {
+    fn call_after(&mut self, value: Value, old: Value, own: Option<String>, longer: &str) {
         if !self.contains(value.node) {
             return;
         }
-        let name = match self.contains(old.node) {
-            true => self.fresh_name(&longer),
-            false => name,
-        };
+        let free = own.filter(|_| !self.contains(old.node));
+        let name = free.unwrap_or_else(|| self.fresh_name(longer));
         let keeps = |usage: &Use| match usage {
             Use::Output(_) => true,
             Use::Capture { node, .. } => self.op(*node).is_some_and(|op| op.defines(&name)),
