@@ -28,8 +28,8 @@ fn check(cases: Vec<(Case, bcosc_ir::Tensors)>, memory: Memory) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn networks(kind: Graph, memory: Memory) {
-    let cases = NETWORKS.iter().map(|network| {
+fn networks(names: &[&str], kind: Graph, memory: Memory) {
+    let cases = names.iter().map(|network| {
         let (model, standard) = graph(network, kind);
         let shapes = shapes(&model, 3, 32);
         let inputs = inputs(&model, &shapes);
@@ -50,17 +50,19 @@ fn networks(kind: Graph, memory: Memory) {
 
 #[test]
 fn forward_graphs_give_the_numbers_of_tract() {
-    networks(Graph::Forward, Memory::Apart);
+    networks(&NETWORKS, Graph::Forward, Memory::Apart);
 }
 
 #[test]
 fn explanations_give_the_numbers_of_tract() {
-    networks(Graph::Explanation, Memory::Planned);
+    networks(&NETWORKS, Graph::Explanation, Memory::Planned);
 }
 
 #[test]
 fn training_steps_give_the_numbers_of_tract() {
-    networks(Graph::Step, Memory::Planned);
+    // The last one has no classes; as logits its embedding overflows in tract's softplus.
+    let classifiers = &NETWORKS[..NETWORKS.len() - 1];
+    networks(classifiers, Graph::Step, Memory::Planned);
 }
 
 /// Models of single operators, of odd sizes.

@@ -7,8 +7,6 @@
 //! y[p] = u[last j where i[j] = p], or x[p]               none
 //! ```
 
-use std::rc::Rc;
-
 use super::context::malformed;
 use super::{Outputs, Reason, RuleContext, Table};
 use crate::expr::{Atom, Expr, Fold, Formula, Index, TensorId, Type};
@@ -158,7 +156,9 @@ fn scattered(
                 let none = number.like(-1.0);
                 hit.select(number.cast(Type::I64), none)
             });
-            let found: Index = Atom::Value(Rc::clone(&last.0), total.max(1)).into();
+            // Where nothing meets the place, both sides are still evaluated.
+            let first = last.clone().max(last.like(0.0));
+            let found: Index = Atom::Value(first.0, total.max(1)).into();
             let (_, from) = hit(cx, &crate::expr::unflat(&found, &sizes));
             let update = cx.load(updates, from);
             let none = last.like(0.0);
@@ -251,7 +251,8 @@ fn top(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
     });
     let indices = cx.map(&dims, chosen);
     let mut from = to.clone();
-    from[axis] = Atom::Value(cx.element(indices).0, size).into();
+    // NaN has no rank.
+    from[axis] = place(cx.element(indices), own[axis]);
     let element = cx.load(x, from);
     let values = cx.map(&dims, element);
     Ok(vec![Some(values), Some(indices)])

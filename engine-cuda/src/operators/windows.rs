@@ -161,10 +161,22 @@ fn resize(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
     let (x, dims) = (cx.operand(0)?, cx.result()?);
     let own = cx.dims(x);
     let text = |name: &str, default: &str| cx.given::<&str>(name).unwrap_or(default).to_owned();
+    // Opset 10 has neither attribute, and means the simplest of both.
+    let simple = cx.opset < 11;
     let how = How {
         mode: text("mode", "nearest"),
-        coordinates: text("coordinate_transformation_mode", "half_pixel"),
-        nearest: text("nearest_mode", "round_prefer_floor"),
+        coordinates: text(
+            "coordinate_transformation_mode",
+            if simple { "asymmetric" } else { "half_pixel" },
+        ),
+        nearest: text(
+            "nearest_mode",
+            if simple {
+                "floor"
+            } else {
+                "round_prefer_floor"
+            },
+        ),
         cubic: cx.given::<f32>("cubic_coeff_a").unwrap_or(-0.75).into(),
         excludes: cx.given("exclude_outside").unwrap_or(false),
     };
@@ -187,6 +199,13 @@ fn resize(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
         }
         let scale = scales.get(axis).copied();
         let scale = scale.unwrap_or(dims[axis] as f64 / own[axis] as f64);
+        // Whether corners are those of the whole size or of the fraction, implementations do not agree.
+        let size = scale * own[axis] as f64;
+        if how.coordinates == "align_corners" && (size - size.round()).abs() > 1e-3 {
+            return Err(Reason::Form(
+                "Resize with aligned corners to a fraction of a size",
+            ));
+        }
         let taps = how.taps(own[axis] as i64, dims[axis] as i64, scale)?;
         let count = taps.first().map_or(0, Vec::len) as u64;
         let sizes = [dims[axis], count];

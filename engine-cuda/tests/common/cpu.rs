@@ -76,10 +76,18 @@ pub fn run(compiler: &str, cases: &[Case], memory: Memory) -> Vec<Tensors> {
     outputs(cases, &results)
 }
 
+/// The end of what a compiler or a program said, without the cases that went well.
 fn shortened(text: &[u8]) -> String {
-    String::from_utf8_lossy(text)
-        .lines()
+    let text = String::from_utf8_lossy(text);
+    let lines: Vec<&str> = text.lines().collect();
+    let last = lines
+        .iter()
+        .rposition(|line| line.starts_with("case "))
+        .unwrap_or(0);
+    lines[last..]
+        .iter()
         .take(60)
+        .copied()
         .collect::<Vec<_>>()
         .join("\n")
 }
