@@ -2,11 +2,13 @@
 //!
 //! The entry is a JSON list. `"name"` is a value that stands for the value of the same name; `["name", "original"]` for another.
 
+#[cfg(feature = "vision")]
 use std::collections::BTreeMap;
 
 use bcosc_ir::{Model, Node};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "vision")]
 use crate::Error;
 
 /// The entry.

@@ -1,5 +1,6 @@
 //! Training-step graphs.
 
+#[cfg(feature = "vision")]
 mod alignment;
 mod info;
 mod metrics;

@@ -9,6 +9,9 @@ use crate::Error;
 use crate::vision::data::{Item, Unreadable};
 use crate::vision::images;
 
+/// What the reference outputs for an image, and what another model does.
+type Pair<'r> = (&'r [f32], Vec<f32>);
+
 /// The outputs of a model for some pictures.
 #[derive(Clone, Debug)]
 pub(in crate::vision) struct Reference {
@@ -66,7 +69,7 @@ impl Reference {
     }
 
     /// The outputs of the model and of another one, for every picture that can be read.
-    pub fn beside(&self, other: &Predictor) -> Result<Vec<(&[f32], Vec<f32>)>, Error> {
+    pub fn beside(&self, other: &Predictor) -> Result<Vec<Pair<'_>>, Error> {
         let found = outputs(other, &self.pictures, self.size, self.unreadable)?;
         let pairs = self.outputs.iter().zip(found);
         let pairs = pairs.filter_map(|(reference, found)| Some((reference.as_deref()?, found?)));
