@@ -263,7 +263,7 @@ impl Student {
         })
     }
 
-    /// What logits are compared with; adds a teacher where there is one.
+    /// Chooses what logits are compared with: the targets, or the outputs of a teacher, which is added to the graph.
     fn compared(
         &mut self,
         options: &StepOptions,

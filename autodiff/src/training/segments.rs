@@ -89,7 +89,8 @@ pub fn segments(
     let mut chosen = sides.blocks(&borders);
     let layers = sides.layers();
     let most = count.unwrap_or((layers / 2).clamp(1, MOST)).max(1);
-    while sides.between(&chosen).len() > most {
+    // Layers follow every border, so there is one segment more.
+    while chosen.len() + 1 > most && !chosen.is_empty() {
         sides.join_cheapest(&mut chosen);
     }
     Ok(sides.between(&chosen))

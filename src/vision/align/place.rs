@@ -74,6 +74,7 @@ impl Place {
     }
 }
 
-fn path(folder: &Path) -> PathBuf {
+/// The path of the newest checkpoint in a folder.
+pub(super) fn path(folder: &Path) -> PathBuf {
     folder.join(LAST)
 }

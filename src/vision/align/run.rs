@@ -15,7 +15,7 @@ use super::lines::{MeasureLine, PhaseLine, StepLine};
 use super::measure::{Agreement, agreement};
 use super::options::AlignOptions;
 use super::phases::{Phase, Planned, phases};
-use super::place::Place;
+use super::place::{self, Place};
 use super::prepare::Prepared;
 use crate::data::{Batch as Images, Loader, Unreadable};
 use crate::probabilities::before_probabilities;
@@ -355,7 +355,7 @@ impl Run<'_> {
         Error::Diverged {
             step: self.place.total + 1,
             problem,
-            checkpoint: None,
+            checkpoint: Some(place::path(&self.options.work_dir)).filter(|p| p.exists()),
         }
     }
 
@@ -420,6 +420,8 @@ fn settings(
             "--lr",
             format!("{} {}", options.block_rate, options.joint_rate),
         ),
+        ("--train-lr", options.train_rate.to_string()),
+        ("--calibrate-images", options.calibration_images.to_string()),
         ("--warmup", options.warmup.to_string()),
         ("--b-from", format!("{:?}", options.growth)),
         ("--batch-size", options.batch_size.to_string()),

@@ -103,7 +103,7 @@ impl Rules<'_> {
         Some(self.forms.pooled(form, sizes, dense(window), &single))
     }
 
-    /// Behind a matrix product: constant along the axis of what it adds up, which becomes that of its units.
+    /// The form after a matrix product. The axis that is summed must be constant; its place is taken by the axis of the units.
     fn product(&mut self, node: NodeId) -> Option<usize> {
         let MatMul { a, b, .. } = MatMul::of(self.graph, node)?;
         let (form, axes) = match (self.forms.get(a), self.forms.get(b)) {
