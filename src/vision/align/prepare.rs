@@ -142,17 +142,11 @@ impl Prepared {
     /// The shapes of a batch.
     pub fn batch(&self, options: &AlignOptions) -> Batch {
         let images = self.batch_size(options) as u64;
-        let dims = |intake: &Intake| {
-            let shapes = intake.shapes(self.size, false);
-            let dims = shapes.get(&intake.name).cloned().unwrap_or_default();
-            let dims = dims.into_iter().skip(1);
-            std::iter::once(images).chain(dims).collect()
-        };
         Batch {
             input: self.intake.name.clone(),
-            images: dims(&self.intake),
+            images: self.intake.batch_dims(images, self.size),
             targets: None,
-            teacher: Some(dims(&self.teacher.intake)),
+            teacher: Some(self.teacher.intake.batch_dims(images, self.size)),
         }
     }
 }

@@ -205,8 +205,18 @@ impl Intake {
     }
 
     /// The shapes of all inputs for pictures of one size, with or without a class to explain.
-    pub(crate) fn shapes(&self, [height, width]: [usize; 2], targeted: bool) -> InputShapes {
+    pub(crate) fn shapes(&self, size: [usize; 2], targeted: bool) -> InputShapes {
         let batch = self.batch();
+        let image = self.batch_dims(batch, size);
+        let mut shapes = InputShapes::from([(self.name.clone(), image)]);
+        if targeted {
+            shapes.insert(TARGET.to_owned(), vec![batch]);
+        }
+        shapes
+    }
+
+    /// The shape of so many pictures of one size.
+    pub(crate) fn batch_dims(&self, images: u64, [height, width]: [usize; 2]) -> Vec<u64> {
         let channels = match self.contract {
             InputContract::AddInverse => 2 * self.channels,
             InputContract::Same | InputContract::Rgb => self.channels,
@@ -216,12 +226,7 @@ impl Intake {
             false => [channels, height, width],
         };
         let image = image.map(|d| d as u64);
-        let image = [batch].into_iter().chain(image).collect();
-        let mut shapes = InputShapes::from([(self.name.clone(), image)]);
-        if targeted {
-            shapes.insert(TARGET.to_owned(), vec![batch]);
-        }
-        shapes
+        [images].into_iter().chain(image).collect()
     }
 
     /// Type of the input's elements.

@@ -181,12 +181,7 @@ impl Prepared {
             training::Targets::Labels => Some(vec![images]),
             _ => Some(vec![images, self.predictor.classes as u64]),
         };
-        let dims = |intake: &Intake| {
-            let shapes = intake.shapes(self.size, false);
-            let dims = shapes.get(&intake.name).cloned().unwrap_or_default();
-            let dims = dims.into_iter().skip(1);
-            std::iter::once(images).chain(dims).collect()
-        };
+        let dims = |intake: &Intake| intake.batch_dims(images, self.size);
         Batch {
             input: self.predictor.intake.name.clone(),
             images: dims(&self.predictor.intake),
