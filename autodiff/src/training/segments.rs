@@ -19,7 +19,7 @@ use bcosc_passes::{Context, PassError, Reason};
 
 use super::parameters::{Parameter, Role, parameters, reads_numbers, slot_role};
 use super::{Exponent, canonical, prepared};
-use crate::activity::{dependents, needed};
+use crate::activity::dependents;
 use crate::explanation::image;
 
 /// Layers of the largest block that stays whole.
@@ -78,6 +78,7 @@ pub fn segments(
     let sides = Sides {
         model: &model.graph,
         original: &original.graph,
+        needs: needs(&model.graph, &trained),
         trained,
         places: places(&model.graph, images),
         order: original.graph.ops(),
@@ -104,12 +105,36 @@ fn places(graph: &Graph, images: Value) -> BTreeMap<Arc<str>, Value> {
     found
 }
 
+/// The parameters that values depend on, by their numbers; found in one walk.
+fn needs(graph: &Graph, trained: &[Parameter]) -> BTreeMap<Value, BTreeSet<usize>> {
+    let own = trained.iter().enumerate();
+    let mut found: BTreeMap<Value, BTreeSet<usize>> = own
+        .map(|(number, parameter)| (parameter.value, BTreeSet::from([number])))
+        .collect();
+    for node in graph.ops() {
+        let read = graph.inputs_of(node).into_iter().flatten();
+        let read = read.chain(graph.captured_by(node));
+        let all: BTreeSet<usize> = read
+            .filter_map(|value| found.get(&value))
+            .flatten()
+            .copied()
+            .collect();
+        for slot in 0..graph.output_count(node) {
+            let value = Value { node, slot };
+            found.entry(value).or_default().extend(&all);
+        }
+    }
+    found
+}
+
 /// A model and its original.
 struct Sides<'g> {
     model: &'g Graph,
     original: &'g Graph,
     /// Parameters of the model.
     trained: Vec<Parameter>,
+    /// The parameters that each value of the model depends on, by their numbers.
+    needs: BTreeMap<Value, BTreeSet<usize>>,
     /// Values of the model, by the names of those they stand for.
     places: BTreeMap<Arc<str>, Value>,
     /// Operators of the original.
@@ -176,11 +201,13 @@ impl Sides<'_> {
 
     /// The parameters that values of the model depend on.
     fn before(&self, crossing: &[Arc<str>]) -> impl Iterator<Item = &Parameter> {
-        let values: Vec<Value> = crossing.iter().map(|name| self.places[name]).collect();
-        let needed = needed(self.model, &values, &|_, _, _| true);
-        self.trained
-            .iter()
-            .filter(move |parameter| needed.contains(&parameter.value))
+        let values = crossing.iter().map(|name| self.places[name]);
+        let needed: BTreeSet<usize> = values
+            .filter_map(|value| self.needs.get(&value))
+            .flatten()
+            .copied()
+            .collect();
+        needed.into_iter().map(|number| &self.trained[number])
     }
 
     /// The borders of blocks: those that one value crosses, and others within large blocks.
