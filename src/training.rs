@@ -25,7 +25,7 @@ use bcosc_passes::{Context, PassError, Settings};
 use glob::Pattern;
 
 #[cfg(feature = "vision")]
-pub(crate) use alignment::{alignment_step_of, segments_of};
+pub(crate) use alignment::{alignment_step_of, cuttable, part, segments_of};
 pub use metrics::{METRICS, Metrics};
 pub use schedule::{Ramp, Schedule, Shape};
 pub use trainer::{Batch, Numbers, Stepped, Trainer};

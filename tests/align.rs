@@ -104,6 +104,7 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
         warmup: 0,
         growth: None,
         batch_size: 16,
+        feature_memory: 1 << 30,
         augmentation: None,
         workers: 2,
         unreadable: Unreadable::Fail,

@@ -34,7 +34,7 @@ pub use error::{
     ExternalProblem, MalformedProblem, ReadError, ReadErrorKind, TensorError, TensorProblem,
     WriteError,
 };
-pub use read::{ModelFile, decode, read};
+pub use read::{ModelFile, decode, map, read};
 pub use scan::UnknownField;
 pub use target::{STDOUT, is_stdout, write_bytes};
 pub use write::{ExternalData, WriteOptions, Written, encode, write};

@@ -91,9 +91,13 @@ fn open(path: &Path) -> Result<Bytes, ReadErrorKind> {
     map(&file).map_err(ReadErrorKind::Io)
 }
 
-/// The content of a file as a memory map.
+/// The content of a file as a memory map, which sees what becomes of the file later. A file that becomes shorter ends the
+/// process when the lost part is read.
+///
+/// # Errors
+/// If the file cannot be mapped.
 #[expect(unsafe_code)]
-pub(crate) fn map(file: &File) -> io::Result<Bytes> {
+pub fn map(file: &File) -> io::Result<Bytes> {
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }

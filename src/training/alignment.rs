@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use bcosc_autodiff::training::{Group, Role, Segment, StepOptions, Tap, alignment_step, segments};
+use bcosc_autodiff::training::{
+    Alignment, Cuttable, Group, Part, Reference, Role, Segment, StepOptions, Tap, alignment_step,
+    segments,
+};
 use bcosc_ir::Model;
 
 use super::{TrainingStep, context, fail, settings_of};
@@ -11,20 +14,23 @@ use crate::{Error, Metadata};
 /// The step that trains some parameters of a model, or all, to reproduce values of its original.
 pub(crate) fn alignment_step_of(
     model: Model,
-    original: &Model,
-    taps: &[Tap],
+    alignment: &Alignment<'_>,
     trained: Option<&BTreeSet<String>>,
     options: &StepOptions,
     label: &str,
 ) -> Result<TrainingStep, Error> {
-    let settings = settings_of([Some(&model), Some(original)]);
+    let original = match alignment.reference {
+        Reference::Original(original) => Some(original),
+        Reference::Targets => None,
+    };
+    let settings = settings_of([Some(&model), original]);
     let mut options = options.clone();
     options.biases_removed |= biases_removed(&model, label)?;
     let group = |name: &str, _: Role| match trained.is_none_or(|trained| trained.contains(name)) {
         true => Group::Trained { weight_decay: 0.0 },
         false => Group::Frozen,
     };
-    let step = alignment_step(model, original, taps, &options, &group, &context(&settings));
+    let step = alignment_step(model, alignment, &options, &group, &context(&settings));
     Ok(step.map_err(|source| fail(label, source))?.into())
 }
 
@@ -38,6 +44,24 @@ pub(crate) fn segments_of(
     let settings = settings_of([Some(model), Some(original)]);
     let removed = biases_removed(model, label)?;
     let found = segments(model, original, count, removed, &context(&settings));
+    found.map_err(|source| fail(label, source))
+}
+
+/// A model that can be cut where it stands for its original.
+pub(crate) fn cuttable(model: &Model, label: &str) -> Result<Cuttable, Error> {
+    let settings = settings_of([Some(model), None]);
+    let found = Cuttable::new(model, &context(&settings));
+    found.map_err(|source| fail(label, source))
+}
+
+/// A part of a model that computes taps from values; see [`Cuttable::part`].
+pub(crate) fn part(
+    cuttable: &Cuttable,
+    from: &[String],
+    taps: &[Tap],
+    label: &str,
+) -> Result<Part, Error> {
+    let found = cuttable.part(from, taps);
     found.map_err(|source| fail(label, source))
 }
 

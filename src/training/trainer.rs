@@ -16,6 +16,7 @@ use crate::{Error, RunError, Weights};
 pub struct Trainer {
     feedback: Feedback,
     state: Vec<State>,
+    /// The input with images, for [`Trainer::step`].
     images: String,
     steps: u64,
     dtype: DataType,
@@ -67,18 +68,30 @@ impl Trainer {
         batch: &Batch,
         options: &SessionOptions,
     ) -> Result<Self, Error> {
-        Self::prepared(step, steps, engine, batch, options).map_err(run_error)
+        let mut trainer = Self::for_inputs(step, steps, engine, batch.shapes(), options)?;
+        trainer.images.clone_from(&batch.input);
+        Ok(trainer)
+    }
+
+    /// As [`Trainer::new`], for inputs by name.
+    pub(crate) fn for_inputs(
+        step: &TrainingStep,
+        steps: u64,
+        engine: &dyn Engine,
+        inputs: InputShapes,
+        options: &SessionOptions,
+    ) -> Result<Self, Error> {
+        Self::prepared(step, steps, engine, inputs, options).map_err(run_error)
     }
 
     fn prepared(
         step: &TrainingStep,
         steps: u64,
         engine: &dyn Engine,
-        batch: &Batch,
+        mut shapes: InputShapes,
         options: &SessionOptions,
     ) -> Result<Self, EngineError> {
         let graph = &step.model.graph;
-        let mut shapes = InputShapes::new();
         for state in &step.state {
             shapes.insert(state.input.clone(), state.initial.dims());
         }
@@ -86,11 +99,6 @@ impl Trainer {
             if graph.value_named(scalar).is_some() {
                 shapes.insert(scalar.to_owned(), Vec::new());
             }
-        }
-        shapes.insert(batch.input.clone(), batch.images.clone());
-        let optional = [(TARGETS, &batch.targets), (TEACHER_IMAGES, &batch.teacher)];
-        for (name, dims) in optional {
-            shapes.extend(dims.clone().map(|dims| (name.to_owned(), dims)));
         }
         let dtype = graph
             .value_named(LEARNING_RATE)
@@ -108,7 +116,7 @@ impl Trainer {
         Ok(Trainer {
             feedback,
             state: step.state.clone(),
-            images: batch.input.clone(),
+            images: String::new(),
             steps,
             dtype,
         })
@@ -125,24 +133,30 @@ impl Trainer {
         teacher: Option<Tensor>,
         numbers: Numbers,
     ) -> Result<Stepped, Error> {
-        let step = Tensor::i64s(&[], vec![self.steps as i64 + 1]);
+        let mut inputs = Tensors::from([(self.images.clone(), images)]);
+        for (name, tensor) in [(TARGETS, targets), (TEACHER_IMAGES, teacher)] {
+            inputs.extend(tensor.map(|tensor| (name.to_owned(), tensor)));
+        }
+        self.run(inputs, numbers)
+    }
+
+    /// As [`Trainer::step`], on inputs by name.
+    pub(crate) fn run(&mut self, mut inputs: Tensors, numbers: Numbers) -> Result<Stepped, Error> {
         let number = |x: f64| {
             let tensor = Tensor::floats(self.dtype, &[], &[x]);
             tensor.ok_or_else(|| run_error(EngineError::DataType(self.dtype)))
         };
-        let mut inputs = Tensors::from([
-            (self.images.clone(), images),
-            (LEARNING_RATE.to_owned(), number(numbers.rate)?),
-            (STEP.to_owned(), step),
-        ]);
-        let optional = [
-            (TARGETS, targets),
-            (TEACHER_IMAGES, teacher),
-            (EXPONENT, numbers.b.map(number).transpose()?),
-            (BIAS_SCALE, numbers.bias_scale.map(number).transpose()?),
+        let step = Tensor::i64s(&[], vec![self.steps as i64 + 1]);
+        inputs.insert(STEP.to_owned(), step);
+        let scalars = [
+            (LEARNING_RATE, Some(numbers.rate)),
+            (EXPONENT, numbers.b),
+            (BIAS_SCALE, numbers.bias_scale),
         ];
-        for (name, tensor) in optional {
-            inputs.extend(tensor.map(|tensor| (name.to_owned(), tensor)));
+        for (name, scalar) in scalars {
+            if let Some(scalar) = scalar {
+                inputs.insert(name.to_owned(), number(scalar)?);
+            }
         }
         let mut outputs = self.feedback.run(&inputs).map_err(run_error)?;
         self.steps += 1;
@@ -189,6 +203,19 @@ pub struct Batch {
     pub targets: Option<Vec<u64>>,
     /// The shape of the images for the teacher, where there is one.
     pub teacher: Option<Vec<u64>>,
+}
+
+impl Batch {
+    /// The shapes of the inputs that it fills.
+    pub(crate) fn shapes(&self) -> InputShapes {
+        let optional = [(TARGETS, &self.targets), (TEACHER_IMAGES, &self.teacher)];
+        let optional = optional.into_iter();
+        let optional = optional.filter_map(|(name, dims)| Some((name.to_owned(), dims.clone()?)));
+        [(self.input.clone(), self.images.clone())]
+            .into_iter()
+            .chain(optional)
+            .collect()
+    }
 }
 
 fn numbers_of(value: &Value) -> Result<Vec<f64>, Error> {

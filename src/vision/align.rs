@@ -8,6 +8,8 @@
 //! (blocks), all parameters against the values of a few places (joint), or the original's decisions (end to end).
 
 mod events;
+mod features;
+mod feed;
 mod lines;
 mod measure;
 mod options;
@@ -16,6 +18,7 @@ mod pictures;
 mod place;
 mod prepare;
 mod run;
+mod store;
 
 pub use events::{AlignEvent, Aligned, Phased};
 pub use measure::Agreement;

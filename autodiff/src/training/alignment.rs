@@ -14,6 +14,7 @@ use bcosc_ir::views::AxesOp;
 use bcosc_ir::{Attribute, Dim, Model, NodeId, Operand, Patch, TensorType, Value};
 use bcosc_passes::{Context, PassError, Reason};
 
+use super::cut::{tapped, value_at};
 use super::inputs::{Inputs, apply};
 use super::{
     Group, LOSS, Objective, Role, Step, StepOptions, Student, batch_norm, canonical, teacher,
@@ -21,13 +22,12 @@ use super::{
 use crate::activity::dependents;
 use crate::build::Build;
 use crate::explanation::image;
-use crate::scores::scores;
 
 /// The output with the error of each tap.
 pub const ERRORS: &str = "errors";
 
 /// A place where a model is compared with its original.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tap {
     /// A value, by its name in the original.
     Value(String),
@@ -35,45 +35,122 @@ pub enum Tap {
     Output,
 }
 
+impl Tap {
+    /// Where it is, for messages.
+    pub fn place(&self) -> &str {
+        match self {
+            Tap::Value(name) => name,
+            Tap::Output => "output",
+        }
+    }
+}
+
+/// Where the original's values at the taps come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Reference<'a> {
+    /// The original, which becomes part of the step.
+    Original(&'a Model),
+    /// The inputs [`target_name`] of the step: what the original computed before.
+    Targets,
+}
+
+/// What an alignment step compares, and where it begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Alignment<'a> {
+    /// Values of the original by name, at which the model is cut: its own values there become the inputs
+    /// [`feature_name`], and what comes before them is not part of the step. If there are none, it begins with the images.
+    pub from: &'a [String],
+    /// The places where both models are compared.
+    pub taps: &'a [Tap],
+    /// Where the original's values come from.
+    pub reference: Reference<'a>,
+}
+
+/// The input of a step for the model's value at a cut, by its number in [`Alignment::from`].
+pub fn feature_name(index: usize) -> String {
+    format!("features.{index}")
+}
+
+/// The input of a step for the original's value at a tap, by its number in [`Alignment::taps`].
+pub fn target_name(index: usize) -> String {
+    format!("targets.{index}")
+}
+
 /// The step that makes a model compute what its original computes. The model must know what its values
 /// stand for. Loss, targets and teacher of the options are not used.
 ///
 /// # Errors
-/// As for [`super::step`]; if a tap has no value in either model, or the values there have different shapes.
+/// As for [`super::step`]; if a tap or a cut has no value in either model, or the values at a tap have different shapes.
 pub fn alignment_step(
     model: Model,
-    original: &Model,
-    taps: &[Tap],
+    alignment: &Alignment<'_>,
     options: &StepOptions,
     group: &dyn Fn(&str, Role) -> Group,
     cx: &Context<'_>,
 ) -> Result<Step, PassError> {
     let mut student = Student::of(model, options, group, cx)?;
-    let mut original = original.clone();
-    canonical(&mut original, cx)?;
-    cx.infer(&mut original)?;
-    let students = tapped(&mut student.model, taps)?;
-    let teachers = tapped(&mut original, taps)?;
-    for ((&s, &t), tap) in students.iter().zip(&teachers).zip(taps) {
-        check(&student.model, s, &original, t, tap)?;
-    }
+    let students = tapped(&mut student.model, alignment.taps)?;
     let first = students.first().copied();
     let first = first.ok_or(PassError::Model(Reason::NothingTrained))?;
     let inputs = Inputs::add(&mut student.model, first);
-    let input = image(&original.graph)?;
-    let teachers = teacher::put(
-        &mut student.model,
-        original,
-        input,
-        &teachers,
-        student.image,
-    )?;
+    student.cut(alignment.from)?;
+    let teachers = student.teachers(&students, alignment, cx)?;
     let pairs: Vec<(Value, Value)> = students.into_iter().zip(teachers).collect();
-    let objective = student.add_errors(&inputs, &pairs, taps, cx)?;
-    student.finish(&objective, &inputs, options, group, cx)
+    let image = student.image;
+    let objective = student.add_errors(&inputs, &pairs, alignment.taps, cx)?;
+    let mut step = student.finish(&objective, &inputs, options, group, cx)?;
+    step.model.graph.remove_unused_input(image);
+    Ok(step)
 }
 
 impl Student {
+    /// Makes values inputs, so that what comes before them is not computed.
+    fn cut(&mut self, from: &[String]) -> Result<(), PassError> {
+        let graph = &mut self.model.graph;
+        let found = graph.provenance();
+        for (index, name) in from.iter().enumerate() {
+            let value = value_at(&found, name)?;
+            let unknown = || PassError::Model(Reason::UnknownShape(name.clone()));
+            let tensor_type = graph.value_type(value).ok_or_else(unknown)?;
+            let input = graph.add_input(&feature_name(index), tensor_type);
+            let mut patch = Patch::at(input.node);
+            patch.replace(value, input);
+            graph.apply(patch)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the original's values at the taps.
+    fn teachers(
+        &mut self,
+        students: &[Value],
+        alignment: &Alignment<'_>,
+        cx: &Context<'_>,
+    ) -> Result<Vec<Value>, PassError> {
+        let model = &mut self.model;
+        let original = match alignment.reference {
+            Reference::Original(original) => original,
+            Reference::Targets => {
+                let typed = students.iter().zip(alignment.taps).enumerate();
+                let inputs = typed.map(|(index, (&s, tap))| {
+                    let unknown = || PassError::Model(Reason::UnknownShape(tap.place().to_owned()));
+                    let tensor_type = model.graph.value_type(s).ok_or_else(unknown)?;
+                    Ok(model.graph.add_input(&target_name(index), tensor_type))
+                });
+                return inputs.collect();
+            }
+        };
+        let mut original = original.clone();
+        canonical(&mut original, cx)?;
+        cx.infer(&mut original)?;
+        let teachers = tapped(&mut original, alignment.taps)?;
+        for ((&s, &t), tap) in students.iter().zip(&teachers).zip(alignment.taps) {
+            check(model, s, &original, t, tap)?;
+        }
+        let input = image(&original.graph)?;
+        teacher::put(model, original, input, &teachers, self.image)
+    }
+
     /// Adds the errors and their sum, and puts norms behind trained parameters into training mode.
     fn add_errors(
         &mut self,
@@ -115,28 +192,10 @@ fn check(model: &Model, s: Value, original: &Model, t: Value, tap: &Tap) -> Resu
     match is_comparable(s.as_ref(), t.as_ref()) {
         true => Ok(()),
         false => Err(PassError::Model(Reason::OtherShape {
-            place: match tap {
-                Tap::Value(name) => name.clone(),
-                Tap::Output => "the output".to_owned(),
-            },
+            place: tap.place().to_owned(),
             types: Box::new([s, t].map(|found| described(found.as_ref()))),
         })),
     }
-}
-
-/// The values of a model at taps.
-fn tapped(model: &mut Model, taps: &[Tap]) -> Result<Vec<Value>, PassError> {
-    let found = model.graph.provenance();
-    let mut values = Vec::new();
-    for tap in taps {
-        values.push(match tap {
-            Tap::Output => scores(model)?.0,
-            Tap::Value(name) => *found
-                .get(name.as_str())
-                .ok_or_else(|| PassError::Model(Reason::NoPlace(name.clone())))?,
-        });
-    }
-    Ok(values)
 }
 
 /// The relative squared error at a tap, a scalar.
@@ -203,9 +262,10 @@ mod tests {
         model(builder.output("logits"))
     }
 
-    fn step_of(
+    fn cut_step_of(
         student: &Model,
-        original: &Model,
+        from: &[String],
+        original: Option<&Model>,
         taps: &[Tap],
         trained: &[&str],
     ) -> Result<Step, PassError> {
@@ -220,18 +280,32 @@ mod tests {
             false => Group::Frozen,
         };
         let options = StepOptions::default();
-        alignment_step(student.clone(), original, taps, &options, &group, &cx)
+        let alignment = Alignment {
+            from,
+            taps,
+            reference: original.map_or(Reference::Targets, Reference::Original),
+        };
+        alignment_step(student.clone(), &alignment, &options, &group, &cx)
+    }
+
+    fn step_of(
+        student: &Model,
+        original: &Model,
+        taps: &[Tap],
+        trained: &[&str],
+    ) -> Result<Step, PassError> {
+        cut_step_of(student, &[], Some(original), taps, trained)
     }
 
     /// The outputs of a step with rate 0 on a batch.
     fn run(step: &Step, images: &Tensor) -> Tensors {
-        let mut inputs: Tensors = step
-            .state
-            .iter()
-            .map(|state| (state.input.clone(), state.initial.clone()))
-            .collect();
-        inputs.insert("x".to_owned(), images.clone());
-        inputs.insert(TEACHER_IMAGES.to_owned(), images.clone());
+        let named = ["x", TEACHER_IMAGES].map(|name| (name.to_owned(), images.clone()));
+        run_on(step, named.into())
+    }
+
+    fn run_on(step: &Step, mut inputs: Tensors) -> Tensors {
+        let state = step.state.iter();
+        inputs.extend(state.map(|state| (state.input.clone(), state.initial.clone())));
         inputs.insert(LEARNING_RATE.to_owned(), Tensor::f32s(&[], vec![0.0]));
         inputs.insert(STEP.to_owned(), Tensor::i64s(&[], vec![1]));
         default_interpreter().run(&step.model, &inputs).unwrap()
@@ -243,11 +317,15 @@ mod tests {
 
     /// A value of a model on a batch.
     fn value(model: &Model, name: &str, images: &Tensor) -> Vec<f64> {
+        numbers(&tensor(model, name, images))
+    }
+
+    fn tensor(model: &Model, name: &str, images: &Tensor) -> Tensor {
         let mut model = model.clone();
         let found = model.graph.value_named(name).unwrap();
         model.graph.set_outputs(&[(found, name.to_owned())]);
         let inputs = Tensors::from([("x".to_owned(), images.clone())]);
-        numbers(&default_interpreter().run(&model, &inputs).unwrap()[name])
+        default_interpreter().run(&model, &inputs).unwrap()[name].clone()
     }
 
     fn ratio(s: &[f64], t: &[f64]) -> f64 {
@@ -304,6 +382,29 @@ mod tests {
         assert_eq!(statistics.count(), 2);
         let text = body(&step.model).join("\n");
         assert!(!text.contains("logits"), "{text}");
+    }
+
+    #[test]
+    fn a_cut_step_is_the_whole_one() {
+        let (student, original) = (network(1, 4), network(7, 4));
+        let images = inputs_for(&original, 3)["x"].clone();
+        let taps = [Tap::Output];
+        let whole = step_of(&student, &original, &taps, &["second"]).unwrap();
+        let cut = cut_step_of(&student, &["c".to_owned()], None, &taps, &["second"]).unwrap();
+        let inputs = Tensors::from([
+            (feature_name(0), tensor(&student, "c", &images)),
+            (target_name(0), tensor(&original, "logits", &images)),
+        ]);
+        let [whole, found] = [run(&whole, &images), run_on(&cut, inputs)];
+        for name in [LOSS, "second.next"] {
+            let pairs = numbers(&whole[name]).into_iter().zip(numbers(&found[name]));
+            for (a, b) in pairs {
+                assert!((a - b).abs() < 1e-6, "{name}: {a} {b}");
+            }
+        }
+        // It computes nothing before the cut, so it needs no images.
+        let text = body(&cut.model).join("\n");
+        assert!(!text.contains("first"), "{text}");
     }
 
     #[test]

@@ -32,6 +32,9 @@ const MOST: usize = 24;
 /// A part of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
+    /// Values of earlier segments that it or later ones read, by their names in the original; none for the first segment,
+    /// which reads the images.
+    pub reads: Vec<String>,
     /// Values that it computes and later segments read, by their names in the original; none for the last segment, which
     /// computes the output.
     pub values: Vec<String>,
@@ -265,9 +268,15 @@ impl Sides<'_> {
         let mut known: BTreeSet<&str> = BTreeSet::new();
         let mut computed: BTreeSet<Arc<str>> = BTreeSet::new();
         let mut start = 0;
-        let mut add = |parameters: Vec<&'_ Parameter>, values: Vec<String>, end: usize| {
+        let mut reads: Vec<String> = Vec::new();
+        let mut add = |parameters: Vec<&'_ Parameter>, crossing: &[Arc<str>], end: usize| {
             let layers = parameters.iter().filter(|p| p.role == Role::Weight).count();
+            let values = crossing.iter();
+            let values = values.filter(|name| computed.insert(Arc::clone(name)));
+            let values = values.map(|name| name.to_string()).collect();
+            let crossing = crossing.iter().map(|name| name.to_string());
             found.push(Segment {
+                reads: std::mem::replace(&mut reads, crossing.collect()),
                 values,
                 layers,
                 parameters: parameters.into_iter().map(|p| p.name.clone()).collect(),
@@ -281,20 +290,14 @@ impl Sides<'_> {
                 .filter(|parameter| !known.contains(parameter.name.as_str()))
                 .collect();
             known.extend(new.iter().map(|parameter| parameter.name.as_str()));
-            let values = border.crossing.iter();
-            let values = values.filter(|name| computed.insert(Arc::clone(name)));
-            add(
-                new,
-                values.map(|name| name.to_string()).collect(),
-                border.at + 1,
-            );
+            add(new, &border.crossing, border.at + 1);
         }
         let rest = self.trained.iter();
         let rest: Vec<&Parameter> = rest
             .filter(|parameter| !known.contains(parameter.name.as_str()))
             .collect();
         if !rest.is_empty() {
-            add(rest, Vec::new(), self.order.len());
+            add(rest, &[], self.order.len());
         }
         found
     }

@@ -48,6 +48,16 @@ impl Graph {
         Value { node, slot: 0 }
     }
 
+    /// Removes an input that nothing reads. Without effect on other values.
+    pub fn remove_unused_input(&mut self, input: Value) {
+        let is_output = self.outputs.iter().any(|output| output.value == input);
+        let is_read = is_output || !self.uses(input).is_empty();
+        if matches!(self.node(input.node), Node::Input(_)) && !is_read {
+            self.inputs.retain(|&id| id != input.node);
+            self.remove_vertex(input.node);
+        }
+    }
+
     /// Declares other outputs, each with the name it has as an output; the names must differ. What
     /// only the former outputs needed stays until [`Graph::remove_dead`].
     pub fn set_outputs(&mut self, outputs: &[(Value, String)]) {

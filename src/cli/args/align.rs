@@ -15,7 +15,9 @@ use clap::{Args, Parser};
 
 use super::conversion::{ConversionArgs, b};
 use super::train::AugmentArg;
-use super::values::{above_zero, at_least_two, duration, fraction, positive, result_file, size};
+use super::values::{
+    above_zero, at_least_two, bytes, duration, fraction, positive, result_file, size,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -108,6 +110,9 @@ pub struct AlignmentArgs {
     /// Images per step
     #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = above_zero)]
     pub batch_size: usize,
+    /// Memory for features between segments, such as 500MB or 4GB; beyond it they are in a file in --work-dir
+    #[arg(long, value_name = "SIZE", default_value = "2GB", value_parser = bytes)]
+    pub feature_memory: u64,
     /// Seed for the order of images and their augmentation
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
@@ -271,6 +276,7 @@ impl AlignmentArgs {
                 steps: self.b_steps,
             }),
             batch_size: self.batch_size,
+            feature_memory: self.feature_memory,
             augmentation: self.augment.map(|augment| match augment {
                 AugmentArg::Crop => Augmentation::random_resized_crop(),
                 AugmentArg::Shift => Augmentation::shift(4),

@@ -79,6 +79,22 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A number of bytes, in the decimal units that sizes are printed in.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => 0,
+    };
+    let number: Option<u64> = digits.parse().ok();
+    let bytes = number.and_then(|number| number.checked_mul(unit));
+    let bytes = bytes.filter(|_| unit > 0);
+    bytes.ok_or_else(|| "expected a size such as 500MB or 4GB".to_owned())
+}
+
 pub fn size(text: &str) -> Result<[usize; 2], String> {
     let (height, width) = text.split_once(',').unwrap_or((text, text));
     let side = |text: &str| text.trim().parse().ok().filter(|side| *side > 0);

@@ -76,6 +76,9 @@ pub struct AlignOptions {
     pub growth: Option<Growth>,
     /// Images per step.
     pub batch_size: usize,
+    /// Memory for features that are kept between the steps of segments, in bytes; beyond it they are in a file in `work_dir`.
+    /// Random changes of images are repeated after as many images as fit.
+    pub feature_memory: u64,
     /// Random changes of images.
     pub augmentation: Option<Augmentation>,
     /// Threads that prepare images.

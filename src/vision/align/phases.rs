@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bcosc_autodiff::training::{
-    Adam, Exponent, Loss, Optimiser, Segment, StepOptions, Tap, Targets,
+    Adam, Alignment, Exponent, Loss, Optimiser, Reference, Segment, StepOptions, Tap, Targets,
 };
 
 use super::options::{AlignOptions, Method};
@@ -39,17 +39,16 @@ pub(super) struct Phase {
 
 #[derive(Clone, Debug)]
 enum Work {
-    /// Some parameters, or all, against values of the original.
-    Align {
-        taps: Vec<Tap>,
-        trained: Option<BTreeSet<String>>,
-    },
+    /// The parameters of a segment, against the values that leave it in the original.
+    Segment(usize),
+    /// All parameters, against values of the original.
+    Joint(Vec<Tap>),
     /// All parameters, against the original's probabilities.
     Train,
 }
 
 /// What a segment is compared at.
-fn taps(segment: &Segment) -> Vec<Tap> {
+pub(super) fn taps(segment: &Segment) -> Vec<Tap> {
     match segment.values.is_empty() {
         true => vec![Tap::Output],
         false => segment.values.iter().cloned().map(Tap::Value).collect(),
@@ -58,11 +57,7 @@ fn taps(segment: &Segment) -> Vec<Tap> {
 
 /// Names of taps, for people.
 fn places(taps: &[Tap]) -> Vec<String> {
-    let name = |tap: &Tap| match tap {
-        Tap::Value(name) => name.clone(),
-        Tap::Output => "output".to_owned(),
-    };
-    taps.iter().map(name).collect()
+    taps.iter().map(|tap| tap.place().to_owned()).collect()
 }
 
 /// The phases of a method.
@@ -88,10 +83,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
                 },
                 schedule: schedule(options.block_rate, options.block_steps),
                 share: 1.0 / segments.len() as f64,
-                work: Work::Align {
-                    taps,
-                    trained: Some(segment.parameters.iter().cloned().collect()),
-                },
+                work: Work::Segment(index),
             });
         }
     }
@@ -107,10 +99,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
             },
             schedule: schedule(options.joint_rate, options.joint_steps),
             share: 1.0,
-            work: Work::Align {
-                taps,
-                trained: None,
-            },
+            work: Work::Joint(taps),
         });
     }
     if options.then_train > 0 {
@@ -156,8 +145,15 @@ fn spread_taps(segments: &[Segment], count: usize) -> Vec<Tap> {
 impl Phase {
     /// Whether B grows in it.
     pub fn grows(&self, options: &AlignOptions) -> bool {
-        let joint = matches!(&self.work, Work::Align { trained: None, .. });
-        joint && options.growth.is_some()
+        matches!(&self.work, Work::Joint(_)) && options.growth.is_some()
+    }
+
+    /// The number of the segment that it trains.
+    pub fn segment(&self) -> Option<usize> {
+        match &self.work {
+            Work::Segment(index) => Some(*index),
+            Work::Joint(_) | Work::Train => None,
+        }
     }
 
     /// The training step from the model as it is now.
@@ -180,14 +176,24 @@ impl Phase {
         };
         let (label, model) = (&prepared.label, model.clone());
         match &self.work {
-            Work::Align { taps, trained } => alignment_step_of(
-                model,
-                &prepared.original,
-                taps,
-                trained.as_ref(),
-                &step,
-                label,
-            ),
+            Work::Segment(index) => {
+                let segment = &prepared.segments[*index];
+                let alignment = Alignment {
+                    from: &segment.reads,
+                    taps: &taps(segment),
+                    reference: Reference::Targets,
+                };
+                let trained: BTreeSet<String> = segment.parameters.iter().cloned().collect();
+                alignment_step_of(model, &alignment, Some(&trained), &step, label)
+            }
+            Work::Joint(taps) => {
+                let alignment = Alignment {
+                    from: &[],
+                    taps,
+                    reference: Reference::Original(&prepared.original),
+                };
+                alignment_step_of(model, &alignment, None, &step, label)
+            }
             Work::Train => {
                 let training = TrainingOptions {
                     step: StepOptions {
@@ -210,6 +216,7 @@ mod tests {
 
     fn segment(name: &str, layers: usize) -> Segment {
         Segment {
+            reads: Vec::new(),
             values: (!name.is_empty())
                 .then(|| name.to_owned())
                 .into_iter()

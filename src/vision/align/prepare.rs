@@ -15,8 +15,8 @@ use crate::vision::data::Augmentation;
 use crate::vision::images::free_side;
 use crate::vision::predict::Predictor;
 use crate::{
-    Batch, Calibration, CalibrationFiles, Error, Intake, Metadata, PredictOptions, Source,
-    convert_with, places,
+    Calibration, CalibrationFiles, Error, Intake, Metadata, PredictOptions, Source, convert_with,
+    places,
 };
 
 /// Everything before the first step.
@@ -37,7 +37,7 @@ pub(super) struct Prepared {
     /// Height and width of images.
     pub size: [usize; 2],
     /// How images enter the model.
-    intake: Intake,
+    pub intake: Intake,
 }
 
 impl Prepared {
@@ -137,17 +137,6 @@ impl Prepared {
             self.size,
             loading,
         )
-    }
-
-    /// The shapes of a batch.
-    pub fn batch(&self, options: &AlignOptions) -> Batch {
-        let images = self.batch_size(options) as u64;
-        Batch {
-            input: self.intake.name.clone(),
-            images: self.intake.batch_dims(images, self.size),
-            targets: None,
-            teacher: Some(self.teacher.intake.batch_dims(images, self.size)),
-        }
     }
 }
 

@@ -7,19 +7,21 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bcosc_engine::Engine;
-use bcosc_ir::Model;
+use bcosc_ir::{Model, Tensors};
 use serde::Serialize;
 
 use super::events::{AlignEvent, Aligned, Phased, Tell};
+use super::features::Features;
+use super::feed::{self, Feed};
 use super::lines::{MeasureLine, PhaseLine, StepLine};
 use super::measure::{Agreement, agreement};
 use super::options::AlignOptions;
 use super::phases::{Phase, Planned, phases};
 use super::place::{self, Place};
 use super::prepare::Prepared;
-use crate::data::{Batch as Images, Loader, Unreadable};
+use crate::data::{Loader, Unreadable};
 use crate::probabilities::before_probabilities;
-use crate::training::Metrics;
+use crate::training::{Metrics, Stepped};
 use crate::vision::explain::side_by_side::{SHEET, SideBySide};
 use crate::vision::predict::Reference;
 use crate::{Error, Numbers, Ramp, Source, Trainer, Weights, weights};
@@ -132,7 +134,7 @@ struct Run<'a> {
     begun: Instant,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     fn all(mut self, phases: &[Phase], tell: Tell<'_>) -> Result<Aligned, Error> {
         let _ = tell(AlignEvent::Preparing("running the original"));
         let prepared = self.prepared;
@@ -141,11 +143,23 @@ impl Run<'_> {
         let reference = Reference::of(&prepared.teacher, held_out, prepared.size, unreadable)?;
         let before = self.measure(&reference, &self.prepared.model, 0, tell)?;
         let mut interrupted = false;
+        let mut features = match phases.get(self.place.phase).and_then(Phase::segment) {
+            Some(index) => Some(self.features_until(index, tell)?),
+            None => None,
+        };
         while let Some(phase) = phases.get(self.place.phase) {
             let left: f64 = phases[self.place.phase..].iter().map(|p| p.share).sum();
-            interrupted = self.one(phase, phase.share / left, tell)?.is_break();
+            let share = phase.share / left;
+            features = features.filter(|_| phase.segment().is_some());
+            if let (Some(features), Some(index)) = (&mut features, phase.segment()) {
+                features.enter(index, tell)?;
+            }
+            interrupted = self.one(phase, share, features.as_ref(), tell)?.is_break();
             if interrupted {
                 break;
+            }
+            if let (Some(features), Some(index)) = (&mut features, phase.segment()) {
+                features.leave(index, &self.model, tell)?;
             }
         }
         let mut aligned = Aligned {
@@ -170,6 +184,17 @@ impl Run<'_> {
         Ok(aligned)
     }
 
+    /// Features for a segment, carried there through those before it.
+    fn features_until(&self, index: usize, tell: Tell<'_>) -> Result<Features<'a>, Error> {
+        let (prepared, options) = (self.prepared, self.options);
+        let mut features = Features::gather(prepared, options, self.engine, &self.loader, tell)?;
+        for before in 0..index {
+            features.enter(before, tell)?;
+            features.leave(before, &self.model, tell)?;
+        }
+        Ok(features)
+    }
+
     /// Images that could not be read.
     fn skipped(&self, reference: &Reference) -> BTreeSet<PathBuf> {
         let of_training = self.loader.skipped().into_iter().map(|s| s.path);
@@ -178,95 +203,104 @@ impl Run<'_> {
     }
 
     /// Runs one phase.
-    fn one(&mut self, phase: &Phase, share: f64, tell: Tell<'_>) -> Result<ControlFlow<()>, Error> {
+    fn one(
+        &mut self,
+        phase: &Phase,
+        share: f64,
+        features: Option<&Features<'_>>,
+        tell: Tell<'_>,
+    ) -> Result<ControlFlow<()>, Error> {
         let mut logits = self.model.clone();
         before_probabilities(&mut logits);
         let mut step = phase.step(self.prepared, &logits, self.options)?;
         if let Some(state) = self.restored.take().filter(|_| self.place.step > 0) {
             step.restore(&state)?;
         }
-        let batch = self.prepared.batch(self.options);
-        let mut trainer = Trainer::new(
-            &step,
-            self.place.step,
-            self.engine,
-            &batch,
-            &self.options.session(),
-        )?;
+        let (loader, images) = (self.loader.clone(), &self.prepared.intake.name);
+        let mut feed = match (phase.segment(), features) {
+            (Some(index), Some(features)) => Feed::of_segment(features, index, &step, images),
+            _ => Feed::of_images(&loader, self.place.total, images),
+        };
         let mut schedule = phase.schedule;
         schedule.steps = self.place.steps.unwrap_or(schedule.steps);
         let (begun, mut clock, mut saved) = (Instant::now(), Instant::now(), Instant::now());
         let mut timed: Option<Instant> = None;
-        let per_epoch = self.loader.batches() as u64;
+        let mut inputs = feed.inputs(self.place.step)?;
+        let session = self.options.session();
+        let mut trainer = Trainer::for_inputs(
+            &step,
+            self.place.step,
+            self.engine,
+            feed::shapes(&inputs),
+            &session,
+        )?;
         while self.place.step < schedule.steps {
-            let (epoch, first) = (self.place.total / per_epoch, self.place.total % per_epoch);
-            for images in self.loader.resume(epoch, first as usize) {
-                let rate = schedule.rate(self.place.step);
-                let b = self.b(phase, schedule.steps);
-                let loss = self.step(
-                    &mut trainer,
-                    images?,
-                    Numbers {
-                        rate,
-                        b,
-                        bias_scale: None,
-                    },
-                )?;
-                let speed = self.loader.options().batch_size as f64
-                    / clock.elapsed().as_secs_f64().max(1e-9);
-                clock = Instant::now();
-                let line = StepLine {
-                    step: self.place.total,
-                    phase: self.place.phase,
-                    loss: loss.loss,
-                    learning_rate: rate,
-                    images_per_second: speed,
-                    b,
-                    errors: &loss.errors,
-                };
-                self.record(&line)?;
-                if let (Some(budget), None) = (self.options.budget, self.place.steps) {
-                    let started = *timed.get_or_insert_with(Instant::now);
-                    if self.place.step >= TIMED {
-                        let each = started.elapsed().as_secs_f64() / (self.place.step - 1) as f64;
-                        let left = budget.saturating_sub(self.begun.elapsed()).as_secs_f64();
-                        let more = (left * share / each) as u64;
-                        schedule.steps = (self.place.step + more).max(FEWEST);
-                        self.place.steps = Some(schedule.steps);
-                    }
-                }
-                let stop = tell(AlignEvent::Step {
-                    phase: self.place.phase,
-                    step: self.place.step,
-                    steps: schedule.steps,
-                    loss: loss.loss,
-                    rate: speed,
-                });
-                let due = saved.elapsed() >= BETWEEN;
-                if stop.is_break() || due {
-                    self.checkpoint(&trainer)?;
-                    saved = Instant::now();
-                }
-                if stop.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-                if self.place.step >= schedule.steps {
-                    break;
-                }
+            let numbers = Numbers {
+                rate: schedule.rate(self.place.step),
+                b: self.b(phase, schedule.steps),
+                bias_scale: None,
+            };
+            let loss = self.step(&mut trainer, inputs, numbers)?;
+            let elapsed = clock.elapsed().as_secs_f64().max(1e-9);
+            let speed = self.loader.options().batch_size as f64 / elapsed;
+            clock = Instant::now();
+            self.record(&StepLine {
+                step: self.place.total,
+                phase: self.place.phase,
+                loss: loss.loss,
+                learning_rate: numbers.rate,
+                images_per_second: speed,
+                b: numbers.b,
+                errors: &loss.errors,
+            })?;
+            let first = *timed.get_or_insert_with(Instant::now);
+            if let Some(steps) = self.steps_in_budget(first, share) {
+                schedule.steps = steps;
             }
+            let stop = tell(AlignEvent::Step {
+                phase: self.place.phase,
+                step: self.place.step,
+                steps: schedule.steps,
+                loss: loss.loss,
+                rate: speed,
+            });
+            if stop.is_break() || saved.elapsed() >= BETWEEN {
+                self.checkpoint(&trainer)?;
+                saved = Instant::now();
+            }
+            if stop.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            inputs = match self.place.step < schedule.steps {
+                true => feed.inputs(self.place.step)?,
+                false => break,
+            };
         }
         self.finish(phase, &trainer, begun.elapsed(), tell)?;
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// How many steps of a phase fit into the budget, once some are timed; `first` is the end of the first one.
+    fn steps_in_budget(&mut self, first: Instant, share: f64) -> Option<u64> {
+        let budget = self.options.budget?;
+        if self.place.steps.is_some() || self.place.step < TIMED {
+            return None;
+        }
+        let each = first.elapsed().as_secs_f64() / (self.place.step - 1) as f64;
+        let left = budget.saturating_sub(self.begun.elapsed()).as_secs_f64();
+        let more = (left * share / each) as u64;
+        self.place.steps = Some((self.place.step + more).max(FEWEST));
+        self.place.steps
     }
 
     /// Does one step.
     fn step(
         &mut self,
         trainer: &mut Trainer,
-        images: Images,
+        inputs: Tensors,
         numbers: Numbers,
-    ) -> Result<crate::Stepped, Error> {
-        let found = trainer.step(images.images, None, images.teacher_images, numbers)?;
+    ) -> Result<Stepped, Error> {
+        let found = trainer.run(inputs, numbers)?;
         if !found.loss.is_finite() {
             return Err(self.diverged(format!("the loss is {}", found.loss)));
         }
@@ -427,6 +461,7 @@ fn settings(
         ("--batch-size", options.batch_size.to_string()),
         ("--seed", options.seed.to_string()),
         ("--budget", format!("{:?}", options.budget)),
+        ("--feature-memory", options.feature_memory.to_string()),
         ("--then-train", options.then_train.to_string()),
         (
             "the number of images",

@@ -1,5 +1,6 @@
 //! Batches of a data set.
 
+use std::iter;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -114,6 +115,24 @@ impl Loader {
     /// The batches of an epoch from number `first` on.
     pub fn resume(&self, epoch: u64, first: usize) -> Epoch {
         Epoch::start(Arc::clone(&self.pipeline), epoch, first)
+    }
+
+    /// The batches from number `first` of an epoch on, and those of all later epochs. It ends after an error, and where an epoch
+    /// has none.
+    pub fn endless(
+        &self,
+        mut epoch: u64,
+        first: usize,
+    ) -> impl Iterator<Item = Result<Batch, Error>> {
+        let loader = self.clone();
+        let mut batches = self.resume(epoch, first);
+        iter::from_fn(move || {
+            batches.next().or_else(|| {
+                epoch += 1;
+                batches = loader.resume(epoch, 0);
+                batches.next()
+            })
+        })
     }
 
     /// One batch of an epoch, made here; `None` after the last. It is the same as that of [`Loader::epoch`], which is faster
