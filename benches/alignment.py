@@ -41,15 +41,20 @@ STUDY = {
     "Methods (ResNet-20, norms kept, 1,000 images)": {
         "kept-blocks": resnet(*BLOCKS),
         "kept-joint": resnet(*JOINT),
-        "kept-both": resnet(*BOTH, "--steps", "40"),
+        "kept-both": resnet(*BOTH),
+        "kept-both-150": resnet(*BOTH, "--steps", "150"),
         "kept-blocks-150": resnet(*BLOCKS, "--steps", "150"),
+        "kept-blocks-300": resnet(*BLOCKS, "--steps", "300"),
+        "kept-blocks-lr4": resnet(*BLOCKS, "--lr", "0.004"),
+        "kept-blocks-150-lr4": resnet(*BLOCKS, "--steps", "150", "--lr", "0.004"),
         "kept-joint-500": resnet(*JOINT, "--steps", "500"),
         "kept-blocks-then-train": resnet(*BLOCKS, "--then-train", "100"),
     },
     "Methods (ResNet-20, norms folded, 1,000 images)": {
         "folded-blocks": resnet(*BLOCKS, model="cifar10-resnet20"),
+        "folded-blocks-150": resnet(*BLOCKS, "--steps", "150", model="cifar10-resnet20"),
         "folded-joint": resnet(*JOINT, model="cifar10-resnet20"),
-        "folded-both": resnet(*BOTH, "--steps", "40", model="cifar10-resnet20"),
+        "folded-both": resnet(*BOTH, model="cifar10-resnet20"),
     },
     "Images (ResNet-20, norms kept, blocks)": {
         "kept-blocks-50": resnet(*BLOCKS, images=50),

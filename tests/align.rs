@@ -257,6 +257,23 @@ fn an_interrupted_alignment_goes_on_to_the_same_bytes() {
 }
 
 #[test]
+fn features_can_be_in_a_file() {
+    let folder = workplace();
+    let one = |name: &str, feature_memory| {
+        let options = AlignOptions {
+            // An epoch, so that the memory does not decide on the images.
+            block_steps: 2,
+            feature_memory,
+            ..options(&folder, name, Method::Blocks)
+        };
+        bytes(&run(&folder, &options).unwrap())
+    };
+    assert!(one("memory", 1 << 30) == one("file", 0));
+    // The first images fit, and what follows does not.
+    assert!(one("both", 50_000) == one("file", 0));
+}
+
+#[test]
 fn a_budget_sets_the_steps() {
     let folder = workplace();
     let options = AlignOptions {

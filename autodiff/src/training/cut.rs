@@ -98,3 +98,94 @@ pub(super) fn value_at(found: &BTreeMap<Arc<str>, Value>, name: &str) -> Result<
     let value = found.get(name).copied();
     value.ok_or_else(|| PassError::Model(Reason::NoPlace(name.to_owned())))
 }
+
+#[cfg(test)]
+mod tests {
+    use bcosc_engine::default_interpreter;
+    use bcosc_ir::{Attribute, Interpreter, ModelBuilder, Tensor, Tensors};
+    use bcosc_passes::Settings;
+    use bcosc_testing::{Layers, body, image, inputs_for, model};
+
+    use super::*;
+
+    fn part(model: &Model, from: &[&str], taps: &[Tap]) -> Result<Part, PassError> {
+        let settings = Settings::default();
+        let cx = Context {
+            settings: &settings,
+            interpreter: default_interpreter(),
+            calibration: None,
+        };
+        let from: Vec<String> = from.iter().map(|&name| name.to_owned()).collect();
+        Cuttable::new(model, &cx)?.part(&from, taps)
+    }
+
+    fn value(name: &str) -> Tap {
+        Tap::Value(name.to_owned())
+    }
+
+    /// Two layers; the second one's output has the size of the images again.
+    fn network() -> Model {
+        let builder: ModelBuilder = image("batch,3,height,width")
+            .conv(
+                "x",
+                "a",
+                &[4, 3, 2, 2],
+                [Attribute::ints("strides", &[2, 2])],
+            )
+            .op("Relu", &["a"], "b", [])
+            .conv("b", "c", &[4, 4, 1, 1], [])
+            .op("Shape", &["x"], "size", [])
+            .param("start", Tensor::i64_vec(&[2]))
+            .param("end", Tensor::i64_vec(&[4]))
+            .op("Slice", &["size", "start", "end"], "wanted", [])
+            .op("Shape", &["c"], "own", [])
+            .param("zero", Tensor::i64_vec(&[0]))
+            .param("two", Tensor::i64_vec(&[2]))
+            .op("Slice", &["own", "zero", "two"], "kept", [])
+            .op(
+                "Concat",
+                &["kept", "wanted"],
+                "sizes",
+                [Attribute::int("axis", 0)],
+            )
+            .op("Resize", &["c", "", "", "sizes"], "d", [])
+            .op("GlobalAveragePool", &["d"], "e", [])
+            .op("Flatten", &["e"], "logits", []);
+        model(builder.output("logits"))
+    }
+
+    #[test]
+    fn parts_compute_what_the_whole_does() {
+        let whole = network();
+        let mut inputs = inputs_for(&whole, 3);
+        let first = part(&whole, &[], &[value("b")]).unwrap();
+        assert_eq!(first.reads, [Read::Images]);
+        let run =
+            |model: &Model, inputs: &Tensors| default_interpreter().run(model, inputs).unwrap();
+        let features = run(&first.model, &inputs);
+
+        let second = part(&whole, &["b"], &[value("c")]).unwrap();
+        assert_eq!(second.reads, [Read::Value("b".to_owned())]);
+        assert_eq!(body(&second.model).len(), 1);
+
+        // A size is read from the images.
+        let rest = part(&whole, &["b"], &[Tap::Output]).unwrap();
+        assert_eq!(rest.reads, [Read::Value("b".to_owned()), Read::Images]);
+        let expected = run(&whole, &inputs)["logits"].to_f32s().unwrap();
+        inputs.extend(features);
+        let found = run(&rest.model, &inputs);
+        let found = found.values().next().unwrap().to_f32s().unwrap();
+        for (a, b) in found.iter().zip(&expected) {
+            assert!((a - b).abs() < 1e-6, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_the_original_does_not_have_is_refused() {
+        let refused = part(&network(), &["nothing"], &[Tap::Output]);
+        assert!(matches!(
+            refused,
+            Err(PassError::Model(Reason::NoPlace(name))) if name == "nothing"
+        ));
+    }
+}

@@ -57,7 +57,7 @@ pub struct Phased {
     pub name: String,
     /// Its steps.
     pub steps: u64,
-    /// Seconds that its steps took.
+    /// Seconds that it took, features included.
     pub seconds: f64,
     /// Mean error of its taps in its first step, before the update; the loss, if it has none.
     pub before: f64,

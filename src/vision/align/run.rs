@@ -151,15 +151,9 @@ impl<'a> Run<'a> {
             let left: f64 = phases[self.place.phase..].iter().map(|p| p.share).sum();
             let share = phase.share / left;
             features = features.filter(|_| phase.segment().is_some());
-            if let (Some(features), Some(index)) = (&mut features, phase.segment()) {
-                features.enter(index, tell)?;
-            }
-            interrupted = self.one(phase, share, features.as_ref(), tell)?.is_break();
+            interrupted = self.one(phase, share, features.as_mut(), tell)?.is_break();
             if interrupted {
                 break;
-            }
-            if let (Some(features), Some(index)) = (&mut features, phase.segment()) {
-                features.leave(index, &self.model, tell)?;
             }
         }
         let mut aligned = Aligned {
@@ -207,9 +201,13 @@ impl<'a> Run<'a> {
         &mut self,
         phase: &Phase,
         share: f64,
-        features: Option<&Features<'_>>,
+        mut features: Option<&mut Features<'_>>,
         tell: Tell<'_>,
     ) -> Result<ControlFlow<()>, Error> {
+        let begun = Instant::now();
+        if let (Some(features), Some(index)) = (&mut features, phase.segment()) {
+            features.enter(index, tell)?;
+        }
         let mut logits = self.model.clone();
         before_probabilities(&mut logits);
         let mut step = phase.step(self.prepared, &logits, self.options)?;
@@ -217,13 +215,13 @@ impl<'a> Run<'a> {
             step.restore(&state)?;
         }
         let (loader, images) = (self.loader.clone(), &self.prepared.intake.name);
-        let mut feed = match (phase.segment(), features) {
+        let mut feed = match (phase.segment(), &features) {
             (Some(index), Some(features)) => Feed::of_segment(features, index, &step, images),
             _ => Feed::of_images(&loader, self.place.total, images),
         };
         let mut schedule = phase.schedule;
         schedule.steps = self.place.steps.unwrap_or(schedule.steps);
-        let (begun, mut clock, mut saved) = (Instant::now(), Instant::now(), Instant::now());
+        let (mut clock, mut saved) = (Instant::now(), Instant::now());
         let mut timed: Option<Instant> = None;
         let mut inputs = feed.inputs(self.place.step)?;
         let session = self.options.session();
@@ -276,7 +274,13 @@ impl<'a> Run<'a> {
                 false => break,
             };
         }
-        self.finish(phase, &trainer, begun.elapsed(), tell)?;
+        drop(feed);
+        self.learn(&trainer)?;
+        drop(trainer);
+        if let (Some(features), Some(index)) = (features, phase.segment()) {
+            features.leave(index, &self.model, tell)?;
+        }
+        self.finish(phase, begun.elapsed(), tell)?;
         Ok(ControlFlow::Continue(()))
     }
 
@@ -331,17 +335,15 @@ impl<'a> Run<'a> {
     }
 
     /// Puts what a phase has learned into the model.
-    fn finish(
-        &mut self,
-        phase: &Phase,
-        trainer: &Trainer,
-        took: Duration,
-        tell: Tell<'_>,
-    ) -> Result<(), Error> {
-        let state = self.state(trainer)?;
-        let learned = state.model_only();
+    fn learn(&mut self, trainer: &Trainer) -> Result<(), Error> {
+        let learned = self.state(trainer)?.model_only();
         weights::replace(&mut self.model, &learned, false, &self.prepared.label)?;
         self.changed.extend(learned);
+        Ok(())
+    }
+
+    /// Reports a phase, and goes on to the next.
+    fn finish(&mut self, phase: &Phase, took: Duration, tell: Tell<'_>) -> Result<(), Error> {
         let errors = &self.place.errors;
         let last = errors.get(1..).unwrap_or_default();
         let before = errors.first().copied().unwrap_or(f64::NAN);
