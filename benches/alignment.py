@@ -28,8 +28,12 @@ def resnet(*options, model="cifar10-resnet20.norms-kept", images=1000):
     return (model, ["--images", str(images), *CIFAR, *options])
 
 
-def vit(*options, images=5000):
-    return ("cifar10-vit", ["--images", str(images), *CIFAR, *options])
+def small(name, *options, images=5000):
+    return (f"cifar10-{name}", ["--images", str(images), *CIFAR, *options])
+
+
+def vit(*options):
+    return small("vit", *options)
 
 
 def lite0(*options):
@@ -46,6 +50,10 @@ STUDY = {
         "kept-blocks-150": resnet(*BLOCKS, "--steps", "150"),
         "kept-blocks-300": resnet(*BLOCKS, "--steps", "300"),
         "kept-blocks-lr4": resnet(*BLOCKS, "--lr", "0.004"),
+        "kept-blocks-lr8": resnet(*BLOCKS, "--lr", "0.008"),
+        "kept-blocks-lr16": resnet(*BLOCKS, "--lr", "0.016"),
+        "kept-joint-lr2": resnet(*JOINT, "--lr", "0.002"),
+        "kept-joint-lr4": resnet(*JOINT, "--lr", "0.004"),
         "kept-blocks-150-lr4": resnet(*BLOCKS, "--steps", "150", "--lr", "0.004"),
         "kept-joint-500": resnet(*JOINT, "--steps", "500"),
         "kept-blocks-then-train": resnet(*BLOCKS, "--then-train", "100"),
@@ -90,6 +98,24 @@ STUDY = {
         "vit-joint": vit(*JOINT, "--steps", "250"),
         "vit-both": vit(*BOTH, "--steps", "60", "--joint-steps", "150"),
         "vit-joint-600": vit(*JOINT, "--steps", "600"),
+    },
+    "A small MobileNet (5,000 images; made by benches/alignment_networks.py)": {
+        "mobilenet-blocks": small("mobilenet", *BLOCKS),
+        "mobilenet-blocks-150": small("mobilenet", *BLOCKS, "--steps", "150"),
+        "mobilenet-joint": small("mobilenet", *JOINT),
+        "mobilenet-both": small("mobilenet", *BOTH),
+    },
+    "A small DenseNet (5,000 images; made by benches/alignment_networks.py)": {
+        "densenet-blocks": small("densenet", *BLOCKS),
+        "densenet-blocks-150": small("densenet", *BLOCKS, "--steps", "150"),
+        "densenet-joint": small("densenet", *JOINT),
+        "densenet-both": small("densenet", *BOTH),
+    },
+    "Seeds (ResNet-20, 1,000 images, defaults)": {
+        "kept-seed1": resnet("--seed", "1"),
+        "kept-seed2": resnet("--seed", "2"),
+        "folded-seed1": resnet("--seed", "1", model="cifar10-resnet20"),
+        "folded-seed2": resnet("--seed", "2", model="cifar10-resnet20"),
     },
 }
 

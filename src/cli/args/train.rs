@@ -41,7 +41,7 @@ pub struct TrainArgs {
     /// The ONNX model: a converted model, or one to convert first
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
-    /// Folder of pictures (jpg, png, webp): DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, or DIR/CLASS/*.jpg, which is split
+    /// Folder of pictures (jpg, png, webp): DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, or DIR/CLASS/*.jpg, which is split. With --teacher, in any folders
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// Output file for the tuned model; `-` is standard output

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::events::Phased;
+use super::options::AlignOptions;
+use super::phases::Phase;
+use super::prepare::Prepared;
 use crate::{Error, Weights};
 
 /// The note of the file with a [`Place`].
@@ -77,4 +80,47 @@ impl Place {
 /// The path of the newest checkpoint in a folder.
 pub(super) fn path(folder: &Path) -> PathBuf {
     folder.join(LAST)
+}
+
+/// What the result depends on, by name.
+pub(super) fn settings(
+    prepared: &Prepared,
+    options: &AlignOptions,
+    phases: &[Phase],
+) -> Vec<(String, String)> {
+    let steps: Vec<u64> = phases.iter().map(|phase| phase.planned.steps).collect();
+    let entries = [
+        ("--method", format!("{:?}", options.method)),
+        (
+            "the number of segments",
+            prepared.segments.len().to_string(),
+        ),
+        ("--taps", options.taps.to_string()),
+        ("the steps", format!("{steps:?}")),
+        (
+            "--lr",
+            format!("{} {}", options.block_rate, options.joint_rate),
+        ),
+        ("--train-lr", options.train_rate.to_string()),
+        ("--calibrate-images", options.calibration_images.to_string()),
+        ("--warmup", options.warmup.to_string()),
+        ("--b-from", format!("{:?}", options.growth)),
+        ("--batch-size", options.batch_size.to_string()),
+        ("--seed", options.seed.to_string()),
+        ("--budget", format!("{:?}", options.budget)),
+        ("--feature-memory", options.feature_memory.to_string()),
+        ("--then-train", options.then_train.to_string()),
+        (
+            "the number of images",
+            prepared.pictures.train.len().to_string(),
+        ),
+        ("the image size", format!("{:?}", prepared.size)),
+        ("the augmentation", format!("{:?}", options.augmentation)),
+        (
+            "the conversion",
+            format!("{:?}", options.conversion.settings),
+        ),
+    ];
+    let owned = entries.map(|(name, value)| (name.to_owned(), value));
+    owned.to_vec()
 }

@@ -68,7 +68,7 @@ pub fn align(
         source,
     };
     fs::create_dir_all(&options.work_dir).map_err(failed)?;
-    let settings = settings(&prepared, options, &phases);
+    let settings = place::settings(&prepared, options, &phases);
     let mut model = prepared.model.clone();
     let mut changed = Weights::default();
     let mut place = Place {
@@ -435,47 +435,4 @@ impl<'a> Run<'a> {
         let png = side_by_side.png(&sides, &items)?;
         png.map_or(Ok(()), |png| Ok(bcosc_onnx::write_bytes(&path, &png)?))
     }
-}
-
-/// What the result depends on, by name.
-fn settings(
-    prepared: &Prepared,
-    options: &AlignOptions,
-    phases: &[Phase],
-) -> Vec<(String, String)> {
-    let steps: Vec<u64> = phases.iter().map(|phase| phase.planned.steps).collect();
-    let entries = [
-        ("--method", format!("{:?}", options.method)),
-        (
-            "the number of segments",
-            prepared.segments.len().to_string(),
-        ),
-        ("--taps", options.taps.to_string()),
-        ("the steps", format!("{steps:?}")),
-        (
-            "--lr",
-            format!("{} {}", options.block_rate, options.joint_rate),
-        ),
-        ("--train-lr", options.train_rate.to_string()),
-        ("--calibrate-images", options.calibration_images.to_string()),
-        ("--warmup", options.warmup.to_string()),
-        ("--b-from", format!("{:?}", options.growth)),
-        ("--batch-size", options.batch_size.to_string()),
-        ("--seed", options.seed.to_string()),
-        ("--budget", format!("{:?}", options.budget)),
-        ("--feature-memory", options.feature_memory.to_string()),
-        ("--then-train", options.then_train.to_string()),
-        (
-            "the number of images",
-            prepared.pictures.train.len().to_string(),
-        ),
-        ("the image size", format!("{:?}", prepared.size)),
-        ("the augmentation", format!("{:?}", options.augmentation)),
-        (
-            "the conversion",
-            format!("{:?}", options.conversion.settings),
-        ),
-    ];
-    let owned = entries.map(|(name, value)| (name.to_owned(), value));
-    owned.to_vec()
 }

@@ -86,3 +86,23 @@ impl Place {
 pub(super) fn last(folder: &Path) -> PathBuf {
     folder.join(LAST)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_read_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = last(folder.path());
+        // A parser that rounds loses the last bit of some of these.
+        for score in bcosc_testing::noise(5, 200) {
+            let place = Place {
+                best: Some(score / 3.0),
+                ..Place::default()
+            };
+            place.write(&Weights::default(), &path).unwrap();
+            assert_eq!(Place::read(&path).unwrap().0, place);
+        }
+    }
+}
