@@ -51,7 +51,6 @@ STUDY = {
         "kept-blocks-300": resnet(*BLOCKS, "--steps", "300"),
         "kept-blocks-lr4": resnet(*BLOCKS, "--lr", "0.004"),
         "kept-blocks-lr8": resnet(*BLOCKS, "--lr", "0.008"),
-        "kept-blocks-lr16": resnet(*BLOCKS, "--lr", "0.016"),
         "kept-joint-lr2": resnet(*JOINT, "--lr", "0.002"),
         "kept-joint-lr4": resnet(*JOINT, "--lr", "0.004"),
         "kept-blocks-150-lr4": resnet(*BLOCKS, "--steps", "150", "--lr", "0.004"),
@@ -60,6 +59,7 @@ STUDY = {
     },
     "Methods (ResNet-20, norms folded, 1,000 images)": {
         "folded-blocks": resnet(*BLOCKS, model="cifar10-resnet20"),
+        "folded-blocks-lr4": resnet(*BLOCKS, "--lr", "0.004", model="cifar10-resnet20"),
         "folded-blocks-150": resnet(*BLOCKS, "--steps", "150", model="cifar10-resnet20"),
         "folded-joint": resnet(*JOINT, model="cifar10-resnet20"),
         "folded-both": resnet(*BOTH, model="cifar10-resnet20"),

@@ -80,7 +80,7 @@ pub use training::{
 };
 #[cfg(feature = "vision")]
 pub use vision::align::{
-    Agreement, AlignEvent, AlignOptions, Aligned, Growth, Method, Phased, Planned, align,
+    Agreement, AlignEvent, AlignOptions, Aligned, Growth, Method, Phased, Planned, TrainOn, align,
     plan_alignment,
 };
 #[cfg(feature = "vision")]

@@ -10,7 +10,7 @@ use bcosc::onnx::{ExternalData, WriteOptions};
 use bcosc::passes::{InputContract, Normalization, Settings};
 use bcosc::{
     AlignEvent, AlignOptions, Aligned, EngineChoice, Error, METRICS, Method, Options,
-    PredictOptions, align, convert, write_model,
+    PredictOptions, TrainOn, align, convert, write_model,
 };
 use bcosc_ir::{Attribute, DataType, ModelBuilder, onnx};
 use bcosc_testing::{Layers, noise};
@@ -100,6 +100,7 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
         joint_rate: 0.01,
         budget: None,
         then_train: 0,
+        train_on: TrainOn::Original,
         train_rate: 1e-3,
         warmup: 0,
         growth: None,
@@ -254,6 +255,41 @@ fn an_interrupted_alignment_goes_on_to_the_same_bytes() {
         let error = run(&folder, &options).unwrap_err().to_string();
         assert!(error.contains("--seed = 1, not 7"), "{error}");
     }
+}
+
+#[test]
+fn labels_and_the_original_teach_differently() {
+    let folder = workplace();
+    let one = |name: &str, train_on| {
+        let options = AlignOptions {
+            then_train: 10,
+            train_on,
+            block_steps: 2,
+            ..options(&folder, name, Method::Blocks)
+        };
+        run(&folder, &options).unwrap()
+    };
+    let [original, labels] = [
+        one("original", TrainOn::Original),
+        one("labels", TrainOn::Labels),
+    ];
+    for aligned in [&original, &labels] {
+        let last = aligned.phases.last().unwrap();
+        assert_eq!((last.name.as_str(), last.steps), ("end to end", 10));
+        assert!(last.after < last.before, "{last:?}");
+    }
+    assert!(bytes(&original) != bytes(&labels));
+    // Without class folders there are no labels.
+    let refused = AlignOptions {
+        data: folder.path().join("data/0"),
+        ..options(&folder, "none", Method::Blocks)
+    };
+    let refused = AlignOptions {
+        train_on: TrainOn::Labels,
+        ..refused
+    };
+    let error = run(&folder, &refused).unwrap_err().to_string();
+    assert!(error.contains("data/0"), "{error}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A phase is a training step that runs for some steps: the parameters of one segment against the values that leave it
-//! (blocks), all parameters against the values of a few places (joint), or the original's decisions (end to end).
+//! (blocks), all parameters against the values of a few places (joint), or the original's decisions or labels (end to end).
 
 mod events;
 mod features;
@@ -22,6 +22,6 @@ mod store;
 
 pub use events::{AlignEvent, Aligned, Phased};
 pub use measure::Agreement;
-pub use options::{AlignOptions, Growth, Method};
+pub use options::{AlignOptions, Growth, Method, TrainOn};
 pub use phases::Planned;
 pub use run::{align, plan_alignment};

@@ -10,6 +10,7 @@ use bcosc::onnx::ExternalData;
 use bcosc::passes::{InputContract, Settings};
 use bcosc::{
     AlignOptions, EngineChoice, Growth, Method, Options, PointingOptions, PredictOptions, Source,
+    TrainOn,
 };
 use clap::{Args, Parser};
 
@@ -92,9 +93,12 @@ pub struct AlignmentArgs {
     /// Places inside at which the joint part compares
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub taps: usize,
-    /// Steps end to end on the original's probabilities, after the alignment
+    /// Steps end to end, after the alignment
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     pub then_train: u64,
+    /// What --then-train learns from
+    #[arg(long, value_enum, default_value_t = TrainOn::default(), requires = "then_train")]
+    pub train_on: TrainOn,
     /// Largest learning rate of --then-train
     #[arg(long, value_name = "RATE", default_value_t = 2e-4, value_parser = positive)]
     pub train_lr: f64,
@@ -270,6 +274,7 @@ impl AlignmentArgs {
             budget: self.budget,
             then_train: self.then_train,
             train_rate: self.train_lr,
+            train_on: self.train_on,
             warmup: self.warmup,
             growth: self.b_from.map(|from| Growth {
                 from,

@@ -1,8 +1,9 @@
 //! What the steps of a phase take.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use bcosc_autodiff::training::TEACHER_IMAGES;
+use bcosc_autodiff::training::{TARGETS, TEACHER_IMAGES};
 use bcosc_engine::InputShapes;
 use bcosc_ir::Tensors;
 
@@ -11,78 +12,70 @@ use crate::Error;
 use crate::data::{Batch, Loader};
 use crate::training::TrainingStep;
 
-/// Where the inputs of steps come from.
-pub(super) enum Feed<'f> {
+/// The inputs of the steps of a phase.
+pub(super) struct Feed<'f> {
+    source: Source<'f>,
+    /// The model's input for images.
+    images: &'f str,
+    /// What a step takes.
+    names: BTreeSet<String>,
+}
+
+/// Where they come from.
+pub(super) enum Source<'f> {
     /// Features of a segment, which are kept.
-    Segment {
-        features: &'f Features<'f>,
-        index: usize,
-        /// The input for images, if the step has one.
-        images: Option<&'f str>,
-    },
+    Segment(&'f Features<'f>, usize),
     /// Images, for both models.
-    Images {
-        batches: Box<dyn Iterator<Item = Result<Batch, Error>> + 'f>,
-        images: &'f str,
-        folder: &'f Path,
-    },
+    Images(
+        Box<dyn Iterator<Item = Result<Batch, Error>> + 'f>,
+        &'f Path,
+    ),
+}
+
+impl<'f> Source<'f> {
+    /// The images from a batch on, counted over all epochs.
+    pub fn images(loader: &'f Loader, from: u64) -> Self {
+        let per_epoch = loader.batches().max(1) as u64;
+        let first = (from % per_epoch) as usize;
+        let batches = loader.endless(from / per_epoch, first);
+        Source::Images(Box::new(batches), &loader.samples().path)
+    }
 }
 
 impl<'f> Feed<'f> {
-    /// Features of a segment for a step; the model's images have a name.
-    pub fn of_segment(
-        features: &'f Features<'f>,
-        index: usize,
-        step: &TrainingStep,
-        images: &'f str,
-    ) -> Self {
+    pub fn new(source: Source<'f>, step: &TrainingStep, images: &'f str) -> Self {
         let graph = &step.model.graph;
-        let is_images = |&value: &_| graph.value_name(value) == images;
-        Feed::Segment {
-            features,
-            index,
-            images: graph.inputs().iter().any(is_images).then_some(images),
-        }
-    }
-
-    /// The images from a batch on, counted over all epochs.
-    pub fn of_images(loader: &'f Loader, from: u64, images: &'f str) -> Self {
-        let per_epoch = loader.batches().max(1) as u64;
-        let first = (from % per_epoch) as usize;
-        Feed::Images {
-            batches: Box::new(loader.endless(from / per_epoch, first)),
+        let names = graph.inputs().into_iter();
+        let names = names.map(|value| graph.value_name(value).to_owned());
+        Feed {
+            names: names.collect(),
+            source,
             images,
-            folder: &loader.samples().path,
         }
     }
 
     /// The inputs of a step, by name.
     pub fn inputs(&mut self, step: u64) -> Result<Tensors, Error> {
-        match self {
-            Feed::Segment {
-                features,
-                index,
-                images,
-            } => {
+        let mut inputs = match &mut self.source {
+            Source::Segment(features, index) => {
                 let mut inputs = features.inputs(*index, step);
-                inputs.extend(images.map(|name| (name.to_owned(), features.images(step))));
-                Ok(inputs)
+                inputs.insert(self.images.to_owned(), features.images(step));
+                inputs
             }
-            Feed::Images {
-                batches,
-                images,
-                folder,
-            } => {
+            Source::Images(batches, folder) => {
                 let batch = batches.next().unwrap_or_else(|| Err(no_images(folder)))?;
                 let named = [
-                    (*images, Some(batch.images)),
+                    (self.images, Some(batch.images)),
                     (TEACHER_IMAGES, batch.teacher_images),
+                    (TARGETS, batch.targets),
                 ];
                 let named = named.into_iter();
                 let named = named.filter_map(|(name, images)| Some((name.to_owned(), images?)));
-                Ok(named.collect())
+                named.collect()
             }
-        }
+        };
+        inputs.retain(|name, _| self.names.contains(name));
+        Ok(inputs)
     }
 }
 

@@ -22,6 +22,17 @@ pub enum Method {
     BlocksJoint,
 }
 
+/// What end-to-end steps learn from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum TrainOn {
+    /// The original's probabilities
+    #[default]
+    Original,
+    /// The class folders of the images
+    Labels,
+}
+
 /// How B grows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Growth {
@@ -66,8 +77,10 @@ pub struct AlignOptions {
     pub joint_rate: f64,
     /// The time for all steps. It sets their numbers, so the result depends on the speed of the machine.
     pub budget: Option<Duration>,
-    /// End-to-end steps behind the alignment, on the original's probabilities.
+    /// End-to-end steps behind the alignment.
     pub then_train: u64,
+    /// What these learn from.
+    pub train_on: TrainOn,
     /// The largest learning rate of these.
     pub train_rate: f64,
     /// Steps in which the learning rate rises, in each phase.

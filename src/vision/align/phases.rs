@@ -7,7 +7,7 @@ use bcosc_autodiff::training::{
     Adam, Alignment, Exponent, Loss, Optimiser, Reference, Segment, StepOptions, Tap, Targets,
 };
 
-use super::options::{AlignOptions, Method};
+use super::options::{AlignOptions, Method, TrainOn};
 use super::prepare::Prepared;
 use crate::training::{Schedule, alignment_step_of, step_of};
 use crate::{Error, Shape, TrainingOptions, TrainingStep};
@@ -43,8 +43,8 @@ enum Work {
     Segment(usize),
     /// All parameters, against values of the original.
     Joint(Vec<Tap>),
-    /// All parameters, against the original's probabilities.
-    Train,
+    /// All parameters, against probabilities or labels.
+    Train(TrainOn),
 }
 
 /// What a segment is compared at.
@@ -113,7 +113,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
             },
             schedule: schedule(options.train_rate, options.then_train),
             share: 0.5,
-            work: Work::Train,
+            work: Work::Train(options.train_on),
         });
     }
     let all: f64 = found.iter().map(|phase| phase.share).sum();
@@ -152,7 +152,7 @@ impl Phase {
     pub fn segment(&self) -> Option<usize> {
         match &self.work {
             Work::Segment(index) => Some(*index),
-            Work::Joint(_) | Work::Train => None,
+            Work::Joint(_) | Work::Train(_) => None,
         }
     }
 
@@ -194,12 +194,19 @@ impl Phase {
                 };
                 alignment_step_of(model, &alignment, None, &step, label)
             }
-            Work::Train => {
+            Work::Train(on) => {
+                let (targets, teacher) = match on {
+                    TrainOn::Original => {
+                        let original = Arc::new(prepared.original.clone());
+                        (Targets::Teacher, Some(original))
+                    }
+                    TrainOn::Labels => (Targets::Labels, None),
+                };
                 let training = TrainingOptions {
                     step: StepOptions {
                         loss: Loss::default(),
-                        targets: Targets::Teacher,
-                        teacher: Some(Arc::new(prepared.original.clone())),
+                        targets,
+                        teacher,
                         ..step
                     },
                     ..TrainingOptions::default()

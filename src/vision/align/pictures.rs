@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::options::AlignOptions;
+use super::options::{AlignOptions, TrainOn};
 use crate::data::{ImageFolder, Samples, Split};
 use crate::vision::images::spread;
 use crate::vision::predict::Predictor;
@@ -52,12 +52,17 @@ impl Pictures {
                 Pictures {
                     held_out: split.val.pictures,
                     labelled: Some(labelled),
-                    train: split.train.without_labels(),
+                    train: match options.train_on {
+                        TrainOn::Labels => split.train,
+                        TrainOn::Original => split.train.without_labels(),
+                    },
                     folders: split.folders,
                     notes: split.notes,
                 }
             }
-            Err(error) if labels.is_some() => return Err(error),
+            Err(error) if labels.is_some() || options.train_on == TrainOn::Labels => {
+                return Err(error);
+            }
             Err(_) => {
                 let [train, held_out] = Split::unlabelled(&options.data, &options.split)?;
                 Pictures {
@@ -71,6 +76,8 @@ impl Pictures {
         };
         if let Some(limit) = options.images {
             found.train.pictures = spread(&found.train.pictures, limit);
+            let labels = &mut found.train.labels;
+            *labels = labels.take().map(|labels| spread(&labels, limit));
         }
         if let Some(limit) = options.val_images {
             found.held_out = spread(&found.held_out, limit);

@@ -110,6 +110,7 @@ pub(super) fn settings(
         ("--budget", format!("{:?}", options.budget)),
         ("--feature-memory", options.feature_memory.to_string()),
         ("--then-train", options.then_train.to_string()),
+        ("--train-on", format!("{:?}", options.train_on)),
         (
             "the number of images",
             prepared.pictures.train.len().to_string(),

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::events::{AlignEvent, Aligned, Phased, Tell};
 use super::features::Features;
-use super::feed::{self, Feed};
+use super::feed::{self, Feed, Source as Inputs};
 use super::lines::{MeasureLine, PhaseLine, StepLine};
 use super::measure::{Agreement, agreement};
 use super::options::AlignOptions;
@@ -215,10 +215,11 @@ impl<'a> Run<'a> {
             step.restore(&state)?;
         }
         let (loader, images) = (self.loader.clone(), &self.prepared.intake.name);
-        let mut feed = match (phase.segment(), &features) {
-            (Some(index), Some(features)) => Feed::of_segment(features, index, &step, images),
-            _ => Feed::of_images(&loader, self.place.total, images),
+        let source = match (phase.segment(), &features) {
+            (Some(index), Some(features)) => Inputs::Segment(features, index),
+            _ => Inputs::images(&loader, self.place.total),
         };
+        let mut feed = Feed::new(source, &step, images);
         let mut schedule = phase.schedule;
         schedule.steps = self.place.steps.unwrap_or(schedule.steps);
         let (mut clock, mut saved) = (Instant::now(), Instant::now());
