@@ -111,6 +111,11 @@ STUDY = {
         "densenet-joint": small("densenet", *JOINT),
         "densenet-both": small("densenet", *BOTH),
     },
+    "EfficientNet-Lite0 at 224 x 224 (540 photographs)": {
+        "lite0-blocks": lite0(*BLOCKS, "--lr", "0.004"),
+        "lite0-both": lite0(*BOTH, "--lr", "0.004", "--joint-steps", "150"),
+        "lite0-joint": lite0(*JOINT),
+    },
     "Seeds (ResNet-20, 1,000 images, defaults)": {
         "kept-seed1": resnet("--seed", "1"),
         "kept-seed2": resnet("--seed", "2"),
@@ -132,6 +137,8 @@ def run(name, model, options, arguments):
         str(arguments.bcosc), "align", str(shared / f"{model}.onnx"), "--data", str(data), "-o", str(out),
         "--gridpg", "--smooth", "1", "--sheet", "10", "--val-images", "2500", *options,
     ]  # fmt: skip
+    if is_imagenet:
+        command += ["--labels", str(shared / "imagenet/classes.txt")]
     if arguments.threads:
         command += ["--threads", str(arguments.threads), "--workers", "1"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ)

@@ -88,7 +88,10 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
             ..PredictOptions::default()
         },
         data: folder.path().join("data"),
-        split: SplitOptions::default(),
+        split: SplitOptions {
+            each_class: false,
+            ..SplitOptions::default()
+        },
         labels: None,
         images: None,
         method,
@@ -140,7 +143,7 @@ fn every_segment_comes_closer_to_the_original() {
         assert!(phase.after < 0.9 * phase.before, "{phase:?}");
     }
     let (before, after) = (aligned.before.unwrap(), aligned.after.unwrap());
-    assert_eq!(before.images, 3);
+    assert_eq!(before.images, 4);
     assert!(after.top1 >= before.top1);
     // The folders are the classes 0, 1 and 2.
     assert!(after.figures.is_some() && aligned.original.is_some());
@@ -377,7 +380,7 @@ fn the_command_says_what_it_does_and_what_changed() {
     let said = String::from_utf8(done.stderr).unwrap();
     assert!(done.status.success(), "{said}");
     for text in [
-        "33 training images, 3 held out; 8 in a step; 2 phases",
+        "32 training images, 4 held out; 8 in a step; 2 phases",
         "segment 1: error ",
         "4 steps in ",
         "original  converted  aligned",

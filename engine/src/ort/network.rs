@@ -1,7 +1,9 @@
 //! A model, and the sessions that share it.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use bcosc_ir::{Model, TensorType};
 
@@ -20,7 +22,8 @@ pub(crate) struct OrtNetwork {
 }
 
 impl OrtNetwork {
-    /// Loads the model for the default number of threads; only then is it known what ONNX Runtime does not compute.
+    /// Loads the model for all threads of the machine, which most sessions run on; only then is it known what ONNX Runtime does
+    /// not compute.
     pub fn load(model: &Model) -> Result<Self, EngineError> {
         let network = OrtNetwork {
             inputs: inputs(model)?,
@@ -28,12 +31,11 @@ impl OrtNetwork {
             model: model.clone(),
             by_threads: Mutex::default(),
         };
-        network.loaded(&SessionOptions::default())?;
+        network.loaded(thread::available_parallelism().map_or(1, NonZero::get))?;
         Ok(network)
     }
 
-    fn loaded(&self, options: &SessionOptions) -> Result<Arc<Loaded>, EngineError> {
-        let threads = options.threads.max(1);
+    fn loaded(&self, threads: usize) -> Result<Arc<Loaded>, EngineError> {
         let mut by_threads = self
             .by_threads
             .lock()
@@ -66,7 +68,7 @@ impl Network for OrtNetwork {
     ) -> Result<Box<dyn Session>, EngineError> {
         let mut inputs = self.inputs.clone();
         ports::specialise(&mut inputs, shapes)?;
-        let loaded = self.loaded(options)?;
+        let loaded = self.loaded(options.threads.max(1))?;
         Ok(Box::new(OrtSession::new(
             loaded,
             inputs,

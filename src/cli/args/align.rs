@@ -257,6 +257,7 @@ impl AlignmentArgs {
             data: data.to_owned(),
             split: SplitOptions {
                 validation: self.val_split,
+                each_class: false,
                 seed: self.seed,
             },
             labels: self.labels.clone(),

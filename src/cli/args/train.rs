@@ -262,6 +262,7 @@ impl TrainArgs {
             data: self.data.clone(),
             split: SplitOptions {
                 validation: self.val_split,
+                each_class: true,
                 seed: self.seed,
             },
             labels: self.labels.clone(),

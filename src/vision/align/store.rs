@@ -150,6 +150,9 @@ mod tests {
     fn a_folder_that_is_not_there_is_an_error() {
         let mut store = Store::new(0, "/nowhere/at/all".into());
         let refused = store.shelf(1).unwrap_err().to_string();
-        assert!(refused.starts_with("/nowhere/at/all: "), "{refused}");
+        assert!(
+            refused.starts_with("cannot write /nowhere/at/all: "),
+            "{refused}"
+        );
     }
 }

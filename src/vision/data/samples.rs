@@ -97,18 +97,29 @@ impl Samples {
     /// least two pictures is in both parts, and a single picture in the first. Which pictures of a class these are depends
     /// only on the seed, its number and its pictures.
     pub fn divided(&self, share: f64, seed: u64) -> (Samples, Samples) {
-        let label = |i: &usize| self.labels.as_ref().map_or(0, |labels| labels[*i]);
+        let labels = self.labels.as_ref();
+        self.parts(share, seed, |i| labels.map_or(0, |labels| labels[i]))
+    }
+
+    /// As [`Samples::divided`], but the second part has the `share` of all pictures, whatever their classes.
+    pub fn divided_together(&self, share: f64, seed: u64) -> (Samples, Samples) {
+        self.parts(share, seed, |_| 0)
+    }
+
+    /// Divides each group of pictures.
+    fn parts(&self, share: f64, seed: u64, group: impl Fn(usize) -> usize) -> (Samples, Samples) {
+        let group = |i: &usize| group(*i);
         let mut indices: Vec<usize> = (0..self.len()).collect();
-        indices.sort_by_key(label);
+        indices.sort_by_key(group);
         let mut second = vec![false; self.len()];
-        for class in indices.chunk_by_mut(|a, b| label(a) == label(b)) {
-            let count = class.len();
+        for of_group in indices.chunk_by_mut(|a, b| group(a) == group(b)) {
+            let count = of_group.len();
             let taken = match count {
                 0 | 1 => 0,
                 _ => ((count as f64 * share).round() as usize).clamp(1, count - 1),
             };
-            class.shuffle(&mut rng(seed, &[SPLIT, label(&class[0]) as u64]));
-            for &i in &class[..taken] {
+            of_group.shuffle(&mut rng(seed, &[SPLIT, group(&of_group[0]) as u64]));
+            for &i in &of_group[..taken] {
                 second[i] = true;
             }
         }

@@ -17,8 +17,10 @@ const TEST: &str = "test";
 /// How a folder without a part for validation is divided.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SplitOptions {
-    /// Share of each class that is for validation, in (0, 1).
+    /// Share that is for validation, in (0, 1).
     pub validation: f64,
+    /// Whether every class gives this share, as labels need it; otherwise it is one of all pictures together.
+    pub each_class: bool,
     /// Seed for random numbers.
     pub seed: u64,
 }
@@ -27,6 +29,7 @@ impl Default for SplitOptions {
     fn default() -> Self {
         SplitOptions {
             validation: 0.1,
+            each_class: true,
             seed: 0,
         }
     }
@@ -47,7 +50,7 @@ pub struct Split {
 
 impl Split {
     /// Lists `PATH/train/CLASS/*` and `PATH/val/CLASS/*`, where `val` may be called `valid` or `validation`; or
-    /// `PATH/CLASS/*` divided at random, see [`Samples::divided`]. The classes are those of `model`, see
+    /// `PATH/CLASS/*` divided at random, see [`Samples::divided`] and [`Samples::divided_together`]. The classes are those of `model`, see
     /// [`ImageFolder::classes`].
     ///
     /// # Errors
@@ -61,7 +64,11 @@ impl Split {
         classes: usize,
         labels: Option<&Labels>,
     ) -> Result<Self, Error> {
-        let SplitOptions { validation, seed } = *options;
+        let SplitOptions {
+            validation,
+            each_class,
+            seed,
+        } = *options;
         if !(validation > 0.0 && validation < 1.0) {
             return Err(Error::Options(format!(
                 "{validation} of the pictures cannot be for validation: give a share between 0 and 1"
@@ -90,8 +97,11 @@ impl Split {
         let all = ImageFolder::open(path)?;
         several_classes(&all)?;
         let (folders, notes) = (all.folders.clone(), all.notes.clone());
-        let (train, val) =
-            Samples::labelled(all, model, classes, labels)?.divided(validation, seed);
+        let all = Samples::labelled(all, model, classes, labels)?;
+        let (train, val) = match each_class {
+            true => all.divided(validation, seed),
+            false => all.divided_together(validation, seed),
+        };
         if val.is_empty() {
             return Err(Error::Images {
                 path: path.to_owned(),
@@ -245,6 +255,24 @@ mod tests {
     }
 
     #[test]
+    fn classes_of_one_picture_are_divided_together() {
+        let folder = tempfile::tempdir().unwrap();
+        for class in 0..20 {
+            let path = folder.path().join(format!("{class:02}/1.jpg"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, []).unwrap();
+        }
+        let options = SplitOptions {
+            each_class: false,
+            ..SplitOptions::default()
+        };
+        let found = Split::open(folder.path(), &options, "net", 20, None).unwrap();
+        assert_eq!((found.train.len(), found.val.len()), (18, 2));
+        let class = found.val.labels.unwrap()[0];
+        assert!(found.val.pictures[0].ends_with(format!("{class:02}/1.jpg")));
+    }
+
+    #[test]
     fn train_may_be_a_class() {
         let found = split(
             &["boat/1.jpg", "boat/2.jpg", "train/1.jpg", "train/2.jpg"],
@@ -306,7 +334,7 @@ mod tests {
         }
         let options = SplitOptions {
             validation: 1.0,
-            seed: 0,
+            ..SplitOptions::default()
         };
         let error = Split::open(Path::new("."), &options, "net", 2, None).unwrap_err();
         assert!(matches!(error, Error::Options(_)));
