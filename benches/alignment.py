@@ -32,91 +32,77 @@ def small(name, *options, images=5000):
     return (f"cifar10-{name}", ["--images", str(images), *CIFAR, *options])
 
 
-def vit(*options):
-    return small("vit", *options)
-
-
 def lite0(*options):
     return ("imagenet/efficientnet-lite0", ["--batch-size", "16", *LITE0, *options])
 
 
-# Tables by title; rows by name.
+# Tables by title; rows by name. The defaults are blocks of 80 steps at 0.004, and 250 joint steps at 0.001.
 STUDY = {
     "Methods (ResNet-20, norms kept, 1,000 images)": {
         "kept-blocks": resnet(*BLOCKS),
-        "kept-joint": resnet(*JOINT),
-        "kept-both": resnet(*BOTH),
-        "kept-both-150": resnet(*BOTH, "--steps", "150"),
-        "kept-blocks-150": resnet(*BLOCKS, "--steps", "150"),
+        "kept-blocks-60-lr2": resnet(*BLOCKS, "--steps", "60", "--lr", "0.002"),
+        "kept-blocks-60-lr4": resnet(*BLOCKS, "--steps", "60"),
+        "kept-blocks-60-lr8": resnet(*BLOCKS, "--steps", "60", "--lr", "0.008"),
+        "kept-blocks-150-lr2": resnet(*BLOCKS, "--steps", "150", "--lr", "0.002"),
+        "kept-blocks-150-lr4": resnet(*BLOCKS, "--steps", "150"),
         "kept-blocks-300": resnet(*BLOCKS, "--steps", "300"),
-        "kept-blocks-lr4": resnet(*BLOCKS, "--lr", "0.004"),
-        "kept-blocks-lr8": resnet(*BLOCKS, "--lr", "0.008"),
+        "kept-joint": resnet(*JOINT),
         "kept-joint-lr2": resnet(*JOINT, "--lr", "0.002"),
-        "kept-joint-lr4": resnet(*JOINT, "--lr", "0.004"),
-        "kept-blocks-150-lr4": resnet(*BLOCKS, "--steps", "150", "--lr", "0.004"),
-        "kept-joint-500": resnet(*JOINT, "--steps", "500"),
+        "kept-both": resnet(*BOTH),
         "kept-blocks-then-train": resnet(*BLOCKS, "--then-train", "100"),
     },
     "Methods (ResNet-20, norms folded, 1,000 images)": {
         "folded-blocks": resnet(*BLOCKS, model="cifar10-resnet20"),
-        "folded-blocks-lr4": resnet(*BLOCKS, "--lr", "0.004", model="cifar10-resnet20"),
-        "folded-blocks-150": resnet(*BLOCKS, "--steps", "150", model="cifar10-resnet20"),
+        "folded-blocks-60-lr4": resnet(*BLOCKS, "--steps", "60", model="cifar10-resnet20"),
         "folded-joint": resnet(*JOINT, model="cifar10-resnet20"),
         "folded-both": resnet(*BOTH, model="cifar10-resnet20"),
     },
-    "Images (ResNet-20, norms kept, blocks)": {
+    "Images (ResNet-20, norms kept)": {
         "kept-blocks-50": resnet(*BLOCKS, images=50),
         "kept-blocks-200": resnet(*BLOCKS, images=200),
         "kept-blocks-10000": resnet(*BLOCKS, images=10000),
-    },
-    "Images (ResNet-20, norms kept, joint)": {
         "kept-joint-50": resnet(*JOINT, images=50),
-        "kept-joint-200": resnet(*JOINT, images=200),
         "kept-joint-10000": resnet(*JOINT, images=10000),
     },
     "Augmentation and input": {
         "kept-blocks-plain": resnet(*BLOCKS, "--augment", "none"),
         "kept-joint-plain": resnet(*JOINT, "--augment", "none"),
-        "kept-blocks-same": resnet(*BLOCKS, "--input", "rgb"),
-        "kept-joint-same": resnet(*JOINT, "--input", "rgb"),
+        "kept-blocks-rgb": resnet(*BLOCKS, "--input", "rgb"),
     },
     "Places and segments": {
         "kept-joint-1tap": resnet(*JOINT, "--taps", "1"),
         "kept-joint-9taps": resnet(*JOINT, "--taps", "9"),
-        "kept-blocks-3": resnet(*BLOCKS, "--segments", "4", "--steps", "150"),
+        "kept-blocks-4": resnet(*BLOCKS, "--segments", "4", "--steps", "200"),
     },
     "B": {
         "kept-blocks-b1.5": resnet(*BLOCKS, "--b", "1.5"),
         "kept-blocks-b1.25": resnet(*BLOCKS, "--b", "1.25"),
-        "kept-joint-b1.5": resnet(*JOINT, "--b", "1.5"),
         "kept-joint-grown": resnet(*JOINT, "--b-from", "1", "--b-steps", "150"),
-        "kept-joint-grown-kept": resnet(*JOINT, "--b-from", "1", "--b-steps", "150", "--keep-biases"),
-        "kept-blocks-biases": resnet(*BLOCKS, "--keep-biases"),
+        "kept-blocks-biases": resnet(*BLOCKS, "--biases", "keep"),
+        "kept-blocks-carried": resnet(*BLOCKS, "--biases", "carry"),
     },
     "Transformer (5,000 images)": {
-        "vit-blocks": vit(*BLOCKS, "--steps", "100"),
-        "vit-joint": vit(*JOINT, "--steps", "250"),
-        "vit-both": vit(*BOTH, "--steps", "60", "--joint-steps", "150"),
-        "vit-joint-600": vit(*JOINT, "--steps", "600"),
+        "vit-blocks": small("vit", *BLOCKS, "--lr", "0.002"),
+        "vit-blocks-lr4": small("vit", *BLOCKS),
+        "vit-joint": small("vit", *JOINT),
+        "vit-both": small("vit", *BOTH, "--joint-steps", "200"),
     },
     "A small MobileNet (5,000 images; made by benches/alignment_networks.py)": {
         "mobilenet-blocks": small("mobilenet", *BLOCKS),
-        "mobilenet-blocks-150": small("mobilenet", *BLOCKS, "--steps", "150"),
         "mobilenet-joint": small("mobilenet", *JOINT),
         "mobilenet-both": small("mobilenet", *BOTH),
     },
     "A small DenseNet (5,000 images; made by benches/alignment_networks.py)": {
         "densenet-blocks": small("densenet", *BLOCKS),
-        "densenet-blocks-150": small("densenet", *BLOCKS, "--steps", "150"),
         "densenet-joint": small("densenet", *JOINT),
         "densenet-both": small("densenet", *BOTH),
     },
     "EfficientNet-Lite0 at 224 x 224 (540 photographs)": {
-        "lite0-blocks": lite0(*BLOCKS, "--lr", "0.004"),
-        "lite0-both": lite0(*BOTH, "--lr", "0.004", "--joint-steps", "150"),
+        "lite0-blocks": lite0(*BLOCKS),
+        "lite0-both": lite0(*BOTH, "--joint-steps", "150"),
         "lite0-joint": lite0(*JOINT),
     },
-    "Seeds (ResNet-20, 1,000 images, defaults)": {
+    "Seeds (ResNet-20, 1,000 images)": {
         "kept-seed1": resnet("--seed", "1"),
         "kept-seed2": resnet("--seed", "2"),
         "folded-seed1": resnet("--seed", "1", model="cifar10-resnet20"),

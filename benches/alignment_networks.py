@@ -1,6 +1,6 @@
 """Trains a small DenseNet and a small MobileNet on CIFAR-10, and exports them for benches/alignment.py.
 
-    python benches/alignment_networks.py --shared DIR [--epochs 10]
+    python benches/alignment_networks.py --shared DIR [--epochs 6]
 
 DIR holds CIFAR-10 as class folders (`cifar10/train`, `cifar10/val`); the networks are written there as `cifar10-densenet.onnx`
 and `cifar10-mobilenet.onnx`. Input: (rgb/255 - mean)/std, as for the other networks. Needs torch, onnxscript and Pillow.
@@ -40,7 +40,7 @@ class Transition(nn.Module):
         return F.avg_pool2d(self.conv(F.relu(self.norm(x))), 2)
 
 
-def densenet(growth=12, layers=(4, 4, 4)):
+def densenet(growth=8, layers=(3, 3, 3)):
     channels = 2 * growth
     parts = [nn.Conv2d(3, channels, 3, 1, 1, bias=False)]
     for stage, count in enumerate(layers):
@@ -74,7 +74,7 @@ class Inverted(nn.Module):
 def mobilenet():
     parts = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6()]
     channels = 16
-    for outputs, stride in [(16, 1), (24, 2), (24, 1), (40, 2), (40, 1), (64, 1)]:
+    for outputs, stride in [(24, 2), (24, 1), (40, 2), (40, 1), (64, 1)]:
         parts.append(Inverted(channels, outputs, stride))
         channels = outputs
     parts += [nn.Conv2d(channels, 192, 1, bias=False), nn.BatchNorm2d(192), nn.ReLU6()]
@@ -125,7 +125,7 @@ def accuracy(network, images, labels):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=6)
     arguments = parser.parse_args()
     images, labels = pictures(arguments.shared / "cifar10/train")
     val = pictures(arguments.shared / "cifar10/val")

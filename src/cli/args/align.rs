@@ -72,13 +72,13 @@ pub struct AlignmentArgs {
     /// Number of training images, spread evenly over the folder [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_two)]
     pub images: Option<usize>,
-    /// Steps of each segment, or of --method joint [default: 60 a segment, 250 joint]
+    /// Steps of each segment, or of --method joint [default: 80 a segment, 250 joint]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub steps: Option<u64>,
     /// With --method blocks+joint: steps of the joint part
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub joint_steps: u64,
-    /// Largest learning rate [default: 0.002 for blocks, 0.001 for joint]
+    /// Largest learning rate [default: 0.004 for blocks, 0.001 for joint]
     #[arg(long, value_name = "RATE", value_parser = positive)]
     pub lr: Option<f64>,
     /// With --method blocks+joint: largest learning rate of the joint part
@@ -267,7 +267,7 @@ impl AlignmentArgs {
             taps: self.taps,
             block_steps: self.steps.unwrap_or(AlignOptions::BLOCK_STEPS),
             joint_steps: usual(AlignOptions::JOINT_STEPS, self.joint_steps),
-            block_rate: self.lr.unwrap_or(2e-3),
+            block_rate: self.lr.unwrap_or(4e-3),
             joint_rate: match both {
                 true => self.joint_lr,
                 false => self.lr.unwrap_or(1e-3),

@@ -118,7 +118,7 @@ pub struct AlignOptions {
 
 impl AlignOptions {
     /// Steps of each segment, unless there is a joint part too.
-    pub const BLOCK_STEPS: u64 = 60;
+    pub const BLOCK_STEPS: u64 = 80;
     /// Steps of the joint part, unless there are blocks too.
     pub const JOINT_STEPS: u64 = 250;
 
