@@ -121,8 +121,11 @@ def run(name, model, options, arguments):
     out = arguments.out / f"{name}.onnx"
     command = [
         str(arguments.bcosc), "align", str(shared / f"{model}.onnx"), "--data", str(data), "-o", str(out),
-        "--gridpg", "--smooth", "1", "--sheet", "10", "--val-images", "2500", *options,
+        "--sheet", "10", "--val-images", "2500", *options,
     ]  # fmt: skip
+    if "vit" not in model:
+        # It takes pictures of one size, and no grids.
+        command += ["--gridpg", "--smooth", "1"]
     if is_imagenet:
         command += ["--labels", str(shared / "imagenet/classes.txt")]
     if arguments.threads:

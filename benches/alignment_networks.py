@@ -104,7 +104,7 @@ def train(network, images, labels, epochs, batch=128):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=steps)
     network.train()
-    for _ in range(epochs):
+    for epoch in range(epochs):
         order = torch.randperm(len(images), generator=generator)
         for start in range(0, len(order) - batch + 1, batch):
             chosen = order[start : start + batch]
@@ -113,6 +113,7 @@ def train(network, images, labels, epochs, batch=128):
             loss.backward()
             optimizer.step()
             schedule.step()
+        print(f"epoch {epoch + 1}: loss {loss.item():.3f}", flush=True)
     network.eval()
 
 
@@ -129,7 +130,7 @@ def main():
     arguments = parser.parse_args()
     images, labels = pictures(arguments.shared / "cifar10/train")
     val = pictures(arguments.shared / "cifar10/val")
-    for name, make in [("mobilenet", mobilenet), ("densenet", densenet)]:
+    for name, make in [("densenet", densenet), ("mobilenet", mobilenet)]:
         torch.manual_seed(0)
         network, begun = make(), time.monotonic()
         train(network, images, labels, arguments.epochs)

@@ -88,10 +88,7 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
             ..PredictOptions::default()
         },
         data: folder.path().join("data"),
-        split: SplitOptions {
-            each_class: false,
-            ..SplitOptions::default()
-        },
+        split: SplitOptions::default(),
         labels: None,
         images: None,
         method,
@@ -288,6 +285,7 @@ fn labels_and_the_original_teach_differently() {
         ..options(&folder, "none", Method::Blocks)
     };
     let refused = AlignOptions {
+        then_train: 1,
         train_on: TrainOn::Labels,
         ..refused
     };
@@ -321,6 +319,29 @@ fn a_budget_sets_the_steps() {
     };
     let aligned = run(&folder, &options).unwrap();
     assert!(aligned.phases.iter().all(|phase| phase.steps == 8));
+}
+
+#[test]
+fn a_budget_is_measured_again_after_an_interruption() {
+    let folder = workplace();
+    let mut options = AlignOptions {
+        budget: Some(std::time::Duration::from_millis(500)),
+        ..options(&folder, "run", Method::Blocks)
+    };
+    // At the step before the number of steps is decided.
+    let mut steps = 0;
+    let stopped = align(folder.path().join("net.onnx"), &options, &mut |event| {
+        steps += u64::from(matches!(event, AlignEvent::Step { .. }));
+        match steps < 3 {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    });
+    assert!(stopped.unwrap().interrupted);
+    options.resume = true;
+    // A step takes a millisecond or more.
+    let resumed = run(&folder, &options).unwrap();
+    assert!(resumed.phases.iter().all(|phase| phase.steps < 1000));
 }
 
 #[test]
@@ -362,8 +383,8 @@ fn the_command_says_what_it_does_and_what_changed() {
     let plan = String::from_utf8(plan.stdout).unwrap();
     insta::assert_snapshot!(plan, @r"
     phase      layers  tensors  steps  compared at
-    segment 1  3       6        60     block
-    segment 2  1       1        60     output
+    segment 1  3       6        80     block
+    segment 2  1       1        80     output
     ");
 
     let rest = [

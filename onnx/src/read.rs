@@ -101,10 +101,9 @@ pub fn map(file: &File) -> io::Result<Bytes> {
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }
-    // SAFETY: the map is private to this process's view and only ever read. If someone truncates
-    // the file meanwhile, touching the lost part ends the process, which `read` documents; if
-    // someone writes into it, payload bytes change, and nothing relies on their values: all
-    // lengths and the structure are copied out while decoding, with bounds checked at each use.
+    // SAFETY: the map is only ever read. If someone truncates the file meanwhile, touching the lost part ends the process, which
+    // is documented here and in `read`; if someone writes into it, bytes change, and nothing relies on their values: all
+    // lengths and the structure of a model are copied out while decoding, with bounds checked at each use.
     let map = unsafe { Mmap::map(file)? };
     Ok(Bytes::from_owner(map))
 }

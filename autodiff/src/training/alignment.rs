@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Of class scores, the mean over classes is subtracted first on both sides: it changes no decision, and the logit bias is part
-//! of it. Norms are in training mode where a trained parameter comes before them; what precedes all trained parameters
+//! of it. Norms between the trained parameters and the taps are in training mode; what precedes all trained parameters
 //! computes as in inference.
 
 use bcosc_ir::views::AxesOp;
@@ -19,7 +19,7 @@ use super::inputs::{Inputs, apply};
 use super::{
     Group, LOSS, Objective, Role, Step, StepOptions, Student, batch_norm, canonical, teacher,
 };
-use crate::activity::dependents;
+use crate::activity::Activity;
 use crate::build::Build;
 use crate::explanation::image;
 
@@ -68,12 +68,12 @@ pub struct Alignment<'a> {
 
 /// The input of a step for the model's value at a cut, by its number in [`Alignment::from`].
 pub fn feature_name(index: usize) -> String {
-    format!("features.{index}")
+    format!("bcosc.features.{index}")
 }
 
 /// The input of a step for the original's value at a tap, by its number in [`Alignment::taps`].
 pub fn target_name(index: usize) -> String {
-    format!("targets.{index}")
+    format!("bcosc.targets.{index}")
 }
 
 /// The step that makes a model compute what its original computes. The model must know what its values
@@ -96,10 +96,11 @@ pub fn alignment_step(
     student.cut(alignment.from)?;
     let teachers = student.teachers(&students, alignment, cx)?;
     let pairs: Vec<(Value, Value)> = students.into_iter().zip(teachers).collect();
-    let image = student.image;
     let objective = student.add_errors(&inputs, &pairs, alignment.taps, cx)?;
     let mut step = student.finish(&objective, &inputs, options, group, cx)?;
-    step.model.graph.remove_unused_input(image);
+    for input in step.model.graph.inputs() {
+        step.model.graph.remove_unused_input(input);
+    }
     Ok(step)
 }
 
@@ -151,7 +152,7 @@ impl Student {
         teacher::put(model, original, input, &teachers, self.image)
     }
 
-    /// Adds the errors and their sum, and puts norms behind trained parameters into training mode.
+    /// Adds the errors and their sum, and puts norms between trained parameters and taps into training mode.
     fn add_errors(
         &mut self,
         inputs: &Inputs,
@@ -173,9 +174,9 @@ impl Student {
         let [loss, one, all] = apply(model, patch, [loss, one, all])?;
         cx.infer(model)?;
         let trained: Vec<Value> = self.parameters.iter().map(|p| p.value).collect();
-        let behind = dependents(&model.graph, &trained, &|_, _, _| true);
-        let is_behind = |node: &NodeId| behind.contains(&model.graph.output(*node, 0));
-        let among: Vec<NodeId> = self.own.iter().copied().filter(is_behind).collect();
+        let activity = Activity::of(&model.graph, &trained, &[loss], &|_, _, _| true);
+        let is_active = |node: &NodeId| activity.is_active(model.graph.output(*node, 0));
+        let among: Vec<NodeId> = self.own.iter().copied().filter(is_active).collect();
         let statistics = batch_norm::train(model, &among)?;
         Ok(Objective {
             loss,
@@ -371,9 +372,22 @@ mod tests {
 
     #[test]
     fn what_follows_the_last_tap_is_not_computed() {
-        let (student, original) = (network(1, 4), network(7, 4));
+        /// A norm behind the tap too: its statistics are none of the step's.
+        fn normed(seed: u64) -> Model {
+            let builder = image("batch,3,4,4")
+                .param("first", weight(seed, &[4, 3, 3, 3]))
+                .op("Conv", &["x", "first"], "a", [])
+                .norm("a", "b", 4)
+                .op("Relu", &["b"], "c", [])
+                .param("second", weight(seed + 1, &[5, 4, 1, 1]))
+                .op("Conv", &["c", "second"], "d", [])
+                .norm("d", "e", 5)
+                .op("GlobalAveragePool", &["e"], "f", [])
+                .op("Flatten", &["f"], "logits", []);
+            model(builder.output("logits"))
+        }
         let taps = [Tap::Value("c".to_owned())];
-        let step = step_of(&student, &original, &taps, &[]).unwrap();
+        let step = step_of(&normed(1), &normed(7), &taps, &[]).unwrap();
         let names: Vec<&str> = step.parameters.iter().map(|p| p.name.as_str()).collect();
         assert_eq!(names.len(), 3, "{names:?}");
         assert!(!names.contains(&"second"));
@@ -381,7 +395,7 @@ mod tests {
         let statistics = step.state.iter().filter(|s| s.kind == StateKind::Statistic);
         assert_eq!(statistics.count(), 2);
         let text = body(&step.model).join("\n");
-        assert!(!text.contains("logits"), "{text}");
+        assert!(!text.contains("second"), "{text}");
     }
 
     #[test]

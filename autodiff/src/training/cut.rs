@@ -23,8 +23,6 @@ pub struct Part {
     pub model: Model,
     /// Its inputs.
     pub reads: Vec<Read>,
-    /// Its outputs.
-    pub taps: Vec<Tap>,
 }
 
 /// An input of a part.
@@ -75,11 +73,7 @@ impl Cuttable {
                 model.extract(&inputs, &outputs)?
             }
         };
-        Ok(Part {
-            model: part,
-            reads,
-            taps: taps.to_vec(),
-        })
+        Ok(Part { model: part, reads })
     }
 }
 

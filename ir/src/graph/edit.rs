@@ -48,7 +48,7 @@ impl Graph {
         Value { node, slot: 0 }
     }
 
-    /// Removes an input that nothing reads. Without effect on other values.
+    /// Removes an input of the graph that nothing reads. Does nothing if it is read, or is no input.
     pub fn remove_unused_input(&mut self, input: Value) {
         let is_output = self.outputs.iter().any(|output| output.value == input);
         let is_read = is_output || !self.uses(input).is_empty();

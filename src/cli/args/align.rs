@@ -27,7 +27,7 @@ Examples:
   bcosc align net.bcos.onnx --teacher net.onnx --data photos/ -o aligned.onnx --method joint
   bcosc align net.onnx --data photos/ --normalization imagenet --dry-run
 
-The original is the teacher: no labels are used. Where class folders match the classes of the model, accuracy and the grid \
+The original is the teacher: no labels are used, except with --train-on labels. Where class folders match the classes of the model, accuracy and the grid \
 pointing game are measured on images that are held out. A model that is not a B-cos model is converted first, as `bcosc MODEL -o OUT` \
 would with the same options, and calibrated on the training images; with a known normalisation its input is [x, 1-x], and the \
 first layer absorbs the normalisation, unless --input says otherwise. Ctrl-C writes a checkpoint and stops; --resume goes on from it.";
@@ -114,7 +114,7 @@ pub struct AlignmentArgs {
     /// Images per step
     #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = above_zero)]
     pub batch_size: usize,
-    /// Memory for features between segments, such as 500MB or 4GB; beyond it they are in a file in --work-dir
+    /// Memory for features between segments, such as 500MB or 4GB; what does not fit is in files in --work-dir
     #[arg(long, value_name = "SIZE", default_value = "2GB", value_parser = bytes)]
     pub feature_memory: u64,
     /// Seed for the order of images and their augmentation
@@ -257,8 +257,8 @@ impl AlignmentArgs {
             data: data.to_owned(),
             split: SplitOptions {
                 validation: self.val_split,
-                each_class: false,
                 seed: self.seed,
+                ..SplitOptions::default()
             },
             labels: self.labels.clone(),
             images: self.images,

@@ -262,8 +262,8 @@ impl TrainArgs {
             data: self.data.clone(),
             split: SplitOptions {
                 validation: self.val_split,
-                each_class: true,
                 seed: self.seed,
+                ..SplitOptions::default()
             },
             labels: self.labels.clone(),
             batch_size: self.batch_size.unwrap_or(published.batch_size),

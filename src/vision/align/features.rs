@@ -10,14 +10,13 @@
 //! A step of segment n reads the model's features at border n-1, and compares with the original's at border n. Without this,
 //! every step of a late segment would compute nearly the whole of both models.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use bcosc_autodiff::training::{Cuttable, Part, Read, Tap, feature_name, target_name};
 use bcosc_engine::{Engine, EngineError, InputShapes, Session, SessionOptions, Value};
 use bcosc_ir::{Model, Tensor, Tensors};
 
-use super::events::{AlignEvent, Tell};
 use super::feed::no_images;
 use super::options::AlignOptions;
 use super::phases::taps;
@@ -28,11 +27,16 @@ use crate::probabilities::before_probabilities;
 use crate::training::{cuttable, part};
 use crate::{Error, RunError};
 
+/// The most batches that are kept, if the number of steps is not known.
+const MOST: usize = 250;
+
 /// Features of both models for the batches of some steps.
 pub(super) struct Features<'a> {
     prepared: &'a Prepared,
     runner: Runner<'a>,
     store: Store,
+    /// The segment that the model's features are those in front of.
+    at: usize,
     /// The original, which does not change.
     cuttable: Cuttable,
     original: Side,
@@ -46,46 +50,49 @@ struct Side {
 }
 
 impl<'a> Features<'a> {
-    /// Takes images for some steps: as many as fit into memory with their features, but at least one epoch, and no more than a
-    /// segment has steps.
+    /// Takes images for so many batches; without a number, for as many as fit into memory with their features, but at least
+    /// [`AlignOptions::KEPT`] images, and no more than a segment has steps.
     pub fn gather(
         prepared: &'a Prepared,
         options: &AlignOptions,
         engine: &'a dyn Engine,
         loader: &Loader,
-        tell: Tell<'_>,
+        count: Option<usize>,
     ) -> Result<Self, Error> {
-        let _ = tell(AlignEvent::Preparing("preparing images"));
-        let cuttable = cuttable(&prepared.original, &prepared.teacher.label)?;
         let runner = Runner {
             engine,
             session: options.session(),
         };
-        let mut store = Store::new(options.feature_memory, options.work_dir.clone());
+        let cuttable = cuttable(&prepared.original, &prepared.teacher.label)?;
         let no_images = || no_images(&loader.samples().path);
         let mut batches = loader.endless(0, 0).peekable();
-        let sides = match batches.peek() {
-            Some(Ok(first)) => [Some(&first.images), first.teacher_images.as_ref()],
-            _ => {
-                return Err(batches
-                    .next()
-                    .and_then(Result::err)
-                    .unwrap_or_else(no_images));
+        let Some(Ok(first)) = batches.peek() else {
+            let error = batches.next().and_then(Result::err);
+            return Err(error.unwrap_or_else(no_images));
+        };
+        let images = first.teacher_images.clone().ok_or_else(no_images)?;
+        let [model, original] = [&first.images, &images].map(Tensor::byte_len);
+        let count = match count {
+            Some(count) => count,
+            None => {
+                let border = largest_border(prepared, &cuttable, &runner, images)?;
+                // The model's features at one border, and the original's at two.
+                let fitting = options.feature_memory / (model + original + 3 * border).max(1);
+                let fewest = AlignOptions::KEPT.div_ceil(loader.options().batch_size);
+                let fewest = fewest.min(loader.batches());
+                let most = match options.budget {
+                    Some(_) => MOST,
+                    None => usize::try_from(options.block_steps).unwrap_or(MOST),
+                };
+                let fitting = usize::try_from(fitting).unwrap_or(MOST);
+                fitting.max(fewest).min(most).max(1)
             }
         };
-        let [model, original] = sides.map(|images| images.map_or(0, Tensor::byte_len));
-        let first: Vec<Tap> = prepared.segments.iter().take(1).flat_map(taps).collect();
-        let first = part(&cuttable, &[], &first, &prepared.teacher.label)?;
-        let images: Vec<Tensor> = sides[1].cloned().into_iter().collect();
-        let outputs = runner.run(&*runner.open(&first, &images)?, images)?;
-        let border: u64 = outputs.iter().map(Tensor::byte_len).sum();
-        // The model's features at one border, and the original's at two.
-        let fitting = options.feature_memory / (model + original + 3 * border).max(1);
-        let most = fitting.max(loader.batches() as u64);
-        let most = most.min(options.block_steps);
 
-        let mut shelves = [store.shelf(most * model)?, store.shelf(most * original)?];
-        for batch in batches.take(most as usize) {
+        let mut store = Store::new(options.feature_memory, options.work_dir.clone());
+        let whole = count as u64;
+        let mut shelves = [store.shelf(whole * model)?, store.shelf(whole * original)?];
+        for batch in batches.take(count) {
             let batch = batch?;
             let images = [Some(batch.images), batch.teacher_images];
             for (shelf, images) in shelves.iter_mut().zip(images) {
@@ -96,6 +103,7 @@ impl<'a> Features<'a> {
         Ok(Features {
             prepared,
             runner,
+            at: 0,
             cuttable,
             original: original?,
             model: model?,
@@ -103,43 +111,39 @@ impl<'a> Features<'a> {
         })
     }
 
-    /// Computes what a segment is compared with.
-    pub fn enter(&mut self, index: usize, tell: Tell<'_>) -> Result<(), Error> {
-        let _ = tell(AlignEvent::Preparing("computing features of the original"));
-        let prepared = self.prepared;
-        let segment = &prepared.segments[index];
-        let mut wanted = taps(segment);
-        wanted.extend(border(prepared, index + 1));
-        let label = &prepared.teacher.label;
-        let side = &mut self.original;
-        let part = part(
-            &self.cuttable,
-            &segment.reads,
-            &side.missing(&wanted),
-            label,
-        )?;
-        side.advance(&part, &wanted, &self.runner, &mut self.store)
+    /// The number of batches.
+    pub fn batches(&self) -> usize {
+        self.model.images.tensors.len()
     }
 
-    /// Computes what the next segment reads, by the model as it is trained now.
-    pub fn leave(&mut self, index: usize, model: &Model, tell: Tell<'_>) -> Result<(), Error> {
+    /// Computes what a segment reads, by the model as it is trained now, and what it is compared with.
+    pub fn carry_to(&mut self, index: usize, model: &Model) -> Result<(), Error> {
         let prepared = self.prepared;
-        let wanted = border(prepared, index + 1);
-        if wanted.is_empty() {
-            return Ok(());
+        if self.at < index {
+            let mut logits = model.clone();
+            before_probabilities(&mut logits);
+            let whole = cuttable(&logits, &prepared.label)?;
+            while self.at < index {
+                self.carry_original(self.at)?;
+                let wanted = border(prepared, self.at + 1);
+                let place = (&prepared.segments[self.at].reads[..], &*prepared.label);
+                let Features { runner, store, .. } = self;
+                self.model.carry(&whole, place, &wanted, runner, store)?;
+                self.at += 1;
+            }
         }
-        let _ = tell(AlignEvent::Preparing("computing features"));
-        let mut logits = model.clone();
-        before_probabilities(&mut logits);
-        let (reads, label) = (&prepared.segments[index].reads, &prepared.label);
-        let side = &mut self.model;
-        let part = part(
-            &cuttable(&logits, label)?,
-            reads,
-            &side.missing(&wanted),
-            label,
-        )?;
-        side.advance(&part, &wanted, &self.runner, &mut self.store)
+        self.carry_original(index)
+    }
+
+    /// Computes what the original has at the end of a segment.
+    fn carry_original(&mut self, index: usize) -> Result<(), Error> {
+        let segment = &self.prepared.segments[index];
+        let mut wanted = taps(segment);
+        wanted.extend(border(self.prepared, index + 1));
+        let place = (&segment.reads[..], &*self.prepared.teacher.label);
+        let Features { runner, store, .. } = self;
+        self.original
+            .carry(&self.cuttable, place, &wanted, runner, store)
     }
 
     /// What a step of a segment reads and what it is compared with, by the names of inputs.
@@ -164,15 +168,42 @@ impl<'a> Features<'a> {
 
     /// The batch of a step: all are used again and again.
     fn at(&self, step: u64) -> usize {
-        (step % self.model.images.tensors.len().max(1) as u64) as usize
+        (step % self.batches().max(1) as u64) as usize
     }
 }
 
-/// What a segment reads.
+/// What crosses the border in front of a segment.
 fn border(prepared: &Prepared, index: usize) -> Vec<Tap> {
     let segment = prepared.segments.get(index).into_iter();
     let reads = segment.flat_map(|segment| &segment.reads);
     reads.cloned().map(Tap::Value).collect()
+}
+
+/// Bytes of the original's features at the border where they have most.
+fn largest_border(
+    prepared: &Prepared,
+    cuttable: &Cuttable,
+    runner: &Runner<'_>,
+    images: Tensor,
+) -> Result<u64, Error> {
+    let all = (1..prepared.segments.len()).flat_map(|index| border(prepared, index));
+    let all: BTreeSet<Tap> = all.collect();
+    if all.is_empty() {
+        return Ok(0);
+    }
+    let all: Vec<Tap> = all.into_iter().collect();
+    let whole = part(cuttable, &[], &all, &prepared.teacher.label)?;
+    let inputs = vec![images];
+    let outputs = runner.run(&*runner.open(&whole, &inputs)?, inputs)?;
+    let sizes: BTreeMap<&Tap, u64> = all
+        .iter()
+        .zip(outputs.iter().map(Tensor::byte_len))
+        .collect();
+    let borders = (1..prepared.segments.len()).map(|index| {
+        let crossing = border(prepared, index);
+        crossing.iter().map(|tap| sizes[tap]).sum()
+    });
+    Ok(borders.max().unwrap_or(0))
 }
 
 impl Side {
@@ -183,27 +214,26 @@ impl Side {
         })
     }
 
-    /// What is not there yet.
-    fn missing(&self, wanted: &[Tap]) -> Vec<Tap> {
-        let mut missing: Vec<Tap> = wanted.to_vec();
-        missing.retain(|tap| !self.features.contains_key(tap));
-        missing.sort_unstable();
-        missing.dedup();
-        missing
-    }
-
-    /// Computes features from those that are there, which are dropped unless they are still wanted.
-    fn advance(
+    /// Computes features of a model from those that are there, at the values named `from`; these are dropped unless they are still
+    /// wanted.
+    fn carry(
         &mut self,
-        part: &Part,
+        whole: &Cuttable,
+        (from, label): (&[String], &str),
         wanted: &[Tap],
         runner: &Runner<'_>,
         store: &mut Store,
     ) -> Result<(), Error> {
+        let missing: BTreeSet<&Tap> = wanted
+            .iter()
+            .filter(|tap| !self.features.contains_key(tap))
+            .collect();
         let mut found = BTreeMap::new();
-        if !part.taps.is_empty() {
-            let computed = self.computed(part, runner, store)?;
-            found.extend(part.taps.iter().cloned().zip(computed));
+        if !missing.is_empty() {
+            let missing: Vec<Tap> = missing.into_iter().cloned().collect();
+            let part = part(whole, from, &missing, label)?;
+            let computed = self.computed(&part, runner, store)?;
+            found.extend(missing.into_iter().zip(computed));
         }
         for (tap, kept) in mem::take(&mut self.features) {
             match wanted.contains(&tap) {

@@ -55,7 +55,7 @@ pub struct AlignOptions {
     pub predict: PredictOptions,
     /// The folder of images.
     pub data: PathBuf,
-    /// How one folder is split.
+    /// How one folder is split; labels decide on `each_class`.
     pub split: SplitOptions,
     /// A file with class names, one per line, in the order of the logits.
     pub labels: Option<PathBuf>,
@@ -89,8 +89,9 @@ pub struct AlignOptions {
     pub growth: Option<Growth>,
     /// Images per step.
     pub batch_size: usize,
-    /// Memory for features that are kept between the steps of segments, in bytes; beyond it they are in a file in `work_dir`.
-    /// Random changes of images are repeated after as many images as fit.
+    /// Memory for images and features that are kept between the steps of segments, in bytes. What does not fit is in files in
+    /// `work_dir`, which have no names. After as many images as fit, at least [`AlignOptions::KEPT`], they come again, changed in the
+    /// same way.
     pub feature_memory: u64,
     /// Random changes of images.
     pub augmentation: Option<Augmentation>,
@@ -119,6 +120,8 @@ pub struct AlignOptions {
 impl AlignOptions {
     /// Steps of each segment, unless there is a joint part too.
     pub const BLOCK_STEPS: u64 = 80;
+    /// The fewest images whose features are kept, or all if there are fewer.
+    pub const KEPT: usize = 1024;
     /// Steps of the joint part, unless there are blocks too.
     pub const JOINT_STEPS: u64 = 250;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::options::{AlignOptions, TrainOn};
-use crate::data::{ImageFolder, Samples, Split};
+use crate::data::{ImageFolder, Samples, Split, SplitOptions};
 use crate::vision::images::spread;
 use crate::vision::predict::Predictor;
 use crate::{Error, Labels};
@@ -39,9 +39,13 @@ impl Pictures {
         let labels = options.labels.as_ref();
         let labels = labels.map(|path| Labels::read(path, original.classes));
         let labels = labels.transpose()?;
+        let needs_labels = options.then_train > 0 && options.train_on == TrainOn::Labels;
         let split = Split::open(
             &options.data,
-            &options.split,
+            &SplitOptions {
+                each_class: needs_labels,
+                ..options.split
+            },
             &original.label,
             original.classes,
             labels.as_ref(),
@@ -52,15 +56,15 @@ impl Pictures {
                 Pictures {
                     held_out: split.val.pictures,
                     labelled: Some(labelled),
-                    train: match options.train_on {
-                        TrainOn::Labels => split.train,
-                        TrainOn::Original => split.train.without_labels(),
+                    train: match needs_labels {
+                        true => split.train,
+                        false => split.train.without_labels(),
                     },
                     folders: split.folders,
                     notes: split.notes,
                 }
             }
-            Err(error) if labels.is_some() || options.train_on == TrainOn::Labels => {
+            Err(error) if labels.is_some() || needs_labels => {
                 return Err(error);
             }
             Err(_) => {

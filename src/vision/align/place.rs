@@ -27,6 +27,8 @@ pub(super) struct Place {
     pub total: u64,
     /// Steps of the phase, where a budget of time has set them.
     pub steps: Option<u64>,
+    /// Batches whose features are kept, where segments have begun.
+    pub batches: Option<usize>,
     /// Error at its first step, and over its last ones.
     pub errors: Vec<f64>,
     /// Phases that are done.
@@ -108,7 +110,6 @@ pub(super) fn settings(
         ("--batch-size", options.batch_size.to_string()),
         ("--seed", options.seed.to_string()),
         ("--budget", format!("{:?}", options.budget)),
-        ("--feature-memory", options.feature_memory.to_string()),
         ("--then-train", options.then_train.to_string()),
         ("--train-on", format!("{:?}", options.train_on)),
         (

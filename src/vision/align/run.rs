@@ -49,7 +49,8 @@ pub fn plan_alignment(
     Ok(phases.into_iter().map(|phase| phase.planned).collect())
 }
 
-/// Aligns a model with its original on a folder of images; labels are used for evaluation only. `tell` hears of every step, and stops
+/// Aligns a model with its original on a folder of images; labels are used for evaluation, and for training
+/// where [`TrainOn::Labels`](super::TrainOn::Labels) says so. `tell` hears of every step, and stops
 /// the run if it breaks: a checkpoint is written then.
 ///
 /// # Errors
@@ -76,6 +77,7 @@ pub fn align(
         step: 0,
         total: 0,
         steps: None,
+        batches: None,
         errors: Vec::new(),
         done: Vec::new(),
         settings,
@@ -143,15 +145,11 @@ impl<'a> Run<'a> {
         let reference = Reference::of(&prepared.teacher, held_out, prepared.size, unreadable)?;
         let before = self.measure(&reference, &self.prepared.model, 0, tell)?;
         let mut interrupted = false;
-        let mut features = match phases.get(self.place.phase).and_then(Phase::segment) {
-            Some(index) => Some(self.features_until(index, tell)?),
-            None => None,
-        };
+        let mut features = None;
         while let Some(phase) = phases.get(self.place.phase) {
             let left: f64 = phases[self.place.phase..].iter().map(|p| p.share).sum();
             let share = phase.share / left;
-            features = features.filter(|_| phase.segment().is_some());
-            interrupted = self.one(phase, share, features.as_mut(), tell)?.is_break();
+            interrupted = self.one(phase, share, &mut features, tell)?.is_break();
             if interrupted {
                 break;
             }
@@ -178,14 +176,26 @@ impl<'a> Run<'a> {
         Ok(aligned)
     }
 
-    /// Features for a segment, carried there through those before it.
-    fn features_until(&self, index: usize, tell: Tell<'_>) -> Result<Features<'a>, Error> {
-        let (prepared, options) = (self.prepared, self.options);
-        let mut features = Features::gather(prepared, options, self.engine, &self.loader, tell)?;
-        for before in 0..index {
-            features.enter(before, tell)?;
-            features.leave(before, &self.model, tell)?;
-        }
+    /// Features for a segment.
+    fn features<'f>(
+        &mut self,
+        index: usize,
+        found: &'f mut Option<Features<'a>>,
+        tell: Tell<'_>,
+    ) -> Result<&'f Features<'a>, Error> {
+        let _ = tell(AlignEvent::Preparing("computing features"));
+        let features = match found {
+            Some(features) => features,
+            None => {
+                let batches = self.place.batches;
+                let (options, engine) = (self.options, self.engine);
+                let gathered =
+                    Features::gather(self.prepared, options, engine, &self.loader, batches)?;
+                found.insert(gathered)
+            }
+        };
+        self.place.batches = Some(features.batches());
+        features.carry_to(index, &self.model)?;
         Ok(features)
     }
 
@@ -201,13 +211,10 @@ impl<'a> Run<'a> {
         &mut self,
         phase: &Phase,
         share: f64,
-        mut features: Option<&mut Features<'_>>,
+        features: &mut Option<Features<'a>>,
         tell: Tell<'_>,
     ) -> Result<ControlFlow<()>, Error> {
         let begun = Instant::now();
-        if let (Some(features), Some(index)) = (&mut features, phase.segment()) {
-            features.enter(index, tell)?;
-        }
         let mut logits = self.model.clone();
         before_probabilities(&mut logits);
         let mut step = phase.step(self.prepared, &logits, self.options)?;
@@ -215,15 +222,16 @@ impl<'a> Run<'a> {
             step.restore(&state)?;
         }
         let (loader, images) = (self.loader.clone(), &self.prepared.intake.name);
-        let source = match (phase.segment(), &features) {
-            (Some(index), Some(features)) => Inputs::Segment(features, index),
-            _ => Inputs::images(&loader, self.place.total),
+        let source = match phase.segment() {
+            Some(index) => Inputs::Segment(self.features(index, features, tell)?, index),
+            None => {
+                *features = None;
+                Inputs::images(&loader, self.place.total)
+            }
         };
         let mut feed = Feed::new(source, &step, images);
         let mut schedule = phase.schedule;
         schedule.steps = self.place.steps.unwrap_or(schedule.steps);
-        let (mut clock, mut saved) = (Instant::now(), Instant::now());
-        let mut timed: Option<Instant> = None;
         let mut inputs = feed.inputs(self.place.step)?;
         let session = self.options.session();
         let mut trainer = Trainer::for_inputs(
@@ -233,6 +241,8 @@ impl<'a> Run<'a> {
             feed::shapes(&inputs),
             &session,
         )?;
+        let (mut clock, mut saved) = (Instant::now(), Instant::now());
+        let mut timed = None;
         while self.place.step < schedule.steps {
             let numbers = Numbers {
                 rate: schedule.rate(self.place.step),
@@ -252,7 +262,7 @@ impl<'a> Run<'a> {
                 b: numbers.b,
                 errors: &loss.errors,
             })?;
-            let first = *timed.get_or_insert_with(Instant::now);
+            let first = *timed.get_or_insert_with(|| (Instant::now(), self.place.step));
             if let Some(steps) = self.steps_in_budget(first, share) {
                 schedule.steps = steps;
             }
@@ -275,23 +285,19 @@ impl<'a> Run<'a> {
                 false => break,
             };
         }
-        drop(feed);
         self.learn(&trainer)?;
-        drop(trainer);
-        if let (Some(features), Some(index)) = (features, phase.segment()) {
-            features.leave(index, &self.model, tell)?;
-        }
         self.finish(phase, begun.elapsed(), tell)?;
         Ok(ControlFlow::Continue(()))
     }
 
-    /// How many steps of a phase fit into the budget, once some are timed; `first` is the end of the first one.
-    fn steps_in_budget(&mut self, first: Instant, share: f64) -> Option<u64> {
+    /// How many steps of a phase fit into the budget, once some are timed; `first` is the end of the first one, and its number.
+    fn steps_in_budget(&mut self, (begun, first): (Instant, u64), share: f64) -> Option<u64> {
         let budget = self.options.budget?;
-        if self.place.steps.is_some() || self.place.step < TIMED {
+        let timed = self.place.step - first;
+        if self.place.steps.is_some() || timed + 1 < TIMED {
             return None;
         }
-        let each = first.elapsed().as_secs_f64() / (self.place.step - 1) as f64;
+        let each = begun.elapsed().as_secs_f64() / timed as f64;
         let left = budget.saturating_sub(self.begun.elapsed()).as_secs_f64();
         let more = (left * share / each) as u64;
         self.place.steps = Some((self.place.step + more).max(FEWEST));

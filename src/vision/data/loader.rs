@@ -117,21 +117,26 @@ impl Loader {
         Epoch::start(Arc::clone(&self.pipeline), epoch, first)
     }
 
-    /// The batches from number `first` of an epoch on, and those of all later epochs. It ends after an error, and where an epoch
-    /// has none.
+    /// The batches from number `first` of an epoch on, and those of all later epochs. It ends after an error, and behind an epoch
+    /// that has none.
     pub fn endless(
         &self,
         mut epoch: u64,
         first: usize,
     ) -> impl Iterator<Item = Result<Batch, Error>> {
         let loader = self.clone();
-        let mut batches = self.resume(epoch, first);
+        let mut batches = Some(self.resume(epoch, first));
         iter::from_fn(move || {
-            batches.next().or_else(|| {
+            let current = batches.as_mut()?;
+            let next = current.next().or_else(|| {
                 epoch += 1;
-                batches = loader.resume(epoch, 0);
-                batches.next()
-            })
+                *current = loader.resume(epoch, 0);
+                current.next()
+            });
+            if !matches!(next, Some(Ok(_))) {
+                batches = None;
+            }
+            next
         })
     }
 

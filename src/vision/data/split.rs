@@ -19,7 +19,7 @@ const TEST: &str = "test";
 pub struct SplitOptions {
     /// Share that is for validation, in (0, 1).
     pub validation: f64,
-    /// Whether every class gives this share, as labels need it; otherwise it is one of all pictures together.
+    /// Whether every class gives this share, as training with labels requires; otherwise it is one of all pictures together.
     pub each_class: bool,
     /// Seed for random numbers.
     pub seed: u64,
