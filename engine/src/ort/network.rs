@@ -8,12 +8,13 @@ use bcosc_ir::{Model, TensorType};
 use super::loaded::Loaded;
 use super::session::OrtSession;
 use super::tensor::is_numeric;
-use crate::{EngineError, InputShapes, Network, Port, Session, SessionOptions, ports};
+use crate::{Device, EngineError, InputShapes, Network, Port, Session, SessionOptions, ports};
 
 /// A model in ONNX Runtime's memory, once for each number of threads that it runs on.
 #[derive(Debug)]
 pub(crate) struct OrtNetwork {
     model: Model,
+    device: Device,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     by_threads: Mutex<BTreeMap<usize, Arc<Loaded>>>,
@@ -21,11 +22,12 @@ pub(crate) struct OrtNetwork {
 
 impl OrtNetwork {
     /// Loads the model for the default number of threads; only then is it known what ONNX Runtime does not compute.
-    pub fn load(model: &Model) -> Result<Self, EngineError> {
+    pub fn load(model: &Model, device: Device) -> Result<Self, EngineError> {
         let network = OrtNetwork {
             inputs: inputs(model)?,
             outputs: outputs(model)?,
             model: model.clone(),
+            device,
             by_threads: Mutex::default(),
         };
         network.loaded(&SessionOptions::default())?;
@@ -43,7 +45,7 @@ impl OrtNetwork {
         }
         // What no session has makes room.
         by_threads.retain(|_, loaded| Arc::strong_count(loaded) > 1);
-        let loaded = Arc::new(Loaded::new(&self.model, threads)?);
+        let loaded = Arc::new(Loaded::new(&self.model, threads, self.device)?);
         by_threads.insert(threads, loaded.clone());
         Ok(loaded)
     }
