@@ -1,12 +1,12 @@
 //! Comparing the outputs of two models on seeded images.
 
-use bcosc_engine::{Outputs, ProofError, ProofFigures, compare, default_engine, run_all};
+use bcosc_engine::{Engine, Outputs, ProofError, ProofFigures, compare, run_all};
 use bcosc_ir::{Model, Tensor};
 use bcosc_passes::{InputContract, Normalization};
 use serde::Serialize;
 
 use crate::load::{Read, read};
-use crate::{Error, InputShape, Metadata, RunError, Source, Verification, samples};
+use crate::{DeviceChoice, Error, InputShape, Metadata, RunError, Source, Verification, samples};
 
 /// The comparison of two models.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -36,6 +36,22 @@ pub fn compare_models(
     shapes: &[InputShape],
     verification: &Verification,
 ) -> Result<Comparison, Error> {
+    let device = DeviceChoice::Cpu;
+    compare_models_on(device, reference, candidate, shapes, verification)
+}
+
+/// As [`compare_models`], on a device.
+///
+/// # Errors
+/// As [`compare_models`], and if the device cannot be used.
+pub fn compare_models_on(
+    device: DeviceChoice,
+    reference: impl Into<Source>,
+    candidate: impl Into<Source>,
+    shapes: &[InputShape],
+    verification: &Verification,
+) -> Result<Comparison, Error> {
+    let engine = device.engine()?;
     let read = |source| -> Result<(Read, Option<Metadata>), Error> {
         let read = read(source, shapes)?;
         let made = Metadata::read(&read.model, &read.label)?;
@@ -49,6 +65,7 @@ pub fn compare_models(
         .find_map(Metadata::normalization);
     let run = |read: &Read, made: &Option<Metadata>| {
         let outputs = run(
+            &*engine,
             &read.model,
             made.as_ref(),
             normalization.as_ref(),
@@ -80,6 +97,7 @@ pub fn compare_models(
 }
 
 fn run(
+    engine: &dyn Engine,
     model: &Model,
     made: Option<&Metadata>,
     normalization: Option<&Normalization>,
@@ -87,7 +105,7 @@ fn run(
 ) -> Result<Vec<Outputs>, RunError> {
     let taken = made.map_or(InputContract::Same, |made| made.input);
     let samples = samples::draw(model, taken, normalization, verification)?;
-    let mut runs = run_all(default_engine(), model, &samples)?;
+    let mut runs = run_all(engine, model, &samples)?;
     let bias = made.map_or(0.0, |made| made.logit_bias);
     if bias != 0.0 {
         for (_, output) in runs.iter_mut().flatten() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bcosc_engine::{EngineInterpreter, default_engine, sharing_engine};
+use bcosc_engine::{EngineInterpreter, sharing_engine};
 use bcosc_ir::Model;
 use bcosc_onnx::{WriteOptions, Written};
 use bcosc_passes::analysis::linearity::{Linearity, Verdict};
@@ -16,6 +16,7 @@ use bcosc_passes::{Biases, Context, InputContract, Pass, Settings, pipeline};
 use bytes::Bytes;
 
 use crate::canonical::{Canonical, typed};
+use crate::engines::Opened;
 use crate::explanation::{explain_model, write_model};
 use crate::load::{Read, read};
 use crate::metadata::LOGIT_BIAS;
@@ -133,6 +134,7 @@ pub fn convert_with(
     watch: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Converted, Error> {
     options.validate()?;
+    let device = options.device.engine()?;
     watch(Event::Stage(Stage::Read));
     let Read {
         model: mut original,
@@ -223,7 +225,7 @@ pub fn convert_with(
         }
         None => None,
     };
-    let interpreter = EngineInterpreter::new(default_engine());
+    let interpreter = EngineInterpreter::new(&*device);
     let context = Context {
         settings: &settings,
         interpreter: &interpreter,
@@ -246,7 +248,10 @@ pub fn convert_with(
     if options.verification.when != Verify::Off {
         watch(Event::Stage(Stage::Proof));
         let few = calibration.as_ref().map(calibration::few);
-        let engine = sharing_engine(&canonical.model);
+        let engine = match device.is_built_in() {
+            true => Opened::Shared(sharing_engine(&canonical.model).into()),
+            false => device.clone(),
+        };
         let task = Task {
             engine: &*engine,
             interpreter: &interpreter,

@@ -9,6 +9,7 @@ use bcosc_ir::{ImportError, InterpreterError, SurgeryError};
 use bcosc_onnx::{ReadError, WriteError};
 use bcosc_passes::pipeline::PipelineError;
 
+use crate::engines::DeviceChoice;
 use crate::proof::Failure;
 
 /// Why a conversion, a comparison or an inspection failed.
@@ -18,6 +19,16 @@ pub enum Error {
     /// An option is out of range, or options conflict.
     #[error("{0}")]
     Options(String),
+    /// The device cannot be used.
+    #[error(
+        "cannot compute on {device}: {source}; with --device cpu, everything runs on the processor"
+    )]
+    Device {
+        /// What was asked for.
+        device: DeviceChoice,
+        /// What is missing.
+        source: EngineError,
+    },
     /// The model cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),

@@ -24,6 +24,9 @@ mod checked;
 mod compare;
 mod contract;
 mod convert;
+#[cfg(feature = "cuda")]
+mod cuda_folder;
+mod engines;
 mod error;
 mod explanation;
 mod inspect;
@@ -55,9 +58,14 @@ pub use bcosc_ir as ir;
 pub use bcosc_onnx as onnx;
 pub use bcosc_passes as passes;
 
-pub use compare::{Comparison, compare_models};
+pub use compare::{Comparison, compare_models, compare_models_on};
 pub use contract::Images;
 pub use convert::{Converted, convert, convert_with};
+#[cfg(feature = "cuda")]
+pub use cuda_folder::{cuda_path, write_cuda_folder};
+pub use engines::DeviceChoice;
+#[cfg(feature = "vision")]
+pub use engines::EngineChoice;
 pub use error::{Error, RunError, UnsupportedOp};
 pub use explanation::{ExplainOptions, explanation_graph, explanation_path, write_model};
 pub use inspect::{
@@ -102,6 +110,6 @@ pub use vision::labels::Labels;
 pub use vision::predict::{Intake, PredictOptions, Predictor, SizedPredictor};
 #[cfg(feature = "vision")]
 pub use vision::train::{
-    EngineChoice, EvaluateEvery, Evaluated, Measured, TrainEvent, TrainOptions, Trained, train,
+    EvaluateEvery, Evaluated, Measured, TrainEvent, TrainOptions, Trained, train,
 };
 pub use weights::{Merged, Weights, extract_weights, merge_weights};

@@ -8,7 +8,7 @@ use bcosc_passes::{Biases, InputContract, Normalization, Settings};
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
-use crate::Error;
+use crate::{DeviceChoice, Error};
 
 /// The source of a model.
 #[derive(Clone, Debug)]
@@ -286,6 +286,8 @@ pub struct Options {
     pub verification: Verification,
     /// Images to measure norm statistics on.
     pub calibration: Option<Calibration>,
+    /// Where models run, for calibration and the comparison.
+    pub device: DeviceChoice,
 }
 
 impl Options {

@@ -9,7 +9,7 @@ use bcosc::data::{SplitOptions, Unreadable};
 use bcosc::onnx::{ExternalData, WriteOptions};
 use bcosc::passes::{InputContract, Normalization, Settings};
 use bcosc::{
-    AlignEvent, AlignOptions, Aligned, EngineChoice, Error, METRICS, Method, Options,
+    AlignEvent, AlignOptions, Aligned, DeviceChoice, EngineChoice, Error, METRICS, Method, Options,
     PredictOptions, TrainOn, align, convert, write_model,
 };
 use bcosc_ir::{Attribute, DataType, ModelBuilder, onnx};
@@ -116,6 +116,7 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
         work_dir: folder.path().join(run),
         resume: false,
         engine: EngineChoice::Tract,
+        device: DeviceChoice::Cpu,
         threads: 1,
     }
 }

@@ -1,4 +1,4 @@
-//! Training steps of converted fixtures against the published implementation, in tract.
+//! Training steps of converted fixtures against the published implementation.
 //!
 //! Parameters have other names and, in transformers, transposed weights in ONNX. So each golden gradient is
 //! assigned the parameter of its shape whose gradient is closest, no parameter twice.
@@ -8,14 +8,14 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bcosc::autodiff::training::{Clip, StateKind, StepOptions};
-use bcosc::engine::{SessionOptions, default_engine};
+use bcosc::engine::SessionOptions;
 use bcosc::passes::InputContract;
 use bcosc::{
     Batch, Converted, Options, Preset, Source, Trainer, TrainingOptions, TrainingStep, convert,
     training_step,
 };
 use bcosc_ir::{DataType, Tensor};
-use common::{densenet_as_published, fixture, golden, with_inverse};
+use common::{densenet_as_published, engine, fixture, golden, with_inverse};
 use safetensors::SafeTensors;
 
 const NETWORKS: [&str; 5] = [
@@ -74,7 +74,10 @@ fn frozen(network: &str) -> Vec<String> {
 fn step(network: &str, options: StepOptions) -> TrainingStep {
     let model = converted(network).to_bytes().unwrap();
     let options = TrainingOptions {
-        step: options,
+        step: StepOptions {
+            whole_gradients: engine().has_markers(),
+            ..options
+        },
         freeze: frozen(network),
         ..TrainingOptions::default()
     };
@@ -92,9 +95,9 @@ fn run(network: &str, step: &TrainingStep, steps: usize) -> (Vec<f64>, Vec<bcosc
         targets: Some(labels.dims()),
         teacher: None,
     };
-    let engine = default_engine();
+    let engine = engine();
     let options = SessionOptions::default();
-    let mut trainer = Trainer::new(step, 0, engine, &batch, &options).unwrap();
+    let mut trainer = Trainer::new(step, 0, &*engine, &batch, &options).unwrap();
     let (mut losses, mut states) = (Vec::new(), Vec::new());
     for _ in 0..steps {
         let stepped = trainer.step(images.clone(), Some(labels.clone()), None, 1e-3.into());

@@ -1,15 +1,16 @@
 //! Plans the graphs of networks, and prints what they have: `plans [--batch N] MODEL.onnx ...`.
 //!
-//! Each network is converted; its forward graph, explanation graph and training step are planned. Nothing runs, so no GPU is
-//! needed. Exits with 1 if a plan is not complete.
+//! Each network is converted; its forward graph, explanation graph and training step are planned. Encoders learn from themselves
+//! by the loss of SigLIP. Nothing runs, so no GPU is needed. Exits with 1 if a plan is not complete.
 
+use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use bcosc::autodiff::training::{Clip, StepOptions};
+use bcosc::autodiff::training::{Clip, Loss, StepOptions};
 use bcosc::passes::InputContract;
-use bcosc::{Options, Preset, TrainingOptions, Verify, convert};
+use bcosc::{Options, Preset, Recipe, TrainingOptions, Verify, convert};
 use bcosc_engine::InputShapes;
 use bcosc_engine_cuda::plan;
 use bcosc_engine_cuda::plan::{Plan, Step};
@@ -28,6 +29,9 @@ fn main() -> ExitCode {
             continue;
         }
         complete &= network(Path::new(&argument), batch);
+    }
+    if let Some(peak) = peak_memory() {
+        println!("peak memory {peak} MiB");
     }
     if complete {
         ExitCode::SUCCESS
@@ -52,13 +56,21 @@ fn network(file: &Path, batch: u64) -> bool {
     let explanation = converted
         .explanation_graph()
         .map_err(|error| error.to_string());
-    let step = StepOptions {
+    let embeds = converted.report.recipe == Recipe::Clip.name();
+    let mut step = StepOptions {
         whole_gradients: true,
         clip: Some(Clip::ADAPTIVE),
         ..StepOptions::default()
     };
+    if embeds {
+        step.loss = Loss::SigmoidPairs {
+            scale: 10.0,
+            bias: -10.0,
+        };
+    }
     let training = TrainingOptions {
         step,
+        teacher: embeds.then(|| file.into()),
         ..TrainingOptions::default()
     };
     let step = converted
@@ -89,6 +101,16 @@ fn network(file: &Path, batch: u64) -> bool {
     complete
 }
 
+/// The most memory that this process had, in MiB; known on Linux.
+fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib >> 10)
+}
+
 /// Shapes of inputs, with `batch` for sizes that are open.
 fn shapes(model: &Model, batch: u64) -> InputShapes {
     let graph = &model.graph;
@@ -102,8 +124,9 @@ fn shapes(model: &Model, batch: u64) -> InputShapes {
 
 fn figures(plan: &Plan) -> String {
     let count = |f: fn(&Step) -> bool| plan.steps.iter().filter(|step| f(step)).count();
+    let operations = plan.steps.len();
     format!(
-        "{} launches of {} kernels, {} convolutions, {} products, {} copies, {} prepared, {} of {} in place, arena {} MiB",
+        "{operations} operations: {} launches of {} kernels, {} convolutions, {} products, {} copies, {} prepared, {} of {} in place, arena {} MiB",
         count(|s| matches!(s, Step::Launch { .. })),
         plan.kernels.len(),
         count(|s| matches!(s, Step::Convolution { .. })),

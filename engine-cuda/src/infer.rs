@@ -51,14 +51,13 @@ pub fn infer(model: &Model, shapes: &InputShapes) -> Result<Inferred, EngineErro
     let mut facts = facts(&fixed)?;
     if !markers.is_empty() {
         let symbols = symbols(model, &facts);
-        for marker in markers {
-            if let Some(found) = specialised(model, marker, &symbols) {
-                replaced(&mut fixed, marker, found).map_err(|error| EngineError::Load {
-                    place: format!("node `{}`", model.graph.label(marker.node)),
-                    reason: error.to_string(),
-                })?;
-            }
-        }
+        let known = markers
+            .into_iter()
+            .filter_map(|marker| Some((marker, specialised(model, marker, &symbols)?)));
+        replaced(&mut fixed, known.collect()).map_err(|error| EngineError::Load {
+            place: "gradients of convolutions".to_owned(),
+            reason: error.to_string(),
+        })?;
         facts = self::facts(&fixed)?;
     }
     Ok(named(model, facts))
@@ -106,16 +105,20 @@ fn specialised(model: &Model, value: Value, symbols: &BTreeMap<String, u64>) -> 
     ))
 }
 
-/// Puts an input of the same name in the place of an operator.
+/// Puts inputs of the same names in the place of operators. One patch for all: each takes time in proportion to the graph.
 fn replaced(
     model: &mut Model,
-    value: Value,
-    found: TensorType,
+    known: Vec<(Value, TensorType)>,
 ) -> Result<(), bcosc_ir::PatchError> {
-    let name = model.graph.value_name(value).to_owned();
-    let input = model.graph.add_input(&format!("{name}.known"), found);
-    let mut patch = Patch::at(value.node);
-    patch.replace(value, Operand::Old(input));
+    let Some((first, _)) = known.first() else {
+        return Ok(());
+    };
+    let mut patch = Patch::at(first.node);
+    for (value, found) in known {
+        let name = model.graph.value_name(value).to_owned();
+        let input = model.graph.add_input(&format!("{name}.known"), found);
+        patch.replace(value, Operand::Old(input));
+    }
     model.graph.apply(patch)?;
     Ok(())
 }

@@ -10,6 +10,7 @@
 //! Nothing here needs a GPU.
 
 pub mod expr;
+pub mod folder;
 pub mod fuse;
 mod infer;
 pub mod kernels;

@@ -107,7 +107,8 @@ pub enum Place {
 pub struct Source {
     /// Its name.
     pub name: String,
-    /// Its text, which [`crate::kernels::PRELUDE`] precedes.
+    /// Its text, which [`crate::kernels::PRELUDE`] precedes; empty where it is in a file of its own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub text: String,
     /// Element types of its parameters; those that it writes come first.
     pub parameters: Vec<Type>,

@@ -1,11 +1,16 @@
 //! The engine on a device, against tract; without one, the message that says what is missing.
+//!
+//! Lines that begin with `figure: ` are JSON, for `tests/device/run.sh`. With `BCOSC_NETWORKS`, a folder of ONNX files, these
+//! networks are compared as well.
 
 mod common;
 
 use bcosc_engine::{Device, Engine, EngineError, Session, SessionOptions, Value, default_engine};
 use bcosc_engine_cuda::runtime::{Cuda, Precision};
 use bcosc_ir::{Model, Tensors};
-use common::{Graph, NETWORKS, difference, graph, inputs, reference, shapes};
+use common::{
+    Graph, NETWORKS, converted_from, difference, graph, graph_of, inputs, reference, shapes,
+};
 
 /// The largest error relative to the range of an output.
 const TOLERANCE: f64 = 1e-3;
@@ -56,6 +61,7 @@ fn networks_give_the_numbers_of_tract() {
             let inputs = inputs(&model, &shapes(&model, 3, 32));
             let expected = reference(&standard, &inputs);
             let session = session(&engine, &model, 3);
+            let mut worst: f64 = 0.0;
             for run in 0..3 {
                 let found: Tensors = session.run_named(&inputs).unwrap();
                 let (error, place) = difference(&found, &expected);
@@ -63,7 +69,50 @@ fn networks_give_the_numbers_of_tract() {
                     error < TOLERANCE,
                     "{network} {kind:?}, run {run}: {error:e} at {place}"
                 );
+                worst = worst.max(error);
             }
+            figure(network, kind, worst);
+        }
+    }
+}
+
+/// A line for `tests/device/run.sh`.
+fn figure(network: &str, kind: Graph, error: f64) {
+    println!(
+        "figure: {{\"network\": \"{network}\", \"graph\": \"{kind:?}\", \"error\": {error:e}}}"
+    );
+}
+
+/// Two images each, since tract takes long.
+#[test]
+fn networks_of_a_folder_give_the_numbers_of_tract() {
+    let Some(folder) = std::env::var_os("BCOSC_NETWORKS") else {
+        eprintln!("skipped: BCOSC_NETWORKS is not set");
+        return;
+    };
+    let Some(engine) = engine() else { return };
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "onnx"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+        let converted = converted_from(&file, &name, 2.0);
+        for kind in Graph::ALL {
+            let (model, standard) = graph_of(&converted, kind);
+            let inputs = inputs(&model, &shapes(&model, 2, 224));
+            let expected = reference(&standard, &inputs);
+            let network = engine.load(&model).unwrap();
+            let session = network
+                .session(&shapes(&model, 2, 224), &SessionOptions::default())
+                .unwrap();
+            let found = session.run_named(&inputs).unwrap();
+            let (error, place) = difference(&found, &expected);
+            figure(&name, kind, error);
+            assert!(error < TOLERANCE, "{name} {kind:?}: {error:e} at {place}");
         }
     }
 }

@@ -37,6 +37,11 @@ pub trait Engine: fmt::Debug + Send + Sync {
     /// Its name, for messages.
     fn name(&self) -> &'static str;
 
+    /// Whether it also computes the operators of the domain `bcosc` that stand for whole gradients of convolutions.
+    fn has_markers(&self) -> bool {
+        false
+    }
+
     /// Loads a model's graph and weights, for inputs of any shape that it declares.
     ///
     /// # Errors

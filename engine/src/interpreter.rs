@@ -2,11 +2,10 @@
 
 use bcosc_ir::{Facts, Interpreter, InterpreterError, Model, Tensors};
 
-use crate::facts;
-use crate::{Engine, SessionOptions};
+use crate::{Engine, SessionOptions, default_engine, facts};
 
 /// Evaluates graphs for passes. The engine computes values; types, shapes and constants are inferred by the same rules
-/// for every engine.
+/// for every engine, and graphs without inputs, which are small, are always computed by the default engine.
 ///
 /// Inference does not load large weights. A model that is run is loaded once and then released, since passes run
 /// each model only once.
@@ -32,7 +31,11 @@ impl Interpreter for EngineInterpreter<'_> {
             .iter()
             .map(|(name, tensor)| (name.clone(), tensor.dims()))
             .collect();
-        let network = self.engine.load(model).map_err(InterpreterError::new)?;
+        let engine = match inputs.is_empty() {
+            true => default_engine(),
+            false => self.engine,
+        };
+        let network = engine.load(model).map_err(InterpreterError::new)?;
         let session = network.into_session(&shapes, &SessionOptions::default());
         let outputs = session.and_then(|session| session.run_named(inputs));
         outputs.map_err(InterpreterError::new)

@@ -79,8 +79,7 @@ pub fn sharing_engine(model: &Model) -> Box<dyn Engine> {
 /// threads share its weights, whatever their shapes; runs of these sessions take turns.
 ///
 /// # Errors
-/// [`EngineError::Unavailable`] where there is no library of a usable version; [`EngineError::Device`] for devices
-/// other than [`Device::Cpu`].
+/// [`EngineError::Unavailable`] where there is no library of a usable version, or for a CUDA device none with CUDA.
 #[cfg(feature = "ort")]
 pub fn onnx_runtime(device: Device) -> Result<Box<dyn Engine>, EngineError> {
     Ok(Box::new(OnnxRuntime::new(device)?))

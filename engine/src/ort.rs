@@ -1,5 +1,6 @@
 //! A second engine: an installed ONNX Runtime, which is loaded while the program runs.
 
+mod cuda;
 mod fault;
 mod library;
 mod loaded;
@@ -14,19 +15,20 @@ use crate::{Device, Engine, EngineError, Network, Value};
 /// What messages call the engine.
 const NAME: &str = "ONNX Runtime";
 
-/// Runs models with ONNX Runtime on the CPU.
+/// Runs models with ONNX Runtime on a device.
 #[derive(Debug)]
-pub(crate) struct OnnxRuntime(());
+pub(crate) struct OnnxRuntime {
+    device: Device,
+}
 
 impl OnnxRuntime {
     /// Loads the library. No function of it may be called before: the `ort` crate would panic without it.
     pub fn new(device: Device) -> Result<Self, EngineError> {
-        if device != Device::Cpu {
-            let engine = NAME;
-            return Err(EngineError::Device { engine, device });
-        }
         library::load()?;
-        Ok(OnnxRuntime(()))
+        if let Device::Cuda(number) = device {
+            cuda::check(number)?;
+        }
+        Ok(OnnxRuntime { device })
     }
 }
 
@@ -36,10 +38,10 @@ impl Engine for OnnxRuntime {
     }
 
     fn load(&self, model: &Model) -> Result<Box<dyn Network>, EngineError> {
-        Ok(Box::new(network::OrtNetwork::load(model)?))
+        Ok(Box::new(network::OrtNetwork::load(model, self.device)?))
     }
 
     fn upload(&self, tensor: &Tensor) -> Result<Value, EngineError> {
-        Ok(Value::stored(tensor::OrtTensor::of(tensor)?))
+        Ok(Value::stored(tensor::OrtTensor::on(tensor, self.device)?))
     }
 }

@@ -520,13 +520,14 @@ fn a_network_turns_into_a_session() {
     assert_eq!(session.run_named(&given).unwrap()["logits"].dims(), [2, 5]);
 }
 
+/// The package for the CPU has no CUDA, and no machine has so many devices.
 #[test]
-fn only_the_cpu_is_supported() {
-    let error = onnx_runtime(Device::Cuda(1)).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "ONNX Runtime on cuda:1 is not supported yet"
-    );
+fn a_device_that_it_cannot_use_is_an_error_that_says_what_to_install() {
+    let error = onnx_runtime(Device::Cuda(10_000)).unwrap_err();
+    let EngineError::Unavailable { reason, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(reason.contains("pip install onnxruntime"), "{reason}");
 }
 
 /// What a process of its own, where the variable says so, reports.

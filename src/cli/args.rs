@@ -3,6 +3,7 @@
 mod align;
 mod conversion;
 mod convert;
+mod device;
 mod eval;
 mod explain;
 mod explain_graph;

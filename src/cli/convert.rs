@@ -9,6 +9,8 @@ use bcosc::{
     Converted, Event, Options, Report, TrainingOptions, convert_with, explanation_path, state_path,
     step_path, write_model,
 };
+#[cfg(feature = "cuda")]
+use bcosc::{TrainingStep, cuda_path, write_cuda_folder};
 use bcosc_ir::{Model, TextOptions};
 use bcosc_onnx::{ExternalData, WriteOptions};
 
@@ -33,7 +35,7 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
     let [explains, trains] = [EmitArg::Explain, EmitArg::Train].map(|e| args.emit.contains(&e));
     let output = args.output.as_deref().filter(|_| !args.dry_run);
     if let Some(output) = output {
-        let is_alone = !explains && !trains && !matches!(args.external_data, ExternalData::Always);
+        let is_alone = args.emit.is_empty() && !matches!(args.external_data, ExternalData::Always);
         check_model_output(output, is_alone)?;
     }
     let beside = output.filter(|_| explains).map(explanation_path);
@@ -55,6 +57,8 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
     let explanation = explanation.transpose()?;
     let step = trains.then(|| converted.training_step(&TrainingOptions::default()));
     let step = step.transpose()?;
+    #[cfg(feature = "cuda")]
+    let planned = cuda_step(args, &converted)?;
     if let Some(output) = output {
         let _writing = interrupt::writing();
         let options = WriteOptions {
@@ -66,6 +70,10 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
         if let (Some(step), Some(path), Some(state)) = (step, &step_file, &state_file) {
             write_model(&step.model, path, &options)?;
             step.initial().write(state)?;
+        }
+        #[cfg(feature = "cuda")]
+        if let Some(step) = planned {
+            write_cuda_folder(&step, args.emit_batch, &cuda_path(output))?;
         }
         converted.write(output, &options)?;
     }
@@ -83,8 +91,24 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
             messages.verbose(),
             step_file.as_deref(),
         )?;
+        #[cfg(feature = "cuda")]
+        if let Some(output) = output.filter(|_| args.emit.contains(&EmitArg::Cuda)) {
+            let mut out = for_tables(results.into_iter().flatten());
+            writeln!(out, "wrote folder {}", cuda_path(output).display())?;
+        }
     }
     Ok(())
+}
+
+/// The training step of `--emit cuda`.
+#[cfg(feature = "cuda")]
+fn cuda_step(args: &ConvertArgs, converted: &Converted) -> anyhow::Result<Option<TrainingStep>> {
+    if !args.emit.contains(&EmitArg::Cuda) {
+        return Ok(None);
+    }
+    let mut options = TrainingOptions::default();
+    options.step.whole_gradients = true;
+    Ok(Some(converted.training_step(&options)?))
 }
 
 fn convert(

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::bail;
-use bcosc::{Metadata, compare_models};
+use bcosc::{Metadata, compare_models_on};
 
 use super::args::VerifyArgs;
 use super::files::{check_kept, check_outputs, for_tables, write_json};
@@ -18,7 +18,8 @@ pub fn run(args: &VerifyArgs, messages: Messages) -> anyhow::Result<()> {
     let progress = Progress::new(messages.animated());
     progress.say("running both models");
     let verification = args.inputs.into();
-    let compared = compare_models(
+    let compared = compare_models_on(
+        args.on.device,
         &args.reference,
         &args.candidate,
         &args.input_shapes,

@@ -6,7 +6,7 @@ mod reference;
 use std::sync::Arc;
 
 use bcosc_autodiff::{explanation, scores};
-use bcosc_engine::{Network, Session, SessionOptions, default_engine, default_interpreter};
+use bcosc_engine::{Network, Session, SessionOptions, default_interpreter};
 use bcosc_ir::{Graph, Model, Tensor, Value};
 use bcosc_passes::analysis::image::image_input;
 use bcosc_passes::analysis::preprocessing::Preprocessing;
@@ -16,7 +16,7 @@ use crate::checked::checked;
 use crate::contract::Images;
 use crate::load::File;
 use crate::probabilities::before_probabilities;
-use crate::{Error, InputShape, Metadata, Probability, RunError, Source, plan};
+use crate::{DeviceChoice, Error, InputShape, Metadata, Probability, RunError, Source, plan};
 
 pub use intake::Intake;
 pub(in crate::vision) use reference::{Reference, mean_cosine};
@@ -43,6 +43,8 @@ pub struct PredictOptions {
     /// How a logit becomes a probability; otherwise sigmoid where there is a logit bias, and softmax
     /// where there is none.
     pub probability: Option<Probability>,
+    /// Where the model runs.
+    pub device: DeviceChoice,
 }
 
 impl Default for PredictOptions {
@@ -56,6 +58,7 @@ impl Default for PredictOptions {
             crop: 1.0,
             logit_bias: None,
             probability: None,
+            device: DeviceChoice::default(),
         }
     }
 }
@@ -120,7 +123,7 @@ impl Predictor {
             .or(metadata.as_ref().map(|m| m.logit_bias))
             .or_else(|| explanation::logit_bias(&forward.graph))
             .unwrap_or(0.0);
-        let network = default_engine().load(&forward);
+        let network = options.device.engine()?.load(&forward);
         let network = network.map_err(|source| run_error(&label, source))?.into();
         Ok(Predictor {
             intake,

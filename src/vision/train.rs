@@ -16,5 +16,5 @@ mod run;
 
 pub use events::{Evaluated, TrainEvent, Trained};
 pub use measure::Measured;
-pub use options::{EngineChoice, EvaluateEvery, TrainOptions};
+pub use options::{EvaluateEvery, TrainOptions};
 pub use run::train;

@@ -4,16 +4,27 @@
 
 use std::path::PathBuf;
 
-use bcosc::Converted;
 use bcosc::passes::Normalization;
-use bcosc_engine::default_interpreter;
+use bcosc::{Converted, DeviceChoice};
+use bcosc_engine::{Engine, EngineInterpreter};
 use bcosc_ir::{Interpreter, Model, Op, Patch, Tensor, Use, Value};
 use safetensors::SafeTensors;
 
+/// The root of the repository. Where tests run without cargo, the variable says where it is now.
+fn root() -> PathBuf {
+    let now = std::env::var_os("CARGO_MANIFEST_DIR");
+    now.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
 pub fn fixture(network: &str, file: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "fixtures", network, file]
-        .iter()
-        .collect()
+    root().join("fixtures").join(network).join(file)
+}
+
+/// The engine that runs models: tract, or that of the device that `BCOSC_TEST_DEVICE` names.
+pub fn engine() -> Box<dyn Engine> {
+    let device = std::env::var("BCOSC_TEST_DEVICE");
+    let device: DeviceChoice = device.map_or(DeviceChoice::Cpu, |name| name.parse().unwrap());
+    device.open().unwrap()
 }
 
 pub fn golden(network: &str, name: &str) -> Tensor {
@@ -58,7 +69,8 @@ pub fn with_inverse(images: &Tensor) -> Tensor {
 pub fn outputs(converted: &Converted, images: Tensor) -> Vec<f32> {
     let model = &converted.model;
     let input = model.graph.value_name(model.graph.inputs()[0]).to_owned();
-    let outputs = default_interpreter()
+    let engine = engine();
+    let outputs = EngineInterpreter::new(&*engine)
         .run(model, &[(input, images)].into())
         .unwrap();
     outputs.into_values().next().unwrap().to_f32s().unwrap()

@@ -12,8 +12,8 @@ use std::process::Command;
 use bcosc::data::{Augmentation, SplitOptions, Unreadable};
 use bcosc::passes::{Biases, InputContract, Normalization, Settings};
 use bcosc::{
-    EngineChoice, Error, EvaluateEvery, METRICS, Options, PredictOptions, Shape, TrainEvent,
-    TrainOptions, Trained, TrainingOptions, train,
+    DeviceChoice, EngineChoice, Error, EvaluateEvery, METRICS, Options, PredictOptions, Shape,
+    TrainEvent, TrainOptions, Trained, TrainingOptions, train,
 };
 use bcosc_ir::{Attribute, DataType, ModelBuilder, onnx};
 use bcosc_testing::{Layers, noise};
@@ -119,6 +119,7 @@ fn options(folder: &TempDir, run: &str) -> TrainOptions {
         work_dir: folder.path().join(run),
         resume: false,
         engine: EngineChoice::Tract,
+        device: DeviceChoice::Cpu,
         threads: 1,
     }
 }

@@ -51,6 +51,10 @@ impl Engine for Cuda {
         NAME
     }
 
+    fn has_markers(&self) -> bool {
+        true
+    }
+
     fn load(&self, model: &Model) -> Result<Box<dyn Network>, EngineError> {
         known(model)?;
         let graph = &model.graph;

@@ -45,8 +45,36 @@ struct Facts {
     stem: &'static str,
     /// Versions whose interface the engine uses, the newest first.
     versions: &'static [u32],
-    /// How to get it.
-    advice: &'static str,
+    /// What brings it.
+    source: Source,
+}
+
+/// What brings a library.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Driver,
+    /// A package of Python.
+    Package(&'static str),
+}
+
+/// How to get what is missing.
+fn advice(missing: &[Library]) -> String {
+    let mut packages = String::new();
+    let mut parts = Vec::new();
+    for library in missing {
+        match library.facts().source {
+            Source::Driver => {
+                parts.push("install NVIDIA's driver, version 525 or newer".to_owned())
+            }
+            Source::Package(name) => packages = format!("{packages} {name}"),
+        }
+    }
+    if !packages.is_empty() {
+        parts.push(format!(
+            "get libraries with `pip install{packages}` in an active Python environment, or install CUDA 12 or 13 and cuDNN 9"
+        ));
+    }
+    parts.join("; ")
 }
 
 impl Library {
@@ -59,32 +87,20 @@ impl Library {
     ];
 
     fn facts(self) -> Facts {
-        let (stem, versions, advice): (_, &[u32], _) = match self {
-            Library::Driver => (
-                "cuda",
-                &[1],
-                "install NVIDIA's driver, version 525 or newer",
-            ),
+        let (stem, versions, source): (_, &[u32], _) = match self {
+            Library::Driver => ("cuda", &[1], Source::Driver),
             Library::Nvrtc => (
                 "nvrtc",
                 &[13, 12],
-                "install it with `pip install nvidia-cuda-nvrtc-cu12` in an active Python environment, or CUDA 12 or 13",
+                Source::Package("nvidia-cuda-nvrtc-cu12"),
             ),
-            Library::CublasLt => (
-                "cublasLt",
-                &[13, 12],
-                "install it with `pip install nvidia-cublas-cu12` in an active Python environment, or CUDA 12 or 13",
-            ),
-            Library::Cudnn => (
-                "cudnn",
-                &[9],
-                "install it with `pip install nvidia-cudnn-cu12` in an active Python environment, or cuDNN 9",
-            ),
+            Library::CublasLt => ("cublasLt", &[13, 12], Source::Package("nvidia-cublas-cu12")),
+            Library::Cudnn => ("cudnn", &[9], Source::Package("nvidia-cudnn-cu12")),
         };
         Facts {
             stem,
             versions,
-            advice,
+            source,
         }
     }
 
@@ -137,7 +153,7 @@ pub fn require(libraries: &[Library]) -> Result<(), EngineError> {
     // A panic in between leaves the map as it was.
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-    let mut missing = Vec::new();
+    let (mut missing, mut reasons) = (Vec::new(), Vec::new());
     for &library in libraries {
         if open.contains_key(&library) {
             continue;
@@ -146,14 +162,17 @@ pub fn require(libraries: &[Library]) -> Result<(), EngineError> {
             Ok(found) => {
                 open.insert(library, found);
             }
-            Err(reason) => missing.push(format!("{reason}; {}", library.facts().advice)),
+            Err(reason) => {
+                missing.push(library);
+                reasons.push(reason);
+            }
         }
     }
     match missing.is_empty() {
         true => Ok(()),
         false => Err(EngineError::Unavailable {
             engine: NAME,
-            reason: missing.join("; "),
+            reason: format!("{}; {}", reasons.join(", "), advice(&missing)),
         }),
     }
 }
@@ -279,10 +298,14 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_with_how_to_get_it() {
         for library in Library::ALL {
-            let Facts { advice, .. } = library.facts();
             if let Err(EngineError::Unavailable { reason, .. }) = require(&[library]) {
-                assert!(reason.contains(advice), "{reason}");
+                assert!(reason.ends_with(&advice(&[library])), "{reason}");
             }
         }
+        let all = advice(&Library::ALL);
+        assert!(all.starts_with("install NVIDIA's driver"), "{all}");
+        let packages = "`pip install nvidia-cuda-nvrtc-cu12 nvidia-cublas-cu12 nvidia-cudnn-cu12`";
+        assert!(all.contains(packages), "{all}");
+        assert!(!advice(&[Library::Driver]).contains("pip"));
     }
 }

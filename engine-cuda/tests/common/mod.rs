@@ -4,7 +4,7 @@
 
 pub mod cpu;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bcosc::autodiff::training::{Clip, StepOptions};
 use bcosc::passes::InputContract;
@@ -23,10 +23,11 @@ pub const NETWORKS: [&str; 6] = [
     "clip_rn_tiny",
 ];
 
+/// The folder of fixtures. Where tests run without cargo, the variable says where the crate is now.
 pub fn fixtures() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "..", "fixtures"]
-        .iter()
-        .collect()
+    let now = std::env::var_os("CARGO_MANIFEST_DIR");
+    let crate_folder = now.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    crate_folder.join("..").join("fixtures")
 }
 
 /// What is made of a network.
@@ -42,6 +43,11 @@ impl Graph {
 }
 
 pub fn converted(network: &str, b: f64) -> Converted {
+    converted_from(&fixtures().join(network).join("model.onnx"), network, b)
+}
+
+/// A network from a file. CLIP's names begin with its own.
+pub fn converted_from(file: &Path, network: &str, b: f64) -> Converted {
     let mut options = Options::default();
     options.settings.b = b;
     options.settings.input = InputContract::AddInverse;
@@ -52,14 +58,18 @@ pub fn converted(network: &str, b: f64) -> Converted {
     };
     options.settings.normalization = Some(preset.normalization());
     options.verification.when = bcosc::Verify::Off;
-    convert(fixtures().join(network).join("model.onnx"), &options).unwrap()
+    convert(file, &options).unwrap()
 }
 
 /// The graph of a network for the engine, and the same in standard operators alone.
 pub fn graph(network: &str, graph: Graph) -> (Model, Model) {
-    let converted = converted(network, 2.0);
+    graph_of(&converted(network, 2.0), graph)
+}
+
+/// As [`graph`], of a network that is converted.
+pub fn graph_of(converted: &Converted, graph: Graph) -> (Model, Model) {
     match graph {
-        Graph::Forward => (converted.model.clone(), converted.model),
+        Graph::Forward => (converted.model.clone(), converted.model.clone()),
         Graph::Explanation => {
             let model = converted.explanation_graph().unwrap();
             (model.clone(), model)

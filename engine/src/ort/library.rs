@@ -137,6 +137,29 @@ fn files(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     folders.filter_map(|folder| newest_in(&folder)).collect()
 }
 
+/// Folders of NVIDIA's libraries in Python environments: `nvidia/cudnn/lib`, since CUDA 13 `nvidia/cu13/lib`.
+pub(crate) fn nvidia_folders() -> Vec<PathBuf> {
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    let environments = ENVIRONMENTS.iter().filter_map(|name| variable(name));
+    let packages = environments.flat_map(|root| site_packages(Path::new(&root)));
+    let nvidia = packages.map(|folder| folder.join("nvidia"));
+    let folders = nvidia.flat_map(|nvidia| {
+        let names = names_in(&nvidia).into_iter();
+        names.map(move |name| nvidia.join(name).join("lib"))
+    });
+    folders.filter(|folder| folder.is_dir()).collect()
+}
+
+/// The file of the highest version of a library in a folder: `libcudart.so.12` for `libcudart.so`.
+pub(crate) fn newest_of(folder: &Path, stem: &str) -> Option<PathBuf> {
+    let versions = names_in(folder).into_iter().filter(|name| {
+        let rest = name.strip_prefix(stem);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    });
+    let newest = versions.max_by_key(|name| numbers(name))?;
+    Some(folder.join(newest))
+}
+
 /// Where a Python environment keeps packages.
 fn site_packages(root: &Path) -> Vec<PathBuf> {
     let mut found = vec![root.join("Lib").join("site-packages")];

@@ -10,8 +10,8 @@ use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use tempfile::TempDir;
 
-use super::fault;
-use crate::EngineError;
+use super::{cuda, fault};
+use crate::{Device, EngineError};
 
 /// The name of a model's file.
 const FILE: &str = "model.onnx";
@@ -26,40 +26,51 @@ const LARGEST_IN_MEMORY: u64 = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Loaded {
     session: Mutex<Session>,
+    /// Where it runs.
+    pub device: Device,
     /// The file of weights that are mapped. After the session, since some systems keep files that are mapped.
     _weights: Option<TempDir>,
 }
 
 impl Loaded {
     /// Loads a model.
-    pub fn new(model: &Model, threads: usize) -> Result<Self, EngineError> {
+    pub fn new(model: &Model, threads: usize, device: Device) -> Result<Self, EngineError> {
         let proto = labelled(model);
         // Where there is no room for files, there may be memory.
         if weight_bytes(model) > LARGEST_IN_MEMORY
             && let Ok(folder) = written(&proto)
         {
-            return Loaded::from_file(model, folder, threads);
+            return Loaded::from_file(model, folder, threads, device);
         }
         match encode(&proto) {
             Ok(bytes) => {
                 drop(proto);
-                let made = builder(threads).and_then(|mut b| b.commit_from_memory(&bytes));
+                let made = builder(threads, device).and_then(|mut b| b.commit_from_memory(&bytes));
                 Ok(Loaded {
                     session: Mutex::new(made.map_err(|e| fault::loading(&e, model))?),
+                    device,
                     _weights: None,
                 })
             }
-            Err(WriteError::TooLarge { .. }) => Loaded::from_file(model, written(&proto)?, threads),
+            Err(WriteError::TooLarge { .. }) => {
+                Loaded::from_file(model, written(&proto)?, threads, device)
+            }
             Err(error) => Err(unwritten(error)),
         }
     }
 
     /// Loads a model from where [`written`] has put it.
-    fn from_file(model: &Model, folder: TempDir, threads: usize) -> Result<Self, EngineError> {
+    fn from_file(
+        model: &Model,
+        folder: TempDir,
+        threads: usize,
+        device: Device,
+    ) -> Result<Self, EngineError> {
         let path = folder.path().join(FILE);
-        let made = builder(threads).and_then(|mut b| b.commit_from_file(&path));
+        let made = builder(threads, device).and_then(|mut b| b.commit_from_file(&path));
         Ok(Loaded {
             session: Mutex::new(made.map_err(|e| fault::loading(&e, model))?),
+            device,
             // On Unix, what is mapped stays; so nothing is left behind if the process is killed.
             _weights: (!cfg!(unix)).then_some(folder),
         })
@@ -72,8 +83,13 @@ impl Loaded {
 }
 
 /// Results are to depend on the model and its inputs alone, and threads that wait leave the processor to others.
-fn builder(threads: usize) -> ort::Result<SessionBuilder> {
+fn builder(threads: usize, device: Device) -> ort::Result<SessionBuilder> {
+    let providers = match device {
+        Device::Cpu => Vec::new(),
+        Device::Cuda(number) => vec![cuda::provider(number)],
+    };
     Ok(Session::builder()?
+        .with_execution_providers(providers)?
         .with_intra_threads(threads)?
         .with_inter_threads(1)?
         .with_parallel_execution(false)?
@@ -128,7 +144,7 @@ mod tests {
 
     use super::super::session::OrtSession;
     use super::*;
-    use crate::{Device, EngineError, SessionOptions, Value, onnx_runtime};
+    use crate::{SessionOptions, Value, onnx_runtime};
 
     #[test]
     fn weights_in_a_file_compute_what_weights_in_memory_do() {
@@ -158,7 +174,7 @@ mod tests {
         let folder = written(&labelled(&model)).unwrap();
         let path = folder.path().to_owned();
         assert!(path.join("model.onnx.data").metadata().unwrap().len() >= 6400);
-        let loaded = Loaded::from_file(&model, folder, 1).unwrap();
+        let loaded = Loaded::from_file(&model, folder, 1, Device::Cpu).unwrap();
         let filed = OrtSession::new(
             loaded.into(),
             session.inputs().to_vec(),

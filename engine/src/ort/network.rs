@@ -10,12 +10,13 @@ use bcosc_ir::{Model, TensorType};
 use super::loaded::Loaded;
 use super::session::OrtSession;
 use super::tensor::is_numeric;
-use crate::{EngineError, InputShapes, Network, Port, Session, SessionOptions, ports};
+use crate::{Device, EngineError, InputShapes, Network, Port, Session, SessionOptions, ports};
 
 /// A model in ONNX Runtime's memory, once for each number of threads that it runs on.
 #[derive(Debug)]
 pub(crate) struct OrtNetwork {
     model: Model,
+    device: Device,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     by_threads: Mutex<BTreeMap<usize, Arc<Loaded>>>,
@@ -24,11 +25,12 @@ pub(crate) struct OrtNetwork {
 impl OrtNetwork {
     /// Loads the model for all threads of the machine, which most sessions run on; only then is it known what ONNX Runtime does
     /// not compute.
-    pub fn load(model: &Model) -> Result<Self, EngineError> {
+    pub fn load(model: &Model, device: Device) -> Result<Self, EngineError> {
         let network = OrtNetwork {
             inputs: inputs(model)?,
             outputs: outputs(model)?,
             model: model.clone(),
+            device,
             by_threads: Mutex::default(),
         };
         network.loaded(thread::available_parallelism().map_or(1, NonZero::get))?;
@@ -45,7 +47,7 @@ impl OrtNetwork {
         }
         // What no session has makes room.
         by_threads.retain(|_, loaded| Arc::strong_count(loaded) > 1);
-        let loaded = Arc::new(Loaded::new(&self.model, threads)?);
+        let loaded = Arc::new(Loaded::new(&self.model, threads, self.device)?);
         by_threads.insert(threads, loaded.clone());
         Ok(loaded)
     }

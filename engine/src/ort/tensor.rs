@@ -7,12 +7,13 @@ use std::sync::Arc;
 use bcosc_ir::{DataType, Tensor, TensorType};
 use bytes::Bytes;
 use half::{bf16, f16};
+use ort::memory::AllocationDevice;
 use ort::session::SessionInputValue;
 use ort::value::{DynTensor, PrimitiveTensorElementType, TensorElementType, TensorRef};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use super::fault;
-use crate::{EngineError, Stored, Value};
+use super::{cuda, fault};
+use crate::{Device, EngineError, Stored, Value};
 
 /// Element types, in ONNX, ONNX Runtime and Rust.
 macro_rules! elements {
@@ -80,10 +81,14 @@ pub(crate) struct OrtTensor {
 }
 
 impl OrtTensor {
-    /// Copies a tensor.
-    pub fn of(tensor: &Tensor) -> Result<Self, EngineError> {
+    /// Copies a tensor to a device.
+    pub fn on(tensor: &Tensor, device: Device) -> Result<Self, EngineError> {
+        let here = upload(tensor)?;
         Ok(OrtTensor {
-            tensor: upload(tensor)?,
+            tensor: match device {
+                Device::Cpu => here,
+                Device::Cuda(number) => cuda::uploaded(&here, number)?,
+            },
             dtype: tensor.dtype(),
         })
     }
@@ -101,7 +106,13 @@ impl Stored for OrtTensor {
     }
 
     fn read(&self) -> Result<Tensor, EngineError> {
-        let bytes = download(&self.tensor, self.dtype)?;
+        let bytes = match self.tensor.memory_info().is_cpu_accessible() {
+            true => download(&self.tensor, self.dtype)?,
+            false => {
+                let here = self.tensor.to(AllocationDevice::CPU, 0);
+                download(&here.map_err(|e| fault::elsewhere(&e))?, self.dtype)?
+            }
+        };
         let dims = dims(&self.tensor);
         Ok(Tensor::from_bytes(self.dtype, &dims, bytes.into()))
     }

@@ -15,6 +15,7 @@ use bcosc::{
 use clap::{Args, Parser};
 
 use super::conversion::{ConversionArgs, b};
+use super::device::DeviceArgs;
 use super::train::AugmentArg;
 use super::values::{
     above_zero, at_least_two, bytes, duration, fraction, positive, result_file, size,
@@ -52,6 +53,8 @@ pub struct AlignArgs {
     pub dry_run: bool,
     #[command(flatten)]
     pub alignment: AlignmentArgs,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     #[command(flatten)]
     pub conversion: ConversionArgs,
     /// Training images that norms are calibrated on
@@ -188,6 +191,7 @@ impl AlignArgs {
             recipe: self.conversion.recipe,
             settings: absorbed(self.conversion.settings()),
             input_shapes: self.conversion.input_shapes.clone(),
+            device: self.on.device,
             ..Options::default()
         };
         let mut options = self
@@ -251,8 +255,10 @@ impl AlignmentArgs {
             predict: PredictOptions {
                 normalization: conversion.settings.normalization.clone(),
                 size: self.size,
+                device: conversion.device,
                 ..PredictOptions::default()
             },
+            device: conversion.device,
             conversion,
             data: data.to_owned(),
             split: SplitOptions {

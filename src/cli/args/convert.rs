@@ -9,6 +9,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
 use super::conversion::ConversionArgs;
+use super::device::DeviceArgs;
 use super::proof::ProofArgs;
 use super::values::{at_least_two, result_file};
 
@@ -53,6 +54,8 @@ pub struct ConvertArgs {
     pub verify: Verify,
     #[command(flatten)]
     pub inputs: ProofArgs,
+    #[command(flatten)]
+    pub on: DeviceArgs,
 
     /// Run exactly these passes, in this order, instead of those of the recipe
     #[arg(long, value_name = "PASS,...", value_delimiter = ',', value_parser = pass_names(), hide_possible_values = true,
@@ -78,8 +81,8 @@ pub struct ConvertArgs {
     /// Where to store weights
     #[arg(long, value_enum, default_value_t = ExternalData::Auto, help_heading = "Output")]
     pub external_data: ExternalData,
-    /// Write additional graphs next to the output: `out.onnx` gets `out.explain.onnx`, or `out.train.onnx` and
-    /// `out.train.safetensors`
+    /// Write additional graphs next to the output: `out.onnx` gets `out.explain.onnx`, `out.train.onnx` and
+    /// `out.train.safetensors`, or the folder `out.cuda`
     #[arg(
         long,
         value_enum,
@@ -88,6 +91,11 @@ pub struct ConvertArgs {
         help_heading = "Output"
     )]
     pub emit: Vec<EmitArg>,
+    /// Images per step of --emit cuda
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..), requires = "emit",
+        help_heading = "Output")]
+    pub emit_batch: u64,
     /// Write a report of the passes and the proof as JSON; `-` is standard output
     #[arg(long, value_name = "FILE.json", value_parser = result_file(), help_heading = "Output")]
     pub report: Option<PathBuf>,
@@ -103,6 +111,9 @@ pub enum EmitArg {
     Explain,
     /// Training-step graph and its initial state, with the defaults of `train-graph`
     Train,
+    /// Folder with a training step for NVIDIA GPUs: kernels, plan, weights, and a program that runs it
+    #[cfg(feature = "cuda")]
+    Cuda,
 }
 
 fn pass_names() -> PossibleValuesParser {
@@ -136,6 +147,7 @@ impl ConvertArgs {
                     ..CalibrationFiles::new(source)
                 })
             }),
+            device: self.on.device,
         }
     }
 }

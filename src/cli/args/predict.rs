@@ -6,6 +6,7 @@ use bcosc::passes::InputContract;
 use bcosc::{InputShape, PredictOptions, Probability};
 use clap::{Args, ValueEnum};
 
+use super::device::DeviceArgs;
 use super::normalization::NormalizationArgs;
 use super::values::{finite, size};
 
@@ -47,6 +48,9 @@ pub struct PredictArgs {
     /// `imagenet`, whose 1,000 names are built in
     #[arg(long, value_name = "FILE", help_heading = "Prediction")]
     pub labels: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub on: DeviceArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -75,6 +79,7 @@ impl PredictArgs {
                 ProbabilityArg::Softmax => Some(Probability::Softmax),
                 ProbabilityArg::Sigmoid => Some(Probability::Sigmoid),
             },
+            device: self.on.device,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bcosc::{InputShape, Verification};
 use clap::Args;
 
+use super::device::DeviceArgs;
 use super::values::{at_least_two, result_file};
 
 /// Seeded inputs and tolerance.
@@ -43,6 +44,8 @@ pub struct VerifyArgs {
     pub candidate: PathBuf,
     #[command(flatten)]
     pub inputs: ProofArgs,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// Override the shape of an input of both models; repeatable
     #[arg(long, value_name = "NAME:D,D,...")]
     pub input_shapes: Vec<InputShape>,

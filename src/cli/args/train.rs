@@ -16,6 +16,7 @@ use clap::{Args, ValueEnum};
 
 use super::conversion::ConversionArgs;
 use super::conversion::b;
+use super::device::DeviceArgs;
 use super::published::Published;
 use super::step::StepArgs;
 use super::values::{above_zero, at_least_two, fraction, positive, result_file, size};
@@ -94,6 +95,8 @@ pub struct TrainArgs {
     /// Threads of the engine [default: all]
     #[arg(long, value_name = "N", value_parser = above_zero, help_heading = "Training")]
     pub threads: Option<usize>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
 
     /// Random changes of training images
     #[arg(long, value_enum, default_value_t = AugmentArg::Crop, help_heading = "Images")]
@@ -250,6 +253,7 @@ impl TrainArgs {
                     when: Verify::Final,
                     ..Verification::default()
                 },
+                device: self.on.device,
                 ..Options::default()
             }),
             calibration_images: self.calibrate_images,
@@ -257,6 +261,7 @@ impl TrainArgs {
             predict: PredictOptions {
                 normalization: self.conversion.normalized.given(),
                 size: self.size,
+                device: self.on.device,
                 ..PredictOptions::default()
             },
             data: self.data.clone(),
@@ -300,6 +305,7 @@ impl TrainArgs {
             work_dir: self.work_dir(),
             resume: self.resume,
             engine: self.engine,
+            device: self.on.device,
             threads: self.threads.unwrap_or(threads),
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bcosc_engine::SessionOptions;
 
 use crate::data::{Augmentation, SplitOptions, Unreadable};
-use crate::{EngineChoice, Options, PointingOptions, PredictOptions, Source};
+use crate::{DeviceChoice, EngineChoice, Options, PointingOptions, PredictOptions, Source};
 
 /// What is trained together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +113,8 @@ pub struct AlignOptions {
     pub resume: bool,
     /// What runs the steps.
     pub engine: EngineChoice,
+    /// Where they run; [`PredictOptions::device`] is where evaluations do.
+    pub device: DeviceChoice,
     /// Threads of the engine.
     pub threads: usize,
 }

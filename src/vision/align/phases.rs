@@ -156,12 +156,13 @@ impl Phase {
         }
     }
 
-    /// The training step from the model as it is now.
+    /// The training step from the model as it is now; gradients of convolutions stay whole for engines that compute them.
     pub fn step(
         &self,
         prepared: &Prepared,
         model: &bcosc_ir::Model,
         options: &AlignOptions,
+        whole_gradients: bool,
     ) -> Result<TrainingStep, Error> {
         let step = StepOptions {
             optimiser: Optimiser::Adam(Adam {
@@ -172,6 +173,7 @@ impl Phase {
                 true => Exponent::Input,
                 false => Exponent::Fixed,
             },
+            whole_gradients,
             ..StepOptions::default()
         };
         let (label, model) = (&prepared.label, model.clone());

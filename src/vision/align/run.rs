@@ -61,6 +61,7 @@ pub fn align(
     options: &AlignOptions,
     tell: &mut dyn FnMut(AlignEvent<'_>) -> ControlFlow<()>,
 ) -> Result<Aligned, Error> {
+    let engine = options.engine.open(options.device)?;
     let prepared = Prepared::of(source.into(), options, tell)?;
     let phases = phases(&prepared.segments, options);
     let loader = prepared.loader(options)?;
@@ -93,7 +94,6 @@ pub fn align(
         }
         restored = Some(state);
     }
-    let engine = options.engine.open()?;
     let metrics = Metrics::open(&options.work_dir, place.total).map_err(failed)?;
     let planned: Vec<Planned> = phases.iter().map(|phase| phase.planned.clone()).collect();
     let _ = tell(AlignEvent::Started {
@@ -217,7 +217,12 @@ impl<'a> Run<'a> {
         let begun = Instant::now();
         let mut logits = self.model.clone();
         before_probabilities(&mut logits);
-        let mut step = phase.step(self.prepared, &logits, self.options)?;
+        let mut step = phase.step(
+            self.prepared,
+            &logits,
+            self.options,
+            self.engine.has_markers(),
+        )?;
         if let Some(state) = self.restored.take().filter(|_| self.place.step > 0) {
             step.restore(&state)?;
         }

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use bcosc_autodiff::explanation::is_explanation;
 use bcosc_autodiff::parts::{Parts, Shared};
 use bcosc_engine::{
-    EngineError, InputShapes, Network, Session, SessionOptions, Value, default_engine,
-    default_interpreter,
+    EngineError, InputShapes, Network, Session, SessionOptions, Value, default_interpreter,
 };
 use bcosc_ir::{Interpreter, Model, Tensor};
 use serde::Serialize;
@@ -41,6 +40,7 @@ impl Explainer {
 
     /// As [`Explainer::open`], of a file that is read.
     pub(crate) fn from_file(file: File, options: &PredictOptions) -> Result<Self, Error> {
+        let engine = options.device.engine()?;
         let (model, label, ending) = build_for(file, options)?;
         let predictor = Predictor::of(&model, label, options, ending)?;
         let label = &predictor.label;
@@ -50,7 +50,7 @@ impl Explainer {
         };
         let parts = parts(graph).map_err(|source| run_error(label, source))?;
         let load = |part: &Model| -> Result<Arc<dyn Network>, Error> {
-            let network = default_engine().load(part);
+            let network = engine.load(part);
             Ok(network.map_err(|source| run_error(label, source))?.into())
         };
         Ok(Explainer {

@@ -1,13 +1,13 @@
 //! Options of a training run.
 
 use std::io;
-use std::ops::Deref;
 use std::path::PathBuf;
 
-use bcosc_engine::{Engine, default_engine};
-
 use crate::data::{Augmentation, SplitOptions, Unreadable};
-use crate::{Error, Options, PointingOptions, PredictOptions, Ramp, Shape, TrainingOptions};
+use crate::{
+    DeviceChoice, EngineChoice, Error, Options, PointingOptions, PredictOptions, Ramp, Shape,
+    TrainingOptions,
+};
 
 /// Options of a training run.
 #[derive(Clone, Debug)]
@@ -69,6 +69,8 @@ pub struct TrainOptions {
     pub resume: bool,
     /// What runs the training step.
     pub engine: EngineChoice,
+    /// Where it runs; [`PredictOptions::device`] is where evaluations do.
+    pub device: DeviceChoice,
     /// Threads of the engine.
     pub threads: usize,
 }
@@ -83,48 +85,6 @@ impl TrainOptions {
     }
 }
 
-impl EngineChoice {
-    /// The engine.
-    ///
-    /// # Errors
-    /// [`Error::Run`] if ONNX Runtime is asked for and cannot be loaded.
-    pub(in crate::vision) fn open(self) -> Result<Opened, Error> {
-        #[cfg(feature = "ort")]
-        if self != EngineChoice::Tract {
-            match bcosc_engine::onnx_runtime(bcosc_engine::Device::Cpu) {
-                Ok(engine) => return Ok(Opened::Loaded(engine)),
-                Err(source) if self == EngineChoice::Ort => {
-                    return Err(Error::Run {
-                        what: "the training step".to_owned(),
-                        source: source.into(),
-                    });
-                }
-                Err(_) => {}
-            }
-        }
-        Ok(Opened::BuiltIn(default_engine()))
-    }
-}
-
-/// An engine that is ready.
-pub(in crate::vision) enum Opened {
-    BuiltIn(&'static dyn Engine),
-    #[cfg(feature = "ort")]
-    Loaded(Box<dyn Engine>),
-}
-
-impl Deref for Opened {
-    type Target = dyn Engine;
-
-    fn deref(&self) -> &Self::Target {
-        match self {
-            Opened::BuiltIn(engine) => *engine,
-            #[cfg(feature = "ort")]
-            Opened::Loaded(engine) => engine.as_ref(),
-        }
-    }
-}
-
 /// When a model is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EvaluateEvery {
@@ -132,18 +92,4 @@ pub enum EvaluateEvery {
     Epochs(u64),
     /// After every step whose number is a multiple of this.
     Steps(u64),
-}
-
-/// What runs the training step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum EngineChoice {
-    /// ONNX Runtime if it is installed, otherwise tract
-    #[default]
-    Auto,
-    /// tract, which is built in
-    Tract,
-    /// An installed ONNX Runtime
-    #[cfg(feature = "ort")]
-    Ort,
 }

@@ -51,8 +51,14 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Reads, and where needed converts, the model; lists the images.
-    pub fn of(source: Source, options: &TrainOptions, tell: Tell<'_>) -> Result<Self, Error> {
+    /// Reads, and where needed converts, the model; lists the images. The training step keeps gradients of convolutions whole for
+    /// engines that compute them.
+    pub fn of(
+        source: Source,
+        options: &TrainOptions,
+        whole_gradients: bool,
+        tell: Tell<'_>,
+    ) -> Result<Self, Error> {
         let _ = tell(TrainEvent::Preparing("reading the model"));
         let training = &options.training;
         let wanted: Vec<String> = training.output.iter().cloned().collect();
@@ -80,7 +86,9 @@ impl Prepared {
             0 => false,
             _ => explains(&model, &label, options, &mut notes)?,
         };
-        let step = step_of(logits, &options.training, &label)?;
+        let mut training = options.training.clone();
+        training.step.whole_gradients = whole_gradients;
+        let step = step_of(logits, &training, &label)?;
 
         let teacher = options.training.teacher.clone();
         let teacher = teacher.map(|source| Predictor::open(source, &options.predict));

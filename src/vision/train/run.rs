@@ -31,7 +31,8 @@ pub fn train(
     options: &TrainOptions,
     tell: &mut dyn FnMut(TrainEvent<'_>) -> ControlFlow<()>,
 ) -> Result<Trained, Error> {
-    let prepared = Prepared::of(source.into(), options, tell)?;
+    let engine = options.engine.open(options.device)?;
+    let prepared = Prepared::of(source.into(), options, engine.has_markers(), tell)?;
     let loader = prepared.loader(options)?;
     let per_epoch = loader.batches() as u64;
     let planned = per_epoch.saturating_mul(options.epochs);
@@ -60,7 +61,6 @@ pub fn train(
             ..Place::default()
         },
     };
-    let engine = options.engine.open()?;
     let batch = prepared.batch(options);
     let session = SessionOptions {
         threads: options.threads,
