@@ -17,8 +17,8 @@ from pathlib import Path
 CIFAR = ["--mean", "0.4914,0.4822,0.4465", "--std", "0.2470,0.2435,0.2616"]
 ABSORBED = ["--input", "add-inverse", "--absorb-normalization"]
 # Steps of a segment, and steps of training.
-BLOCKS = [10, 20, 40, 80]
-TRAINING = [15, 30, 60, 120, 240]
+BLOCKS = [10, 30, 80]
+TRAINING = [15, 60, 150]
 
 
 def lines(folder):

@@ -614,3 +614,60 @@ fn a_place_for_the_report_is_looked_for_before_the_work() {
     assert!(done.err.contains("missing/report.json"), "{}", done.err);
     assert!(files(folder.path()).is_empty());
 }
+
+/// No machine has so many devices.
+#[test]
+fn a_device_that_is_missing_is_an_error_of_every_command_that_runs_models() {
+    let folder = folder();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let (model, out, data) = (model().display().to_string(), place("out"), place(""));
+    for command in [
+        vec![&*model, "-o", &out],
+        vec!["verify", &model, &model],
+        vec!["explain", &model, "cat.png", "-o", &out],
+        vec!["train", &model, "--data", &data, "-o", &out],
+        vec!["align", &model, "--data", &data, "-o", &out],
+    ] {
+        let done = run(command.iter().copied().chain(["--device", "cuda:10000"]));
+        assert_eq!(done.code, 1, "{command:?}");
+        for part in ["cuda:10000", "--device cpu"] {
+            assert!(done.err.contains(part), "{command:?}: {}", done.err);
+        }
+        assert!(files(folder.path()).is_empty(), "{command:?}");
+    }
+    let wrong = run(["verify", &model, &model, "--device", "gpu"]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("`cuda:N`"), "{}", wrong.err);
+}
+
+#[test]
+fn a_conversion_says_why_it_runs_on_the_cpu_if_asked() {
+    let folder = folder();
+    let out = folder.path().join("out.onnx");
+    let quiet = convert(&model(), &out, &[]);
+    assert!(!quiet.err.to_lowercase().contains("cuda"), "{}", quiet.err);
+    let verbose = convert(&model(), &out, &["-v"]);
+    assert!(verbose.err.contains("CUDA device"), "{}", verbose.err);
+}
+
+#[test]
+fn a_folder_for_gpus_is_written_beside_the_model() {
+    let folder = folder();
+    let out = folder.path().join("out.onnx");
+    let done = convert(&model(), &out, &["--emit", "cuda", "--emit-batch", "3"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.out.contains("wrote folder "), "{}", done.out);
+    assert_eq!(files(folder.path()), ["out.cuda", "out.onnx"]);
+    assert_eq!(
+        files(&folder.path().join("out.cuda")),
+        [
+            "Cargo.toml",
+            "README.md",
+            "constants.safetensors",
+            "kernels.cu",
+            "plan.json",
+            "src",
+            "state.safetensors"
+        ]
+    );
+}
