@@ -644,9 +644,9 @@ fn a_device_that_is_missing_is_an_error_of_every_command_that_runs_models() {
 fn a_conversion_says_why_it_runs_on_the_cpu_if_asked() {
     let folder = folder();
     let out = folder.path().join("out.onnx");
-    let quiet = convert(&model(), &out, &[]);
+    let quiet = convert(&model(), &out, &["--device", "auto"]);
     assert!(!quiet.err.to_lowercase().contains("cuda"), "{}", quiet.err);
-    let verbose = convert(&model(), &out, &["-v"]);
+    let verbose = convert(&model(), &out, &["--device", "auto", "-v"]);
     assert!(verbose.err.contains("CUDA device"), "{}", verbose.err);
 }
 

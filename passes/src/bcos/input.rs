@@ -2,3 +2,4 @@
 
 pub mod double;
 mod first_layer;
+mod sizes;

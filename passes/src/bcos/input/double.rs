@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use bcosc_ir::{DataType, Dim, Graph, Model, Op, Operand, Patch, TensorType, Use, Value};
 
 use super::first_layer::{FirstLayer, FirstLayers};
+use super::sizes;
 use crate::analysis::image::image_input;
 use crate::analysis::layers::reads_shape;
 use crate::analysis::weights;
@@ -82,6 +83,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         forget_normalised(&mut model.graph, image, &first_layers);
     }
     if let Some(raw) = raw.filter(|raw| !raw.inverted_here) {
+        sizes::keep(model, image)?;
         widen(&mut model.graph, image, 2 * raw.channels);
         outcome.changed(
             model.graph.value_name(image),
@@ -164,7 +166,9 @@ impl Raw {
             match usage {
                 Use::Output(_) => return processes(graph.value_name(image).to_owned()),
                 Use::Input { node, .. } | Use::Capture { node, .. }
-                    if reads_shape(graph, node) && !inverted_here =>
+                    if reads_shape(graph, node)
+                        && !inverted_here
+                        && sizes::divisor(graph, image, node).is_none() =>
                 {
                     return processes(graph.label(node));
                 }

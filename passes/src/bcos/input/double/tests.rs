@@ -352,11 +352,56 @@ fn a_shape_that_is_read_is_not_the_image() {
             .filter(|dims| dims.len() == 2)
             .all(|dims| dims == [2, 60])
     );
-    let wide = settings(InputContract::AddInverse, true, 3);
-    assert_eq!(
-        reason(&before, &wide),
-        Reason::PreprocessingInGraph("shape".to_owned())
-    );
+}
+
+#[test]
+fn sizes_that_are_read_stay_those_of_the_image() {
+    // All sizes; those from the end on; the batch alone, as torch.export writes it; their product; random numbers of the same
+    // sizes, for which there is nothing to divide.
+    for (op, attributes, divisor) in [
+        ("Shape", vec![], Some(vec![1, 2, 1, 1])),
+        (
+            "Shape",
+            vec![Attribute::int("start", -3)],
+            Some(vec![2, 1, 1]),
+        ),
+        (
+            "Shape",
+            vec![Attribute::int("start", 0), Attribute::int("end", 1)],
+            Some(vec![]),
+        ),
+        ("Size", vec![], Some(vec![2])),
+        (
+            "RandomNormalLike",
+            vec![Attribute::float("seed", 1.0)],
+            None,
+        ),
+    ] {
+        let before = image("batch,3,5,4")
+            .op(op, &["x"], "read", attributes)
+            .op("Cast", &["read"], "cast", [Attribute::int("to", 1)])
+            .op(
+                "ReduceSum",
+                &["cast"],
+                "number",
+                [Attribute::int("keepdims", 0)],
+            )
+            .conv("x", "a", &[3, 3, 1, 1], vec![])
+            .op("Mul", &["a", "number"], "y", [])
+            .typed("y");
+        let Some(divisor) = divisor else {
+            let wide = settings(InputContract::AddInverse, true, 3);
+            let refused = Reason::PreprocessingInGraph("read".to_owned());
+            assert_eq!(reason(&before, &wide), refused);
+            continue;
+        };
+        let after = check(&before, &[2, 3, 5, 4], (InputContract::AddInverse, true));
+        let found = after.graph.parameters().into_iter().filter_map(|(id, _)| {
+            let tensor = after.graph.constant(after.graph.output(id, 0))?;
+            tensor.to_i64s().ok().filter(|all| all.contains(&2))
+        });
+        assert_eq!(found.flatten().collect::<Vec<_>>(), divisor);
+    }
 }
 
 #[test]
