@@ -232,7 +232,7 @@ def main():
         command = [
             arguments.bcosc, "align", model, "--data", data, "-o", f"{folder}/out.onnx", "--images", str(arguments.images),
             "--mean", "0.4914,0.4822,0.4465", "--std", "0.2470,0.2435,0.2616", "--steps", str(arguments.steps),
-            "--method", "blocks", "--val-images", "2500", "--sheet", "0",
+            "--lr", "0.002", "--method", "blocks", "--val-images", "2500", "--sheet", "0",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     print(done.stderr)
