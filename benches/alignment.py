@@ -46,6 +46,7 @@ STUDY = {
         "kept-blocks-150-lr2": resnet(*BLOCKS, "--steps", "150", "--lr", "0.002"),
         "kept-blocks-150-lr4": resnet(*BLOCKS, "--steps", "150"),
         "kept-blocks-300": resnet(*BLOCKS, "--steps", "300"),
+        "kept-blocks-385": resnet(*BLOCKS, "--steps", "385"),
         "kept-joint": resnet(*JOINT),
         "kept-joint-lr2": resnet(*JOINT, "--lr", "0.002"),
         "kept-both": resnet(*BOTH),
