@@ -68,26 +68,27 @@ impl Trainer {
         batch: &Batch,
         options: &SessionOptions,
     ) -> Result<Self, Error> {
-        let mut trainer = Self::for_inputs(step, steps, engine, batch.shapes(), options)?;
-        trainer.images.clone_from(&batch.input);
-        Ok(trainer)
+        let (images, shapes) = (&batch.input, batch.shapes());
+        Self::for_inputs(step, steps, engine, images, shapes, options)
     }
 
-    /// As [`Trainer::new`], for inputs by name.
+    /// As [`Trainer::new`], for inputs by name; `images` is that of the model.
     pub(crate) fn for_inputs(
         step: &TrainingStep,
         steps: u64,
         engine: &dyn Engine,
-        inputs: InputShapes,
+        images: &str,
+        shapes: InputShapes,
         options: &SessionOptions,
     ) -> Result<Self, Error> {
-        Self::prepared(step, steps, engine, inputs, options).map_err(run_error)
+        Self::prepared(step, steps, engine, images, shapes, options).map_err(run_error)
     }
 
     fn prepared(
         step: &TrainingStep,
         steps: u64,
         engine: &dyn Engine,
+        images: &str,
         mut shapes: InputShapes,
         options: &SessionOptions,
     ) -> Result<Self, EngineError> {
@@ -116,7 +117,7 @@ impl Trainer {
         Ok(Trainer {
             feedback,
             state: step.state.clone(),
-            images: String::new(),
+            images: images.to_owned(),
             steps,
             dtype,
         })

@@ -243,6 +243,7 @@ impl<'a> Run<'a> {
             &step,
             self.place.step,
             self.engine,
+            images,
             feed::shapes(&inputs),
             &session,
         )?;
