@@ -92,7 +92,9 @@ fn a_dense_block_is_cut_where_several_values_cross() {
             .conv(&joined, &new, &[2, 2 * layer, 3, 3], pads());
         all.push(new);
     }
-    let found = cut(ends(builder, "f16"), Some(9));
+    let builder = ends(builder, "f16");
+    let whole = model(builder.clone());
+    let found = cut(builder, Some(9));
     // A block of 16 layers in pieces of 6; each is compared at all values that it adds.
     assert_eq!(
         found,
@@ -104,6 +106,16 @@ fn a_dense_block_is_cut_where_several_values_cross() {
             "1: "
         ]
     );
+
+    let segments = cut_with(&whole, &whole, Some(9)).unwrap();
+    assert!(segments[0].reads.is_empty());
+    // The second piece passes on what the first one has computed and the third one reads.
+    assert_eq!(segments[1].reads, ["f0"]);
+    assert_eq!(
+        segments[2].reads,
+        ["f0", "f1", "f2", "f3", "f4", "f5", "f6"]
+    );
+    assert_eq!(segments[4].reads, ["j16"]);
 }
 
 #[test]
