@@ -1,4 +1,4 @@
-//! `--biases carry`: the same function as with biases kept, and contributions that leave nothing of it out.
+//! `--biases carry`: at B = 1 the function of the original, and contributions that leave nothing of it out.
 
 mod common;
 
@@ -80,8 +80,12 @@ fn check(network: &str, file: &str, zero: &[&str]) {
     let images = golden(network, "image");
     let kept = convert(&path, &options(Biases::Keep)).unwrap();
     let carried = convert(&path, &options(Biases::Carry)).unwrap();
-    let expected = outputs(&kept, with_inverse(&images));
-    let found = outputs(&carried, with_inverse(&images));
+    let linear = |biases| {
+        let mut options = options(biases);
+        options.settings.b = 1.0;
+        outputs(&convert(&path, &options).unwrap(), with_inverse(&images))
+    };
+    let (expected, found) = (linear(Biases::Keep), linear(Biases::Carry));
     let difference = largest_difference(&expected, &found);
     assert!(
         difference <= 1e-4 * spread(&expected),

@@ -5,6 +5,7 @@
 //! ```text
 //! n = bcosc.PatchNorm <kernel_shape, strides, pads, dilations, group> (x)   [N, group, spatial...]
 //! n = bcosc.VectorNorm <axis> (x)                                           x's shape, 1 at axis
+//! n = ... <constant = 1> (x)                  of x and a constant channel of ones, which carries the bias
 //! z = bcosc.Scale <b, group> (y, n)                                         (|y| / n)^(b-1) * y
 //! ```
 //!
@@ -42,7 +43,8 @@ pub const VECTOR_EPSILON: f64 = 1e-12;
 /// Added to the cosine before a power other than 1.
 pub const COSINE_EPSILON: f64 = 1e-6;
 
-/// `sqrt(sum of x^2 over the window and the group's channels + 1e-6)`, one value per group and position.
+/// `sqrt(sum of x^2 over the window and the group's channels + 1e-6)`, one value per group and position; `+ 1` with a constant
+/// channel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PatchNorm {
     /// Input [N, channels, spatial...].
@@ -53,15 +55,19 @@ pub struct PatchNorm {
     pub window: Window,
     /// Groups of the convolution.
     pub group: u64,
+    /// Whether a constant channel of ones is part of the layer's input.
+    pub constant: bool,
 }
 
 impl PatchNorm {
     /// The operator.
     pub fn op(&self) -> Op {
-        self.window
+        let op = self
+            .window
             .write(Op::new(DOMAIN, PATCH_NORM).named("patch_norm"))
             .with_int("group", self.group as i64)
-            .with_int("channels", self.channels as i64)
+            .with_int("channels", self.channels as i64);
+        with_constant(op, self.constant)
     }
 
     /// Views a node.
@@ -73,11 +79,12 @@ impl PatchNorm {
             channels: op.get("channels")?,
             window,
             group: op.get("group")?,
+            constant: has_constant(op),
         })
     }
 }
 
-/// `||x||_2 + 1e-12` along one axis, which stays with size 1.
+/// `||x||_2 + 1e-12` along one axis, which stays with size 1; `sqrt(||x||^2 + 1)` with a constant channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VectorNorm {
     /// Input.
@@ -86,15 +93,18 @@ pub struct VectorNorm {
     pub axis: i64,
     /// Whether the result of rank 2 is transposed, for layers that transpose their input.
     pub transposed: bool,
+    /// Whether a constant channel of ones is part of the layer's input.
+    pub constant: bool,
 }
 
 impl VectorNorm {
     /// The operator.
     pub fn op(&self) -> Op {
-        Op::new(DOMAIN, VECTOR_NORM)
+        let op = Op::new(DOMAIN, VECTOR_NORM)
             .named("vector_norm")
             .with_int("axis", self.axis)
-            .with_int("transposed", self.transposed.into())
+            .with_int("transposed", self.transposed.into());
+        with_constant(op, self.constant)
     }
 
     /// Views a node.
@@ -104,6 +114,7 @@ impl VectorNorm {
             x: graph.input(node, 0)?,
             axis: op.get("axis")?,
             transposed: op.get("transposed")?,
+            constant: has_constant(op),
         })
     }
 }
@@ -176,12 +187,13 @@ impl Energy {
     /// The energy whose root is a patch norm, with exponent 1/2.
     pub fn of_norm(norm: PatchNorm) -> Self {
         Energy {
+            // The square of the constant channel, or what keeps the norm above 0.
+            epsilon: if norm.constant { 1.0 } else { PATCH_EPSILON },
             x: norm.x,
             channels: norm.channels,
             window: norm.window,
             group: norm.group,
             gain: 1.0,
-            epsilon: PATCH_EPSILON,
             exponent: 0.5,
         }
     }
@@ -272,6 +284,20 @@ impl Weigh {
 /// The decimal number that a single-precision attribute was written for.
 pub(crate) fn shortest(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))
+}
+
+/// The attribute that says that a constant channel is part of a layer's input.
+const CONSTANT: &str = "constant";
+
+fn with_constant(op: Op, constant: bool) -> Op {
+    match constant {
+        true => op.with_int(CONSTANT, 1),
+        false => op,
+    }
+}
+
+fn has_constant(op: &Op) -> bool {
+    op.get::<i64>(CONSTANT) == Some(1)
 }
 
 fn marker<'a>(graph: &'a Graph, node: NodeId, op_type: &str) -> Option<&'a Op> {

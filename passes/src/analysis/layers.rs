@@ -68,6 +68,11 @@ impl Layer {
             .collect()
     }
 
+    /// Whether a bias is added, by the operator or by the node behind it.
+    pub fn has_bias(&self, graph: &Graph) -> bool {
+        self.out.node != self.node || graph.input(self.node, 2).is_some()
+    }
+
     /// Whether this is the last layer before the outputs of the graph.
     pub fn is_head(&self, graph: &Graph) -> bool {
         let mut open = vec![self.out];

@@ -13,8 +13,8 @@
 //!
 //! u' is u after average pools with the windows of the layers between, not counting padding, so that its sizes are always
 //! those of y; layers of one resolution share it. Where other operators move or mix positions, u'' is the mean over
-//! positions. The norm of a B-cos layer's input leaves the constant out, as it does with `--biases keep`: both give the same
-//! function at every B.
+//! positions. The norm of a B-cos layer's input counts the constant too: a bias left out there could outweigh an input that is near
+//! 0 without limit.
 //!
 //! The mean of a normalisation in the graph is multiplied by u likewise. Biases whose shape fits no form of the constant are
 //! kept.

@@ -9,6 +9,9 @@
 //! y = bcosc.Scale <b = 2> (Conv (x, w), bcosc.PatchNorm (x))
 //! ```
 //!
+//! A bias that the input carries is a weight on a channel of ones, so ||x|| counts that channel, too. A bias that is kept as it is leaves
+//! ||x|| alone.
+//!
 //! Every layer has a B of its own: that of the model, unless `--b-last` or `--b-layer` choose another. Layers that compute
 //! queries, keys and values of attention stay linear. At B = 1 the factor is 1, and the pass does nothing. Layers with the
 //! same patches share a norm.
@@ -24,7 +27,7 @@ use crate::analysis::layers::{Form, Layer, OPERATORS};
 use crate::analysis::linearity::layers_on_constants;
 use crate::analysis::raise::{attention, attention_pool};
 use crate::dialect::{PatchNorm, Scale, VectorNorm};
-use crate::{Context, Effect, Outcome, Pass, PassError, Reason};
+use crate::{Biases, Context, Effect, Outcome, Pass, PassError, Reason};
 use exponents::{described, exponents};
 
 /// Key of the node metadata that marks a layer that stays linear.
@@ -98,7 +101,8 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let Some(Ok(layer)) = Layer::of(&model.graph, node).filter(|_| b != 1.0) else {
             continue;
         };
-        let norm = Norm::of(&layer);
+        let carries = cx.settings.biases == Biases::Carry && layer.has_bias(&model.graph);
+        let norm = Norm::of(&layer, carries);
         let shared = norms.get(&norm).copied();
         let patch = scale(&layer, &norm, shared, b);
         outcome.changed(model.graph.label(node), format!("B-cos, B = {b}"));
@@ -132,7 +136,7 @@ enum Norm {
 }
 
 impl Norm {
-    fn of(layer: &Layer) -> Self {
+    fn of(layer: &Layer, constant: bool) -> Self {
         let x = layer.x;
         match &layer.form {
             Form::Conv(conv) => Norm::Patch(PatchNorm {
@@ -140,21 +144,25 @@ impl Norm {
                 channels: conv.in_channels(),
                 window: conv.window.clone(),
                 group: conv.group,
+                constant,
             }),
             Form::Gemm(gemm) if gemm.trans_a => Norm::Vector(VectorNorm {
                 x,
                 axis: 0,
                 transposed: true,
+                constant,
             }),
             Form::Gemm(_) | Form::RightMatMul => Norm::Vector(VectorNorm {
                 x,
                 axis: -1,
                 transposed: false,
+                constant,
             }),
             Form::LeftMatMul => Norm::Vector(VectorNorm {
                 x,
                 axis: -2,
                 transposed: false,
+                constant,
             }),
         }
     }

@@ -12,6 +12,13 @@
 //!
 //! n = bcosc.VectorNorm <axis> (x)         n = ReduceL2 <axis> (x) + 1e-12
 //! ```
+//!
+//! With a constant channel, which carries the bias of the layer:
+//!
+//! ```text
+//! n = bcosc.PatchNorm <constant = 1> (x)             n = Sqrt (... + 1)
+//! n = bcosc.VectorNorm <axis, constant = 1> (x)      n = Sqrt (ReduceSumSquare <axis> (x) + 1)
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -127,24 +134,32 @@ impl Lowering {
         if !single {
             sum = Ones::sum(&norm.window, group, 1).write(patch, "window_sum", sum, dtype);
         }
-        let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[PATCH_EPSILON]));
-        let sum = patch.op(Op::new("", "Add").named("squared_norm"), &[sum, epsilon]);
-        let norm = patch.op(Op::new("", "Sqrt").named("norm"), &[sum]);
+        let norm = match norm.constant {
+            true => root(patch, sum, ("one", 1.0), dtype),
+            false => root(patch, sum, ("epsilon", PATCH_EPSILON), dtype),
+        };
         cast(patch, norm, dtype, narrow)
     }
 
     fn vector_norm(&self, patch: &mut Patch, norm: &VectorNorm, dtype: DataType) -> Operand {
         let wide = accumulator(dtype);
         let x = cast(patch, norm.x.into(), dtype, wide);
-        let length = reduce(patch, self.opset, AxesOp::ReduceL2, x, &[norm.axis]);
-        let length = cast(patch, length, wide, dtype);
-        let epsilon = match dtype {
-            // The smallest number that half precision can take the reciprocal of.
-            DataType::Float16 => half::f16::MIN_POSITIVE.to_f64(),
-            _ => VECTOR_EPSILON,
+        let mut along = |op| reduce(patch, self.opset, op, x, &[norm.axis]);
+        let length = if norm.constant {
+            let sum = along(AxesOp::ReduceSumSquare);
+            let length = root(patch, sum, ("one", 1.0), wide);
+            cast(patch, length, wide, dtype)
+        } else {
+            let length = along(AxesOp::ReduceL2);
+            let length = cast(patch, length, wide, dtype);
+            let epsilon = match dtype {
+                // The smallest number that half precision can take the reciprocal of.
+                DataType::Float16 => half::f16::MIN_POSITIVE.to_f64(),
+                _ => VECTOR_EPSILON,
+            };
+            let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[epsilon]));
+            patch.op(Op::new("", "Add").named("norm"), &[length, epsilon])
         };
-        let epsilon = patch.parameter("epsilon", weights::tensor(dtype, &[], &[epsilon]));
-        let length = patch.op(Op::new("", "Add").named("norm"), &[length, epsilon]);
         if norm.transposed {
             return patch.op(
                 Op::new("", "Transpose").with_ints("perm", &[1, 0]),
@@ -153,6 +168,13 @@ impl Lowering {
         }
         length
     }
+}
+
+/// The root of a sum of squares and a named number.
+fn root(patch: &mut Patch, sum: Operand, (name, x): (&str, f64), dtype: DataType) -> Operand {
+    let addend = patch.parameter(name, weights::tensor(dtype, &[], &[x]));
+    let sum = patch.op(Op::new("", "Add").named("squared_norm"), &[sum, addend]);
+    patch.op(Op::new("", "Sqrt").named("norm"), &[sum])
 }
 
 /// The type of sums of squares: in half precision, squares overflow beyond 255 and sums lose precision.

@@ -1,3 +1,4 @@
+mod carried;
 mod convolutions;
 mod products;
 
