@@ -99,6 +99,7 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
         block_rate: 0.05,
         joint_rate: 0.01,
         budget: None,
+        norm_statistics: None,
         then_train: 0,
         train_on: TrainOn::Original,
         train_rate: 1e-3,

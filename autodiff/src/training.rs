@@ -42,6 +42,7 @@ use bcosc_passes::canonical::{FOLD_CONSTANTS, REMOVE_DEAD, SIMPLIFY, cse};
 use bcosc_passes::{Context, PassError, Reason, recipe};
 
 pub use alignment::{Alignment, ERRORS, Reference, Tap, alignment_step, feature_name, target_name};
+pub use batch_norm::NormStatistics;
 pub use bias_scale::BIAS_SCALE;
 pub use clip::Clip;
 pub use cut::{Cuttable, Part, Read};
@@ -102,6 +103,8 @@ pub struct StepOptions {
     pub optimiser: Optimiser,
     /// How gradients are clipped.
     pub clip: Option<Clip>,
+    /// What norms divide by.
+    pub norm_statistics: NormStatistics,
     /// The share of the batch's statistics in the new running statistics of norms.
     pub norm_momentum: f64,
     /// Batches per update: gradients are averaged over so many runs.
@@ -125,6 +128,7 @@ impl Default for StepOptions {
             exponent: Exponent::default(),
             optimiser: Optimiser::default(),
             clip: None,
+            norm_statistics: NormStatistics::default(),
             norm_momentum: 0.1,
             accumulate: 1,
             average: None,
@@ -303,7 +307,7 @@ impl Student {
         let one = build.number(1.0);
         let [loss, one] = apply(model, patch, [loss, one])?;
         cx.infer(model)?;
-        let statistics = batch_norm::train(model, &self.own)?;
+        let statistics = batch_norm::train(model, &self.own, options.norm_statistics, cx)?;
         let logits = replaced(&model.graph, compared.logits);
         Ok(Objective {
             loss,

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use bcosc_autodiff::training::{Adam, Clip, Exponent, Loss, Optimiser, Role, Targets};
+use bcosc_autodiff::training::{
+    Adam, Clip, Exponent, Loss, NormStatistics, Optimiser, Role, Targets,
+};
 use bcosc_engine::{SessionOptions, default_engine, default_interpreter};
 use bcosc_ir::{Interpreter, Model, Tensor, Tensors};
 use bcosc_onnx::proto::ModelProto;
@@ -93,6 +95,10 @@ fn options(case: &str) -> TrainingOptions {
             match kind {
                 "accumulate" => step.accumulate = 3,
                 "average" => step.average = Some(0.7),
+                "running" => {
+                    step.optimiser = sgd(0.0, false);
+                    step.norm_statistics = NormStatistics::Running;
+                }
                 "norm_decay" => {
                     options.weight_decay = 0.1;
                     options.norm_weight_decay = Some(0.0);
@@ -149,7 +155,7 @@ fn steps_are_those_of_pytorch() {
         cases.entry(case).or_default().insert(rest);
     }
     cases.retain(|case, _| !case.starts_with("batch"));
-    assert!(cases.len() >= 25, "cases are missing: {}", cases.len());
+    assert!(cases.len() >= 26, "cases are missing: {}", cases.len());
     for (case, tensors) in cases {
         let options = options(case);
         let step = training_step(file("network.onnx"), &options).unwrap();
@@ -313,8 +319,9 @@ fn b_of_a_model_without_b_cos_layers_is_an_error() {
 fn biases_are_scaled() {
     let data = Weights::read(&file("steps.safetensors")).unwrap();
     let of = |what: &str| data.get(&format!("batch0/{what}")).unwrap().clone();
-    let loss = |biases: Biases, scale: Option<f64>| {
+    let loss = |b: f64, biases: Biases, scale: Option<f64>| {
         let mut conversion = Options::default();
+        conversion.settings.b = b;
         conversion.settings.biases = biases;
         // The images are those of the original.
         conversion.settings.input = InputContract::Rgb;
@@ -341,13 +348,21 @@ fn biases_are_scaled() {
         let stepped = trainer.step(of("images"), Some(of("labels")), None, numbers);
         stepped.unwrap().loss
     };
-    let (kept, removed) = (loss(Biases::Keep, None), loss(Biases::Remove, None));
-    assert!((kept - removed).abs() > 1e-3);
-    for biases in [Biases::Keep, Biases::Carry] {
-        assert!((loss(biases, None) - kept).abs() < 1e-6);
-        assert!((loss(biases, Some(1.0)) - kept).abs() < 1e-6);
-        assert!((loss(biases, Some(0.0)) - removed).abs() < 1e-6);
+    // At B = 2, norms count the constant that carries a bias, whatever its scale.
+    let cases = [
+        (2.0, Biases::Keep),
+        (1.0, Biases::Keep),
+        (1.0, Biases::Carry),
+    ];
+    for (b, biases) in cases {
+        let (kept, removed) = (loss(b, Biases::Keep, None), loss(b, Biases::Remove, None));
+        assert!((kept - removed).abs() > 1e-3);
+        assert!((loss(b, biases, None) - kept).abs() < 1e-6);
+        assert!((loss(b, biases, Some(1.0)) - kept).abs() < 1e-6);
+        assert!((loss(b, biases, Some(0.0)) - removed).abs() < 1e-6);
     }
+    let carried = |scale| loss(2.0, Biases::Carry, scale);
+    assert!((carried(Some(1.0)) - carried(None)).abs() < 1e-6);
 }
 
 /// Carried biases are parameters, the weights that make the constant are not, and no other constant comes in.

@@ -96,7 +96,7 @@ pub fn alignment_step(
     student.cut(alignment.from)?;
     let teachers = student.teachers(&students, alignment, cx)?;
     let pairs: Vec<(Value, Value)> = students.into_iter().zip(teachers).collect();
-    let objective = student.add_errors(&inputs, &pairs, alignment.taps, cx)?;
+    let objective = student.add_errors(&inputs, &pairs, alignment.taps, options, cx)?;
     let mut step = student.finish(&objective, &inputs, options, group, cx)?;
     for input in step.model.graph.inputs() {
         step.model.graph.remove_unused_input(input);
@@ -158,6 +158,7 @@ impl Student {
         inputs: &Inputs,
         pairs: &[(Value, Value)],
         taps: &[Tap],
+        options: &StepOptions,
         cx: &Context<'_>,
     ) -> Result<Objective, PassError> {
         let model = &mut self.model;
@@ -177,7 +178,7 @@ impl Student {
         let activity = Activity::of(&model.graph, &trained, &[loss], &|_, _, _| true);
         let is_active = |node: &NodeId| activity.is_active(model.graph.output(*node, 0));
         let among: Vec<NodeId> = self.own.iter().copied().filter(is_active).collect();
-        let statistics = batch_norm::train(model, &among)?;
+        let statistics = batch_norm::train(model, &among, options.norm_statistics, cx)?;
         Ok(Objective {
             loss,
             one,

@@ -20,6 +20,9 @@
 //! s_x    = s f - (x - mean) f d / (m (var + epsilon))    centred: minus f s_bias / m
 //! ```
 //!
+//! With [`NormStatistics::Running`] mean and var are the running ones, as in inference: for the derivative they are numbers. Those of
+//! the batch only move them.
+//!
 //! Running statistics move towards the batch's by a share of `momentum`. The variance is the biased one; for centred
 //! norms PyTorch would use the unbiased one.
 
@@ -28,14 +31,25 @@ use bcosc_ir::{
     DataType, Dim, Graph, Model, NodeId, Op, Operand, Patch, Tensor, TensorType, Value,
 };
 use bcosc_passes::dialect::DOMAIN;
-use bcosc_passes::{PassError, Reason};
+use bcosc_passes::{Context, PassError, Reason};
 
+use super::inputs::apply;
 use crate::build::Build;
 use crate::context::{Found, RuleContext};
 use crate::transpose::arithmetic::cells;
 
 /// The operator, as the table of rules names it.
 pub(crate) const BATCH_NORM: &str = "BatchNorm";
+
+/// What norms divide by in a training step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NormStatistics {
+    /// The statistics of the batch.
+    #[default]
+    Batch,
+    /// The running statistics, as in inference. They move from step to step all the same.
+    Running,
+}
 
 /// A statistic of a norm.
 pub(super) struct Statistic {
@@ -49,7 +63,12 @@ pub(super) struct Statistic {
 
 /// Puts the batch norms among some nodes into training mode, if their statistics are constants. The running mean of an
 /// uncentred norm stays 0.
-pub(super) fn train(model: &mut Model, among: &[NodeId]) -> Result<Vec<Statistic>, PassError> {
+pub(super) fn train(
+    model: &mut Model,
+    among: &[NodeId],
+    used: NormStatistics,
+    cx: &Context<'_>,
+) -> Result<Vec<Statistic>, PassError> {
     let mut statistics = Vec::new();
     for &node in among {
         if !model.graph.contains(node) {
@@ -76,33 +95,133 @@ pub(super) fn train(model: &mut Model, among: &[NodeId]) -> Result<Vec<Statistic
                 running.push((slot, value, model.graph.promote(value)?));
             }
         }
-        let mut patch = Patch::at(node);
-        let op = Op::new(DOMAIN, BATCH_NORM)
-            .named("batch_norm")
-            .with_float("epsilon", norm.epsilon)
-            .with_int("centred", centred.into());
-        let operands = [norm.x, norm.scale, norm.bias].map(|value| Some(Operand::Old(value)));
-        let y = patch.multi_op(op, &operands, 3);
-        patch.typed(y, whole);
-        for statistic in [1, 2].map(|slot| nth(y, slot)) {
-            patch.typed(statistic, per_channel.clone());
-        }
-        patch.replace(norm.y(), y);
-        let added = model.graph.apply(patch)?;
-        let y = y
-            .applied(&added)
-            .ok_or(PassError::Model(Reason::Malformed))?;
+        let [mean, var] = match used {
+            NormStatistics::Batch => {
+                normalised_by_batch(model, node, &norm, centred, whole, per_channel)?
+            }
+            NormStatistics::Running => normalised_by_running(model, node, &norm, centred, &whole)?,
+        };
         statistics.extend(
             running
                 .into_iter()
                 .map(|(slot, running, initial)| Statistic {
-                    batch: Value { slot, ..y },
+                    batch: [mean, var][slot - 1],
                     running,
                     initial,
                 }),
         );
     }
+    if used == NormStatistics::Running {
+        cx.infer(model)?;
+    }
     Ok(statistics)
+}
+
+/// Puts the marker in the place of a norm. Returns the batch's mean and variance.
+fn normalised_by_batch(
+    model: &mut Model,
+    node: NodeId,
+    norm: &BatchNorm,
+    centred: bool,
+    whole: TensorType,
+    per_channel: TensorType,
+) -> Result<[Value; 2], PassError> {
+    let mut patch = Patch::at(node);
+    let op = Op::new(DOMAIN, BATCH_NORM)
+        .named("batch_norm")
+        .with_float("epsilon", norm.epsilon)
+        .with_int("centred", centred.into());
+    let operands = [norm.x, norm.scale, norm.bias].map(|value| Some(Operand::Old(value)));
+    let y = patch.multi_op(op, &operands, 3);
+    patch.typed(y, whole);
+    for statistic in [1, 2].map(|slot| nth(y, slot)) {
+        patch.typed(statistic, per_channel.clone());
+    }
+    patch.replace(norm.y(), y);
+    let added = model.graph.apply(patch)?;
+    let y = y
+        .applied(&added)
+        .ok_or(PassError::Model(Reason::Malformed))?;
+    Ok([1, 2].map(|slot| Value { slot, ..y }))
+}
+
+/// Writes a norm with its running statistics, which are inputs now, in arithmetic. Returns the batch's mean and variance.
+fn normalised_by_running(
+    model: &mut Model,
+    node: NodeId,
+    norm: &BatchNorm,
+    centred: bool,
+    whole: &TensorType,
+) -> Result<[Value; 2], PassError> {
+    let opset = model.opset("").unwrap_or(0);
+    let rank = whole.shape.as_ref().map_or(0, Vec::len);
+    let mut patch = Patch::at(node);
+    let mut build = Build {
+        patch: &mut patch,
+        opset,
+        dtype: whole.dtype,
+    };
+    let [_, mean, var] = statistics(&mut build, norm.x, rank);
+    let factor = factor(&mut build, norm.scale, norm.var.into(), norm.epsilon.into());
+    let along = channels(&mut build, rank);
+    let x = match centred {
+        true => {
+            let running = build.op("Reshape", &[norm.mean.into(), along]);
+            build.sub(norm.x, running)
+        }
+        false => norm.x.into(),
+    };
+    let y = affine(&mut build, &model.graph, x, factor, norm.bias, along);
+    patch.replace(norm.y(), y);
+    apply(model, patch, [mean, var])
+}
+
+/// Deviations of x from its mean per channel, the means, and the variances.
+fn statistics(build: &mut Build<'_>, x: Value, rank: usize) -> [Operand; 3] {
+    let axes: Vec<i64> = (0..rank as i64).filter(|&axis| axis != 1).collect();
+    let wide = build.reduce(AxesOp::ReduceMean, x, &axes);
+    let deviations = build.sub(x, wide);
+    let squares = build.mul(deviations, deviations);
+    let var = build.reduce_to(AxesOp::ReduceMean, squares, &axes);
+    let channels = build.ints(&[-1]);
+    let mean = build.op("Reshape", &[wide, channels]);
+    [deviations, mean, var]
+}
+
+/// `scale / sqrt(var + epsilon)`, of shape `[C]`.
+fn factor(build: &mut Build<'_>, scale: Value, var: Operand, epsilon: f64) -> Operand {
+    let epsilon = build.number(epsilon);
+    let sum = build.add(var, epsilon);
+    let deviation = build.op("Sqrt", &[sum]);
+    build.div(scale, deviation)
+}
+
+/// The shape that brings `[C]` to the rank of images.
+fn channels(build: &mut Build<'_>, rank: usize) -> Operand {
+    let shape: Vec<i64> = std::iter::once(-1).chain(vec![1; rank - 2]).collect();
+    build.ints(&shape)
+}
+
+/// `x f + bias`, without a bias that is 0.
+fn affine(
+    build: &mut Build<'_>,
+    graph: &Graph,
+    x: Operand,
+    factor: Operand,
+    bias: Value,
+    along: Operand,
+) -> Operand {
+    let factor = build.op("Reshape", &[factor, along]);
+    let y = build.mul(x, factor);
+    let zero = graph.constant(bias).is_some_and(|bias| {
+        let elements = bias.to_f64s().unwrap_or_default();
+        elements.iter().all(|&x| x == 0.0)
+    });
+    if zero {
+        return y;
+    }
+    let bias = build.op("Reshape", &[bias.into(), along]);
+    build.add(y, bias)
 }
 
 /// Another output of a new operator.
@@ -176,32 +295,14 @@ pub(super) fn lower(model: &mut Model) -> Result<(), PassError> {
             opset,
             dtype: dtype(norm.x).unwrap_or(DataType::Float),
         };
-        let axes: Vec<i64> = (0..norm.rank as i64).filter(|&axis| axis != 1).collect();
-        let wide = build.reduce(AxesOp::ReduceMean, norm.x, &axes);
-        let deviations = build.sub(norm.x, wide);
-        let squares = build.mul(deviations, deviations);
-        let var = build.reduce_to(AxesOp::ReduceMean, squares, &axes);
-        let channels = build.ints(&[-1]);
-        let mean = build.op("Reshape", &[wide, channels]);
-        let epsilon = build.number(norm.epsilon);
-        let sum = build.add(var, epsilon);
-        let deviation = build.op("Sqrt", &[sum]);
-        let factor = build.div(norm.scale, deviation);
-        let shape: Vec<i64> = std::iter::once(-1).chain(vec![1; norm.rank - 2]).collect();
-        let shape = build.ints(&shape);
-        let factor = build.op("Reshape", &[factor, shape]);
-        let mut y = match norm.centred {
-            true => build.mul(deviations, factor),
-            false => build.mul(norm.x, factor),
+        let [deviations, mean, var] = statistics(&mut build, norm.x, norm.rank);
+        let factor = factor(&mut build, norm.scale, var, norm.epsilon);
+        let along = channels(&mut build, norm.rank);
+        let x = match norm.centred {
+            true => deviations,
+            false => norm.x.into(),
         };
-        let zero = model.graph.constant(norm.bias).is_some_and(|bias| {
-            let elements = bias.to_f64s().unwrap_or_default();
-            elements.iter().all(|&x| x == 0.0)
-        });
-        if !zero {
-            let bias = build.op("Reshape", &[norm.bias.into(), shape]);
-            y = build.add(y, bias);
-        }
+        let y = affine(&mut build, &model.graph, x, factor, norm.bias, along);
         for (slot, new) in [(0, y), (1, mean), (2, var)] {
             patch.replace(Value { node, slot }, new);
         }

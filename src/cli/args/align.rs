@@ -16,6 +16,7 @@ use clap::{Args, Parser};
 
 use super::conversion::{ConversionArgs, b};
 use super::device::DeviceArgs;
+use super::step::NormStatisticsArg;
 use super::train::AugmentArg;
 use super::values::{
     above_zero, at_least_two, bytes, duration, fraction, positive, result_file, size,
@@ -114,6 +115,10 @@ pub struct AlignmentArgs {
     /// Steps in which B grows [default: three quarters of the joint part]
     #[arg(long, value_name = "STEPS", requires = "b_from", value_parser = clap::value_parser!(u64).range(1..))]
     pub b_steps: Option<u64>,
+    /// What batch norms divide by while they are trained [default: batch; running for a model that is converted first with
+    /// --b-from 1]
+    #[arg(long, value_enum)]
+    pub norm_statistics: Option<NormStatisticsArg>,
     /// Images per step
     #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = above_zero)]
     pub batch_size: usize,
@@ -287,6 +292,7 @@ impl AlignmentArgs {
                 from,
                 steps: self.b_steps,
             }),
+            norm_statistics: self.norm_statistics.map(Into::into),
             batch_size: self.batch_size,
             feature_memory: self.feature_memory,
             augmentation: self.augment.map(|augment| match augment {

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use bcosc::autodiff::training::{Adam, Clip, Exponent, Loss, Optimiser, StepOptions, Targets};
+use bcosc::autodiff::training::{
+    Adam, Clip, Exponent, Loss, NormStatistics, Optimiser, StepOptions, Targets,
+};
 use bcosc::{Source, TrainingOptions};
 use clap::{Args, ValueEnum};
 
@@ -32,6 +34,23 @@ pub enum OptimizerArg {
     Adam,
     /// Stochastic gradient descent with --momentum
     Sgd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NormStatisticsArg {
+    /// The statistics of the batch
+    Batch,
+    /// The running statistics: better for small batches, where they hold from the start
+    Running,
+}
+
+impl From<NormStatisticsArg> for NormStatistics {
+    fn from(value: NormStatisticsArg) -> Self {
+        match value {
+            NormStatisticsArg::Batch => NormStatistics::Batch,
+            NormStatisticsArg::Running => NormStatistics::Running,
+        }
+    }
 }
 
 #[derive(Args, Clone, Debug)]
@@ -84,6 +103,9 @@ pub struct StepArgs {
     /// Keep an exponential moving average of the parameters with this decay
     #[arg(long, value_name = "DECAY", num_args = 0..=1, default_missing_value = "0.999", value_parser = fraction)]
     pub ema: Option<f64>,
+    /// What batch norms divide by while they are trained
+    #[arg(long, value_enum, default_value_t = NormStatisticsArg::Batch)]
+    pub norm_statistics: NormStatisticsArg,
     /// Share of a batch's statistics in the new running statistics of norms
     #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = fraction)]
     pub norm_momentum: f64,
@@ -154,6 +176,7 @@ impl StepArgs {
                     },
                 },
                 clip,
+                norm_statistics: self.norm_statistics.into(),
                 norm_momentum: self.norm_momentum,
                 accumulate: self.accumulate,
                 average: self.ema,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bcosc_autodiff::training::NormStatistics;
 use bcosc_engine::SessionOptions;
 
 use crate::data::{Augmentation, SplitOptions, Unreadable};
@@ -87,6 +88,9 @@ pub struct AlignOptions {
     pub warmup: u64,
     /// How B grows in the joint part, to that of the model.
     pub growth: Option<Growth>,
+    /// What norms divide by while they are trained; by default the running statistics where a model that is converted first grows
+    /// from B = 1 ([`AlignOptions::from_one`]), and otherwise those of the batch.
+    pub norm_statistics: Option<NormStatistics>,
     /// Images per step.
     pub batch_size: usize,
     /// Memory for images and features that are kept between the steps of segments, in bytes. What does not fit is in files in
@@ -126,6 +130,12 @@ impl AlignOptions {
     pub const KEPT: usize = 1024;
     /// Steps of the joint part, unless there are blocks too.
     pub const JOINT_STEPS: u64 = 250;
+
+    /// Whether B grows from 1. Norms of a model that is converted first are not measured at its own B then, so that it starts as the
+    /// original.
+    pub fn from_one(&self) -> bool {
+        self.growth.is_some_and(|growth| growth.from == 1.0)
+    }
 
     /// What sessions of training steps need.
     pub(super) fn session(&self) -> SessionOptions {

@@ -71,6 +71,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
     };
     let layers: usize = segments.iter().map(|segment| segment.layers).sum();
     if options.method != Method::Joint {
+        let shares = shares(segments);
         for (index, segment) in segments.iter().enumerate() {
             let taps = taps(segment);
             found.push(Phase {
@@ -82,7 +83,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
                     steps: options.block_steps,
                 },
                 schedule: schedule(options.block_rate, options.block_steps),
-                share: 1.0 / segments.len() as f64,
+                share: shares[index],
                 work: Work::Segment(index),
             });
         }
@@ -121,6 +122,14 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
         phase.share /= all;
     }
     found
+}
+
+/// Shares of segments in a budget. If every error falls with one over the steps, their sum is smallest where the time of a segment
+/// grows with the square root of the cost of its steps: costly segments get more time, but fewer steps.
+fn shares(segments: &[Segment]) -> Vec<f64> {
+    let roots = segments.iter().map(|s| (s.cost.max(1) as f64).sqrt());
+    let all: f64 = roots.clone().sum();
+    roots.map(|root| root / all).collect()
 }
 
 /// The output, and the values that leave some segments: the last before the output, and others at even distances in layers.
@@ -173,6 +182,7 @@ impl Phase {
                 true => Exponent::Input,
                 false => Exponent::Fixed,
             },
+            norm_statistics: prepared.norm_statistics,
             whole_gradients,
             ..StepOptions::default()
         };
@@ -234,6 +244,15 @@ mod tests {
             layers,
             cost: 0,
         }
+    }
+
+    #[test]
+    fn costly_segments_get_more_time_but_fewer_steps() {
+        let costs = [1, 4, 25].map(|cost| Segment {
+            cost,
+            ..segment("block", 2)
+        });
+        assert_eq!(shares(&costs), [1.0 / 8.0, 2.0 / 8.0, 5.0 / 8.0]);
     }
 
     #[test]

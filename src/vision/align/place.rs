@@ -107,6 +107,10 @@ pub(super) fn settings(
         ("--calibrate-images", options.calibration_images.to_string()),
         ("--warmup", options.warmup.to_string()),
         ("--b-from", format!("{:?}", options.growth)),
+        (
+            "--norm-statistics",
+            format!("{:?}", prepared.norm_statistics),
+        ),
         ("--batch-size", options.batch_size.to_string()),
         ("--seed", options.seed.to_string()),
         ("--budget", format!("{:?}", options.budget)),

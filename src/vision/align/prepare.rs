@@ -1,7 +1,8 @@
 //! What an alignment works on: the model, its original, and the images.
 
-use bcosc_autodiff::training::{Exponent, Segment};
+use bcosc_autodiff::training::{Exponent, NormStatistics, Segment};
 use bcosc_ir::Model;
+use bcosc_passes::bcos::norms::remeasure::REMEASURE_NORMS;
 
 use super::events::{AlignEvent, Tell};
 use super::options::AlignOptions;
@@ -38,6 +39,8 @@ pub(super) struct Prepared {
     pub size: [usize; 2],
     /// How images enter the model.
     pub intake: Intake,
+    /// What norms divide by while they are trained.
+    pub norm_statistics: NormStatistics,
 }
 
 impl Prepared {
@@ -110,6 +113,12 @@ impl Prepared {
             pictures,
             size,
             intake: student.intake,
+            norm_statistics: options.norm_statistics.unwrap_or({
+                match !converted && options.from_one() {
+                    true => NormStatistics::Running,
+                    false => NormStatistics::Batch,
+                }
+            }),
         })
     }
 
@@ -158,6 +167,9 @@ fn convert(
 ) -> Result<Model, Error> {
     let _ = tell(AlignEvent::Preparing("converting the model"));
     let mut conversion = options.conversion.clone();
+    if options.from_one() {
+        conversion.passes.skip.push(REMEASURE_NORMS.name.to_owned());
+    }
     if conversion.calibration.is_none() {
         conversion.calibration = Some(Calibration::Files(CalibrationFiles {
             images: options.calibration_images,

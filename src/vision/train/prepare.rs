@@ -216,12 +216,13 @@ impl Prepared {
             (
                 "the training step",
                 format!(
-                    "{:?} {:?} {:?} {:?} {:?} {} {} {:?} {} {:?} {:?}",
+                    "{:?} {:?} {:?} {:?} {:?} {:?} {} {} {:?} {} {:?} {:?}",
                     training.step.loss,
                     training.step.targets,
                     training.step.optimiser,
                     training.step.exponent,
                     training.step.clip,
+                    training.step.norm_statistics,
                     training.step.norm_momentum,
                     training.step.accumulate,
                     training.step.average,
