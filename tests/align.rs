@@ -5,12 +5,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use bcosc::autodiff::training::NormStatistics;
 use bcosc::data::{SplitOptions, Unreadable};
 use bcosc::onnx::{ExternalData, WriteOptions};
-use bcosc::passes::{InputContract, Normalization, Settings};
+use bcosc::passes::{Biases, InputContract, Normalization, Settings};
 use bcosc::{
-    AlignEvent, AlignOptions, Aligned, DeviceChoice, EngineChoice, Error, METRICS, Method, Options,
-    PredictOptions, TrainOn, align, convert, write_model,
+    AlignEvent, AlignOptions, Aligned, DeviceChoice, EngineChoice, Error, Growth, METRICS, Method,
+    Options, PredictOptions, TrainOn, align, convert, write_model,
 };
 use bcosc_ir::{Attribute, DataType, ModelBuilder, onnx};
 use bcosc_testing::{Layers, noise};
@@ -130,6 +131,29 @@ fn run(folder: &TempDir, options: &AlignOptions) -> Result<Aligned, Error> {
 
 fn bytes(aligned: &Aligned) -> Vec<u8> {
     onnx::encode(&aligned.model.to_proto()).unwrap().to_vec()
+}
+
+/// With its biases carried and its norms as they were, the model starts as the original. With the statistics of a batch it does not.
+#[test]
+fn b_grows_from_the_original() {
+    let folder = workplace();
+    let mut options = AlignOptions {
+        growth: Some(Growth {
+            from: 1.0,
+            steps: None,
+        }),
+        joint_steps: 8,
+        sheet: 0,
+        ..options(&folder, "grown", Method::Joint)
+    };
+    options.conversion.settings.biases = Biases::Carry;
+    let before = |options: &AlignOptions| run(&folder, options).unwrap().phases[0].before;
+    let exact = before(&options);
+    assert!(exact < 1e-9, "{exact:e}");
+    options.norm_statistics = Some(NormStatistics::Batch);
+    options.work_dir = folder.path().join("batch");
+    let batch = before(&options);
+    assert!(batch > 1e-4, "{batch:e}");
 }
 
 #[test]
