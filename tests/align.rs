@@ -101,6 +101,7 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
         joint_rate: 0.01,
         budget: None,
         norm_statistics: None,
+        norm_momentum: 0.1,
         then_train: 0,
         train_on: TrainOn::Original,
         train_rate: 1e-3,

@@ -119,6 +119,9 @@ pub struct AlignmentArgs {
     /// --b-from 1]
     #[arg(long, value_enum)]
     pub norm_statistics: Option<NormStatisticsArg>,
+    /// Share of a batch's statistics in the new running statistics of norms
+    #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = fraction)]
+    pub norm_momentum: f64,
     /// Images per step
     #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = above_zero)]
     pub batch_size: usize,
@@ -293,6 +296,7 @@ impl AlignmentArgs {
                 steps: self.b_steps,
             }),
             norm_statistics: self.norm_statistics.map(Into::into),
+            norm_momentum: self.norm_momentum,
             batch_size: self.batch_size,
             feature_memory: self.feature_memory,
             augmentation: self.augment.map(|augment| match augment {

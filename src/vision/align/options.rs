@@ -91,6 +91,8 @@ pub struct AlignOptions {
     /// What norms divide by while they are trained; by default the running statistics where a model that is converted first grows
     /// from B = 1 ([`AlignOptions::from_one`]), and otherwise those of the batch.
     pub norm_statistics: Option<NormStatistics>,
+    /// The share of the batch's statistics in the new running statistics of norms.
+    pub norm_momentum: f64,
     /// Images per step.
     pub batch_size: usize,
     /// Memory for images and features that are kept between the steps of segments, in bytes. What does not fit is in files in

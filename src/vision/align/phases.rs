@@ -183,6 +183,7 @@ impl Phase {
                 false => Exponent::Fixed,
             },
             norm_statistics: prepared.norm_statistics,
+            norm_momentum: options.norm_momentum,
             whole_gradients,
             ..StepOptions::default()
         };

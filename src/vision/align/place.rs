@@ -111,6 +111,7 @@ pub(super) fn settings(
             "--norm-statistics",
             format!("{:?}", prepared.norm_statistics),
         ),
+        ("--norm-momentum", options.norm_momentum.to_string()),
         ("--batch-size", options.batch_size.to_string()),
         ("--seed", options.seed.to_string()),
         ("--budget", format!("{:?}", options.budget)),
