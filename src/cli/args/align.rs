@@ -106,22 +106,22 @@ pub struct AlignmentArgs {
     /// Largest learning rate of --then-train
     #[arg(long, value_name = "RATE", default_value_t = 2e-4, value_parser = positive)]
     pub train_lr: f64,
-    /// Steps in which the learning rate rises
-    #[arg(long, value_name = "STEPS", default_value_t = 0)]
-    pub warmup: u64,
+    /// Steps in which the learning rate rises [default: 0; a tenth of the joint part with --b-from 1]
+    #[arg(long, value_name = "STEPS")]
+    pub warmup: Option<u64>,
     /// In the joint part, let B grow from this value to that of the model
     #[arg(long, value_name = "B", value_parser = b)]
     pub b_from: Option<f64>,
-    /// Steps in which B grows [default: three quarters of the joint part]
+    /// Steps in which B grows [default: half of the joint part]
     #[arg(long, value_name = "STEPS", requires = "b_from", value_parser = clap::value_parser!(u64).range(1..))]
     pub b_steps: Option<u64>,
     /// What batch norms divide by while they are trained [default: batch; running for a model that is converted first with
     /// --b-from 1]
     #[arg(long, value_enum)]
     pub norm_statistics: Option<NormStatisticsArg>,
-    /// Share of a batch's statistics in the new running statistics of norms
-    #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = fraction)]
-    pub norm_momentum: f64,
+    /// Share of a batch's statistics in the new running statistics of norms [default: 0.1; 0.04 with --norm-statistics running]
+    #[arg(long, value_name = "X", value_parser = fraction)]
+    pub norm_momentum: Option<f64>,
     /// Images per step
     #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = above_zero)]
     pub batch_size: usize,

@@ -39,7 +39,7 @@ pub enum TrainOn {
 pub struct Growth {
     /// B at the first step.
     pub from: f64,
-    /// Steps in which it grows, in a straight line; by default three quarters of all.
+    /// Steps in which it grows, in a straight line; by default half of all.
     pub steps: Option<u64>,
 }
 
@@ -84,15 +84,17 @@ pub struct AlignOptions {
     pub train_on: TrainOn,
     /// The largest learning rate of these.
     pub train_rate: f64,
-    /// Steps in which the learning rate rises, in each phase.
-    pub warmup: u64,
+    /// Steps in which the learning rate rises, in each phase; by default a tenth of the joint part where B grows from 1, so that what is
+    /// exact is not lost in the first steps of Adam, and otherwise none.
+    pub warmup: Option<u64>,
     /// How B grows in the joint part, to that of the model.
     pub growth: Option<Growth>,
     /// What norms divide by while they are trained; by default the running statistics where a model that is converted first grows
     /// from B = 1 ([`AlignOptions::from_one`]), and otherwise those of the batch.
     pub norm_statistics: Option<NormStatistics>,
-    /// The share of the batch's statistics in the new running statistics of norms.
-    pub norm_momentum: f64,
+    /// The share of the batch's statistics in the new running statistics of norms; by default [`AlignOptions::BATCH_MOMENTUM`] or
+    /// [`AlignOptions::RUNNING_MOMENTUM`].
+    pub norm_momentum: Option<f64>,
     /// Images per step.
     pub batch_size: usize,
     /// Memory for images and features that are kept between the steps of segments, in bytes. What does not fit is in files in
@@ -128,6 +130,10 @@ pub struct AlignOptions {
 impl AlignOptions {
     /// Steps of each segment, unless there is a joint part too.
     pub const BLOCK_STEPS: u64 = 80;
+    /// The momentum of norms that use the statistics of the batch.
+    pub const BATCH_MOMENTUM: f64 = 0.1;
+    /// The momentum of norms that use running statistics: the noise of small batches should not enter what is computed.
+    pub const RUNNING_MOMENTUM: f64 = 0.04;
     /// The fewest images whose features are kept, or all if there are fewer.
     pub const KEPT: usize = 1024;
     /// Steps of the joint part, unless there are blocks too.

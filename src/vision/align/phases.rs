@@ -63,9 +63,9 @@ fn places(taps: &[Tap]) -> Vec<String> {
 /// The phases of a method.
 pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase> {
     let mut found = Vec::new();
-    let schedule = |rate: f64, steps: u64| Schedule {
+    let schedule = |rate: f64, steps: u64, warmup: u64| Schedule {
         rate,
-        warmup: options.warmup.min(steps / 2),
+        warmup: options.warmup.unwrap_or(warmup).min(steps / 2),
         steps,
         shape: Shape::Cosine,
     };
@@ -82,7 +82,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
                     layers: segment.layers,
                     steps: options.block_steps,
                 },
-                schedule: schedule(options.block_rate, options.block_steps),
+                schedule: schedule(options.block_rate, options.block_steps, 0),
                 share: shares[index],
                 work: Work::Segment(index),
             });
@@ -90,6 +90,10 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
     }
     if options.method != Method::Blocks {
         let taps = spread_taps(segments, options.taps);
+        let warmup = match options.from_one() {
+            true => options.joint_steps / 10,
+            false => 0,
+        };
         found.push(Phase {
             planned: Planned {
                 name: "joint".to_owned(),
@@ -98,7 +102,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
                 layers,
                 steps: options.joint_steps,
             },
-            schedule: schedule(options.joint_rate, options.joint_steps),
+            schedule: schedule(options.joint_rate, options.joint_steps, warmup),
             share: 1.0,
             work: Work::Joint(taps),
         });
@@ -112,7 +116,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
                 layers,
                 steps: options.then_train,
             },
-            schedule: schedule(options.train_rate, options.then_train),
+            schedule: schedule(options.train_rate, options.then_train, 0),
             share: 0.5,
             work: Work::Train(options.train_on),
         });
@@ -183,7 +187,7 @@ impl Phase {
                 false => Exponent::Fixed,
             },
             norm_statistics: prepared.norm_statistics,
-            norm_momentum: options.norm_momentum,
+            norm_momentum: prepared.norm_momentum,
             whole_gradients,
             ..StepOptions::default()
         };

@@ -41,6 +41,8 @@ pub(super) struct Prepared {
     pub intake: Intake,
     /// What norms divide by while they are trained.
     pub norm_statistics: NormStatistics,
+    /// How much a batch moves running statistics.
+    pub norm_momentum: f64,
 }
 
 impl Prepared {
@@ -103,6 +105,11 @@ impl Prepared {
                 [height.unwrap_or(side), width.unwrap_or(side)]
             }
         };
+        let by_default = match !converted && options.from_one() {
+            true => NormStatistics::Running,
+            false => NormStatistics::Batch,
+        };
+        let norm_statistics = options.norm_statistics.unwrap_or(by_default);
         Ok(Prepared {
             model,
             label,
@@ -113,11 +120,10 @@ impl Prepared {
             pictures,
             size,
             intake: student.intake,
-            norm_statistics: options.norm_statistics.unwrap_or({
-                match !converted && options.from_one() {
-                    true => NormStatistics::Running,
-                    false => NormStatistics::Batch,
-                }
+            norm_statistics,
+            norm_momentum: options.norm_momentum.unwrap_or(match norm_statistics {
+                NormStatistics::Batch => AlignOptions::BATCH_MOMENTUM,
+                NormStatistics::Running => AlignOptions::RUNNING_MOMENTUM,
             }),
         })
     }

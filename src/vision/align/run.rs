@@ -342,7 +342,7 @@ impl<'a> Run<'a> {
         let ramp = Ramp {
             from: growth.from,
             to: self.prepared.b,
-            steps: growth.steps.unwrap_or(steps * 3 / 4),
+            steps: growth.steps.unwrap_or(steps / 2),
         };
         Some(ramp.at(self.place.step))
     }
