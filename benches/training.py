@@ -1,17 +1,18 @@
 """Seconds per training step against PyTorch eager, on the same B-cos networks, in one run.
 
-    training.py --bcosc target/release/bcosc [--threads 2] [--steps 5] [--latency target/release/examples/latency] [NETWORK ...]
+    training.py --bcosc target/release/bcosc [--threads 2] [--steps 5] [--profile target/release/examples/profile] [NETWORK ...]
 
 The networks are resnet20 (32x32, batch 128), resnet50 and vit_b_16 (224x224, batch 8), with random weights. PyTorch runs a B-cos
 network made of the original by replacing modules: forward, binary cross-entropy, backward and AdamW. ONNX Runtime runs the
-training-step graph that bcosc writes of the exported original; tract runs it too with --latency (`cargo build --release
---example latency`). Both take turns, each in a process of its own; medians of the steps after the first count. Peak memory is that of
-the process. Prints seconds, ratios, and the floor: multiply-adds of the step's convolutions and products over the rate of a large matrix
+training-step graph that bcosc writes of the exported original; tract runs it too with --profile (`cargo build --release
+--workspace --example profile`), on one thread and in processor time, and prints where its time goes. They take turns, each in a process of
+its own; medians of the steps after the first count. Peak memory is that of the process. Prints seconds, ratios, and the floor: multiply-adds of the step's convolutions and products over the rate of a large matrix
 product. On a machine that does other work, `--threads 1 --processor` compares processor time instead of wall time. Needs tests/python/requirements-torch.txt.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import resource
 import statistics
@@ -206,6 +207,24 @@ def child(*arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def tract(profile, path, steps, name):
+    """Seconds per step, and the table of the profile. Freed memory is kept, as `bcosc` keeps it."""
+    import onnx
+
+    batch, _, _ = NETWORKS[name]
+    model = onnx.load(path)
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == "batch":
+                dim.ClearField("dim_param")
+                dim.dim_value = batch
+    fixed = path.with_name("fixed.onnx")
+    onnx.save(model, fixed)
+    memory = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+    done = subprocess.run([profile, str(steps), fixed], check=True, capture_output=True, text=True, env=os.environ | memory)
+    return float(done.stdout.split()[0]) / 1e3, done.stdout
+
+
 def multiply_adds(path, name):
     """Of convolutions and products, in the graph of one step."""
     import onnx
@@ -237,7 +256,7 @@ def multiply_adds(path, name):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bcosc", required=True)
-    parser.add_argument("--latency")
+    parser.add_argument("--profile")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--processor", action="store_true")
@@ -269,6 +288,9 @@ def main():
                 f"peak {memory[0]:.0f} and {memory[1]:.0f} MiB, ratio {memory[1] / memory[0]:.2f}; floor {floor:.3f} s",
                 flush=True,
             )
+            if args.profile:
+                seconds, table = tract(args.profile, paths[2], args.steps, name)
+                print(f"tract {seconds:.3f} s, ratio {seconds / median_theirs:.2f}\n{table}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 //! The default engine: tract, which runs on the CPU.
 
 mod attention_shape;
+mod broadcast;
 mod conditions;
 mod constants;
 mod conv_transpose;
+mod deconvolution;
 mod facts;
 mod fault;
 mod fold;

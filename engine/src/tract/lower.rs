@@ -9,6 +9,8 @@ use std::sync::Arc;
 use tract_onnx::prelude::{TractResult, TypedModel};
 use tract_onnx::tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
+use super::broadcast::Repeat;
+use super::deconvolution::Convolve;
 use super::fold::{FoldConstants, Folded};
 use super::splice::Splice;
 
@@ -20,6 +22,8 @@ pub(crate) fn lower(model: &mut TypedModel, folded: Vec<Arc<Folded>>) -> TractRe
     let mut passes = optimizer.passes.clone();
     // The first one is tract's own propagation of constants.
     passes[0] = Box::new(FoldConstants::new(folded));
+    passes.insert(1, Box::new(Convolve::default()));
+    passes.insert(2, Box::new(Repeat::default()));
     model.compact()?;
     let mut splice = Splice::new(model);
     let mut seen = HashSet::new();
@@ -64,18 +68,71 @@ fn apply_all(
 }
 
 #[cfg(test)]
-mod tests {
-    use bcosc_ir::Attribute;
-    use bcosc_testing::{input, weight};
+pub(super) mod testing {
+    use bcosc_ir::Model;
+    use bcosc_testing::weight;
     use tract_onnx::prelude::{
-        InferenceModelExt, IntoArcTensor, IntoTValue, RunOptions, Tensor, TypedModel, tvec,
+        InferenceModelExt, IntoTValue, RunOptions, Tensor, TypedModel, tvec,
     };
-
     use tract_onnx::tract_core::ops::konst::Const;
+    use tract_onnx::tract_hir::internal::{Approximation, IntoArcTensor};
 
     use super::super::load::{Weights, load};
     use super::super::typed::into_typed;
     use super::*;
+
+    /// A model as it is run.
+    fn lowered(model: &Model) -> TypedModel {
+        let loaded = load(model, Weights::Values(None)).unwrap().model;
+        let mut typed = into_typed(loaded).unwrap();
+        lower(&mut typed, vec![Arc::default()]).unwrap();
+        typed
+    }
+
+    /// As tract's own driver prepares it.
+    fn reference(model: &Model) -> TypedModel {
+        let loaded = load(model, Weights::Values(None)).unwrap().model;
+        let mut typed = loaded.into_typed().unwrap();
+        typed.optimize().unwrap();
+        typed
+    }
+
+    /// The operators that are run. tract merges equal constants, which are left out.
+    pub fn operators(model: &Model) -> Vec<String> {
+        names(&lowered(model))
+    }
+
+    /// Those of tract's own driver.
+    pub fn own_operators(model: &Model) -> Vec<String> {
+        names(&reference(model))
+    }
+
+    fn names(model: &TypedModel) -> Vec<String> {
+        let nodes = model.nodes.iter().filter(|node| !node.op_is::<Const>());
+        nodes.map(|node| node.op.name().into_owned()).collect()
+    }
+
+    /// Runs a model of one input, here and as tract's own driver prepares it.
+    pub fn assert_same(model: &Model, dims: &[u64]) {
+        let values = weight(4, dims).to_f32s().unwrap();
+        let dims: Vec<usize> = dims.iter().map(|&dim| dim as usize).collect();
+        let x = Tensor::from_shape(&dims, &values).unwrap();
+        let run = |model: TypedModel| {
+            let plan = model.into_runnable_with_options(&RunOptions::default());
+            let outputs = plan.unwrap().run(tvec![x.clone().into_tvalue()]);
+            outputs.unwrap().remove(0).into_arc_tensor()
+        };
+        let (found, expected) = (run(lowered(model)), run(reference(model)));
+        found.close_enough(&expected, Approximation::Close).unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bcosc_ir::Attribute;
+    use bcosc_testing::{input, weight};
+
+    use super::testing::{assert_same, operators, own_operators};
 
     /// tract's own driver is the reference.
     #[test]
@@ -113,24 +170,7 @@ mod tests {
             .output("y")
             .finish()
             .unwrap();
-        let loaded = load(&model, Weights::Values(None)).unwrap().model;
-        let mut expected = loaded.clone().into_typed().unwrap();
-        expected.optimize().unwrap();
-        let mut found = into_typed(loaded).unwrap();
-        lower(&mut found, vec![Arc::default()]).unwrap();
-        // tract merges equal constants.
-        let operators = |model: &TypedModel| {
-            let nodes = model.nodes.iter().filter(|node| !node.op_is::<Const>());
-            nodes.map(|node| node.op.name()).collect::<Vec<_>>()
-        };
-        assert_eq!(operators(&found), operators(&expected));
-        let image = Tensor::from_shape(&[2, 4, 8, 8], &weight(4, &[512]).to_f32s().unwrap());
-        let image = image.unwrap();
-        let run = |model: TypedModel| {
-            let plan = model.into_runnable_with_options(&RunOptions::default());
-            let outputs = plan.unwrap().run(tvec![image.clone().into_tvalue()]);
-            outputs.unwrap().remove(0).into_arc_tensor()
-        };
-        assert_eq!(run(found), run(expected));
+        assert_eq!(operators(&model), own_operators(&model));
+        assert_same(&model, &[2, 4, 8, 8]);
     }
 }

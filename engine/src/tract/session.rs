@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use bcosc_ir::{DataType, TensorType};
-use tract_onnx::prelude::{Tensor as TractTensor, TypedFact, TypedRunnableModel};
+use tract_onnx::prelude::{
+    TValue, TVec, Tensor as TractTensor, TractResult, TypedFact, TypedRunnableModel,
+};
+use tract_onnx::tract_core::plan::eval;
 use tract_onnx::tract_hir::internal::{IntoArcTensor, IntoTValue};
 
 use super::fault::{Fault, guarded};
 use super::tensor::{Halves, from_datum_type, from_tdim, is_half, to_tract};
 use super::value::{TractValue, computed};
 use crate::{EngineError, Port, Session, SessionOptions, Value, ports};
+
+/// The target of events that say which operator has run, and on what.
+const OPERATORS: &str = "bcosc_engine::operators";
 
 /// A graph that is ready to run.
 #[derive(Debug)]
@@ -49,6 +55,23 @@ impl TractSession {
     }
 }
 
+impl TractSession {
+    /// Runs the graph, with an event after each operator if somebody listens.
+    fn run_plan(&self, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        if !tracing::enabled!(target: OPERATORS, tracing::Level::TRACE) {
+            return self.plan.run(operands);
+        }
+        let mut state = self.plan.spawn()?;
+        state.run_plan_with_eval(operands, |context, state, node, operands| {
+            let shapes: Vec<_> = operands.iter().map(|x| x.shape().to_vec()).collect();
+            let results = eval(context, state, node, operands);
+            let operator = node.op.name();
+            tracing::trace!(target: OPERATORS, %operator, node = node.name, ?shapes);
+            results
+        })
+    }
+}
+
 impl Session for TractSession {
     fn inputs(&self) -> &[Port] {
         &self.inputs
@@ -65,7 +88,7 @@ impl Session for TractSession {
         let operands = operands
             .map(|value| Ok(operand(value)?.into_tvalue()))
             .collect::<Result<_, EngineError>>()?;
-        let values = guarded(|| "running the graph".into(), || self.plan.run(operands));
+        let values = guarded(|| "running the graph".into(), || self.run_plan(operands));
         let values = values.map_err(Fault::running)?.into_iter();
         let named = self.outputs.iter().zip(&self.halves).zip(values);
         named
