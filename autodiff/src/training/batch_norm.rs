@@ -21,7 +21,7 @@
 //! ```
 //!
 //! With [`NormStatistics::Running`] mean and var are the running ones, as in inference: for the derivative they are numbers. Those of
-//! the batch only move them.
+//! the batch only move them. With [`NormStatistics::Fixed`] nothing does.
 //!
 //! Running statistics move towards the batch's by a share of `momentum`. The variance is the biased one; for centred
 //! norms PyTorch would use the unbiased one.
@@ -49,6 +49,8 @@ pub enum NormStatistics {
     Batch,
     /// The running statistics, as in inference. They move from step to step all the same.
     Running,
+    /// The statistics of the model, as in inference. They stay as they are.
+    Fixed,
 }
 
 /// A statistic of a norm.
@@ -91,7 +93,7 @@ pub(super) fn train(
         // As inputs they outlive the operator that reads them.
         let mut running = Vec::new();
         for (slot, value) in [(1, norm.mean), (2, norm.var)] {
-            if slot == 2 || centred {
+            if used != NormStatistics::Fixed && (slot == 2 || centred) {
                 running.push((slot, value, model.graph.promote(value)?));
             }
         }
@@ -99,7 +101,9 @@ pub(super) fn train(
             NormStatistics::Batch => {
                 normalised_by_batch(model, node, &norm, centred, whole, per_channel)?
             }
-            NormStatistics::Running => normalised_by_running(model, node, &norm, centred, &whole)?,
+            NormStatistics::Running | NormStatistics::Fixed => {
+                normalised_as_in_inference(model, node, &norm, centred, &whole)?
+            }
         };
         statistics.extend(
             running
@@ -111,7 +115,7 @@ pub(super) fn train(
                 }),
         );
     }
-    if used == NormStatistics::Running {
+    if used != NormStatistics::Batch {
         cx.infer(model)?;
     }
     Ok(statistics)
@@ -145,8 +149,8 @@ fn normalised_by_batch(
     Ok([1, 2].map(|slot| Value { slot, ..y }))
 }
 
-/// Writes a norm with its running statistics, which are inputs now, in arithmetic. Returns the batch's mean and variance.
-fn normalised_by_running(
+/// Writes a norm with the model's own statistics in arithmetic. Returns the batch's mean and variance.
+fn normalised_as_in_inference(
     model: &mut Model,
     node: NodeId,
     norm: &BatchNorm,

@@ -106,7 +106,7 @@ pub struct AlignmentArgs {
     /// Largest learning rate of --then-train
     #[arg(long, value_name = "RATE", default_value_t = 2e-4, value_parser = positive)]
     pub train_lr: f64,
-    /// Steps in which the learning rate rises [default: 0; a tenth of the joint part with --b-from 1]
+    /// Steps in which the learning rate rises [default: 0; with --b-from a fifth of the steps in which B grows]
     #[arg(long, value_name = "STEPS")]
     pub warmup: Option<u64>,
     /// In the joint part, let B grow from this value to that of the model

@@ -42,6 +42,8 @@ pub enum NormStatisticsArg {
     Batch,
     /// The running statistics: better for small batches, where they hold from the start
     Running,
+    /// The statistics of the model, which stay as they are
+    Fixed,
 }
 
 impl From<NormStatisticsArg> for NormStatistics {
@@ -49,6 +51,7 @@ impl From<NormStatisticsArg> for NormStatistics {
         match value {
             NormStatisticsArg::Batch => NormStatistics::Batch,
             NormStatisticsArg::Running => NormStatistics::Running,
+            NormStatisticsArg::Fixed => NormStatistics::Fixed,
         }
     }
 }

@@ -84,8 +84,8 @@ pub struct AlignOptions {
     pub train_on: TrainOn,
     /// The largest learning rate of these.
     pub train_rate: f64,
-    /// Steps in which the learning rate rises, in each phase; by default a tenth of the joint part where B grows from 1, so that what is
-    /// exact is not lost in the first steps of Adam, and otherwise none.
+    /// Steps in which the learning rate rises, in each phase; by default a fifth of those in which B grows, so that what is exact is not
+    /// lost in the first steps of Adam, a twentieth of those that follow, and otherwise none.
     pub warmup: Option<u64>,
     /// How B grows in the joint part, to that of the model.
     pub growth: Option<Growth>,

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bcosc_autodiff::training::{
-    Adam, Alignment, Exponent, Loss, Optimiser, Reference, Segment, StepOptions, Tap, Targets,
+    Adam, Alignment, Exponent, Loss, NormStatistics, Optimiser, Reference, Segment, StepOptions,
+    Tap, Targets,
 };
 
 use super::options::{AlignOptions, Method, TrainOn};
@@ -41,8 +42,8 @@ pub(super) struct Phase {
 enum Work {
     /// The parameters of a segment, against the values that leave it in the original.
     Segment(usize),
-    /// All parameters, against values of the original.
-    Joint(Vec<Tap>),
+    /// All parameters, against values of the original; B may grow over the steps.
+    Joint { taps: Vec<Tap>, grows: bool },
     /// All parameters, against probabilities or labels.
     Train(TrainOn),
 }
@@ -90,22 +91,37 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
     }
     if options.method != Method::Blocks {
         let taps = spread_taps(segments, options.taps);
-        let warmup = match options.from_one() {
-            true => options.joint_steps / 10,
-            false => 0,
-        };
-        found.push(Phase {
-            planned: Planned {
-                name: "joint".to_owned(),
-                places: places(&taps),
-                parameters: None,
-                layers,
-                steps: options.joint_steps,
-            },
-            schedule: schedule(options.joint_rate, options.joint_steps, warmup),
-            share: 1.0,
-            work: Work::Joint(taps),
+        let growing = options.growth.map_or(0, |growth| {
+            let steps = growth.steps.unwrap_or(options.joint_steps / 2);
+            steps.min(options.joint_steps)
         });
+        let (warmup, settling) = (growing / 5, options.joint_steps - growing);
+        let grown = Schedule {
+            shape: Shape::Constant,
+            ..schedule(options.joint_rate, growing, warmup)
+        };
+        let settled = schedule(options.joint_rate, settling, warmup.min(settling / 20));
+        for (name, schedule, grows) in [("joint, B grows", grown, true), ("joint", settled, false)]
+        {
+            if schedule.steps == 0 {
+                continue;
+            }
+            found.push(Phase {
+                planned: Planned {
+                    name: name.to_owned(),
+                    places: places(&taps),
+                    parameters: None,
+                    layers,
+                    steps: schedule.steps,
+                },
+                schedule,
+                share: schedule.steps as f64 / options.joint_steps as f64,
+                work: Work::Joint {
+                    taps: taps.clone(),
+                    grows,
+                },
+            });
+        }
     }
     if options.then_train > 0 {
         found.push(Phase {
@@ -157,15 +173,26 @@ fn spread_taps(segments: &[Segment], count: usize) -> Vec<Tap> {
 
 impl Phase {
     /// Whether B grows in it.
-    pub fn grows(&self, options: &AlignOptions) -> bool {
-        matches!(&self.work, Work::Joint(_)) && options.growth.is_some()
+    pub fn grows(&self) -> bool {
+        matches!(&self.work, Work::Joint { grows: true, .. })
+    }
+
+    /// What norms divide by in it. Running statistics follow what a growing B does to a layer. At one B they would follow what the layer
+    /// learns: gradients through them do not see that the norm undoes a change of scale, and repeat it without end.
+    fn norm_statistics(&self, prepared: &Prepared, options: &AlignOptions) -> NormStatistics {
+        match prepared.norm_statistics {
+            NormStatistics::Running if options.growth.is_some() && !self.grows() => {
+                NormStatistics::Fixed
+            }
+            statistics => statistics,
+        }
     }
 
     /// The number of the segment that it trains.
     pub fn segment(&self) -> Option<usize> {
         match &self.work {
             Work::Segment(index) => Some(*index),
-            Work::Joint(_) | Work::Train(_) => None,
+            Work::Joint { .. } | Work::Train(_) => None,
         }
     }
 
@@ -182,11 +209,11 @@ impl Phase {
                 betas: [0.9, 0.999],
                 eps: 1e-8,
             }),
-            exponent: match self.grows(options) {
+            exponent: match self.grows() {
                 true => Exponent::Input,
                 false => Exponent::Fixed,
             },
-            norm_statistics: prepared.norm_statistics,
+            norm_statistics: self.norm_statistics(prepared, options),
             norm_momentum: prepared.norm_momentum,
             whole_gradients,
             ..StepOptions::default()
@@ -203,7 +230,7 @@ impl Phase {
                 let trained: BTreeSet<String> = segment.parameters.iter().cloned().collect();
                 alignment_step_of(model, &alignment, Some(&trained), &step, label)
             }
-            Work::Joint(taps) => {
+            Work::Joint { taps, .. } => {
                 let alignment = Alignment {
                     from: &[],
                     taps,

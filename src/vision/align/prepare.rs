@@ -122,8 +122,8 @@ impl Prepared {
             intake: student.intake,
             norm_statistics,
             norm_momentum: options.norm_momentum.unwrap_or(match norm_statistics {
-                NormStatistics::Batch => AlignOptions::BATCH_MOMENTUM,
                 NormStatistics::Running => AlignOptions::RUNNING_MOMENTUM,
+                NormStatistics::Batch | NormStatistics::Fixed => AlignOptions::BATCH_MOMENTUM,
             }),
         })
     }

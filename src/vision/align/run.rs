@@ -338,11 +338,11 @@ impl<'a> Run<'a> {
 
     /// B at the next step of a phase.
     fn b(&self, phase: &Phase, steps: u64) -> Option<f64> {
-        let growth = self.options.growth.filter(|_| phase.grows(self.options))?;
+        let growth = self.options.growth.filter(|_| phase.grows())?;
         let ramp = Ramp {
             from: growth.from,
             to: self.prepared.b,
-            steps: growth.steps.unwrap_or(steps / 2),
+            steps,
         };
         Some(ramp.at(self.place.step))
     }
