@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crc::{CRC_64_XZ, Crc};
 
 use crate::expr::{TensorId, Type};
-use crate::fuse::{Kind, Space};
+use crate::fuse::{Kind, Member, Space};
 use crate::program::Program;
 
 /// What kernels use: four numbers in one access, and functions that CUDA has in another form.
@@ -131,7 +131,7 @@ fn is_long(program: &Program, space: &Space) -> bool {
 }
 
 /// The members of a space, and their places in it, by tensor.
-fn members(space: &Space) -> BTreeMap<TensorId, (usize, &crate::fuse::Member)> {
+fn members(space: &Space) -> BTreeMap<TensorId, (usize, &Member)> {
     let placed = space.members.iter().enumerate();
     placed
         .map(|(place, member)| (member.tensor, (place, member)))
@@ -165,4 +165,20 @@ pub(crate) fn levels(space: &Space) -> BTreeMap<TensorId, usize> {
         known.insert(member.tensor, level + after);
     }
     levels
+}
+
+/// Numbers of rows that nothing needs but what is written: one thread of each row computes them, at the end.
+pub(crate) fn results(space: &Space) -> BTreeSet<TensorId> {
+    let mut needed: BTreeSet<TensorId> = BTreeSet::new();
+    let mut results = BTreeSet::new();
+    for member in space.members.iter().rev() {
+        if member.kind == Kind::Row && !needed.contains(&member.tensor) {
+            results.insert(member.tensor);
+        } else {
+            member.expr.reads(&mut |id, _| {
+                needed.insert(id);
+            });
+        }
+    }
+    results
 }

@@ -4,12 +4,12 @@
 //! otherwise neighbouring threads have neighbouring rows, for the same reason. A row is gone through in passes: each has
 //! the reductions and elements whose numbers per row are known, then lanes exchange what they found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::c::{binary, literal};
 use super::emit::{Emitter, row};
-use super::{Body, THREADS, is_long, levels, members, written};
+use super::{Body, THREADS, is_long, levels, members, results, written};
 use crate::expr::{Expr, Fold, Index, Number, TensorId, Type, unflat};
 use crate::fuse::{Kind, Member, Space};
 use crate::program::{Program, replacing};
@@ -63,6 +63,7 @@ pub(super) fn body(program: &Program, space: &Space) -> Body {
         rows,
         inner,
         levels: levels(&placed),
+        results: results(&placed),
         written: &written,
         syncs: false,
     };
@@ -115,6 +116,7 @@ struct Rows<'a> {
     rows: u64,
     inner: u64,
     levels: BTreeMap<TensorId, usize>,
+    results: BTreeSet<TensorId>,
     written: &'a [(TensorId, String)],
     syncs: bool,
 }
@@ -165,6 +167,7 @@ impl Rows<'_> {
                 self.pass(e, level, &limit);
             }
         }
+        self.of_one_thread(e);
     }
 
     fn members(&self, level: usize) -> Vec<Member> {
@@ -193,7 +196,7 @@ impl Rows<'_> {
     /// What belongs to the row, once its numbers are known.
     fn of_rows(&self, e: &mut Emitter<'_>, level: usize, full: bool) {
         for member in self.members(level) {
-            if member.kind == Kind::Row {
+            if member.kind == Kind::Row && !self.results.contains(&member.tensor) {
                 let name = self.name(member.tensor);
                 let ty = member.expr.ty().c();
                 if full {
@@ -212,13 +215,41 @@ impl Rows<'_> {
         }
     }
 
+    /// What nobody but the reader of results needs. No other thread of the row reads what is written over here.
+    fn of_one_thread(&self, e: &mut Emitter<'_>) {
+        let members = self.space.members.iter();
+        let members: Vec<&Member> = members
+            .filter(|member| self.results.contains(&member.tensor))
+            .collect();
+        let write = |e: &mut Emitter<'_>| {
+            for member in &members {
+                let (name, ty) = (self.name(member.tensor), member.expr.ty().c());
+                let value = e.value(&member.expr);
+                e.line(&format!("const {ty} {name} = {value};"));
+                if let Some(to) = self.stored(member.tensor) {
+                    e.line(&format!("{to}[row] = {name};"));
+                }
+            }
+        };
+        match self.first_lane() {
+            _ if members.is_empty() => {}
+            Some(condition) => e.block(&condition, write),
+            None => write(e),
+        }
+    }
+
+    /// The condition that holds for one thread of each row; none where each has one.
+    fn first_lane(&self) -> Option<String> {
+        match (self.shares.lanes, self.rows % self.shares.rows()) {
+            (1, _) => None,
+            (_, 0) => Some("if (lane == 0)".to_owned()),
+            _ => Some(format!("if (lane == 0 && row < {})", self.rows)),
+        }
+    }
+
     fn store_row(&self, e: &mut Emitter<'_>, id: TensorId, value: &str) {
         let Some(name) = self.stored(id) else { return };
-        let condition = match (self.shares.lanes, self.rows % self.shares.rows()) {
-            (1, _) => String::new(),
-            (_, 0) => "if (lane == 0) ".to_owned(),
-            _ => format!("if (lane == 0 && row < {}) ", self.rows),
-        };
+        let condition = self.first_lane().map_or(String::new(), |c| c + " ");
         e.line(&format!("{condition}{name}[row] = {value};"));
     }
 
