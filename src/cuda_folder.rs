@@ -121,7 +121,7 @@ fn readme(step: &TrainingStep, batch: u64) -> String {
          | file | content |\n|---|---|\n\
          | `plan.json` | inputs, outputs, constants and buffers by number; `prepare` runs once, `steps` in every run |\n\
          | `kernels.cu` | CUDA C, for NVRTC or nvcc; every launch has blocks of 256 threads, and a pointer for each buffer of its \
-         `arguments` |\n\
+         `arguments`; the first `table` of a kernel that has one are a structure, passed by value |\n\
          | `constants.safetensors` | what the plan's `constants` hold |\n\
          | `state.safetensors` | what its inputs hold at first: parameters, statistics, and what the optimiser keeps |\n\
          | `src/`, `Cargo.toml` | a program that runs steps: `cargo run --release -- --help` |\n\n\

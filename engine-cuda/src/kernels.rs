@@ -5,6 +5,7 @@
 
 mod c;
 mod emit;
+mod many;
 mod pointwise;
 mod rows;
 
@@ -15,6 +16,8 @@ use crc::{CRC_64_XZ, Crc};
 use crate::expr::{TensorId, Type};
 use crate::fuse::{Kind, Member, Space};
 use crate::program::Program;
+
+pub(crate) use many::{ADDRESSES, Form, many};
 
 /// What kernels use: four numbers in one access, and functions that CUDA has in another form.
 pub const PRELUDE: &str = include_str!("kernels/prelude.cu");
@@ -31,6 +34,8 @@ pub struct Kernel {
     pub text: String,
     /// Its parameters, in order.
     pub parameters: Vec<Parameter>,
+    /// How many of them, from the first on, come as one structure.
+    pub table: usize,
     /// Blocks of [`THREADS`] threads.
     pub blocks: u64,
     /// Whether threads of a block wait for one another.
@@ -84,18 +89,29 @@ pub fn kernel(program: &Program, space: &Space, aliased: &Aliases) -> Kernel {
         "rows"
     };
     let rest = format!("({})\n{{\n{}}}\n", signature.join(", "), body.text);
-    let checksum = Crc::<u64>::new(&CRC_64_XZ).checksum(rest.as_bytes());
+    checked(kind, &body.comment, (parameters, 0), body.blocks, body.syncs, |name| {
+        format!("extern \"C\" __global__ void {name}{rest}")
+    })
+}
+
+/// A kernel with its name, of which the text must have nothing but copies.
+fn checked(
+    kind: &str,
+    comment: &str,
+    (parameters, table): (Vec<Parameter>, usize),
+    blocks: u64,
+    syncs: bool,
+    text: impl Fn(&str) -> String,
+) -> Kernel {
+    let checksum = Crc::<u64>::new(&CRC_64_XZ).checksum(text("").as_bytes());
     let name = format!("{kind}_{checksum:016x}");
-    let text = format!(
-        "// {}\nextern \"C\" __global__ void {name}{rest}",
-        body.comment
-    );
     Kernel {
+        text: format!("// {comment}\n{}", text(&name)),
         name,
-        text,
         parameters,
-        blocks: body.blocks,
-        syncs: body.syncs,
+        table,
+        blocks,
+        syncs,
     }
 }
 

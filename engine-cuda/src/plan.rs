@@ -7,6 +7,7 @@
 mod arena;
 mod build;
 mod state;
+mod tail;
 
 use serde::{Deserialize, Serialize};
 
@@ -112,10 +113,17 @@ pub struct Source {
     pub text: String,
     /// Element types of its parameters; those that it writes come first.
     pub parameters: Vec<Type>,
-    /// How many parameters it writes.
+    /// How many parameters it writes. It may read what is there first.
     pub writes: usize,
+    /// How many parameters, from the first on, are pointers in a structure that is passed by value.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub table: usize,
     /// Whether threads of a block wait for one another.
     pub syncs: bool,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// One operation.

@@ -97,6 +97,7 @@ fn joined<'a>(kernels: impl Iterator<Item = &'a Source>) -> Source {
         text: kernels.map(|kernel| kernel.text.as_str()).collect(),
         parameters: Vec::new(),
         writes: 0,
+        table: 0,
         syncs: false,
     }
 }
@@ -112,6 +113,7 @@ fn what_does_not_compile_is_an_error_with_the_compilers_message() {
         text: "extern \"C\" __global__ void broken() { nothing(); }".to_owned(),
         parameters: Vec::new(),
         writes: 0,
+        table: 0,
         syncs: false,
     };
     let error = compiler.compile(&broken, Architecture(80)).unwrap_err();

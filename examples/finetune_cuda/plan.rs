@@ -80,6 +80,8 @@ pub struct Tensor {
 pub enum Operation {
     Launch {
         function: cu::CUfunction,
+        /// How many addresses, from the first on, are one parameter: a structure.
+        table: usize,
         blocks: u32,
         addresses: Vec<u64>,
     },
@@ -97,7 +99,8 @@ pub struct Plan {
     json: Json,
     /// Address and bytes of each buffer.
     buffers: Vec<(u64, usize)>,
-    functions: Vec<cu::CUfunction>,
+    /// Kernels, and how many of the addresses of each come as one structure.
+    functions: Vec<(cu::CUfunction, usize)>,
     /// What a run does.
     pub steps: Vec<Operation>,
     workspace: u64,
@@ -266,17 +269,19 @@ impl Plan {
             ])
         };
         Ok(match kind.as_str() {
-            "launch" => Operation::Launch {
-                function: *self
+            "launch" => {
+                let (function, table) = *self
                     .functions
                     .get(usize::try_from(size(step, "kernel")?)?)
-                    .ok_or("the plan names a kernel that it does not have")?,
-                blocks: u32::try_from(size(step, "blocks")?)?,
-                addresses: list(step, "arguments")?
-                    .iter()
-                    .map(address)
-                    .collect::<Result<_>>()?,
-            },
+                    .ok_or("the plan names a kernel that it does not have")?;
+                let addresses = list(step, "arguments")?.iter().map(address);
+                Operation::Launch {
+                    function,
+                    table,
+                    blocks: u32::try_from(size(step, "blocks")?)?,
+                    addresses: addresses.collect::<Result<_>>()?,
+                }
+            }
             "convolution" => {
                 Operation::Convolution(Convolution::new(gpu, &step["convolution"], three()?)?)
             }
@@ -302,12 +307,15 @@ impl Plan {
                 match step {
                     Operation::Launch {
                         function,
+                        table,
                         blocks,
                         addresses,
                     } => {
                         let mut addresses = addresses.clone();
+                        let parameters = addresses.iter_mut().enumerate();
+                        let parameters = parameters.filter(|(n, _)| *n == 0 || n >= table);
                         let mut parameters: Vec<*mut c_void> =
-                            addresses.iter_mut().map(|a| (&raw mut *a).cast()).collect();
+                            parameters.map(|(_, a)| (&raw mut *a).cast()).collect();
                         let (grid, block) = ((*blocks, 1, 1), (256, 1, 1));
                         driver::launch_kernel(
                             *function,
@@ -332,7 +340,7 @@ impl Plan {
 }
 
 /// Compiles the kernels, and finds them by name.
-fn kernels(gpu: &Gpu, plan: &Json, text: &[u8]) -> Result<Vec<cu::CUfunction>> {
+fn kernels(gpu: &Gpu, plan: &Json, text: &[u8]) -> Result<Vec<(cu::CUfunction, usize)>> {
     let program = nvrtc::create_program(&CString::new(text)?, Some(c"kernels.cu"))?;
     let options = [gpu.architecture.clone(), "--std=c++17".to_owned()];
     // SAFETY: the program was just made; its code is the compiler's.
@@ -346,13 +354,12 @@ fn kernels(gpu: &Gpu, plan: &Json, text: &[u8]) -> Result<Vec<cu::CUfunction>> {
         }
         let code = nvrtc::get_ptx(program)?;
         let module = driver::module::load_data(code.as_ptr().cast())?;
-        let names = list(plan, "kernels")?
-            .iter()
-            .map(|kernel| kernel["name"].as_str());
-        let find = |name: Option<&str>| {
-            let name = CString::new(name.ok_or("a kernel has no name")?)?;
-            Ok(driver::module::get_function(module, name)?)
+        let find = |kernel: &Json| {
+            let name = kernel["name"].as_str().ok_or("a kernel has no name")?;
+            let function = driver::module::get_function(module, CString::new(name)?)?;
+            let table = usize::try_from(kernel["table"].as_u64().unwrap_or(0))?;
+            Ok((function, table))
         };
-        names.map(find).collect()
+        list(plan, "kernels")?.iter().map(find).collect()
     }
 }

@@ -6,10 +6,11 @@ use bcosc_engine::{EngineError, InputShapes};
 use bcosc_ir::{Model, Tensor as Values};
 
 use super::arena::{Lifetime, place};
+use super::tail::gather;
 use super::{ALIGNMENT, Binding, Buffer, BufferId, Place, Plan, Source, State, Step};
 use crate::expr::TensorId;
 use crate::fuse::{Fused, Item, Space, fuse};
-use crate::kernels::{Aliases, kernel};
+use crate::kernels::{Aliases, Kernel, kernel, many};
 use crate::lower::lower;
 use crate::program::{Call, Def, Program};
 
@@ -29,7 +30,9 @@ pub struct Planned {
 /// [`EngineError::Unsupported`] names all nodes that have no kernel; other errors are of inputs without a shape, and of
 /// graphs that make no sense for the shapes.
 pub fn plan(model: &Model, shapes: &InputShapes) -> Result<Planned, EngineError> {
-    let fused = fuse(lower(model, shapes)?);
+    let Fused { program, items } = fuse(lower(model, shapes)?);
+    let items = gather(&program, items);
+    let fused = Fused { program, items };
     Ok(Builder::new(&fused).build())
 }
 
@@ -66,7 +69,7 @@ impl<'a> Builder<'a> {
     fn build(mut self) -> Planned {
         let program = self.program;
         let inputs = self.bindings(&program.inputs);
-        let traffic: Vec<Traffic> = self.items.iter().map(|item| self.traffic(item)).collect();
+        let traffic: Vec<Traffic> = self.items.iter().map(|item| Traffic { reads: item.reads(program), writes: item.writes() }).collect();
         let (once, every) = self.phases(&traffic);
         let pairs = self.state();
         let replaced = self.replaced(&traffic, &every, &pairs);
@@ -173,36 +176,6 @@ impl<'a> Builder<'a> {
         found
     }
 
-    fn traffic(&self, item: &Item) -> Traffic {
-        match item {
-            Item::Call(id) => Traffic {
-                reads: self
-                    .program
-                    .operands(*id)
-                    .into_iter()
-                    .map(|id| self.program.base(id))
-                    .collect(),
-                writes: vec![*id],
-            },
-            Item::Kernel(space) => {
-                let own: BTreeSet<TensorId> = space.members.iter().map(|m| m.tensor).collect();
-                let mut reads = BTreeSet::new();
-                for member in &space.members {
-                    member.expr.reads(&mut |id, _| {
-                        if !own.contains(&id) {
-                            reads.insert(id);
-                        }
-                    });
-                }
-                let stored = space.members.iter().filter(|member| member.stored);
-                Traffic {
-                    reads,
-                    writes: stored.map(|member| member.tensor).collect(),
-                }
-            }
-        }
-    }
-
     /// Items that depend on constants alone, and the others.
     fn phases(&self, traffic: &[Traffic]) -> (Vec<usize>, Vec<usize>) {
         let mut fixed: BTreeSet<TensorId> = BTreeSet::new();
@@ -298,17 +271,27 @@ impl<'a> Builder<'a> {
                     },
                 }
             }
-            Item::Kernel(space) => self.launch(space, replaced),
+            Item::Kernel(space) => {
+                let made = self.kernel(space, replaced);
+                self.launch(made)
+            }
+            Item::Many(spaces) => match many(self.program, spaces, replaced) {
+                Some(made) => self.launch(made),
+                None => unreachable!("kernels of one form have a common one"),
+            },
         }
     }
 
-    fn launch(&mut self, space: &Space, replaced: &BTreeMap<TensorId, TensorId>) -> Step {
+    fn kernel(&self, space: &Space, replaced: &BTreeMap<TensorId, TensorId>) -> Kernel {
         let written = space
             .members
             .iter()
             .filter_map(|member| replaced.get(&member.tensor));
         let aliased: Aliases = written.copied().collect();
-        let made = kernel(self.program, space, &aliased);
+        kernel(self.program, space, &aliased)
+    }
+
+    fn launch(&mut self, made: Kernel) -> Step {
         let arguments = made
             .parameters
             .iter()
@@ -326,6 +309,7 @@ impl<'a> Builder<'a> {
                     text: made.text,
                     parameters: types.collect(),
                     writes: made.parameters.iter().filter(|p| p.written).count(),
+                    table: made.table,
                     syncs: made.syncs,
                 });
                 self.numbers.insert(made.name, self.kernels.len() - 1);

@@ -59,11 +59,17 @@ impl Builder<'_> {
             let free =
                 last.is_none_or(|last| last <= writer) && outputs(old) == 0 && outputs(new) == 1;
             let in_place = match &self.items[every[writer]] {
-                Item::Kernel(space) => {
-                    is_written_last(self.program, space, old, new)
-                        || is_of_one_thread(self.program, space, old, new)
-                }
                 Item::Call(_) => last.is_none_or(|last| last < writer),
+                item => item.spaces().iter().all(|space| {
+                    let writes = space.members.iter().any(|member| member.tensor == new);
+                    match writes {
+                        true => {
+                            is_written_last(self.program, space, old, new)
+                                || is_of_one_thread(self.program, space, old, new)
+                        }
+                        false => !space.reads().contains(&old),
+                    }
+                }),
             };
             if free && in_place && !found.values().any(|&taken| taken == old) {
                 found.insert(new, old);

@@ -332,6 +332,8 @@ struct Kernel {
     module: sys::CUmodule,
     function: sys::CUfunction,
     name: String,
+    /// How many addresses, from the first on, are one parameter.
+    table: usize,
 }
 
 // SAFETY: handles of the driver belong to no thread.
@@ -357,6 +359,7 @@ impl Kernel {
             module,
             function,
             name: source.name.clone(),
+            table: source.table,
         })
     }
 
@@ -367,8 +370,11 @@ impl Kernel {
         stream: sys::CUstream,
     ) -> Result<(), EngineError> {
         let mut addresses = addresses.to_vec();
+        // The addresses after the first of a structure are part of it.
+        let parameters = addresses.iter_mut().enumerate();
+        let parameters = parameters.filter(|(n, _)| *n == 0 || *n >= self.table);
         let mut parameters: Vec<*mut c_void> =
-            addresses.iter_mut().map(|a| (&raw mut *a).cast()).collect();
+            parameters.map(|(_, a)| (&raw mut *a).cast()).collect();
         // SAFETY: the plan has a buffer for each parameter, of the size that the kernel goes through.
         unsafe {
             driver::launch_kernel(

@@ -170,11 +170,16 @@ fn of_step(plan: &Plan, step: &Step) -> String {
             arguments,
         } => {
             let kernel = &plan.kernels[*kernel];
-            let arguments: Vec<String> = arguments
-                .iter()
-                .zip(&kernel.parameters)
-                .map(|(buffer, ty)| format!("({}*)b.at[{buffer}]", ty.c()))
-                .collect();
+            let (table, others) = arguments.split_at(kernel.table);
+            let types = &kernel.parameters[kernel.table..];
+            let pointers = others.iter().zip(types);
+            let pointers = pointers.map(|(buffer, ty)| format!("({}*)b.at[{buffer}]", ty.c()));
+            let table: Vec<String> = table.iter().map(|b| format!("b.at[{b}]")).collect();
+            let table = match table.is_empty() {
+                true => None,
+                false => Some(format!("{}_table{{{{{}}}}}", kernel.name, table.join(", "))),
+            };
+            let arguments: Vec<String> = table.into_iter().chain(pointers).collect();
             let call = format!("{}({})", kernel.name, arguments.join(", "));
             format!("launch({blocks}, {}, [&] {{ {call}; }});", kernel.syncs)
         }

@@ -26,6 +26,7 @@
 
 #define __global__
 #define __device__
+#define __constant__
 #define __align__(n) alignas(n)
 #define __shared__ static
 
