@@ -104,13 +104,13 @@ fn cuda(number: u32) -> Result<Arc<dyn Engine>, String> {
     use std::collections::BTreeMap;
     use std::sync::{Mutex, PoisonError};
 
-    use bcosc_engine_cuda::runtime::{Cuda, Precision};
+    use bcosc_engine_cuda::runtime::Cuda;
 
     type Opening = Result<Arc<dyn Engine>, String>;
     static OPENED: Mutex<BTreeMap<u32, Opening>> = Mutex::new(BTreeMap::new());
     // A panic in between leaves the map as it was.
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    let open = || match Cuda::new(Device::Cuda(number), Precision::Exact) {
+    let open = || match Cuda::new(Device::Cuda(number)) {
         Ok(engine) => {
             tracing::debug!("CUDA device {number} is {}", engine.device_name());
             Ok(Arc::new(engine) as Arc<dyn Engine>)

@@ -109,8 +109,8 @@ impl Fold {
         match (self, ty) {
             (Fold::Sum, _) => 0.0,
             (Fold::Product, _) => 1.0,
-            (Fold::Max, Type::F32 | Type::F64) => f64::NEG_INFINITY,
-            (Fold::Min, Type::F32 | Type::F64) => f64::INFINITY,
+            (Fold::Max, Type::F32 | Type::F64 | Type::Bf16) => f64::NEG_INFINITY,
+            (Fold::Min, Type::F32 | Type::F64 | Type::Bf16) => f64::INFINITY,
             (Fold::Max, Type::I64) => i64::MIN as f64,
             (Fold::Min, Type::I64) => i64::MAX as f64,
             (Fold::Max, Type::I32) => i32::MIN.into(),

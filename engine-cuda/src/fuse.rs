@@ -141,6 +141,11 @@ pub fn fuse(mut program: Program) -> Fused {
     Fused { program, items }
 }
 
+/// The tensors that outputs need, operands first.
+pub(crate) fn ordered(program: &Program) -> Vec<TensorId> {
+    inline::order(program, &live(program))
+}
+
 /// The tensors that outputs need.
 fn live(program: &Program) -> Vec<bool> {
     let mut live = vec![false; program.tensors.len()];

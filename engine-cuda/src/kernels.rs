@@ -159,6 +159,7 @@ fn four(ty: Type) -> &'static str {
     match ty {
         Type::F32 => "floatx4",
         Type::F64 => "doublex4",
+        Type::Bf16 => "bf16x4",
         Type::I64 => "longx4",
         Type::I32 => "intx4",
         Type::U8 => "bytex4",

@@ -9,13 +9,14 @@
 //! | `reductions` | sums and extrema along axes, softmax |
 //! | `norms` | statistics and scales |
 //! | `windows` | pools, resizing |
-//! | `convolutions`, `transposed`, `window_sums`, `products` | calls of libraries |
+//! | `convolutions`, `one_by_one`, `transposed`, `window_sums`, `products` | calls of libraries |
 
 mod context;
 mod convolutions;
 mod elementwise;
 mod indexing;
 mod norms;
+mod one_by_one;
 mod padding;
 mod products;
 mod reductions;

@@ -9,10 +9,11 @@ mod build;
 mod state;
 mod tail;
 
+use bcosc_engine::Precision;
 use serde::{Deserialize, Serialize};
 
 pub use arena::Lifetime;
-pub use build::{Planned, plan};
+pub use build::{Planned, plan, plan_in};
 
 use crate::expr::Type;
 use crate::program::{Convolution, Product};
@@ -26,6 +27,9 @@ pub type BufferId = usize;
 /// What runs, in which order, and where its numbers are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// How products are rounded.
+    #[serde(with = "named")]
+    pub precision: Precision,
     /// Inputs, in the order of the graph.
     pub inputs: Vec<Binding>,
     /// Outputs, in the order of the graph.
@@ -195,6 +199,22 @@ impl Step {
             Step::Convolution { result, .. } | Step::Product { result, .. } => vec![*result],
             Step::Copy { to, .. } => vec![*to],
         }
+    }
+}
+
+/// A precision by its name.
+mod named {
+    use bcosc_engine::Precision;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(precision: &Precision, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(precision)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Precision, D::Error> {
+        let name = String::deserialize(from)?;
+        name.parse().map_err(D::Error::custom)
     }
 }
 

@@ -14,7 +14,8 @@ use safetensors::tensor::{TensorView, serialize_to_file};
 use serde_json::Value as Json;
 
 use crate::Result;
-use crate::libraries::{Convolution, Product};
+use crate::convolution::Convolution;
+use crate::product::Product;
 
 /// A device with its libraries; everything is given back when the process ends.
 pub struct Gpu {
@@ -74,6 +75,14 @@ pub struct Tensor {
     bytes: usize,
     /// Sizes.
     pub dims: Vec<u64>,
+}
+
+/// The two factors and the result of a call.
+pub struct Operands {
+    /// Where they are.
+    pub addresses: [u64; 3],
+    /// Their element types, as the plan names them.
+    pub types: [String; 3],
 }
 
 /// A step that is ready to run.
@@ -146,6 +155,7 @@ impl Plan {
             let element = match buffer["type"].as_str() {
                 Some("f64" | "i64") => 8,
                 Some("f32" | "i32") => 4,
+                Some("bf16") => 2,
                 _ => 1,
             };
             let bytes = size(buffer, "elements")? * element;
@@ -260,14 +270,21 @@ impl Plan {
             .and_then(|s| s.iter().next())
             .ok_or("a step is empty")?;
         let address = |number: &Json| Ok(self.buffer(number)?.0);
-        let three = || -> Result<[u64; 3]> {
+        let three = || -> Result<Operands> {
             let operands = &step["operands"];
-            Ok([
-                address(&operands[0])?,
-                address(&operands[1])?,
-                address(&step["result"])?,
-            ])
+            let all = [&operands[0], &operands[1], &step["result"]];
+            let buffers = list(&self.json, "buffers")?;
+            let name = |number: &Json| {
+                let buffer = number.as_u64().and_then(|n| buffers.get(usize::try_from(n).ok()?));
+                buffer.map_or("", |b| b["type"].as_str().unwrap_or("")).to_owned()
+            };
+            let [a, b, result] = all.map(address);
+            Ok(Operands {
+                addresses: [a?, b?, result?],
+                types: all.map(name),
+            })
         };
+        let precision = self.json["precision"].as_str().unwrap_or("fp32");
         Ok(match kind.as_str() {
             "launch" => {
                 let (function, table) = *self
@@ -283,9 +300,12 @@ impl Plan {
                 }
             }
             "convolution" => {
-                Operation::Convolution(Convolution::new(gpu, &step["convolution"], three()?)?)
+                let rounds = precision != "fp32";
+                Operation::Convolution(Convolution::new(gpu, &step["convolution"], &three()?, rounds)?)
             }
-            "product" => Operation::Product(Product::new(gpu, &step["product"], three()?)?),
+            "product" => {
+                Operation::Product(Product::new(gpu, &step["product"], &three()?, precision)?)
+            }
             "copy" => {
                 let (from, bytes) = self.buffer(&step["from"])?;
                 Operation::Copy {
@@ -342,7 +362,11 @@ impl Plan {
 /// Compiles the kernels, and finds them by name.
 fn kernels(gpu: &Gpu, plan: &Json, text: &[u8]) -> Result<Vec<(cu::CUfunction, usize)>> {
     let program = nvrtc::create_program(&CString::new(text)?, Some(c"kernels.cu"))?;
-    let options = [gpu.architecture.clone(), "--std=c++17".to_owned()];
+    let mut options = vec![gpu.architecture.clone(), "--std=c++17".to_owned()];
+    if plan["precision"] == "bf16" {
+        // Division that is exact in single precision would take longer than memory traffic.
+        options.push("--prec-div=false".to_owned());
+    }
     // SAFETY: the program was just made; its code is the compiler's.
     unsafe {
         if nvrtc::compile_program(program, &options).is_err() {

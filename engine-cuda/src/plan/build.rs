@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bcosc_engine::{EngineError, InputShapes};
+use bcosc_engine::{EngineError, InputShapes, Precision};
 use bcosc_ir::{Model, Tensor as Values};
 
 use super::arena::{Lifetime, place};
@@ -13,6 +13,7 @@ use crate::fuse::{Fused, Item, Space, fuse};
 use crate::kernels::{Aliases, Kernel, kernel, many};
 use crate::lower::lower;
 use crate::program::{Call, Def, Program};
+use crate::storage::arrange;
 
 /// A plan with the constants of the model that it reads.
 #[derive(Clone, Debug)]
@@ -23,17 +24,31 @@ pub struct Planned {
     pub constants: Vec<Values>,
 }
 
-/// Plans a model for inputs of these shapes. An output `NAME.next` of the type of an input `NAME` is the input's next value,
+/// Plans a model in single precision for inputs of these shapes. An output `NAME.next` of the type of an input `NAME` is the input's next value,
 /// as in training steps.
 ///
 /// # Errors
 /// [`EngineError::Unsupported`] names all nodes that have no kernel; other errors are of inputs without a shape, and of
 /// graphs that make no sense for the shapes.
 pub fn plan(model: &Model, shapes: &InputShapes) -> Result<Planned, EngineError> {
-    let Fused { program, items } = fuse(lower(model, shapes)?);
+    plan_in(model, shapes, Precision::Fp32)
+}
+
+/// As [`plan`], in any precision.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_in(
+    model: &Model,
+    shapes: &InputShapes,
+    precision: Precision,
+) -> Result<Planned, EngineError> {
+    let mut program = lower(model, shapes, precision)?;
+    arrange(&mut program, precision);
+    let Fused { program, items } = fuse(program);
     let items = gather(&program, items);
     let fused = Fused { program, items };
-    Ok(Builder::new(&fused).build())
+    Ok(Builder::new(&fused).build(precision))
 }
 
 pub(super) struct Builder<'a> {
@@ -66,7 +81,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn build(mut self) -> Planned {
+    fn build(mut self, precision: Precision) -> Planned {
         let program = self.program;
         let inputs = self.bindings(&program.inputs);
         let traffic: Vec<Traffic> = self.items.iter().map(|item| Traffic { reads: item.reads(program), writes: item.writes() }).collect();
@@ -124,6 +139,7 @@ impl<'a> Builder<'a> {
         Planned {
             constants: values.collect(),
             plan: Plan {
+                precision,
                 inputs,
                 outputs,
                 state: pairs,

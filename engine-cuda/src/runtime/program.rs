@@ -3,14 +3,14 @@
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
-use bcosc_engine::EngineError;
+use bcosc_engine::{EngineError, Precision};
 use cudarc::driver::result as driver;
 use cudarc::driver::sys;
 
 use super::code::code;
 use super::found::Known;
 use super::gpu::{Gpu, Libraries, Memory, failed};
-use super::{Precision, Space, convolution, product};
+use super::{Space, convolution, product};
 use crate::kernels::THREADS;
 use crate::plan::{BufferId, Place, Plan, Planned, Source, Step};
 use crate::program::Convolution;
@@ -60,14 +60,12 @@ enum Operation {
 
 impl Program {
     /// Loads a plan: compiles kernels, uploads constants, chooses algorithms, and runs what depends on constants alone.
-    pub fn load(
-        gpu: &Arc<Gpu>,
-        planned: Planned,
-        precision: Precision,
-    ) -> Result<Self, EngineError> {
+    pub fn load(gpu: &Arc<Gpu>, planned: Planned) -> Result<Self, EngineError> {
         let Planned { plan, constants } = planned;
+        let precision = plan.precision;
         let libraries = gpu.lock()?;
-        let kernels = plan.kernels.iter().map(|source| Kernel::load(gpu, source));
+        let load = |source| Kernel::load(gpu, source, precision);
+        let kernels = plan.kernels.iter().map(load);
         let kernels = kernels.collect::<Result<Vec<_>, _>>()?;
         let memory = places(gpu, &plan)?;
         for (binding, values) in plan.constants.iter().zip(&constants) {
@@ -79,7 +77,6 @@ impl Program {
             plan: &plan,
             memory: &memory,
             libraries: &libraries,
-            precision,
             known: Known::read(),
         };
         let prepare = loading.operations(&plan.prepare)?;
@@ -185,7 +182,6 @@ struct Loading<'a> {
     plan: &'a Plan,
     memory: &'a [(Arc<Memory>, u64)],
     libraries: &'a Libraries,
-    precision: Precision,
     known: Known,
 }
 
@@ -240,8 +236,11 @@ impl Loading<'_> {
                 prepared: product::Prepared::new(
                     self.libraries.lt,
                     product,
-                    buffer(*result)?.ty,
-                    self.precision,
+                    product::Types {
+                        factors: buffer(operands[0])?.ty,
+                        result: buffer(*result)?.ty,
+                    },
+                    plan.precision,
                     SPACE_OF_PRODUCTS,
                 )?,
                 addresses: self.addresses(operands, *result)?,
@@ -281,7 +280,7 @@ impl Loading<'_> {
             "{} | cuDNN {} | {:?} {:?} | {convolution:?}",
             self.gpu.name,
             self.gpu.cudnn_version(),
-            self.precision,
+            self.plan.precision,
             ty
         );
         // With a larger batch, algorithms that are many times faster need more.
@@ -306,7 +305,7 @@ impl Loading<'_> {
             self.libraries.cudnn,
             convolution,
             ty,
-            self.precision,
+            self.plan.precision,
             known,
             search,
         )?;
@@ -342,8 +341,12 @@ unsafe impl Send for Kernel {}
 unsafe impl Sync for Kernel {}
 
 impl Kernel {
-    fn load(gpu: &Arc<Gpu>, source: &Source) -> Result<Self, EngineError> {
-        let mut image = code(&gpu.compiler, source, gpu.architecture)?;
+    fn load(
+        gpu: &Arc<Gpu>,
+        source: &Source,
+        precision: Precision,
+    ) -> Result<Self, EngineError> {
+        let mut image = code(&gpu.compiler, source, gpu.architecture, precision)?;
         // Intermediate code is a text, which ends with a zero.
         image.push(0);
         let place = format!("kernel {}", source.name);

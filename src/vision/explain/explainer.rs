@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bcosc_autodiff::explanation::is_explanation;
 use bcosc_autodiff::parts::{Parts, Shared};
 use bcosc_engine::{
-    EngineError, InputShapes, Network, Session, SessionOptions, Value, default_interpreter,
+    EngineError, InputShapes, Network, Session, Value, default_interpreter,
 };
 use bcosc_ir::{Interpreter, Model, Tensor};
 use serde::Serialize;
@@ -78,7 +78,7 @@ impl Explainer {
     }
 
     fn prepare(&self, size: [usize; 2]) -> Result<[Box<dyn Session>; 2], EngineError> {
-        let options = SessionOptions::default();
+        let options = self.predictor.session_options();
         let intake = &self.predictor.intake;
         let taken = intake.shapes(size, false);
         let forward = self.forward.session(&taken, &options)?;

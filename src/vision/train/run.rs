@@ -64,6 +64,7 @@ pub fn train(
     let batch = prepared.batch(options);
     let session = SessionOptions {
         threads: options.threads,
+        precision: options.precision,
         ..SessionOptions::default()
     };
     let trainer = Trainer::new(&step, place.step, &*engine, &batch, &session)?;
