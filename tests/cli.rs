@@ -641,6 +641,29 @@ fn a_device_that_is_missing_is_an_error_of_every_command_that_runs_models() {
 }
 
 #[test]
+fn a_precision_that_the_device_does_not_have_is_an_error_before_the_work() {
+    let folder = folder();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let (model, out, data) = (model().display().to_string(), place("out"), place(""));
+    for command in [
+        vec!["explain", &model, "cat.png", "-o", &out],
+        vec!["train", &model, "--data", &data, "-o", &out],
+        vec!["align", &model, "--data", &data, "-o", &out],
+    ] {
+        let cpu = ["--device", "cpu", "--precision", "bf16"];
+        let done = run(command.iter().copied().chain(cpu));
+        assert_eq!(done.code, 1, "{command:?}");
+        for part in ["does not compute in bf16", "CUDA device", "--precision fp32"] {
+            assert!(done.err.contains(part), "{command:?}: {}", done.err);
+        }
+        assert!(files(folder.path()).is_empty(), "{command:?}");
+    }
+    let wrong = run(["explain", &model, "cat.png", "-o", &out, "--precision", "fp16"]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("`bf16`"), "{}", wrong.err);
+}
+
+#[test]
 fn a_conversion_says_why_it_runs_on_the_cpu_if_asked() {
     let folder = folder();
     let out = folder.path().join("out.onnx");

@@ -42,6 +42,14 @@ pub trait Engine: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Checks that its sessions can have a precision, before anything else is done.
+    ///
+    /// # Errors
+    /// [`EngineError::Precision`] if not.
+    fn require(&self, precision: Precision) -> Result<(), EngineError> {
+        precision.require_single(self.name())
+    }
+
     /// Loads a model's graph and weights, for inputs of any shape that it declares.
     ///
     /// # Errors

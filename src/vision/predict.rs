@@ -127,7 +127,8 @@ impl Predictor {
             .or(metadata.as_ref().map(|m| m.logit_bias))
             .or_else(|| explanation::logit_bias(&forward.graph))
             .unwrap_or(0.0);
-        let network = options.device.engine()?.load(&forward);
+        let engine = options.device.engine()?.in_precision(options.precision)?;
+        let network = engine.load(&forward);
         let network = network.map_err(|source| run_error(&label, source))?.into();
         Ok(Predictor {
             intake,

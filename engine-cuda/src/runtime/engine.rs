@@ -57,6 +57,10 @@ impl Engine for Cuda {
         true
     }
 
+    fn require(&self, precision: Precision) -> Result<(), EngineError> {
+        has(self.gpu.architecture, precision)
+    }
+
     fn load(&self, model: &Model) -> Result<Box<dyn Network>, EngineError> {
         known(model)?;
         let graph = &model.graph;

@@ -40,7 +40,7 @@ impl Explainer {
 
     /// As [`Explainer::open`], of a file that is read.
     pub(crate) fn from_file(file: File, options: &PredictOptions) -> Result<Self, Error> {
-        let engine = options.device.engine()?;
+        let engine = options.device.engine()?.in_precision(options.precision)?;
         let (model, label, ending) = build_for(file, options)?;
         let predictor = Predictor::of(&model, label, options, ending)?;
         let label = &predictor.label;
