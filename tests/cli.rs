@@ -653,12 +653,24 @@ fn a_precision_that_the_device_does_not_have_is_an_error_before_the_work() {
         let cpu = ["--device", "cpu", "--precision", "bf16"];
         let done = run(command.iter().copied().chain(cpu));
         assert_eq!(done.code, 1, "{command:?}");
-        for part in ["does not compute in bf16", "CUDA device", "--precision fp32"] {
+        for part in [
+            "does not compute in bf16",
+            "CUDA device",
+            "--precision fp32",
+        ] {
             assert!(done.err.contains(part), "{command:?}: {}", done.err);
         }
         assert!(files(folder.path()).is_empty(), "{command:?}");
     }
-    let wrong = run(["explain", &model, "cat.png", "-o", &out, "--precision", "fp16"]);
+    let wrong = run([
+        "explain",
+        &model,
+        "cat.png",
+        "-o",
+        &out,
+        "--precision",
+        "fp16",
+    ]);
     assert_eq!(wrong.code, 2);
     assert!(wrong.err.contains("`bf16`"), "{}", wrong.err);
 }

@@ -12,8 +12,8 @@ use bcosc::autodiff::training::{Clip, Loss, StepOptions};
 use bcosc::passes::InputContract;
 use bcosc::{Options, Preset, Recipe, TrainingOptions, Verify, convert};
 use bcosc_engine::{InputShapes, Precision};
-use bcosc_engine_cuda::plan_in;
 use bcosc_engine_cuda::plan::{Plan, Step};
+use bcosc_engine_cuda::plan_in;
 use bcosc_ir::{Dim, Model};
 
 fn main() -> ExitCode {

@@ -283,9 +283,7 @@ fn measure(
         matches!(buffer.place, Place::Input | Place::Constant)
     });
     let bytes = planned.arena + planned.prepared + own.map(|buffer| buffer.bytes()).sum::<u64>();
-    let session = engine
-        .load(model)?
-        .session(&shapes, &options)?;
+    let session = engine.load(model)?.session(&shapes, &options)?;
     let mut values = Vec::new();
     for (seed, port) in session.inputs().iter().enumerate() {
         let dtype = port.tensor_type.as_ref().map(|t| t.dtype);

@@ -5,6 +5,7 @@
 
 mod c;
 mod emit;
+mod exchange;
 mod many;
 mod pointwise;
 mod rows;
@@ -89,9 +90,14 @@ pub fn kernel(program: &Program, space: &Space, aliased: &Aliases) -> Kernel {
         "rows"
     };
     let rest = format!("({})\n{{\n{}}}\n", signature.join(", "), body.text);
-    checked(kind, &body.comment, (parameters, 0), body.blocks, body.syncs, |name| {
-        format!("extern \"C\" __global__ void {name}{rest}")
-    })
+    checked(
+        kind,
+        &body.comment,
+        (parameters, 0),
+        body.blocks,
+        body.syncs,
+        |name| format!("extern \"C\" __global__ void {name}{rest}"),
+    )
 }
 
 /// A kernel with its name, of which the text must have nothing but copies.

@@ -12,6 +12,7 @@ mod descriptors;
 mod engine;
 mod found;
 mod gpu;
+mod kernel;
 mod libraries;
 mod product;
 mod program;

@@ -84,7 +84,10 @@ fn networks_in_other_precisions_are_close_to_tract() {
                         "figure: {{\"network\": \"{network}\", \"graph\": \"{kind:?}\", \
                          \"precision\": \"{precision}\", \"error\": {error:e}}}"
                     );
-                    assert!(error < tolerance, "{network} {kind:?} {precision}: {error:e} at {place}");
+                    assert!(
+                        error < tolerance,
+                        "{network} {kind:?} {precision}: {error:e} at {place}"
+                    );
                 }
             }
         }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use bcosc_engine::Precision;
-use bcosc_engine_cuda::plan_in;
 use bcosc_engine_cuda::plan::Source;
+use bcosc_engine_cuda::plan_in;
 use bcosc_engine_cuda::runtime::{Architecture, Compiler};
 use common::{Graph, NETWORKS, graph, shapes};
 
@@ -67,9 +67,14 @@ fn kernels_compile_for_every_architecture() {
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some((to, precision, source)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((to, precision, source)) =
+                    work.get(next.fetch_add(1, Ordering::Relaxed))
+                {
                     let code = compiler.compile(source, *to, *precision);
-                    assert!(code.is_ok_and(|code| !code.is_empty()), "{to:?}");
+                    match code {
+                        Ok(code) => assert!(!code.is_empty(), "{to:?} {precision}"),
+                        Err(error) => panic!("{to:?} {precision}: {error}"),
+                    }
                 }
             });
         }
@@ -83,7 +88,11 @@ fn kernels() -> BTreeMap<Precision, Vec<Source>> {
         for kind in Graph::ALL {
             let (model, _) = graph(network, kind);
             // An odd batch, and one whose elements come in fours.
-            let all = [(3, Precision::Fp32), (8, Precision::Fp32), (8, Precision::Bf16)];
+            let all = [
+                (3, Precision::Fp32),
+                (8, Precision::Fp32),
+                (8, Precision::Bf16),
+            ];
             for (batch, precision) in all {
                 let planned = plan_in(&model, &shapes(&model, batch, 32), precision).unwrap();
                 let found = planned.plan.kernels.into_iter();
@@ -124,6 +133,8 @@ fn what_does_not_compile_is_an_error_with_the_compilers_message() {
         table: 0,
         syncs: false,
     };
-    let error = compiler.compile(&broken, Architecture(80), Precision::Fp32).unwrap_err();
+    let error = compiler
+        .compile(&broken, Architecture(80), Precision::Fp32)
+        .unwrap_err();
     assert!(error.to_string().contains("nothing"), "{error}");
 }

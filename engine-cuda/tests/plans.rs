@@ -87,7 +87,7 @@ fn what_has_no_kernel_is_named() {
     let model = ModelBuilder::new(17)
         .input("x", DataType::Float, "3,3")
         .op("Det", &["x"], "d", [])
-        .op("Hardmax", &["x"], "h", [])
+        .op("Bernoulli", &["x"], "h", [])
         .op("Add", &["h", "d"], "y", [])
         .output_as("y", DataType::Float, "3,3")
         .finish()
@@ -96,7 +96,7 @@ fn what_has_no_kernel_is_named() {
     assert!(matches!(&error, EngineError::Unsupported(parts) if parts.len() == 2));
     insta::assert_snapshot!(
         error,
-        @"node `d` (Det): there is no kernel for this operator; node `h` (Hardmax): there is no kernel for this operator"
+        @"node `d` (Det): there is no kernel for this operator; node `h` (Bernoulli): there is no kernel for this operator"
     );
 }
 

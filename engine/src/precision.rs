@@ -73,11 +73,17 @@ mod tests {
     #[test]
     fn precisions_are_read_as_they_are_written() {
         for precision in Precision::ALL {
-            assert_eq!(precision.to_string().parse::<Precision>().unwrap(), precision);
+            assert_eq!(
+                precision.to_string().parse::<Precision>().unwrap(),
+                precision
+            );
         }
         for text in ["", "fp16", "FP32", "float32"] {
             let error = text.parse::<Precision>().unwrap_err();
-            assert!(error.to_string().contains("`fp32`, `tf32` or `bf16`"), "{error}");
+            assert!(
+                error.to_string().contains("`fp32`, `tf32` or `bf16`"),
+                "{error}"
+            );
         }
     }
 
@@ -101,7 +107,8 @@ mod tests {
         assert!(session(Precision::Fp32).is_ok());
         for precision in [Precision::Tf32, Precision::Bf16] {
             let error = session(precision).unwrap_err();
-            let named = matches!(&error, EngineError::Precision { precision: p, .. } if *p == precision);
+            let named =
+                matches!(&error, EngineError::Precision { precision: p, .. } if *p == precision);
             assert!(named, "{error}");
             assert!(error.to_string().contains("CUDA"), "{error}");
         }

@@ -234,8 +234,6 @@ fn tensor(
     }
     let count = sizes.len() as c_int;
     // SAFETY: the descriptor was just made, and the arrays have as many elements as is said.
-    unsafe {
-        cudnn::set_tensornd_descriptor(made, data, count, sizes.as_ptr(), strides.as_ptr())
-    }?;
+    unsafe { cudnn::set_tensornd_descriptor(made, data, count, sizes.as_ptr(), strides.as_ptr()) }?;
     Ok(made)
 }

@@ -275,8 +275,12 @@ impl Plan {
             let all = [&operands[0], &operands[1], &step["result"]];
             let buffers = list(&self.json, "buffers")?;
             let name = |number: &Json| {
-                let buffer = number.as_u64().and_then(|n| buffers.get(usize::try_from(n).ok()?));
-                buffer.map_or("", |b| b["type"].as_str().unwrap_or("")).to_owned()
+                let buffer = number
+                    .as_u64()
+                    .and_then(|n| buffers.get(usize::try_from(n).ok()?));
+                buffer
+                    .map_or("", |b| b["type"].as_str().unwrap_or(""))
+                    .to_owned()
             };
             let [a, b, result] = all.map(address);
             Ok(Operands {
@@ -301,7 +305,12 @@ impl Plan {
             }
             "convolution" => {
                 let rounds = precision != "fp32";
-                Operation::Convolution(Convolution::new(gpu, &step["convolution"], &three()?, rounds)?)
+                Operation::Convolution(Convolution::new(
+                    gpu,
+                    &step["convolution"],
+                    &three()?,
+                    rounds,
+                )?)
             }
             "product" => {
                 Operation::Product(Product::new(gpu, &step["product"], &three()?, precision)?)

@@ -225,9 +225,14 @@ pub(crate) fn many(
         Order::Elements(_) => format!("{dims:?}, each element by itself"),
         Order::Rows(Shares { lanes, .. }) => format!("rows of {dims:?}, {lanes} threads for a row"),
     };
-    Some(checked("many", &comment, of_tensor.parameters(), blocks, syncs, |name| {
-        of_tensor.text(name, &sizes, &text, &names, count)
-    }))
+    Some(checked(
+        "many",
+        &comment,
+        of_tensor.parameters(),
+        blocks,
+        syncs,
+        |name| of_tensor.text(name, &sizes, &text, &names, count),
+    ))
 }
 
 /// Where the addresses of a kernel's tensors come from.
@@ -261,7 +266,8 @@ impl<'a> Columns<'a> {
             over: over.values().copied().collect(),
         };
         for (slot, name) in read {
-            let is_over = |to: &TensorId| tensors.iter().all(|t| over.get(&t[*to]) == Some(&t[*slot]));
+            let is_over =
+                |to: &TensorId| tensors.iter().all(|t| over.get(&t[*to]) == Some(&t[*slot]));
             let all: BTreeSet<TensorId> = tensors.iter().map(|t| t[*slot]).collect();
             if let Some((_, to)) = written.iter().find(|(to, _)| is_over(to)) {
                 found.same.push((*slot, name.clone(), to.clone()));

@@ -190,11 +190,7 @@ fn is_worth_it(program: &Program, space: &Space) -> bool {
 }
 
 /// The reads of four in a row that are certainly inside of their tensors.
-fn fours(
-    program: &Program,
-    space: &Space,
-    e: &Emitter<'_>,
-) -> Vec<(Rc<Expr>, TensorId, Index)> {
+fn fours(program: &Program, space: &Space, e: &Emitter<'_>) -> Vec<(Rc<Expr>, TensorId, Index)> {
     let mut found = BTreeMap::new();
     for (id, at) in reads(space) {
         if let Access::Four(position) = access(&e.position(id, &at))

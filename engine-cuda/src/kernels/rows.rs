@@ -9,8 +9,9 @@ use std::rc::Rc;
 
 use super::c::{binary, literal};
 use super::emit::{Emitter, row};
+use super::exchange::{accumulator, exchange};
 use super::{Body, THREADS, is_long, levels, members, results, written};
-use crate::expr::{Expr, Fold, Index, Number, TensorId, Type, unflat};
+use crate::expr::{Expr, Fold, Index, Number, TensorId, unflat};
 use crate::fuse::{Kind, Member, Space};
 use crate::program::{Program, replacing};
 
@@ -346,61 +347,9 @@ impl Rows<'_> {
             }
         });
         for (member, fold, name) in &folds {
-            self.exchange(e, member.expr.ty(), *fold, name);
+            exchange(e, self.shares, member.expr.ty(), *fold, name);
+            self.syncs |= self.shares.lanes > 1;
             self.store_row(e, member.tensor, name);
         }
-    }
-
-    /// Combines what the lanes of a row found; all of them know it afterwards.
-    fn exchange(&mut self, e: &mut Emitter<'_>, ty: Type, fold: Fold, name: &str) {
-        let c = accumulator(ty);
-        let op = fold.binary();
-        let Shares { lanes, along } = self.shares;
-        if lanes == 1 {
-            return;
-        }
-        self.syncs = true;
-        if along {
-            e.block("for (int step = 16; step > 0; step /= 2)", |e| {
-                e.line(&format!(
-                    "const {c} other = __shfl_xor_sync(0xffffffffu, {name}, step);"
-                ));
-                e.line(&format!("{name} = {};", binary(op, ty, name, "other")));
-            });
-            if lanes == 32 {
-                return;
-            }
-        }
-        let part = e.name("part");
-        if along {
-            let warps = THREADS / 32;
-            e.line(&format!("__shared__ {c} {part}[{warps}];"));
-            e.line(&format!("if (lane % 32 == 0) {part}[lane / 32] = {name};"));
-            e.line("__syncthreads();");
-            e.line(&format!("{name} = {part}[0];"));
-            let next = binary(op, ty, name, &format!("{part}[other]"));
-            e.line(&format!(
-                "for (int other = 1; other < {warps}; ++other) {name} = {next};"
-            ));
-        } else {
-            let rows = self.shares.rows();
-            e.line(&format!("__shared__ {c} {part}[{THREADS}];"));
-            e.line(&format!("{part}[threadIdx.x] = {name};"));
-            e.line("__syncthreads();");
-            e.line(&format!("{name} = {part}[threadIdx.x % {rows}];"));
-            let other = format!("{part}[other * {rows} + threadIdx.x % {rows}]");
-            let next = binary(op, ty, name, &other);
-            e.line(&format!(
-                "for (int other = 1; other < {lanes}; ++other) {name} = {next};"
-            ));
-        }
-    }
-}
-
-/// The type that numbers are combined in: threads cannot exchange bytes.
-fn accumulator(ty: Type) -> &'static str {
-    match ty {
-        Type::Bool | Type::U8 => "int",
-        ty => ty.c(),
     }
 }

@@ -84,7 +84,14 @@ impl<'a> Builder<'a> {
     fn build(mut self, precision: Precision) -> Planned {
         let program = self.program;
         let inputs = self.bindings(&program.inputs);
-        let traffic: Vec<Traffic> = self.items.iter().map(|item| Traffic { reads: item.reads(program), writes: item.writes() }).collect();
+        let traffic: Vec<Traffic> = self
+            .items
+            .iter()
+            .map(|item| Traffic {
+                reads: item.reads(program),
+                writes: item.writes(),
+            })
+            .collect();
         let (once, every) = self.phases(&traffic);
         let pairs = self.state();
         let replaced = self.replaced(&traffic, &every, &pairs);

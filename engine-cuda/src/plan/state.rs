@@ -229,12 +229,14 @@ mod tests {
             let (mut program, mut space) = space(members);
             program.tensors[0].dims = vec![300, 1];
             for member in &mut space.members {
-                member.expr = member.expr.replaced(&BTreeMap::new(), &mut |id, ty, mut at| {
-                    if id == 0 {
-                        at[1] = Index::default();
-                    }
-                    Rc::new(Expr::Load(id, ty, at))
-                });
+                member.expr = member
+                    .expr
+                    .replaced(&BTreeMap::new(), &mut |id, ty, mut at| {
+                        if id == 0 {
+                            at[1] = Index::default();
+                        }
+                        Rc::new(Expr::Load(id, ty, at))
+                    });
             }
             is_of_one_thread(&program, &space, 0, new)
         };
@@ -242,11 +244,7 @@ mod tests {
         assert!(holds(&[(sum, &[5]), (Kind::Row, &[0, 1])], 2));
         // Every thread of the row needs the new value.
         assert!(!holds(
-            &[
-                (sum, &[5]),
-                (Kind::Row, &[0, 1]),
-                (Kind::Element, &[2, 5])
-            ],
+            &[(sum, &[5]), (Kind::Row, &[0, 1]), (Kind::Element, &[2, 5])],
             2
         ));
         // Every thread of the row needs the old value.
@@ -255,8 +253,14 @@ mod tests {
             2
         ));
         // Two results of one thread, in order.
-        assert!(holds(&[(sum, &[5]), (Kind::Row, &[0, 1]), (Kind::Row, &[2])], 2));
+        assert!(holds(
+            &[(sum, &[5]), (Kind::Row, &[0, 1]), (Kind::Row, &[2])],
+            2
+        ));
         // The old value is read after the new one is written.
-        assert!(!holds(&[(sum, &[5]), (Kind::Row, &[0, 1]), (Kind::Row, &[0])], 2));
+        assert!(!holds(
+            &[(sum, &[5]), (Kind::Row, &[0, 1]), (Kind::Row, &[0])],
+            2
+        ));
     }
 }

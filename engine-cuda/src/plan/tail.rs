@@ -91,7 +91,11 @@ fn waiting(program: &Program, items: &[Item]) -> Vec<bool> {
             .into_iter()
             .filter(|id| !fixed.contains(id))
             .partition(|id| matches!(program.tensor(*id).def, Def::Input | Def::Constant(..)));
-        let longer: u64 = computed.iter().filter(|id| !kept.contains(id)).map(bytes).sum();
+        let longer: u64 = computed
+            .iter()
+            .filter(|id| !kept.contains(id))
+            .map(bytes)
+            .sum();
         let own: u64 = writes.iter().chain(&state).map(bytes).sum();
         waits[number] = every_run[number]
             && matches!(item, Item::Kernel(_))

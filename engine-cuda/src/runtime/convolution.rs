@@ -11,8 +11,8 @@ use cudarc::cudnn::result::{self as cudnn, CudnnError};
 use cudarc::cudnn::sys;
 use serde::{Deserialize, Serialize};
 
-use super::descriptors::Descriptors;
 use super::Space;
+use super::descriptors::Descriptors;
 use crate::expr::Type;
 use crate::program::{Convolution, Direction};
 

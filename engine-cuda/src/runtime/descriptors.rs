@@ -252,8 +252,14 @@ mod tests {
 
     #[test]
     fn channels_come_first_or_last() {
-        assert_eq!(strides(&[2, 3, 5, 7], Layout::ChannelsFirst), [105, 35, 7, 1]);
-        assert_eq!(strides(&[2, 3, 5, 7], Layout::ChannelsLast), [105, 1, 21, 3]);
+        assert_eq!(
+            strides(&[2, 3, 5, 7], Layout::ChannelsFirst),
+            [105, 35, 7, 1]
+        );
+        assert_eq!(
+            strides(&[2, 3, 5, 7], Layout::ChannelsLast),
+            [105, 1, 21, 3]
+        );
     }
 
     #[test]

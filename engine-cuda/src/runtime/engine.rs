@@ -168,7 +168,10 @@ mod tests {
             let error = has(Architecture(75), precision).unwrap_err();
             assert!(matches!(&error, EngineError::Precision { .. }));
             let text = error.to_string();
-            assert!(text.contains("7.5") && text.contains("fp32 works"), "{text}");
+            assert!(
+                text.contains("7.5") && text.contains("fp32 works"),
+                "{text}"
+            );
         }
     }
 }

@@ -72,7 +72,10 @@ impl Prepared {
     pub fn new(
         handle: sys::cublasLtHandle_t,
         product: &Product,
-        Types { factors, result: ty }: Types,
+        Types {
+            factors,
+            result: ty,
+        }: Types,
         precision: Precision,
         most: u64,
     ) -> Result<Self, EngineError> {
@@ -83,7 +86,11 @@ impl Prepared {
             _ => Compute::CUBLAS_COMPUTE_32F,
         };
         // What sums are multiplied with is of their own type.
-        let scale = data(if factors == Type::F64 { factors } else { Type::F32 })?;
+        let scale = data(if factors == Type::F64 {
+            factors
+        } else {
+            Type::F32
+        })?;
         let Product {
             batch,
             m,

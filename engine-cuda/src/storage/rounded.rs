@@ -88,7 +88,10 @@ fn read(
         rounded.insert(id);
         return id;
     }
-    let (name, dims) = (program.tensor(id).name.clone(), program.tensor(id).dims.clone());
+    let (name, dims) = (
+        program.tensor(id).name.clone(),
+        program.tensor(id).dims.clone(),
+    );
     let element: Formula = program.load(id, program.tensor(id).vars());
     let copy = program.map(&name, &dims, element.cast(Type::Bf16));
     copies.insert(id, copy);
@@ -103,7 +106,10 @@ fn widen_outputs(program: &mut Program, rounded: &BTreeSet<TensorId>) {
         if !rounded.contains(&base) {
             continue;
         }
-        let (name, own) = (program.tensor(id).name.clone(), program.tensor(id).dims.clone());
+        let (name, own) = (
+            program.tensor(id).name.clone(),
+            program.tensor(id).dims.clone(),
+        );
         let dims = program.tensor(base).dims.clone();
         let element = Expr::Load(base, Type::Bf16, program.tensor(base).vars());
         let wide = program.map(&name, &dims, Formula::from(element).cast(Type::F32));

@@ -41,7 +41,10 @@ pub enum Memory {
 
 /// Runs plans; the outputs of each, by name.
 pub fn run(compiler: &str, cases: &[Case], memory: Memory) -> Vec<Tensors> {
-    outputs(cases, &ran(compiler, &text(cases, memory), &bytes(cases), memory))
+    outputs(
+        cases,
+        &ran(compiler, &text(cases, memory), &bytes(cases), memory),
+    )
 }
 
 /// Runs statements that read `data` and write `results`, with what kernels use before them.

@@ -203,9 +203,12 @@ impl AlignArgs {
             device: self.run.on.device,
             ..Options::default()
         };
-        let mut options = self
-            .alignment
-            .options(&self.data, self.out.as_deref(), conversion, self.run.precision)?;
+        let mut options = self.alignment.options(
+            &self.data,
+            self.out.as_deref(),
+            conversion,
+            self.run.precision,
+        )?;
         options.teacher = self.teacher.as_ref().map(Source::from);
         options.calibration_images = self.calibrate_images;
         Ok(options)

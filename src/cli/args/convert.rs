@@ -100,7 +100,13 @@ pub struct ConvertArgs {
     pub emit_batch: u64,
     /// How the step of --emit cuda rounds products: `fp32` not at all, `tf32` factors, `bf16` factors and results
     #[cfg(feature = "cuda")]
-    #[arg(long, value_name = "fp32|tf32|bf16", default_value_t, requires = "emit", help_heading = "Output")]
+    #[arg(
+        long,
+        value_name = "fp32|tf32|bf16",
+        default_value_t,
+        requires = "emit",
+        help_heading = "Output"
+    )]
     pub emit_precision: Precision,
     /// Write a report of the passes and the proof as JSON; `-` is standard output
     #[arg(long, value_name = "FILE.json", value_parser = result_file(), help_heading = "Output")]

@@ -1,7 +1,7 @@
 //! `--device`, for commands that run models, and `--precision`, for those that prove nothing.
 
-use bcosc::engine::Precision;
 use bcosc::DeviceChoice;
+use bcosc::engine::Precision;
 use clap::Args;
 
 /// Where models run.
@@ -19,6 +19,11 @@ pub struct RunArgs {
     pub on: DeviceArgs,
     /// How products are rounded: `fp32` not at all; `tf32` their factors, to 10 bits; `bf16` factors and results, to 7 bits, with
     /// weights and sums in single precision. The last two need a CUDA device of compute capability 8.0 or newer
-    #[arg(long, value_name = "fp32|tf32|bf16", default_value_t, help_heading = "Device")]
+    #[arg(
+        long,
+        value_name = "fp32|tf32|bf16",
+        default_value_t,
+        help_heading = "Device"
+    )]
     pub precision: Precision,
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use bcosc_autodiff::explanation::is_explanation;
 use bcosc_autodiff::parts::{Parts, Shared};
-use bcosc_engine::{
-    EngineError, InputShapes, Network, Session, Value, default_interpreter,
-};
+use bcosc_engine::{EngineError, InputShapes, Network, Session, Value, default_interpreter};
 use bcosc_ir::{Interpreter, Model, Tensor};
 use serde::Serialize;
 
