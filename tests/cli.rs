@@ -706,3 +706,26 @@ fn a_folder_for_gpus_is_written_beside_the_model() {
         ]
     );
 }
+
+/// Nothing but its dependencies, of versions that this workspace has too, so that no network is needed.
+#[test]
+#[ignore = "compiles dependencies, which takes a minute"]
+fn the_program_of_a_folder_for_gpus_builds_on_its_own() {
+    let folder = folder();
+    let out = folder.path().join("out.onnx");
+    let done = convert(
+        &model(),
+        &out,
+        &["--emit", "cuda", "--emit-precision", "bf16"],
+    );
+    assert_eq!(done.code, 0, "{}", done.err);
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let mut build = std::process::Command::new(cargo);
+    build.args(["check", "--offline", "--quiet"]);
+    let built = build
+        .current_dir(folder.path().join("out.cuda"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success() && said.is_empty(), "{said}");
+}

@@ -1,8 +1,11 @@
-//! What waits for the end of a run and then shares kernels: the optimiser's work on parameters, above all.
+//! What shares kernels: at the end of a run the optimiser's work on parameters, at its beginning copies of weights.
 //!
 //! A kernel whose results are outputs, or are needed by such kernels alone, can wait. It does where nothing must be kept in
 //! memory longer for it: its inputs are no larger than what it writes, or are kept anyway. Those that wait and have one form
 //! become one kernel. State is then read by everything else before it is written over.
+//!
+//! What is made of inputs alone, such as weights in bf16, can come first, and does where others have its form. It is kept longer
+//! then, but weights are needed again in the backward part anyway.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +17,11 @@ use crate::program::{Def, Program};
 /// The items in their new order.
 pub(super) fn gather(program: &Program, items: Vec<Item>) -> Vec<Item> {
     let waiting = waiting(program, &items);
+    let (mut found, items): (Vec<Item>, Vec<(Item, bool)>) = first(program, items, waiting);
     let mut levels: BTreeMap<TensorId, usize> = BTreeMap::new();
     // By level and form, in the order in which forms come first.
     let mut last: Vec<Vec<(Option<Form>, Vec<Space>)>> = Vec::new();
-    let mut found = Vec::new();
-    for (item, waits) in items.into_iter().zip(waiting) {
+    for (item, waits) in items {
         let Item::Kernel(space) = item else {
             found.push(item);
             continue;
@@ -56,6 +59,43 @@ pub(super) fn gather(program: &Program, items: Vec<Item>) -> Vec<Item> {
         });
     }
     found
+}
+
+/// What comes first, and the others.
+fn first(
+    program: &Program,
+    items: Vec<Item>,
+    waiting: Vec<bool>,
+) -> (Vec<Item>, Vec<(Item, bool)>) {
+    let mut groups: BTreeMap<Form, Vec<usize>> = BTreeMap::new();
+    for (number, (item, waits)) in items.iter().zip(&waiting).enumerate() {
+        let Item::Kernel(space) = item else { continue };
+        let reads = space.reads();
+        let is_given = |id: &TensorId| matches!(program.tensor(*id).def, Def::Input);
+        if *waits || reads.is_empty() || !reads.iter().all(is_given) {
+            continue;
+        }
+        if let Some((form, _)) = Form::of(program, space) {
+            groups.entry(form).or_default().push(number);
+        }
+    }
+    let mut shared: BTreeMap<usize, Vec<Space>> = BTreeMap::new();
+    let mut leaders: BTreeMap<usize, usize> = BTreeMap::new();
+    for (form, numbers) in groups {
+        for together in numbers.chunks(ADDRESSES / form.columns()) {
+            if let [leader, _, ..] = together {
+                leaders.extend(together.iter().map(|number| (*number, *leader)));
+            }
+        }
+    }
+    let mut others = Vec::new();
+    for (number, (item, waits)) in items.into_iter().zip(waiting).enumerate() {
+        match (leaders.get(&number), item) {
+            (Some(leader), Item::Kernel(space)) => shared.entry(*leader).or_default().push(space),
+            (_, item) => others.push((item, waits)),
+        }
+    }
+    (shared.into_values().map(Item::Many).collect(), others)
 }
 
 /// Which items wait.
