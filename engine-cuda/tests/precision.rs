@@ -179,8 +179,8 @@ fn networks_in_bf16_are_close_to_tract() {
         ("vit_tiny", Graph::Step),
         ("resnet_tiny", Graph::Step),
     ];
-    let cases = networks(&pairs, Precision::Bf16, Memory::Apart);
-    let Some(errors) = errors(cases, Memory::Apart) else {
+    let cases = networks(&pairs, Precision::Bf16, Memory::Planned);
+    let Some(errors) = errors(cases, Memory::Planned) else {
         return;
     };
     eprintln!("{errors:?}");
