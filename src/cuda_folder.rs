@@ -4,23 +4,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bcosc_autodiff::training::STEP;
-use bcosc_engine::{EngineError, InputShapes};
+use bcosc_engine::{EngineError, InputShapes, Precision};
 use bcosc_engine_cuda::folder::{Files, KERNELS, PLAN, files};
-use bcosc_engine_cuda::plan;
+use bcosc_engine_cuda::plan_in;
 use bcosc_ir::Dim;
 use bcosc_onnx::write_bytes;
 
 use crate::{Error, RunError, TrainingStep, Weights};
 
 /// The program that runs a folder, and the files that it needs beside `Cargo.toml`.
-const PROGRAM: [(&str, &str); 4] = [
+const PROGRAM: [(&str, &str); 5] = [
     (
         "src/main.rs",
         include_str!("../examples/finetune_cuda/main.rs"),
     ),
     (
-        "src/libraries.rs",
-        include_str!("../examples/finetune_cuda/libraries.rs"),
+        "src/convolution.rs",
+        include_str!("../examples/finetune_cuda/convolution.rs"),
     ),
     (
         "src/npy.rs",
@@ -29,6 +29,10 @@ const PROGRAM: [(&str, &str); 4] = [
     (
         "src/plan.rs",
         include_str!("../examples/finetune_cuda/plan.rs"),
+    ),
+    (
+        "src/product.rs",
+        include_str!("../examples/finetune_cuda/product.rs"),
     ),
 ];
 
@@ -49,19 +53,25 @@ pub fn cuda_path(model: &Path) -> PathBuf {
     model.with_extension("cuda")
 }
 
-/// Writes a training step for batches of `batch` images as a folder: kernels, plan, weights, and a program that runs steps.
+/// Writes a training step for batches of `batch` images, in a precision, as a folder: kernels, plan, weights, and a program that runs steps.
 /// The step must keep gradients whole
 /// ([`StepOptions::whole_gradients`](bcosc_autodiff::training::StepOptions::whole_gradients)).
 ///
 /// # Errors
 /// [`Error::Run`] if an operator has no kernel, or a size other than the number of images is open; [`Error::Write`] if a file
 /// cannot be written.
-pub fn write_cuda_folder(step: &TrainingStep, batch: u64, folder: &Path) -> Result<(), Error> {
+pub fn write_cuda_folder(
+    step: &TrainingStep,
+    batch: u64,
+    precision: Precision,
+    folder: &Path,
+) -> Result<(), Error> {
     let fail = |source: EngineError| Error::Run {
         what: "the training step".to_owned(),
         source: RunError::Engine(source),
     };
-    let planned = plan(&step.model, &shapes(step, batch).map_err(fail)?).map_err(fail)?;
+    let shapes = shapes(step, batch).map_err(fail)?;
+    let planned = plan_in(&step.model, &shapes, precision).map_err(fail)?;
     let Files {
         kernels,
         plan,
@@ -121,15 +131,16 @@ fn readme(step: &TrainingStep, batch: u64) -> String {
          | file | content |\n|---|---|\n\
          | `plan.json` | inputs, outputs, constants and buffers by number; `prepare` runs once, `steps` in every run |\n\
          | `kernels.cu` | CUDA C, for NVRTC or nvcc; every launch has blocks of 256 threads, and a pointer for each buffer of its \
-         `arguments` |\n\
+         `arguments`; the first `table` of a kernel that has one are a structure, passed by value |\n\
          | `constants.safetensors` | what the plan's `constants` hold |\n\
          | `state.safetensors` | what its inputs hold at first: parameters, statistics, and what the optimiser keeps |\n\
          | `src/`, `Cargo.toml` | a program that runs steps: `cargo run --release -- --help` |\n\n\
          Inputs besides the state are `{images}`, `targets`, `learning_rate` and `{STEP}`, which counts from 1. The buffer of an \
          input that `state` pairs with an output holds the next value after a run. A buffer's `place` is memory of its own \
          (`input`, `constant`), an offset in bytes into one of two blocks whose sizes are `arena` and `prepared`, or that of \
-         another buffer (`within`). Convolutions and products give sizes and strides in elements; convolutions are channels \
-         first.\n",
+         another buffer (`within`). Convolutions and products give sizes and strides in elements, channels first whatever the \
+         `layout` in memory is. `precision` is how they round: `fp32` not at all, `tf32` their factors, `bf16` what they read and \
+         write. Parameters are in single precision.\n",
         version = env!("CARGO_PKG_VERSION"),
         images = images.unwrap_or_default(),
     )
@@ -157,7 +168,7 @@ mod tests {
         };
         let net = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/resnet_tiny/model.onnx");
         let step = training_step(net, &options).unwrap();
-        write_cuda_folder(&step, 4, folder.path()).unwrap();
+        write_cuda_folder(&step, 4, Precision::Bf16, folder.path()).unwrap();
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
         let plan: Json = serde_json::from_str(&read("plan.json")).unwrap();
         let kernels = read("kernels.cu");
@@ -188,6 +199,11 @@ mod tests {
         assert_eq!(others, expected.map(str::to_owned).into());
         assert!(names("outputs").contains("loss"));
         assert_eq!(plan["inputs"][0]["dims"][0], 4);
+        assert_eq!(plan["precision"], "bf16");
+        let convolutions = plan["steps"].as_array().unwrap().iter();
+        let mut convolutions = convolutions.filter_map(|step| step.get("convolution"));
+        let last = |step: &Json| step["convolution"]["layout"] == "channels-last";
+        assert!(convolutions.next().is_some_and(last) && convolutions.all(last));
         for file in ["README.md", "Cargo.toml", "src/main.rs", "src/plan.rs"] {
             assert!(!read(file).is_empty());
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "ort")]
 use bcosc_engine::onnx_runtime;
-use bcosc_engine::{Device, Engine, EngineError, Network, Value, default_engine};
+use bcosc_engine::{Device, Engine, EngineError, Network, Precision, Value, default_engine};
 use bcosc_ir::{Model, Tensor};
 use serde::{Serialize, Serializer};
 
@@ -104,13 +104,13 @@ fn cuda(number: u32) -> Result<Arc<dyn Engine>, String> {
     use std::collections::BTreeMap;
     use std::sync::{Mutex, PoisonError};
 
-    use bcosc_engine_cuda::runtime::{Cuda, Precision};
+    use bcosc_engine_cuda::runtime::Cuda;
 
     type Opening = Result<Arc<dyn Engine>, String>;
     static OPENED: Mutex<BTreeMap<u32, Opening>> = Mutex::new(BTreeMap::new());
     // A panic in between leaves the map as it was.
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    let open = || match Cuda::new(Device::Cuda(number), Precision::Exact) {
+    let open = || match Cuda::new(Device::Cuda(number)) {
         Ok(engine) => {
             tracing::debug!("CUDA device {number} is {}", engine.device_name());
             Ok(Arc::new(engine) as Arc<dyn Engine>)
@@ -217,6 +217,17 @@ impl Opened {
     pub fn is_built_in(&self) -> bool {
         matches!(self, Opened::BuiltIn(_))
     }
+
+    /// The same, if its sessions can have a precision.
+    ///
+    /// # Errors
+    /// [`Error::Precision`] if not.
+    #[cfg(feature = "vision")]
+    pub fn in_precision(self, precision: Precision) -> Result<Self, Error> {
+        let checked = self.require(precision);
+        checked.map_err(|source| Error::Precision { source })?;
+        Ok(self)
+    }
 }
 
 impl Engine for Opened {
@@ -226,6 +237,10 @@ impl Engine for Opened {
 
     fn has_markers(&self) -> bool {
         (**self).has_markers()
+    }
+
+    fn require(&self, precision: Precision) -> Result<(), EngineError> {
+        (**self).require(precision)
     }
 
     fn load(&self, model: &Model) -> Result<Box<dyn Network>, EngineError> {
@@ -283,6 +298,17 @@ mod tests {
             text.contains("cuda:10000") && text.contains("--device"),
             "{text}"
         );
+    }
+
+    #[cfg(feature = "vision")]
+    #[test]
+    fn tract_has_single_precision_alone() {
+        let tract = || EngineChoice::Tract.open(DeviceChoice::Cpu).unwrap();
+        assert!(tract().in_precision(Precision::Fp32).is_ok());
+        for precision in [Precision::Tf32, Precision::Bf16] {
+            let error = tract().in_precision(precision).unwrap_err();
+            assert!(matches!(error, Error::Precision { .. }), "{error}");
+        }
     }
 
     #[cfg(feature = "vision")]

@@ -29,6 +29,12 @@ pub enum Error {
         /// What is missing.
         source: EngineError,
     },
+    /// The engine, or the device, does not compute in the precision.
+    #[error("{source}; --device chooses another device, --precision fp32 works on all of them")]
+    Precision {
+        /// Which, and why not.
+        source: EngineError,
+    },
     /// The model cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),

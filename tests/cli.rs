@@ -641,6 +641,41 @@ fn a_device_that_is_missing_is_an_error_of_every_command_that_runs_models() {
 }
 
 #[test]
+fn a_precision_that_the_device_does_not_have_is_an_error_before_the_work() {
+    let folder = folder();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let (model, out, data) = (model().display().to_string(), place("out"), place(""));
+    for command in [
+        vec!["explain", &model, "cat.png", "-o", &out],
+        vec!["train", &model, "--data", &data, "-o", &out],
+        vec!["align", &model, "--data", &data, "-o", &out],
+    ] {
+        let cpu = ["--device", "cpu", "--precision", "bf16"];
+        let done = run(command.iter().copied().chain(cpu));
+        assert_eq!(done.code, 1, "{command:?}");
+        for part in [
+            "does not compute in bf16",
+            "CUDA device",
+            "--precision fp32",
+        ] {
+            assert!(done.err.contains(part), "{command:?}: {}", done.err);
+        }
+        assert!(files(folder.path()).is_empty(), "{command:?}");
+    }
+    let wrong = run([
+        "explain",
+        &model,
+        "cat.png",
+        "-o",
+        &out,
+        "--precision",
+        "fp16",
+    ]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("`bf16`"), "{}", wrong.err);
+}
+
+#[test]
 fn a_conversion_says_why_it_runs_on_the_cpu_if_asked() {
     let folder = folder();
     let out = folder.path().join("out.onnx");
@@ -670,4 +705,27 @@ fn a_folder_for_gpus_is_written_beside_the_model() {
             "state.safetensors"
         ]
     );
+}
+
+/// Nothing but its dependencies, of versions that this workspace has too, so that no network is needed.
+#[test]
+#[ignore = "compiles dependencies, which takes a minute"]
+fn the_program_of_a_folder_for_gpus_builds_on_its_own() {
+    let folder = folder();
+    let out = folder.path().join("out.onnx");
+    let done = convert(
+        &model(),
+        &out,
+        &["--emit", "cuda", "--emit-precision", "bf16"],
+    );
+    assert_eq!(done.code, 0, "{}", done.err);
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let mut build = std::process::Command::new(cargo);
+    build.args(["check", "--offline", "--quiet"]);
+    let built = build
+        .current_dir(folder.path().join("out.cuda"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success() && said.is_empty(), "{said}");
 }

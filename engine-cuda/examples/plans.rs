@@ -1,4 +1,4 @@
-//! Plans the graphs of networks, and prints what they have: `plans [--batch N] MODEL.onnx ...`.
+//! Plans the graphs of networks, and prints what they have: `plans [--batch N] [--precision P] MODEL.onnx ...`.
 //!
 //! Each network is converted; its forward graph, explanation graph and training step are planned. Encoders learn from themselves
 //! by the loss of SigLIP. Nothing runs, so no GPU is needed. Exits with 1 if a plan is not complete.
@@ -11,13 +11,13 @@ use std::time::Instant;
 use bcosc::autodiff::training::{Clip, Loss, StepOptions};
 use bcosc::passes::InputContract;
 use bcosc::{Options, Preset, Recipe, TrainingOptions, Verify, convert};
-use bcosc_engine::InputShapes;
-use bcosc_engine_cuda::plan;
+use bcosc_engine::{InputShapes, Precision};
 use bcosc_engine_cuda::plan::{Plan, Step};
+use bcosc_engine_cuda::plan_in;
 use bcosc_ir::{Dim, Model};
 
 fn main() -> ExitCode {
-    let mut batch = 8;
+    let (mut batch, mut precision) = (8, Precision::Fp32);
     let mut complete = true;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -28,7 +28,12 @@ fn main() -> ExitCode {
                 .unwrap_or(batch);
             continue;
         }
-        complete &= network(Path::new(&argument), batch);
+        if argument == "--precision" {
+            let given = arguments.next().and_then(|name| name.parse().ok());
+            precision = given.unwrap_or(precision);
+            continue;
+        }
+        complete &= network(Path::new(&argument), batch, precision);
     }
     if let Some(peak) = peak_memory() {
         println!("peak memory {peak} MiB");
@@ -40,7 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn network(file: &Path, batch: u64) -> bool {
+fn network(file: &Path, batch: u64, precision: Precision) -> bool {
     let mut options = Options::default();
     options.settings.input = InputContract::AddInverse;
     options.settings.normalization = Some(Preset::Imagenet.normalization());
@@ -85,7 +90,8 @@ fn network(file: &Path, batch: u64) -> bool {
     for (kind, model) in graphs {
         let start = Instant::now();
         let planned = model.and_then(|model| {
-            plan(&model, &shapes(&model, batch)).map_err(|error| error.to_string())
+            let planned = plan_in(&model, &shapes(&model, batch), precision);
+            planned.map_err(|error| error.to_string())
         });
         match planned {
             Ok(planned) => {

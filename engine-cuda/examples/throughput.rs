@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use bcosc::autodiff::training::{Clip, StepOptions};
 use bcosc::passes::InputContract;
 use bcosc::{Converted, Options, Preset, TrainingOptions, Verify, convert};
-use bcosc_engine::{Device, Engine, EngineError, InputShapes, SessionOptions};
-use bcosc_engine_cuda::plan;
-use bcosc_engine_cuda::runtime::{Cuda, Precision};
+use bcosc_engine::{Device, Engine, EngineError, InputShapes, Precision, SessionOptions};
+use bcosc_engine_cuda::plan_in;
+use bcosc_engine_cuda::runtime::Cuda;
 use bcosc_ir::{Attribute, DataType, Dim, Model, ModelBuilder, Tensor};
 use serde_json::json;
 
@@ -22,7 +22,7 @@ Usage: throughput [OPTIONS] [MODEL.onnx ...]
 
   --layers               also measure five layers of a ResNet-50
   --batch N,...          images per run [default: 64,256]
-  --precision P,...      fp32, tf32 [default: fp32,tf32]
+  --precision P,...      fp32, tf32, bf16 [default: all]
   --seconds S            time of each measurement [default: 1]
   --device N             number of the device [default: 0]
 
@@ -40,7 +40,7 @@ const LAYERS: [(u64, u64, u64, u64, u64); 5] = [
 struct Settings {
     layers: bool,
     batches: Vec<u64>,
-    precisions: Vec<String>,
+    precisions: Vec<Precision>,
     each: Duration,
     device: u32,
     models: Vec<String>,
@@ -58,22 +58,16 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let mut complete = true;
-    for precision in &settings.precisions {
-        let rounding = match precision.parse() {
-            Ok(rounding) => rounding,
-            Err(error) => {
-                eprintln!("{error}");
-                return ExitCode::from(2);
-            }
-        };
-        match Cuda::new(Device::Cuda(settings.device), rounding) {
-            Ok(engine) => complete &= measured(&engine, precision, rounding, &settings),
-            Err(error) => {
-                eprintln!("{error}");
-                return ExitCode::from(3);
-            }
+    let engine = match Cuda::new(Device::Cuda(settings.device)) {
+        Ok(engine) => engine,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(3);
         }
+    };
+    let mut complete = true;
+    for &precision in &settings.precisions {
+        complete &= measured(&engine, precision, &settings);
     }
     match complete {
         true => ExitCode::SUCCESS,
@@ -85,7 +79,7 @@ fn settings() -> Result<Option<Settings>, String> {
     let mut found = Settings {
         layers: false,
         batches: vec![64, 256],
-        precisions: vec!["fp32".to_owned(), "tf32".to_owned()],
+        precisions: Precision::ALL.to_vec(),
         each: Duration::from_secs(1),
         device: 0,
         models: Vec::new(),
@@ -103,7 +97,12 @@ fn settings() -> Result<Option<Settings>, String> {
                 let parsed = parsed.collect::<Result<_, _>>();
                 found.batches = parsed.map_err(|_| invalid(&text))?;
             }
-            "--precision" => found.precisions = value()?.split(',').map(str::to_owned).collect(),
+            "--precision" => {
+                let text = value()?;
+                let parsed = text.split(',').map(str::parse);
+                let parsed: Result<_, EngineError> = parsed.collect();
+                found.precisions = parsed.map_err(|error| error.to_string())?;
+            }
             "--seconds" => {
                 let text = value()?;
                 let seconds = text.parse().ok().filter(|s: &f64| *s > 0.0 && *s < 1e6);
@@ -121,12 +120,12 @@ fn settings() -> Result<Option<Settings>, String> {
 }
 
 /// Measures everything in one precision; says whether nothing failed.
-fn measured(engine: &Cuda, precision: &str, rounding: Precision, settings: &Settings) -> bool {
+fn measured(engine: &Cuda, precision: Precision, settings: &Settings) -> bool {
     let mut complete = true;
     let mut note = |name: &str, kind: &str, batch: u64, found: Result<Figures, String>| {
         let about = json!({
             "device": engine.device_name(), "network": name, "graph": kind, "batch": batch,
-            "precision": precision, "tensor_cores": rounding == Precision::Tf32,
+            "precision": precision.name(), "tensor_cores": precision != Precision::Fp32,
         });
         let (key, what) = match found {
             Ok(found) => (
@@ -148,12 +147,13 @@ fn measured(engine: &Cuda, precision: &str, rounding: Precision, settings: &Sett
         println!("figure: {line}");
     };
     for &batch in &settings.batches {
+        let run = |model: Model| run(engine, &model, batch, precision, settings.each);
         if settings.layers {
             for layer in LAYERS {
                 let (inputs, outputs, kernel, stride, side) = layer;
                 let name = format!("{kernel}x{kernel} {inputs}-{outputs}/{stride} {side}");
                 for (kind, model) in layer_graphs(layer, batch) {
-                    let found = model.and_then(|model| run(engine, &model, batch, settings.each));
+                    let found = model.and_then(run);
                     note(&name, kind, batch, found);
                 }
             }
@@ -169,7 +169,7 @@ fn measured(engine: &Cuda, precision: &str, rounding: Precision, settings: &Sett
                 }
             };
             for (kind, model) in graphs {
-                let found = model.and_then(|model| run(engine, &model, batch, settings.each));
+                let found = model.and_then(run);
                 note(&name, kind, batch, found);
             }
         }
@@ -254,27 +254,36 @@ struct Figures {
 }
 
 /// Runs a graph for some time. State goes round, other inputs stay what they are.
-fn run(engine: &Cuda, model: &Model, batch: u64, each: Duration) -> Result<Figures, String> {
-    measure(engine, model, batch, each).map_err(|error| error.to_string())
+fn run(
+    engine: &Cuda,
+    model: &Model,
+    batch: u64,
+    precision: Precision,
+    each: Duration,
+) -> Result<Figures, String> {
+    measure(engine, model, batch, precision, each).map_err(|error| error.to_string())
 }
 
 fn measure(
     engine: &Cuda,
     model: &Model,
     batch: u64,
+    precision: Precision,
     each: Duration,
 ) -> Result<Figures, EngineError> {
     let begun = Instant::now();
     let shapes = shapes(model, batch);
-    let planned = plan(model, &shapes)?.plan;
+    let planned = plan_in(model, &shapes, precision)?.plan;
+    let options = SessionOptions {
+        precision,
+        ..SessionOptions::default()
+    };
     let own = planned.buffers.iter().filter(|buffer| {
         use bcosc_engine_cuda::plan::Place;
         matches!(buffer.place, Place::Input | Place::Constant)
     });
     let bytes = planned.arena + planned.prepared + own.map(|buffer| buffer.bytes()).sum::<u64>();
-    let session = engine
-        .load(model)?
-        .session(&shapes, &SessionOptions::default())?;
+    let session = engine.load(model)?.session(&shapes, &options)?;
     let mut values = Vec::new();
     for (seed, port) in session.inputs().iter().enumerate() {
         let dtype = port.tensor_type.as_ref().map(|t| t.dtype);
@@ -358,8 +367,10 @@ mod tests {
         for layer in LAYERS {
             for (kind, model) in layer_graphs(layer, 2) {
                 let model = model.unwrap();
-                let planned = plan(&model, &shapes(&model, 2));
-                assert!(planned.is_ok(), "{layer:?} {kind}: {planned:?}");
+                for precision in Precision::ALL {
+                    let planned = plan_in(&model, &shapes(&model, 2), precision);
+                    assert!(planned.is_ok(), "{layer:?} {kind} {precision}: {planned:?}");
+                }
             }
         }
     }

@@ -18,57 +18,95 @@ pub type TensorId = usize;
 
 /// Functions of one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)]
 pub enum Unary {
+    /// The magnitude.
     Abs,
+    /// The inverse of the cosine.
     Acos,
+    /// The inverse of the hyperbolic cosine.
     Acosh,
+    /// The inverse of the sine.
     Asin,
+    /// The inverse of the hyperbolic sine.
     Asinh,
+    /// The inverse of the tangent.
     Atan,
+    /// The inverse of the hyperbolic tangent.
     Atanh,
+    /// Rounded up.
     Ceil,
+    /// The cosine.
     Cos,
+    /// The hyperbolic cosine.
     Cosh,
+    /// The error function.
     Erf,
+    /// The exponential.
     Exp,
+    /// The exponential less 1, without cancellation.
     Expm1,
+    /// Rounded down.
     Floor,
+    /// Whether it is infinite.
     IsInf,
+    /// Whether it is NaN.
     IsNan,
+    /// The natural logarithm.
     Log,
+    /// The logarithm of 1 and the number, without cancellation.
     Log1p,
+    /// With the other sign.
     Neg,
+    /// The other truth value.
     Not,
+    /// Rounded to the nearest whole number; to the even one of two.
     Rint,
+    /// -1, 0 or 1; NaN stays.
     Sign,
+    /// The sine.
     Sin,
+    /// The hyperbolic sine.
     Sinh,
+    /// The root.
     Sqrt,
+    /// The tangent.
     Tan,
+    /// The hyperbolic tangent.
     Tanh,
 }
 
 /// Functions of two numbers of one type; comparisons give truth values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)]
 pub enum Binary {
+    /// The sum; of truth values, whether either is true.
     Add,
+    /// The difference.
     Sub,
+    /// The product; of truth values, whether both are true.
     Mul,
+    /// The quotient; of integers, rounded towards 0.
     Div,
+    /// The first to the power of the second.
     Pow,
+    /// The larger one; NaN if one is.
     Max,
+    /// The smaller one; NaN if one is.
     Min,
     /// The remainder with the sign of the divisor.
     Mod,
     /// The remainder with the sign of the dividend.
     Fmod,
+    /// Whether both are true.
     And,
+    /// Whether either is true.
     Or,
+    /// Whether one of them is true.
     Xor,
+    /// Whether they are equal.
     Equal,
+    /// Whether the first is less.
     Less,
+    /// Whether the first is not more.
     LessEqual,
 }
 
@@ -109,8 +147,8 @@ impl Fold {
         match (self, ty) {
             (Fold::Sum, _) => 0.0,
             (Fold::Product, _) => 1.0,
-            (Fold::Max, Type::F32 | Type::F64) => f64::NEG_INFINITY,
-            (Fold::Min, Type::F32 | Type::F64) => f64::INFINITY,
+            (Fold::Max, Type::F32 | Type::F64 | Type::Bf16) => f64::NEG_INFINITY,
+            (Fold::Min, Type::F32 | Type::F64 | Type::Bf16) => f64::INFINITY,
             (Fold::Max, Type::I64) => i64::MIN as f64,
             (Fold::Min, Type::I64) => i64::MAX as f64,
             (Fold::Max, Type::I32) => i32::MIN.into(),

@@ -8,6 +8,7 @@ mod groups;
 mod inline;
 mod split;
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::expr::{Expr, Fold, TensorId};
@@ -18,6 +19,8 @@ use crate::program::Program;
 pub enum Item {
     /// A kernel.
     Kernel(Space),
+    /// One kernel for spaces that differ in sizes and tensors alone.
+    Many(Vec<Space>),
     /// The tensor that a library computes.
     Call(TensorId),
 }
@@ -47,7 +50,7 @@ pub struct Member {
 }
 
 /// What the elements of a member belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Each element of the space.
     Element,
@@ -57,7 +60,55 @@ pub enum Kind {
     Reduced(Fold),
 }
 
+impl Item {
+    /// The kernels that it is made of.
+    pub fn spaces(&self) -> &[Space] {
+        match self {
+            Item::Kernel(space) => std::slice::from_ref(space),
+            Item::Many(spaces) => spaces,
+            Item::Call(_) => &[],
+        }
+    }
+
+    /// The tensors that it reads, by the tensor that has the memory.
+    pub fn reads(&self, program: &Program) -> BTreeSet<TensorId> {
+        match self {
+            Item::Call(id) => {
+                let operands = program.operands(*id).into_iter();
+                operands.map(|id| program.base(id)).collect()
+            }
+            _ => self.spaces().iter().flat_map(Space::reads).collect(),
+        }
+    }
+
+    /// The tensors that it writes.
+    pub fn writes(&self) -> Vec<TensorId> {
+        match self {
+            Item::Call(id) => vec![*id],
+            _ => {
+                let members = self.spaces().iter().flat_map(|space| &space.members);
+                let stored = members.filter(|member| member.stored);
+                stored.map(|member| member.tensor).collect()
+            }
+        }
+    }
+}
+
 impl Space {
+    /// The tensors that it reads and does not compute.
+    pub fn reads(&self) -> BTreeSet<TensorId> {
+        let own: BTreeSet<TensorId> = self.members.iter().map(|member| member.tensor).collect();
+        let mut found = BTreeSet::new();
+        for member in &self.members {
+            member.expr.reads(&mut |id, _| {
+                if !own.contains(&id) {
+                    found.insert(id);
+                }
+            });
+        }
+        found
+    }
+
     /// Sizes of the axes that are not reduced.
     pub fn rows(&self) -> Vec<u64> {
         let kept = |axis: &usize| !self.reduced.contains(axis);
@@ -88,6 +139,11 @@ pub fn fuse(mut program: Program) -> Fused {
     let bodies = inline::inline(&program);
     let items = groups::group(&program, bodies);
     Fused { program, items }
+}
+
+/// The tensors that outputs need, operands first.
+pub(crate) fn ordered(program: &Program) -> Vec<TensorId> {
+    inline::order(program, &live(program))
 }
 
 /// The tensors that outputs need.

@@ -5,6 +5,8 @@
 
 mod c;
 mod emit;
+mod exchange;
+mod many;
 mod pointwise;
 mod rows;
 
@@ -13,8 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crc::{CRC_64_XZ, Crc};
 
 use crate::expr::{TensorId, Type};
-use crate::fuse::{Kind, Space};
+use crate::fuse::{Kind, Member, Space};
 use crate::program::Program;
+
+pub(crate) use many::{ADDRESSES, Form, many};
 
 /// What kernels use: four numbers in one access, and functions that CUDA has in another form.
 pub const PRELUDE: &str = include_str!("kernels/prelude.cu");
@@ -31,6 +35,8 @@ pub struct Kernel {
     pub text: String,
     /// Its parameters, in order.
     pub parameters: Vec<Parameter>,
+    /// How many of them, from the first on, come as one structure.
+    pub table: usize,
     /// Blocks of [`THREADS`] threads.
     pub blocks: u64,
     /// Whether threads of a block wait for one another.
@@ -84,18 +90,34 @@ pub fn kernel(program: &Program, space: &Space, aliased: &Aliases) -> Kernel {
         "rows"
     };
     let rest = format!("({})\n{{\n{}}}\n", signature.join(", "), body.text);
-    let checksum = Crc::<u64>::new(&CRC_64_XZ).checksum(rest.as_bytes());
+    checked(
+        kind,
+        &body.comment,
+        (parameters, 0),
+        body.blocks,
+        body.syncs,
+        |name| format!("extern \"C\" __global__ void {name}{rest}"),
+    )
+}
+
+/// A kernel with its name, of which the text must have nothing but copies.
+fn checked(
+    kind: &str,
+    comment: &str,
+    (parameters, table): (Vec<Parameter>, usize),
+    blocks: u64,
+    syncs: bool,
+    text: impl Fn(&str) -> String,
+) -> Kernel {
+    let checksum = Crc::<u64>::new(&CRC_64_XZ).checksum(text("").as_bytes());
     let name = format!("{kind}_{checksum:016x}");
-    let text = format!(
-        "// {}\nextern \"C\" __global__ void {name}{rest}",
-        body.comment
-    );
     Kernel {
+        text: format!("// {comment}\n{}", text(&name)),
         name,
-        text,
         parameters,
-        blocks: body.blocks,
-        syncs: body.syncs,
+        table,
+        blocks,
+        syncs,
     }
 }
 
@@ -131,7 +153,7 @@ fn is_long(program: &Program, space: &Space) -> bool {
 }
 
 /// The members of a space, and their places in it, by tensor.
-fn members(space: &Space) -> BTreeMap<TensorId, (usize, &crate::fuse::Member)> {
+fn members(space: &Space) -> BTreeMap<TensorId, (usize, &Member)> {
     let placed = space.members.iter().enumerate();
     placed
         .map(|(place, member)| (member.tensor, (place, member)))
@@ -143,6 +165,7 @@ fn four(ty: Type) -> &'static str {
     match ty {
         Type::F32 => "floatx4",
         Type::F64 => "doublex4",
+        Type::Bf16 => "bf16x4",
         Type::I64 => "longx4",
         Type::I32 => "intx4",
         Type::U8 => "bytex4",
@@ -165,4 +188,20 @@ pub(crate) fn levels(space: &Space) -> BTreeMap<TensorId, usize> {
         known.insert(member.tensor, level + after);
     }
     levels
+}
+
+/// Numbers of rows that nothing needs but what is written: one thread of each row computes them, at the end.
+pub(crate) fn results(space: &Space) -> BTreeSet<TensorId> {
+    let mut needed: BTreeSet<TensorId> = BTreeSet::new();
+    let mut results = BTreeSet::new();
+    for member in space.members.iter().rev() {
+        if member.kind == Kind::Row && !needed.contains(&member.tensor) {
+            results.insert(member.tensor);
+        } else {
+            member.expr.reads(&mut |id, _| {
+                needed.insert(id);
+            });
+        }
+    }
+    results
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bcosc_engine::{EngineError, InputShapes, Unsupported};
+use bcosc_engine::{EngineError, InputShapes, Precision, Unsupported};
 use bcosc_ir::{Graph, Model, Node, NodeId, ParameterData, Tensor as Values, Value};
 
 use crate::expr::{TensorId, Type};
@@ -10,15 +10,21 @@ use crate::infer::{Inferred, infer};
 use crate::operators::{Reason, RuleContext, rule};
 use crate::program::{Def, Program, Tensor};
 
-/// The program of a model for inputs of these shapes. Shape arithmetic, and what no output needs, is left out.
+/// The program of a model for inputs of these shapes. Shape arithmetic, and what no output needs, is left out. The precision
+/// decides how images lie in memory.
 ///
 /// # Errors
 /// [`EngineError::Unsupported`] names all nodes that have no kernel.
-pub fn lower(model: &Model, shapes: &InputShapes) -> Result<Program, EngineError> {
+pub fn lower(
+    model: &Model,
+    shapes: &InputShapes,
+    precision: Precision,
+) -> Result<Program, EngineError> {
     let inferred = infer(model, shapes)?;
     let mut lowering = Lowering {
         model,
         inferred: &inferred,
+        precision,
         program: Program::default(),
         tensors: BTreeMap::new(),
         problems: Vec::new(),
@@ -71,6 +77,7 @@ fn needed(graph: &Graph, inferred: &Inferred) -> BTreeSet<NodeId> {
 struct Lowering<'a> {
     model: &'a Model,
     inferred: &'a Inferred,
+    precision: Precision,
     program: Program,
     tensors: BTreeMap<Value, TensorId>,
     problems: Vec<Unsupported>,
@@ -183,6 +190,7 @@ impl Lowering<'_> {
             name: values
                 .first()
                 .map_or(String::new(), |v| graph.value_name(*v).to_owned()),
+            precision: self.precision,
             program: &mut self.program,
         };
         let found = rule(&mut cx)?;

@@ -9,13 +9,19 @@
 //! | `reductions` | sums and extrema along axes, softmax |
 //! | `norms` | statistics and scales |
 //! | `windows` | pools, resizing |
-//! | `convolutions`, `transposed`, `window_sums`, `products` | calls of libraries |
+//! | `grid_sample` | samples between elements |
+//! | `attention` | attention, as products and a softmax |
+//! | `convolutions`, `one_by_one`, `transposed`, `window_sums`, `products` | calls of libraries; `factors` is where they read |
 
+mod attention;
 mod context;
 mod convolutions;
 mod elementwise;
+mod factors;
+mod grid_sample;
 mod indexing;
 mod norms;
+mod one_by_one;
 mod padding;
 mod products;
 mod reductions;
@@ -33,7 +39,9 @@ pub type Rule = fn(&mut RuleContext<'_>) -> Result<Outputs, Reason>;
 pub type Table = &'static [(&'static str, Rule)];
 
 const TABLES: &[Table] = &[
+    attention::RULES,
     elementwise::RULES,
+    grid_sample::RULES,
     structural::RULES,
     padding::RULES,
     indexing::RULES,

@@ -7,11 +7,13 @@
 mod arena;
 mod build;
 mod state;
+mod tail;
 
+use bcosc_engine::Precision;
 use serde::{Deserialize, Serialize};
 
 pub use arena::Lifetime;
-pub use build::{Planned, plan};
+pub use build::{Planned, plan, plan_in};
 
 use crate::expr::Type;
 use crate::program::{Convolution, Product};
@@ -25,6 +27,9 @@ pub type BufferId = usize;
 /// What runs, in which order, and where its numbers are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// How products are rounded.
+    #[serde(with = "named")]
+    pub precision: Precision,
     /// Inputs, in the order of the graph.
     pub inputs: Vec<Binding>,
     /// Outputs, in the order of the graph.
@@ -112,10 +117,17 @@ pub struct Source {
     pub text: String,
     /// Element types of its parameters; those that it writes come first.
     pub parameters: Vec<Type>,
-    /// How many parameters it writes.
+    /// How many parameters it writes. It may read what is there first.
     pub writes: usize,
+    /// How many parameters, from the first on, are pointers in a structure that is passed by value.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub table: usize,
     /// Whether threads of a block wait for one another.
     pub syncs: bool,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// One operation.
@@ -187,6 +199,22 @@ impl Step {
             Step::Convolution { result, .. } | Step::Product { result, .. } => vec![*result],
             Step::Copy { to, .. } => vec![*to],
         }
+    }
+}
+
+/// A precision by its name.
+mod named {
+    use bcosc_engine::Precision;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(precision: &Precision, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(precision)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Precision, D::Error> {
+        let name = String::deserialize(from)?;
+        name.parse().map_err(D::Error::custom)
     }
 }
 

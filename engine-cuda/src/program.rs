@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use bcosc_ir::Tensor as Values;
 
-pub use library::{Call, Convolution, Direction, Factor, Product};
+pub use library::{Call, Convolution, Direction, Factor, Layout, Product};
 
 use crate::expr::{Expr, Fold, Formula, Index, Number, TensorId, Type, flat, unflat};
 
@@ -32,6 +32,8 @@ pub struct Program {
     /// Outputs by name, in the order of the graph.
     pub outputs: Vec<(String, TensorId)>,
     loops: u32,
+    /// Channels-last copies by what they are of.
+    last: BTreeMap<TensorId, TensorId>,
 }
 
 /// A tensor.
@@ -176,6 +178,56 @@ impl Program {
         })
     }
 
+    /// A tensor with its second axis behind the others: the same memory where it has that order, and one copy for all readers
+    /// otherwise.
+    pub fn channels_last(&mut self, id: TensorId) -> TensorId {
+        let dims = self.tensor(id).dims.clone();
+        let order: Vec<usize> = [0].into_iter().chain(2..dims.len()).chain([1]).collect();
+        if let Def::Map(expr) = &self.tensor(id).def
+            && let Expr::Load(from, _, at) = &**expr
+            && *at == permuted(&vars(&dims), &order)
+            && self.tensor(*from).dims == permuted(&dims, &order)
+        {
+            return *from;
+        }
+        if let Some(known) = self.last.get(&id) {
+            return *known;
+        }
+        let made = self.moved(id, &order);
+        self.last.insert(id, made);
+        made
+    }
+
+    /// A tensor with its last axis after the first one.
+    pub fn channels_first(&mut self, id: TensorId) -> TensorId {
+        let rank = self.tensor(id).dims.len();
+        let order: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
+        self.moved(id, &order)
+    }
+
+    /// A tensor with its axes in another order.
+    fn moved(&mut self, id: TensorId, order: &[usize]) -> TensorId {
+        let Tensor { name, dims, .. } = self.tensor(id).clone();
+        let to = permuted(&dims, order);
+        let mut at = vec![Index::default(); dims.len()];
+        for (index, &axis) in vars(&to).into_iter().zip(order) {
+            at[axis] = index;
+        }
+        let element = self.load(id, at);
+        self.map(&name, &to, element)
+    }
+
+    /// Calls a function with every read of a definition; what it returns takes the place of the read.
+    pub fn rewrite(
+        &mut self,
+        id: TensorId,
+        load: &mut dyn FnMut(TensorId, Type, Vec<Index>) -> Rc<Expr>,
+    ) {
+        if let Def::Map(expr) | Def::Reduce { body: expr, .. } = &mut self.tensors[id].def {
+            *expr = expr.replaced(&BTreeMap::new(), load);
+        }
+    }
+
     /// A variable for a loop.
     pub fn loop_var(&mut self, size: i64) -> (u32, Index) {
         self.loops += 1;
@@ -251,6 +303,11 @@ pub fn uniform(values: &Values, ty: Type) -> Option<Number> {
         true => Some(Number::new(ty, *one.to_f64s().ok()?.first()?)),
         false => Some(Number::int(ty, *one.to_i64s().ok()?.first()?)),
     }
+}
+
+/// Elements in another order: the first is the one of number `order[0]`.
+pub fn permuted<T: Clone>(elements: &[T], order: &[usize]) -> Vec<T> {
+    order.iter().map(|&from| elements[from].clone()).collect()
 }
 
 /// Variables of a space in the place of those of another.

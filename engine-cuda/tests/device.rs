@@ -5,8 +5,10 @@
 
 mod common;
 
-use bcosc_engine::{Device, Engine, EngineError, Session, SessionOptions, Value, default_engine};
-use bcosc_engine_cuda::runtime::{Cuda, Precision};
+use bcosc_engine::{
+    Device, Engine, EngineError, Precision, Session, SessionOptions, Value, default_engine,
+};
+use bcosc_engine_cuda::runtime::Cuda;
 use bcosc_ir::{Model, Tensors};
 use common::{
     Graph, NETWORKS, converted_from, difference, graph, graph_of, inputs, reference, shapes,
@@ -16,7 +18,7 @@ use common::{
 const TOLERANCE: f64 = 1e-3;
 
 fn engine() -> Option<Cuda> {
-    match Cuda::new(Device::Cuda(0), Precision::Exact) {
+    match Cuda::new(Device::Cuda(0)) {
         Ok(engine) => Some(engine),
         Err(error) => {
             eprintln!("skipped: {error}");
@@ -27,7 +29,7 @@ fn engine() -> Option<Cuda> {
 
 #[test]
 fn what_is_missing_is_named() {
-    let error = Cuda::new(Device::Cpu, Precision::Exact).unwrap_err();
+    let error = Cuda::new(Device::Cpu).unwrap_err();
     assert!(matches!(
         error,
         EngineError::Device {
@@ -35,7 +37,7 @@ fn what_is_missing_is_named() {
             ..
         }
     ));
-    match Cuda::new(Device::Cuda(10_000), Precision::Exact) {
+    match Cuda::new(Device::Cuda(10_000)) {
         Err(EngineError::Unavailable { reason, .. }) => {
             let named = ["install", "there is no device 10000"];
             assert!(named.iter().any(|text| reason.contains(text)), "{reason}");
@@ -45,10 +47,51 @@ fn what_is_missing_is_named() {
 }
 
 fn session(engine: &dyn Engine, model: &Model, batch: u64) -> Box<dyn Session> {
+    session_in(engine, model, batch, Precision::Fp32)
+}
+
+fn session_in(
+    engine: &dyn Engine,
+    model: &Model,
+    batch: u64,
+    precision: Precision,
+) -> Box<dyn Session> {
     let network = engine.load(model).unwrap();
+    let options = SessionOptions {
+        precision,
+        ..SessionOptions::default()
+    };
     network
-        .session(&shapes(model, batch, 32), &SessionOptions::default())
+        .session(&shapes(model, batch, 32), &options)
         .unwrap()
+}
+
+/// TF32 keeps 10 bits of factors, bf16 7, and errors of layers add up.
+#[test]
+fn networks_in_other_precisions_are_close_to_tract() {
+    let Some(engine) = engine() else { return };
+    for (precision, tolerance) in [(Precision::Tf32, 2e-2), (Precision::Bf16, 0.1)] {
+        for network in ["resnet_tiny", "vitc_tiny"] {
+            for kind in Graph::ALL {
+                let (model, standard) = graph(network, kind);
+                let inputs = inputs(&model, &shapes(&model, 3, 32));
+                let expected = reference(&standard, &inputs);
+                let session = session_in(&engine, &model, 3, precision);
+                for _ in 0..3 {
+                    let found: Tensors = session.run_named(&inputs).unwrap();
+                    let (error, place) = difference(&found, &expected);
+                    println!(
+                        "figure: {{\"network\": \"{network}\", \"graph\": \"{kind:?}\", \
+                         \"precision\": \"{precision}\", \"error\": {error:e}}}"
+                    );
+                    assert!(
+                        error < tolerance,
+                        "{network} {kind:?} {precision}: {error:e} at {place}"
+                    );
+                }
+            }
+        }
+    }
 }
 
 /// More runs than it takes until the steps are a captured graph.

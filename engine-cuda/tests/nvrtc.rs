@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use bcosc_engine_cuda::plan;
+use bcosc_engine::Precision;
 use bcosc_engine_cuda::plan::Source;
+use bcosc_engine_cuda::plan_in;
 use bcosc_engine_cuda::runtime::{Architecture, Compiler};
 use common::{Graph, NETWORKS, graph, shapes};
 
@@ -46,48 +47,64 @@ fn kernels_compile_for_every_architecture() {
         }
         known
     };
-    if known(ALL) {
-        let parts = kernels.chunks(TOGETHER);
-        work.extend(parts.map(|part| (ALL, joined(part.iter()))));
-    }
-    for (number, architecture) in SAMPLED.into_iter().enumerate() {
-        if known(architecture) {
-            let sample = kernels.iter().skip(number).step_by(STRIDE);
-            work.push((architecture, joined(sample)));
+    for (precision, kernels) in &kernels {
+        if known(ALL) {
+            let parts = kernels.chunks(TOGETHER);
+            work.extend(parts.map(|part| (ALL, *precision, joined(part.iter()))));
+        }
+        for (number, architecture) in SAMPLED.into_iter().enumerate() {
+            if known(architecture) {
+                let sample = kernels.iter().skip(number).step_by(STRIDE);
+                work.push((architecture, *precision, joined(sample)));
+            }
         }
     }
     assert!(!work.is_empty(), "this NVRTC knows no architecture");
     // The largest first.
-    work.sort_by_key(|(_, source)| std::cmp::Reverse(source.text.len()));
+    work.sort_by_key(|(.., source)| std::cmp::Reverse(source.text.len()));
     let next = AtomicUsize::new(0);
     let threads = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some((to, source)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let code = compiler.compile(source, *to);
-                    assert!(code.is_ok_and(|code| !code.is_empty()), "{to:?}");
+                while let Some((to, precision, source)) =
+                    work.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let code = compiler.compile(source, *to, *precision);
+                    match code {
+                        Ok(code) => assert!(!code.is_empty(), "{to:?} {precision}"),
+                        Err(error) => panic!("{to:?} {precision}: {error}"),
+                    }
                 }
             });
         }
     });
 }
 
-/// What the golden networks need, each kernel once.
-fn kernels() -> Vec<Source> {
-    let mut kernels: BTreeMap<String, Source> = BTreeMap::new();
+/// What the golden networks need, each kernel once. Those for TF32 have nothing that others do not have.
+fn kernels() -> BTreeMap<Precision, Vec<Source>> {
+    let mut kernels: BTreeMap<(Precision, String), Source> = BTreeMap::new();
     for network in NETWORKS {
         for kind in Graph::ALL {
             let (model, _) = graph(network, kind);
             // An odd batch, and one whose elements come in fours.
-            for batch in [3, 8] {
-                let planned = plan(&model, &shapes(&model, batch, 32)).unwrap();
+            let all = [
+                (3, Precision::Fp32),
+                (8, Precision::Fp32),
+                (8, Precision::Bf16),
+            ];
+            for (batch, precision) in all {
+                let planned = plan_in(&model, &shapes(&model, batch, 32), precision).unwrap();
                 let found = planned.plan.kernels.into_iter();
-                kernels.extend(found.map(|kernel| (kernel.name.clone(), kernel)));
+                kernels.extend(found.map(|kernel| ((precision, kernel.name.clone()), kernel)));
             }
         }
     }
-    kernels.into_values().collect()
+    let mut found: BTreeMap<Precision, Vec<Source>> = BTreeMap::new();
+    for ((precision, _), kernel) in kernels {
+        found.entry(precision).or_default().push(kernel);
+    }
+    found
 }
 
 /// Several kernels as one text.
@@ -97,6 +114,7 @@ fn joined<'a>(kernels: impl Iterator<Item = &'a Source>) -> Source {
         text: kernels.map(|kernel| kernel.text.as_str()).collect(),
         parameters: Vec::new(),
         writes: 0,
+        table: 0,
         syncs: false,
     }
 }
@@ -112,8 +130,11 @@ fn what_does_not_compile_is_an_error_with_the_compilers_message() {
         text: "extern \"C\" __global__ void broken() { nothing(); }".to_owned(),
         parameters: Vec::new(),
         writes: 0,
+        table: 0,
         syncs: false,
     };
-    let error = compiler.compile(&broken, Architecture(80)).unwrap_err();
+    let error = compiler
+        .compile(&broken, Architecture(80), Precision::Fp32)
+        .unwrap_err();
     assert!(error.to_string().contains("nothing"), "{error}");
 }

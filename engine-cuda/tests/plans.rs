@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bcosc_engine::{EngineError, InputShapes};
+use bcosc_engine::{EngineError, InputShapes, Precision};
 use bcosc_engine_cuda::plan::{Place, Plan, Step};
-use bcosc_engine_cuda::{Planned, plan};
+use bcosc_engine_cuda::program::Layout;
+use bcosc_engine_cuda::{Planned, plan, plan_in};
 use bcosc_ir::{Attribute, DataType, Model, ModelBuilder, Tensor};
 use proptest::prelude::*;
 
@@ -83,11 +84,95 @@ fn a_layer_with_its_gradient_and_update_in_place() {
 }
 
 #[test]
+fn parameters_of_any_size_are_updated_by_one_kernel() {
+    let sizes = [("a", "40,6"), ("b", "7,9"), ("c", "33")];
+    let mut built = ModelBuilder::new(17).input("rate", DataType::Float, "");
+    for (name, dims) in sizes {
+        let [gradient, change, next] = ["d", "change.", ""].map(|before| format!("{before}{name}"));
+        let next = format!("{next}.next");
+        built = built
+            .input(name, DataType::Float, dims)
+            .input(&gradient, DataType::Float, dims)
+            .op("Mul", &[&gradient, "rate"], &change, [])
+            .op("Sub", &[name, &change], &next, [])
+            .output_as(&next, DataType::Float, dims);
+    }
+    let dims: [(&str, &[u64]); 7] = [
+        ("rate", &[]),
+        ("a", &[40, 6]),
+        ("da", &[40, 6]),
+        ("b", &[7, 9]),
+        ("db", &[7, 9]),
+        ("c", &[33]),
+        ("dc", &[33]),
+    ];
+    let plan = planned(&built.finish().unwrap(), &dims).plan;
+    let [Step::Launch { arguments, .. }] = &plan.steps[..] else {
+        panic!("{:?}", plan.steps);
+    };
+    // New values over the old ones, gradients, and the rate for all.
+    let kernel = &plan.kernels[0];
+    assert_eq!((kernel.writes, kernel.table, arguments.len()), (3, 6, 7));
+    let in_place = |&buffer: &usize| matches!(plan.buffers[buffer].place, Place::Within(_));
+    assert!(arguments[..3].iter().all(in_place));
+    insta::assert_snapshot!(kernel.text);
+}
+
+/// Two convolutions with a rectifier between them.
+fn two_convolutions() -> Model {
+    let weight = |seed: u64| {
+        let numbers = bcosc_testing::noise(seed, 8 * 8 * 9);
+        Tensor::f32s(&[8, 8, 3, 3], numbers.iter().map(|x| *x as f32).collect())
+    };
+    let pads = || [Attribute::ints("pads", &[1, 1, 1, 1])];
+    ModelBuilder::new(17)
+        .input("x", DataType::Float, "2,8,9,9")
+        .param("v", weight(1))
+        .param("w", weight(2))
+        .op("Conv", &["x", "v"], "a", pads())
+        .op("Relu", &["a"], "b", [])
+        .op("Conv", &["b", "w"], "y", pads())
+        .output_as("y", DataType::Float, "2,8,9,9")
+        .finish()
+        .unwrap()
+}
+
+#[test]
+fn only_what_comes_from_outside_is_copied_into_the_layout_of_libraries() {
+    let shapes = shapes(&[("x", &[2, 8, 9, 9])]);
+    // The rectifier; then also the image, and the output.
+    for (precision, launches) in [
+        (Precision::Fp32, 1),
+        (Precision::Tf32, 3),
+        (Precision::Bf16, 3),
+    ] {
+        let plan = plan_in(&two_convolutions(), &shapes, precision)
+            .unwrap()
+            .plan;
+        assert_eq!(plan.precision, precision);
+        let (mut found, mut layouts) = (0, Vec::new());
+        for step in &plan.steps {
+            match step {
+                Step::Launch { .. } => found += 1,
+                Step::Convolution { convolution, .. } => layouts.push(convolution.layout),
+                other => panic!("{other:?}"),
+            }
+        }
+        let wanted = match precision {
+            Precision::Fp32 => Layout::ChannelsFirst,
+            Precision::Tf32 | Precision::Bf16 => Layout::ChannelsLast,
+        };
+        assert_eq!((found, layouts), (launches, vec![wanted; 2]), "{precision}");
+        sound(&plan).unwrap();
+    }
+}
+
+#[test]
 fn what_has_no_kernel_is_named() {
     let model = ModelBuilder::new(17)
         .input("x", DataType::Float, "3,3")
         .op("Det", &["x"], "d", [])
-        .op("Hardmax", &["x"], "h", [])
+        .op("Bernoulli", &["x"], "h", [])
         .op("Add", &["h", "d"], "y", [])
         .output_as("y", DataType::Float, "3,3")
         .finish()
@@ -96,7 +181,7 @@ fn what_has_no_kernel_is_named() {
     assert!(matches!(&error, EngineError::Unsupported(parts) if parts.len() == 2));
     insta::assert_snapshot!(
         error,
-        @"node `d` (Det): there is no kernel for this operator; node `h` (Hardmax): there is no kernel for this operator"
+        @"node `d` (Det): there is no kernel for this operator; node `h` (Bernoulli): there is no kernel for this operator"
     );
 }
 
@@ -251,6 +336,8 @@ proptest! {
     ) {
         let model = random(&drawn, &outputs);
         let dims: [(&str, &[u64]); 2] = [("v0", &[24, 24]), ("v1", &[24, 24])];
-        sound(&planned(&model, &dims).plan)?;
+        for precision in Precision::ALL {
+            sound(&plan_in(&model, &shapes(&dims), precision).unwrap().plan)?;
+        }
     }
 }

@@ -23,7 +23,7 @@ use std::fmt;
 
 use bcosc_ir::{Model, Tensor, TensorType, Tensors};
 
-use crate::{EngineError, Value};
+use crate::{EngineError, Precision, Value};
 
 /// The shape of each input, by name.
 pub type InputShapes = BTreeMap<String, Vec<u64>>;
@@ -40,6 +40,14 @@ pub trait Engine: fmt::Debug + Send + Sync {
     /// Whether it also computes the operators of the domain `bcosc` that stand for whole gradients of convolutions.
     fn has_markers(&self) -> bool {
         false
+    }
+
+    /// Checks that its sessions can have a precision, before anything else is done.
+    ///
+    /// # Errors
+    /// [`EngineError::Precision`] if not.
+    fn require(&self, precision: Precision) -> Result<(), EngineError> {
+        precision.require_single(self.name())
     }
 
     /// Loads a model's graph and weights, for inputs of any shape that it declares.
@@ -134,7 +142,7 @@ pub struct Port {
     pub tensor_type: Option<TensorType>,
 }
 
-/// Options of a session. Only [`SessionOptions::unrounded`] affects the results.
+/// Options of a session. Only [`SessionOptions::unrounded`] and [`SessionOptions::precision`] affect the results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
     /// Maximum number of threads of one run; 1 by default, which is best for many concurrent runs. The
@@ -143,6 +151,8 @@ pub struct SessionOptions {
     /// Whether an engine that computes in single precision returns 16-bit outputs without rounding, for more precise
     /// comparisons.
     pub unrounded: bool,
+    /// How products are rounded. An engine, or a device, that does not have it refuses it with [`EngineError::Precision`].
+    pub precision: Precision,
 }
 
 impl Default for SessionOptions {
@@ -150,6 +160,7 @@ impl Default for SessionOptions {
         SessionOptions {
             threads: 1,
             unrounded: false,
+            precision: Precision::default(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bcosc_ir::{DataType, TensorError, TensorType};
 
-use crate::Device;
+use crate::{Device, Precision};
 
 /// Number of unsupported nodes that a message names; further ones are counted.
 const NAMED: usize = 5;
@@ -29,6 +29,19 @@ pub enum EngineError {
         /// The device.
         device: Device,
     },
+    /// The engine, or the device, does not compute in this precision.
+    #[error("{engine} does not compute in {precision}: {reason}")]
+    Precision {
+        /// The engine.
+        engine: &'static str,
+        /// The precision.
+        precision: Precision,
+        /// Why not, and what does.
+        reason: String,
+    },
+    /// There is no precision of this name.
+    #[error("there is no precision `{0}`; it can be `fp32`, `tf32` or `bf16`")]
+    UnknownPrecision(String),
     /// There is no device of this name.
     #[error("there is no device `{0}`; it can be `cpu`, `cuda` or `cuda:N`")]
     UnknownDevice(String),

@@ -31,6 +31,7 @@ mod interpreter;
 #[cfg(feature = "ort")]
 mod ort;
 pub mod ports;
+mod precision;
 mod proof;
 mod runs;
 mod samples;
@@ -45,6 +46,7 @@ pub use engine::{Engine, InputShapes, Network, Port, Session, SessionOptions};
 pub use error::{EngineError, Unsupported};
 pub use feedback::Feedback;
 pub use interpreter::EngineInterpreter;
+pub use precision::Precision;
 pub use proof::{ProofError, ProofFigures, compare, prove};
 pub use runs::{Outputs, run_all};
 pub use samples::{SampleError, Samples, nudged};

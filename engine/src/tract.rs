@@ -34,6 +34,9 @@ use crate::{Engine, EngineError, Network, Value};
 pub(crate) use facts::facts;
 use shared::Shared;
 
+/// What messages call the engine.
+const NAME: &str = "tract";
+
 /// Runs models with tract; half precision and bfloat16 are computed in single precision.
 #[derive(Clone, Debug)]
 pub(crate) struct Tract {
@@ -54,7 +57,7 @@ impl Tract {
 
 impl Engine for Tract {
     fn name(&self) -> &'static str {
-        "tract"
+        NAME
     }
 
     fn load(&self, model: &Model) -> Result<Box<dyn Network>, EngineError> {

@@ -7,9 +7,10 @@
 
 #![allow(unsafe_code)]
 
-mod libraries;
+mod convolution;
 mod npy;
 mod plan;
+mod product;
 
 use std::error::Error;
 use std::ffi::c_int;

@@ -14,7 +14,8 @@ use safetensors::tensor::{TensorView, serialize_to_file};
 use serde_json::Value as Json;
 
 use crate::Result;
-use crate::libraries::{Convolution, Product};
+use crate::convolution::Convolution;
+use crate::product::Product;
 
 /// A device with its libraries; everything is given back when the process ends.
 pub struct Gpu {
@@ -76,10 +77,20 @@ pub struct Tensor {
     pub dims: Vec<u64>,
 }
 
+/// The two factors and the result of a call.
+pub struct Operands {
+    /// Where they are.
+    pub addresses: [u64; 3],
+    /// Their element types, as the plan names them.
+    pub types: [String; 3],
+}
+
 /// A step that is ready to run.
 pub enum Operation {
     Launch {
         function: cu::CUfunction,
+        /// How many addresses, from the first on, are one parameter: a structure.
+        table: usize,
         blocks: u32,
         addresses: Vec<u64>,
     },
@@ -97,7 +108,8 @@ pub struct Plan {
     json: Json,
     /// Address and bytes of each buffer.
     buffers: Vec<(u64, usize)>,
-    functions: Vec<cu::CUfunction>,
+    /// Kernels, and how many of the addresses of each come as one structure.
+    functions: Vec<(cu::CUfunction, usize)>,
     /// What a run does.
     pub steps: Vec<Operation>,
     workspace: u64,
@@ -143,6 +155,7 @@ impl Plan {
             let element = match buffer["type"].as_str() {
                 Some("f64" | "i64") => 8,
                 Some("f32" | "i32") => 4,
+                Some("bf16") => 2,
                 _ => 1,
             };
             let bytes = size(buffer, "elements")? * element;
@@ -257,30 +270,51 @@ impl Plan {
             .and_then(|s| s.iter().next())
             .ok_or("a step is empty")?;
         let address = |number: &Json| Ok(self.buffer(number)?.0);
-        let three = || -> Result<[u64; 3]> {
+        let three = || -> Result<Operands> {
             let operands = &step["operands"];
-            Ok([
-                address(&operands[0])?,
-                address(&operands[1])?,
-                address(&step["result"])?,
-            ])
+            let all = [&operands[0], &operands[1], &step["result"]];
+            let buffers = list(&self.json, "buffers")?;
+            let name = |number: &Json| {
+                let buffer = number
+                    .as_u64()
+                    .and_then(|n| buffers.get(usize::try_from(n).ok()?));
+                buffer
+                    .map_or("", |b| b["type"].as_str().unwrap_or(""))
+                    .to_owned()
+            };
+            let [a, b, result] = all.map(address);
+            Ok(Operands {
+                addresses: [a?, b?, result?],
+                types: all.map(name),
+            })
         };
+        let precision = self.json["precision"].as_str().unwrap_or("fp32");
         Ok(match kind.as_str() {
-            "launch" => Operation::Launch {
-                function: *self
+            "launch" => {
+                let (function, table) = *self
                     .functions
                     .get(usize::try_from(size(step, "kernel")?)?)
-                    .ok_or("the plan names a kernel that it does not have")?,
-                blocks: u32::try_from(size(step, "blocks")?)?,
-                addresses: list(step, "arguments")?
-                    .iter()
-                    .map(address)
-                    .collect::<Result<_>>()?,
-            },
-            "convolution" => {
-                Operation::Convolution(Convolution::new(gpu, &step["convolution"], three()?)?)
+                    .ok_or("the plan names a kernel that it does not have")?;
+                let addresses = list(step, "arguments")?.iter().map(address);
+                Operation::Launch {
+                    function,
+                    table,
+                    blocks: u32::try_from(size(step, "blocks")?)?,
+                    addresses: addresses.collect::<Result<_>>()?,
+                }
             }
-            "product" => Operation::Product(Product::new(gpu, &step["product"], three()?)?),
+            "convolution" => {
+                let rounds = precision != "fp32";
+                Operation::Convolution(Convolution::new(
+                    gpu,
+                    &step["convolution"],
+                    &three()?,
+                    rounds,
+                )?)
+            }
+            "product" => {
+                Operation::Product(Product::new(gpu, &step["product"], &three()?, precision)?)
+            }
             "copy" => {
                 let (from, bytes) = self.buffer(&step["from"])?;
                 Operation::Copy {
@@ -302,12 +336,15 @@ impl Plan {
                 match step {
                     Operation::Launch {
                         function,
+                        table,
                         blocks,
                         addresses,
                     } => {
                         let mut addresses = addresses.clone();
+                        let parameters = addresses.iter_mut().enumerate();
+                        let parameters = parameters.filter(|(n, _)| *n == 0 || n >= table);
                         let mut parameters: Vec<*mut c_void> =
-                            addresses.iter_mut().map(|a| (&raw mut *a).cast()).collect();
+                            parameters.map(|(_, a)| (&raw mut *a).cast()).collect();
                         let (grid, block) = ((*blocks, 1, 1), (256, 1, 1));
                         driver::launch_kernel(
                             *function,
@@ -332,9 +369,13 @@ impl Plan {
 }
 
 /// Compiles the kernels, and finds them by name.
-fn kernels(gpu: &Gpu, plan: &Json, text: &[u8]) -> Result<Vec<cu::CUfunction>> {
+fn kernels(gpu: &Gpu, plan: &Json, text: &[u8]) -> Result<Vec<(cu::CUfunction, usize)>> {
     let program = nvrtc::create_program(&CString::new(text)?, Some(c"kernels.cu"))?;
-    let options = [gpu.architecture.clone(), "--std=c++17".to_owned()];
+    let mut options = vec![gpu.architecture.clone(), "--std=c++17".to_owned()];
+    if plan["precision"] == "bf16" {
+        // Division that is exact in single precision would take longer than memory traffic.
+        options.push("--prec-div=false".to_owned());
+    }
     // SAFETY: the program was just made; its code is the compiler's.
     unsafe {
         if nvrtc::compile_program(program, &options).is_err() {
@@ -346,13 +387,12 @@ fn kernels(gpu: &Gpu, plan: &Json, text: &[u8]) -> Result<Vec<cu::CUfunction>> {
         }
         let code = nvrtc::get_ptx(program)?;
         let module = driver::module::load_data(code.as_ptr().cast())?;
-        let names = list(plan, "kernels")?
-            .iter()
-            .map(|kernel| kernel["name"].as_str());
-        let find = |name: Option<&str>| {
-            let name = CString::new(name.ok_or("a kernel has no name")?)?;
-            Ok(driver::module::get_function(module, name)?)
+        let find = |kernel: &Json| {
+            let name = kernel["name"].as_str().ok_or("a kernel has no name")?;
+            let function = driver::module::get_function(module, CString::new(name)?)?;
+            let table = usize::try_from(kernel["table"].as_u64().unwrap_or(0))?;
+            Ok((function, table))
         };
-        names.map(find).collect()
+        list(plan, "kernels")?.iter().map(find).collect()
     }
 }

@@ -73,7 +73,8 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
         }
         #[cfg(feature = "cuda")]
         if let Some(step) = planned {
-            write_cuda_folder(&step, args.emit_batch, &cuda_path(output))?;
+            let precision = args.emit_precision;
+            write_cuda_folder(&step, args.emit_batch, precision, &cuda_path(output))?;
         }
         converted.write(output, &options)?;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bcosc_autodiff::lower::lower;
 use bcosc_engine::{
-    Engine, EngineError, InputShapes, Network, Port, Session, SessionOptions, Value,
+    Engine, EngineError, InputShapes, Network, Port, Precision, Session, SessionOptions, Value,
 };
 use bcosc_ir::{Model, Tensor};
 
@@ -24,6 +24,10 @@ impl Engine for Preferred {
 
     fn has_markers(&self) -> bool {
         self.first.has_markers()
+    }
+
+    fn require(&self, precision: Precision) -> Result<(), EngineError> {
+        self.first.require(precision)
     }
 
     fn load(&self, model: &Model) -> Result<Box<dyn Network>, EngineError> {

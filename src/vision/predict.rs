@@ -6,7 +6,7 @@ mod reference;
 use std::sync::Arc;
 
 use bcosc_autodiff::{explanation, scores};
-use bcosc_engine::{Network, Session, SessionOptions, default_interpreter};
+use bcosc_engine::{Network, Precision, Session, SessionOptions, default_interpreter};
 use bcosc_ir::{Graph, Model, Tensor, Value};
 use bcosc_passes::analysis::image::image_input;
 use bcosc_passes::analysis::preprocessing::Preprocessing;
@@ -45,6 +45,8 @@ pub struct PredictOptions {
     pub probability: Option<Probability>,
     /// Where the model runs.
     pub device: DeviceChoice,
+    /// How products are rounded there.
+    pub precision: Precision,
 }
 
 impl Default for PredictOptions {
@@ -59,6 +61,7 @@ impl Default for PredictOptions {
             logit_bias: None,
             probability: None,
             device: DeviceChoice::default(),
+            precision: Precision::default(),
         }
     }
 }
@@ -79,6 +82,7 @@ pub struct Predictor {
     /// What the network that it was made from was normalised with, where that is known.
     pub(crate) original: Option<Normalization>,
     network: Arc<dyn Network>,
+    precision: Precision,
     /// Whether it takes the class to explain too, though nothing here depends on it.
     takes_target: bool,
 }
@@ -123,7 +127,8 @@ impl Predictor {
             .or(metadata.as_ref().map(|m| m.logit_bias))
             .or_else(|| explanation::logit_bias(&forward.graph))
             .unwrap_or(0.0);
-        let network = options.device.engine()?.load(&forward);
+        let engine = options.device.engine()?.in_precision(options.precision)?;
+        let network = engine.load(&forward);
         let network = network.map_err(|source| run_error(&label, source))?.into();
         Ok(Predictor {
             intake,
@@ -133,6 +138,7 @@ impl Predictor {
                 .filter(|_| !embeds),
             original: metadata.and_then(|m| m.normalization()),
             network,
+            precision: options.precision,
             takes_target: explanation::is_explanation(&model.graph),
             label,
         })
@@ -149,13 +155,21 @@ impl Predictor {
         classes
     }
 
+    /// What sessions of the model need.
+    pub(super) fn session_options(&self) -> SessionOptions {
+        SessionOptions {
+            precision: self.precision,
+            ..SessionOptions::default()
+        }
+    }
+
     /// Prepares the model for pictures of one size.
     ///
     /// # Errors
     /// [`Error::Run`] if the model cannot take it.
     pub fn at(&self, height: usize, width: usize) -> Result<SizedPredictor, Error> {
         let shapes = self.intake.shapes([height, width], self.takes_target);
-        let session = self.network.session(&shapes, &SessionOptions::default());
+        let session = self.network.session(&shapes, &self.session_options());
         let session = session.map_err(|source| run_error(&self.label, source))?;
         Ok(SizedPredictor {
             session: session.into(),

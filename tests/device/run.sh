@@ -122,7 +122,7 @@ if [ "$code" -eq 3 ]; then
     exit 3
 fi
 torch && has_torch=yes || has_torch=
-check layers 40 "$binaries/throughput" --layers --batch 64 --seconds 0.1
+check layers 60 "$binaries/throughput" --layers --batch 64 --seconds 0.1
 if [ -n "$has_torch" ]; then
     check layers-torch 40 python3 "$here/pytorch.py" --layers --batch 64 --seconds 0.1
 else
@@ -130,7 +130,7 @@ else
 fi
 crate=CARGO_MANIFEST_DIR=$repository/engine-cuda
 root=CARGO_MANIFEST_DIR=$repository
-check golden 60 env "$crate" "$binaries/device" --nocapture --test-threads 1
+check golden 80 env "$crate" "$binaries/device" --nocapture --test-threads 1
 check published 60 env "$root" BCOSC_TEST_DEVICE=cuda sh -c '"$1/training" --nocapture && "$1/golden" --nocapture b_2' \
     sh "$binaries"
 if [ -n "$networks" ]; then
@@ -147,7 +147,7 @@ for tool in memcheck racecheck; do
     fi
 done
 if [ -n "$networks" ]; then
-    check throughput 60 "$binaries/throughput" --batch 64 --seconds 0.5 "$networks"/*.onnx
+    check throughput 80 "$binaries/throughput" --batch 64 --seconds 0.5 "$networks"/*.onnx
 else
     skip throughput "no --networks"
 fi

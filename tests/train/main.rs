@@ -120,6 +120,7 @@ fn options(folder: &TempDir, run: &str) -> TrainOptions {
         resume: false,
         engine: EngineChoice::Tract,
         device: DeviceChoice::Cpu,
+        precision: bcosc::engine::Precision::Fp32,
         threads: 1,
     }
 }

@@ -11,6 +11,8 @@ pub enum Type {
     F32,
     /// Double precision.
     F64,
+    /// The upper half of single precision; kernels read and write it, and compute in single precision.
+    Bf16,
     /// 64-bit integers.
     I64,
     /// 32-bit integers.
@@ -22,7 +24,7 @@ pub enum Type {
 }
 
 impl Type {
-    /// The type of ONNX elements, where kernels have it.
+    /// The type of ONNX elements, where kernels compute in it.
     pub fn of(dtype: DataType) -> Option<Self> {
         Some(match dtype {
             DataType::Float => Type::F32,
@@ -40,6 +42,7 @@ impl Type {
         match self {
             Type::F32 => DataType::Float,
             Type::F64 => DataType::Double,
+            Type::Bf16 => DataType::Bfloat16,
             Type::I64 => DataType::Int64,
             Type::I32 => DataType::Int32,
             Type::U8 => DataType::Uint8,
@@ -52,6 +55,7 @@ impl Type {
         match self {
             Type::F64 | Type::I64 => 8,
             Type::F32 | Type::I32 => 4,
+            Type::Bf16 => 2,
             Type::U8 | Type::Bool => 1,
         }
     }
@@ -61,6 +65,7 @@ impl Type {
         match self {
             Type::F32 => "float",
             Type::F64 => "double",
+            Type::Bf16 => "bf16",
             Type::I64 => "long long",
             Type::I32 => "int",
             Type::U8 => "unsigned char",
@@ -70,7 +75,7 @@ impl Type {
 
     /// Whether elements have a fraction.
     pub fn is_float(self) -> bool {
-        matches!(self, Type::F32 | Type::F64)
+        matches!(self, Type::F32 | Type::F64 | Type::Bf16)
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) fn literal(number: Number) -> String {
             x if x < 0.0 => format!("({x:?})"),
             x => format!("{x:?}"),
         },
+        Type::Bf16 => format!("(bf16){:?}f", number.as_f64() as f32),
         Type::I64 => match number.as_i64() {
             i64::MIN => "(-9223372036854775807LL - 1)".to_owned(),
             n if n < 0 => format!("({n}LL)"),

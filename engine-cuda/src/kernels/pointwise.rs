@@ -11,28 +11,62 @@ use crate::fuse::{Member, Space};
 use crate::program::{Program, replacing};
 
 /// The number of a thread, and the number of an element of its four.
-const THREAD: u32 = 900;
-const LANE: u32 = 901;
+pub(super) const THREAD: u32 = 900;
+pub(super) const LANE: u32 = 901;
+/// What kernels call them.
+pub(super) const VARS: [(u32, &str); 2] = [(THREAD, "i"), (LANE, "lane")];
 /// Fewer elements get a thread each.
 const FEW: u64 = 1 << 14;
 
 pub(super) fn body(program: &Program, space: &Space) -> Body {
     let count: u64 = space.dims.iter().product();
-    let whole = count.is_multiple_of(4) && count >= FEW;
-    let lanes = match whole && is_worth_it(program, &placed(space, count, 4)) {
-        true => 4,
-        false => 1,
-    };
-    let mut placed = placed(space, count, lanes);
+    let lanes = lanes(program, space);
+    let placed = placed(space, count, lanes);
     let written = written(space);
     let threads = count / lanes;
     let long = is_long(program, space);
-    let vars = [(THREAD, "i"), (LANE, "lane")];
-    let members_of = placed.clone();
-    let mut e = Emitter::new(program, members(&members_of), &vars, long);
+    let mut e = Emitter::new(program, members(&placed), &VARS, long);
+    write(
+        &mut e,
+        program,
+        &placed,
+        lanes,
+        &written,
+        ["blockIdx.x", &threads.to_string()],
+    );
+    let (text, read) = e.finish();
+    Body {
+        comment: format!("{:?}, each element by itself", space.dims),
+        text,
+        read,
+        written,
+        blocks: threads.div_ceil(THREADS).max(1),
+        syncs: false,
+    }
+}
+
+/// How many elements a thread has.
+pub(super) fn lanes(program: &Program, space: &Space) -> u64 {
+    let count: u64 = space.dims.iter().product();
+    let whole = count.is_multiple_of(4) && count >= FEW;
+    match whole && is_worth_it(program, &placed(space, count, 4)) {
+        true => 4,
+        false => 1,
+    }
+}
+
+/// Writes the statements of a kernel whose threads have so many elements each; `block` is the number of a block.
+pub(super) fn write(
+    e: &mut Emitter<'_>,
+    program: &Program,
+    placed: &Space,
+    lanes: u64,
+    written: &[(TensorId, String)],
+    [block, threads]: [&str; 2],
+) {
     let integer = e.integer();
     e.line(&format!(
-        "const {integer} i = ({integer})blockIdx.x * {THREADS} + threadIdx.x;"
+        "const {integer} i = ({integer}){block} * {THREADS} + threadIdx.x;"
     ));
     e.line(&format!("if (i >= {threads}) return;"));
     let stored = |tensor: TensorId| written.iter().find(|(id, _)| *id == tensor).map(|(_, n)| n);
@@ -44,7 +78,7 @@ pub(super) fn body(program: &Program, space: &Space) -> Body {
             }
         }
     } else {
-        let fours = fours(program, &mut placed, &e);
+        let fours = fours(program, placed, e);
         for (expr, id, position) in fours {
             let (ty, name, start) = (program.tensor(id).ty, e.tensor(id), e.index(&position));
             let four = four(ty);
@@ -54,7 +88,7 @@ pub(super) fn body(program: &Program, space: &Space) -> Body {
             ));
             e.learn(expr, format!("{value}.at[lane]"));
         }
-        for (id, name) in &written {
+        for (id, name) in written {
             e.line(&format!("{} {name}_four;", four(program.tensor(*id).ty)));
         }
         e.line("#pragma unroll");
@@ -66,19 +100,10 @@ pub(super) fn body(program: &Program, space: &Space) -> Body {
                 }
             }
         });
-        for (id, name) in &written {
+        for (id, name) in written {
             let four = four(program.tensor(*id).ty);
             e.line(&format!("*({four}*)({name} + 4 * i) = {name}_four;"));
         }
-    }
-    let (text, read) = e.finish();
-    Body {
-        comment: format!("{:?}, each element by itself", space.dims),
-        text,
-        read,
-        written,
-        blocks: threads.div_ceil(THREADS).max(1),
-        syncs: false,
     }
 }
 
@@ -165,11 +190,7 @@ fn is_worth_it(program: &Program, space: &Space) -> bool {
 }
 
 /// The reads of four in a row that are certainly inside of their tensors.
-fn fours(
-    program: &Program,
-    space: &mut Space,
-    e: &Emitter<'_>,
-) -> Vec<(Rc<Expr>, TensorId, Index)> {
+fn fours(program: &Program, space: &Space, e: &Emitter<'_>) -> Vec<(Rc<Expr>, TensorId, Index)> {
     let mut found = BTreeMap::new();
     for (id, at) in reads(space) {
         if let Access::Four(position) = access(&e.position(id, &at))

@@ -1,6 +1,23 @@
+// The upper half of a float, rounded to the nearest one, and of two to the even one. Arithmetic is that of floats.
+struct __align__(2) bf16 {
+    unsigned short bits;
+    bf16() = default;
+    __device__ bf16(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+#else
+        const unsigned all = __float_as_uint(x);
+        const unsigned rounded = all + 0x7fffu + ((all >> 16) & 1u);
+        bits = (unsigned short)(x != x ? all >> 16 | 0x40u : rounded >> 16);
+#endif
+    }
+    __device__ operator float() const { return __uint_as_float((unsigned)bits << 16); }
+};
+
 // Four numbers in one access.
 struct __align__(16) floatx4 { float at[4]; };
 struct __align__(16) doublex4 { double at[4]; };
+struct __align__(8) bf16x4 { bf16 at[4]; };
 struct __align__(16) longx4 { long long at[4]; };
 struct __align__(16) intx4 { int at[4]; };
 struct __align__(4) bytex4 { unsigned char at[4]; };

@@ -4,31 +4,34 @@
 //! otherwise neighbouring threads have neighbouring rows, for the same reason. A row is gone through in passes: each has
 //! the reductions and elements whose numbers per row are known, then lanes exchange what they found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::c::{binary, literal};
 use super::emit::{Emitter, row};
-use super::{Body, THREADS, is_long, levels, members, written};
-use crate::expr::{Expr, Fold, Index, Number, TensorId, Type, unflat};
+use super::exchange::{accumulator, exchange};
+use super::{Body, THREADS, is_long, levels, members, results, written};
+use crate::expr::{Expr, Fold, Index, Number, TensorId, unflat};
 use crate::fuse::{Kind, Member, Space};
 use crate::program::{Program, replacing};
 
 /// The number of a row, and of an element in it.
-const ROW: u32 = 900;
-const ELEMENT: u32 = 901;
+pub(super) const ROW: u32 = 900;
+pub(super) const ELEMENT: u32 = 901;
 
 /// How threads share rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shares {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Shares {
     /// Threads of a row: 1, 8, 32 or all of a block.
-    lanes: u64,
+    pub lanes: u64,
     /// Whether they are neighbours.
-    along: bool,
+    pub along: bool,
 }
 
 impl Shares {
-    fn of(space: &Space, rows: u64, inner: u64) -> Self {
+    pub fn of(space: &Space) -> Self {
+        let rows: u64 = space.rows().iter().product();
+        let inner: u64 = space.inner().iter().product();
         let along = space.reduced.last() == Some(&(space.dims.len() - 1));
         let lanes = match along {
             true if inner <= 8 && rows >= 1 << 12 => 1,
@@ -42,7 +45,7 @@ impl Shares {
     }
 
     /// Rows of a block.
-    fn rows(self) -> u64 {
+    pub fn rows(self) -> u64 {
         THREADS / self.lanes
     }
 }
@@ -51,23 +54,21 @@ pub(super) fn body(program: &Program, space: &Space) -> Body {
     let (rows_of, inner_of) = (space.rows(), space.inner());
     let rows: u64 = rows_of.iter().product();
     let inner: u64 = inner_of.iter().product();
-    let shares = Shares::of(space, rows, inner);
+    let shares = Shares::of(space);
     let placed = placed(space, &rows_of, &inner_of);
     let written = written(space);
     let long = is_long(program, space);
     let vars = [(ROW, "row"), (ELEMENT, "k")];
     let mut e = Emitter::new(program, members(&placed), &vars, long);
-    let mut rows_kernel = Rows {
-        space: &placed,
-        shares,
-        rows,
-        inner,
-        levels: levels(&placed),
-        written: &written,
-        syncs: false,
+    let sizes = Sizes {
+        block: "blockIdx.x",
+        rows: rows.to_string(),
+        inner: inner.to_string(),
+        full: rows.is_multiple_of(shares.rows()) || shares.lanes == 1,
+        place: place(&placed),
+        at: None,
     };
-    rows_kernel.write(&mut e);
-    let syncs = rows_kernel.syncs;
+    let syncs = write(&mut e, &placed, shares, &written, sizes);
     let (text, read) = e.finish();
     Body {
         comment: format!(
@@ -80,6 +81,56 @@ pub(super) fn body(program: &Program, space: &Space) -> Body {
         blocks: rows.div_ceil(shares.rows()).max(1),
         syncs,
     }
+}
+
+/// Writes the statements of a kernel; says whether threads wait for one another.
+pub(super) fn write(
+    e: &mut Emitter<'_>,
+    space: &Space,
+    shares: Shares,
+    written: &[(TensorId, String)],
+    sizes: Sizes,
+) -> bool {
+    let mut rows = Rows {
+        space,
+        shares,
+        sizes,
+        levels: levels(space),
+        results: results(space),
+        written,
+        syncs: false,
+    };
+    rows.write(e);
+    rows.syncs
+}
+
+/// Sizes of a space as C has them.
+pub(super) struct Sizes {
+    /// The number of a block.
+    pub block: &'static str,
+    pub rows: String,
+    /// Elements of a row.
+    pub inner: String,
+    /// Whether every group of threads has a row.
+    pub full: bool,
+    /// Where an element of the space is in memory.
+    pub place: Index,
+    /// What computes a variable of `place`, for each element.
+    pub at: Option<String>,
+}
+
+/// Where an element of a space is in memory.
+fn place(space: &Space) -> Index {
+    let (rows, inner) = (space.rows(), space.inner());
+    let count = |sizes: &[u64]| sizes.iter().product::<u64>() as i64;
+    let mut of_rows = unflat(&Index::var(ROW, count(&rows)), &rows).into_iter();
+    let mut of_inner = unflat(&Index::var(ELEMENT, count(&inner)), &inner).into_iter();
+    let axes = (0..space.dims.len()).map(|axis| {
+        let reduced = space.reduced.contains(&axis);
+        let side = if reduced { &mut of_inner } else { &mut of_rows };
+        side.next().unwrap_or_default()
+    });
+    crate::expr::flat(&axes.collect::<Vec<_>>(), &space.dims)
 }
 
 /// A space in terms of the number of a row and of an element in it.
@@ -112,9 +163,9 @@ fn placed(space: &Space, rows: &[u64], inner: &[u64]) -> Space {
 struct Rows<'a> {
     space: &'a Space,
     shares: Shares,
-    rows: u64,
-    inner: u64,
+    sizes: Sizes,
     levels: BTreeMap<TensorId, usize>,
+    results: BTreeSet<TensorId>,
     written: &'a [(TensorId, String)],
     syncs: bool,
 }
@@ -137,23 +188,24 @@ impl Rows<'_> {
             ),
         };
         match lanes {
-            THREADS => e.line(&format!("const {integer} row = blockIdx.x;")),
+            THREADS => e.line(&format!("const {integer} row = {};", self.sizes.block)),
             _ => e.line(&format!(
-                "const {integer} row = ({integer})blockIdx.x * {per_block} + {of_block};"
+                "const {integer} row = ({integer}){} * {per_block} + {of_block};",
+                self.sizes.block
             )),
         }
         e.line(&format!("const {integer} lane = {lane};"));
         if lanes == 1 {
-            e.line(&format!("if (row >= {}) return;", self.rows));
+            e.line(&format!("if (row >= {}) return;", self.sizes.rows));
         }
         // Threads without a row keep in step with the others.
-        let full = self.rows.is_multiple_of(per_block) || lanes == 1;
+        let full = self.sizes.full;
         let limit = match full {
-            true => self.inner.to_string(),
+            true => self.sizes.inner.clone(),
             false => {
                 e.line(&format!(
                     "const {integer} length = row < {} ? {} : 0;",
-                    self.rows, self.inner
+                    self.sizes.rows, self.sizes.inner
                 ));
                 "length".to_owned()
             }
@@ -165,6 +217,7 @@ impl Rows<'_> {
                 self.pass(e, level, &limit);
             }
         }
+        self.of_one_thread(e);
     }
 
     fn members(&self, level: usize) -> Vec<Member> {
@@ -193,7 +246,7 @@ impl Rows<'_> {
     /// What belongs to the row, once its numbers are known.
     fn of_rows(&self, e: &mut Emitter<'_>, level: usize, full: bool) {
         for member in self.members(level) {
-            if member.kind == Kind::Row {
+            if member.kind == Kind::Row && !self.results.contains(&member.tensor) {
                 let name = self.name(member.tensor);
                 let ty = member.expr.ty().c();
                 if full {
@@ -202,7 +255,7 @@ impl Rows<'_> {
                 } else {
                     // Threads without a row have nothing to read.
                     e.line(&format!("{ty} {name} = 0;"));
-                    e.block(&format!("if (row < {})", self.rows), |e| {
+                    e.block(&format!("if (row < {})", self.sizes.rows), |e| {
                         let value = e.value(&member.expr);
                         e.line(&format!("{name} = {value};"));
                     });
@@ -212,13 +265,41 @@ impl Rows<'_> {
         }
     }
 
+    /// What nobody but the reader of results needs. No other thread of the row reads what is written over here.
+    fn of_one_thread(&self, e: &mut Emitter<'_>) {
+        let members = self.space.members.iter();
+        let members: Vec<&Member> = members
+            .filter(|member| self.results.contains(&member.tensor))
+            .collect();
+        let write = |e: &mut Emitter<'_>| {
+            for member in &members {
+                let (name, ty) = (self.name(member.tensor), member.expr.ty().c());
+                let value = e.value(&member.expr);
+                e.line(&format!("const {ty} {name} = {value};"));
+                if let Some(to) = self.stored(member.tensor) {
+                    e.line(&format!("{to}[row] = {name};"));
+                }
+            }
+        };
+        match self.first_lane() {
+            _ if members.is_empty() => {}
+            Some(condition) => e.block(&condition, write),
+            None => write(e),
+        }
+    }
+
+    /// The condition that holds for one thread of each row; none where each has one.
+    fn first_lane(&self) -> Option<String> {
+        match (self.shares.lanes, self.sizes.full) {
+            (1, _) => None,
+            (_, true) => Some("if (lane == 0)".to_owned()),
+            _ => Some(format!("if (lane == 0 && row < {})", self.sizes.rows)),
+        }
+    }
+
     fn store_row(&self, e: &mut Emitter<'_>, id: TensorId, value: &str) {
         let Some(name) = self.stored(id) else { return };
-        let condition = match (self.shares.lanes, self.rows % self.shares.rows()) {
-            (1, _) => String::new(),
-            (_, 0) => "if (lane == 0) ".to_owned(),
-            _ => format!("if (lane == 0 && row < {}) ", self.rows),
-        };
+        let condition = self.first_lane().map_or(String::new(), |c| c + " ");
         e.line(&format!("{condition}{name}[row] = {value};"));
     }
 
@@ -247,8 +328,11 @@ impl Rows<'_> {
         let integer = e.integer();
         let lanes = self.shares.lanes;
         let head = format!("for ({integer} k = lane; k < {limit}; k += {lanes})");
-        let place = self.place();
+        let place = self.sizes.place.clone();
         e.block(&head, |e| {
+            if let Some(at) = &self.sizes.at {
+                e.line(at);
+            }
             for (member, fold, name) in &folds {
                 let value = e.value(&member.expr);
                 let sum = binary(fold.binary(), member.expr.ty(), name, &value);
@@ -263,74 +347,9 @@ impl Rows<'_> {
             }
         });
         for (member, fold, name) in &folds {
-            self.exchange(e, member.expr.ty(), *fold, name);
+            exchange(e, self.shares, member.expr.ty(), *fold, name);
+            self.syncs |= self.shares.lanes > 1;
             self.store_row(e, member.tensor, name);
         }
-    }
-
-    /// Where an element of the space is in memory.
-    fn place(&self) -> Index {
-        let (rows, inner) = (self.space.rows(), self.space.inner());
-        let mut of_rows = unflat(&Index::var(ROW, self.rows as i64), &rows).into_iter();
-        let mut of_inner = unflat(&Index::var(ELEMENT, self.inner as i64), &inner).into_iter();
-        let axes = (0..self.space.dims.len()).map(|axis| {
-            let reduced = self.space.reduced.contains(&axis);
-            let side = if reduced { &mut of_inner } else { &mut of_rows };
-            side.next().unwrap_or_default()
-        });
-        crate::expr::flat(&axes.collect::<Vec<_>>(), &self.space.dims)
-    }
-
-    /// Combines what the lanes of a row found; all of them know it afterwards.
-    fn exchange(&mut self, e: &mut Emitter<'_>, ty: Type, fold: Fold, name: &str) {
-        let c = accumulator(ty);
-        let op = fold.binary();
-        let Shares { lanes, along } = self.shares;
-        if lanes == 1 {
-            return;
-        }
-        self.syncs = true;
-        if along {
-            e.block("for (int step = 16; step > 0; step /= 2)", |e| {
-                e.line(&format!(
-                    "const {c} other = __shfl_xor_sync(0xffffffffu, {name}, step);"
-                ));
-                e.line(&format!("{name} = {};", binary(op, ty, name, "other")));
-            });
-            if lanes == 32 {
-                return;
-            }
-        }
-        let part = e.name("part");
-        if along {
-            let warps = THREADS / 32;
-            e.line(&format!("__shared__ {c} {part}[{warps}];"));
-            e.line(&format!("if (lane % 32 == 0) {part}[lane / 32] = {name};"));
-            e.line("__syncthreads();");
-            e.line(&format!("{name} = {part}[0];"));
-            let next = binary(op, ty, name, &format!("{part}[other]"));
-            e.line(&format!(
-                "for (int other = 1; other < {warps}; ++other) {name} = {next};"
-            ));
-        } else {
-            let rows = self.shares.rows();
-            e.line(&format!("__shared__ {c} {part}[{THREADS}];"));
-            e.line(&format!("{part}[threadIdx.x] = {name};"));
-            e.line("__syncthreads();");
-            e.line(&format!("{name} = {part}[threadIdx.x % {rows}];"));
-            let other = format!("{part}[other * {rows} + threadIdx.x % {rows}]");
-            let next = binary(op, ty, name, &other);
-            e.line(&format!(
-                "for (int other = 1; other < {lanes}; ++other) {name} = {next};"
-            ));
-        }
-    }
-}
-
-/// The type that numbers are combined in: threads cannot exchange bytes.
-fn accumulator(ty: Type) -> &'static str {
-    match ty {
-        Type::Bool | Type::U8 => "int",
-        ty => ty.c(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bcosc_engine::Precision;
 use bcosc_ir::ops::AttributeValue;
 use bcosc_ir::{DataType, Graph, NodeId, Op, TensorError, Value};
 
@@ -61,6 +62,8 @@ pub struct RuleContext<'a> {
     pub outputs: Vec<Option<(DataType, Vec<u64>)>>,
     /// The name of tensors: that of the first output.
     pub name: String,
+    /// How products are rounded.
+    pub precision: Precision,
 }
 
 impl RuleContext<'_> {

@@ -2,19 +2,24 @@
 //!
 //! | form | becomes |
 //! |---|---|
-//! | 1x1, stride 1, one group | products of matrices, one for each image |
+//! | 1x1, stride 1, one group | products of matrices |
 //! | all weights equal, one output channel for each group (the sums of B-cos norms) | a sum over channels, or over the window |
 //! | anything else | a call of the library; a border of two widths is filled up before |
+//!
+//! Images with two spatial axes lie in memory with channels last where products are rounded, since tensor cores want that, and
+//! with channels first in single precision; `benches/cuda/RESULTS.md` has the measurements.
 
+use bcosc_engine::Precision;
 use bcosc_ir::views::Window;
 use bcosc_passes::dialect::{ConvInputGradient, ConvWeightGradient};
 
 use super::context::malformed;
+use super::one_by_one;
 use super::window_sums::{window_spread, window_sum};
 use super::windows::pads;
 use super::{Outputs, Reason, RuleContext, Table};
-use crate::expr::{Expr, Fold, Formula, Index, Number, TensorId};
-use crate::program::{Call, Convolution, Def, Direction, Factor, Product, Tensor, vars};
+use crate::expr::{Expr, Formula, Index, Number, TensorId, Type};
+use crate::program::{Call, Convolution, Def, Direction, Layout, Tensor, vars};
 
 pub(super) const RULES: Table = &[("Conv", forward)];
 
@@ -90,13 +95,31 @@ impl Sizes {
         self.x[..2].iter().copied().chain(spatial).collect()
     }
 
-    fn call(&self, direction: Direction, operands: [TensorId; 2]) -> Call {
+    /// How images lie in memory.
+    pub fn layout(&self, cx: &RuleContext<'_>, x: TensorId) -> Layout {
+        let rounded = cx.precision != Precision::Fp32 && cx.ty(x) == Type::F32;
+        match rounded && self.window.rank() == 2 {
+            true => Layout::ChannelsLast,
+            false => Layout::ChannelsFirst,
+        }
+    }
+
+    /// Calls the library; its result has the given sizes, channels first.
+    fn call(
+        &self,
+        cx: &mut RuleContext<'_>,
+        direction: Direction,
+        operands: [TensorId; 2],
+        dims: &[u64],
+    ) -> TensorId {
         let sizes = |values: &[i64]| values.iter().map(|&v| v as u64).collect();
         let even = self.even();
         let pads = self
             .pads
             .iter()
             .map(|&(before, _)| if even { before as u64 } else { 0 });
+        let of = operands[0];
+        let layout = self.layout(cx, of);
         let convolution = Convolution {
             direction,
             x: if even { self.x.clone() } else { self.filled() },
@@ -106,15 +129,29 @@ impl Sizes {
             strides: sizes(&self.window.strides),
             dilations: sizes(&self.window.dilations),
             groups: self.groups,
+            layout,
         };
-        Call::Convolution {
+        let last = layout == Layout::ChannelsLast;
+        let operands = match last {
+            true => operands.map(|id| cx.program.channels_last(id)),
+            false => operands,
+        };
+        let call = Call::Convolution {
             convolution,
             operands,
+        };
+        match last {
+            true => {
+                let to = [&dims[..1], &dims[2..], &dims[1..2]].concat();
+                let made = cx.call(of, &to, call);
+                cx.program.channels_first(made)
+            }
+            false => cx.call(of, dims, call),
         }
     }
 
     /// Positions of an image.
-    fn positions(&self) -> u64 {
+    pub fn positions(&self) -> u64 {
         self.y[2..].iter().product()
     }
 }
@@ -147,7 +184,7 @@ fn filled(cx: &mut RuleContext<'_>, x: TensorId, sizes: &Sizes) -> TensorId {
     }
     let dims = sizes.filled();
     let mut at = vars(&dims);
-    let mut inside = Formula::number(crate::expr::Type::Bool, 1.0);
+    let mut inside = Formula::number(Type::Bool, 1.0);
     for (axis, (before, _)) in sizes.pads.iter().enumerate() {
         at[axis + 2] = at[axis + 2].offset(-before);
         let index = at[axis + 2].clone();
@@ -172,32 +209,10 @@ fn forward(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
     };
     let y = match y {
         Some(y) => y,
-        None if sizes.pointwise() => {
-            let [m, k, n] = [sizes.w[0], sizes.w[1], sizes.positions()];
-            let product = Product {
-                batch: sizes.x[0],
-                m,
-                n,
-                k,
-                a: Factor {
-                    offset: 0,
-                    batch: 0,
-                    row: k,
-                    column: 1,
-                },
-                b: Factor {
-                    offset: 0,
-                    batch: k * n,
-                    row: n,
-                    column: 1,
-                },
-            };
-            let operands = [w, x];
-            cx.call(x, &sizes.y, Call::Product { product, operands })
-        }
+        None if sizes.pointwise() => one_by_one::forward(cx, x, w, &sizes),
         None => {
             let from = filled(cx, x, &sizes);
-            cx.call(x, &sizes.y, sizes.call(Direction::Forward, [from, w]))
+            sizes.call(cx, Direction::Forward, [from, w], &sizes.y)
         }
     };
     let Some(bias) = cx.optional(2) else {
@@ -221,33 +236,13 @@ pub(super) fn to_input(
         return found;
     }
     if sizes.pointwise() {
-        let [k, m, n] = [sizes.w[0], sizes.w[1], sizes.positions()];
-        let product = Product {
-            batch: sizes.x[0],
-            m,
-            n,
-            k,
-            a: Factor {
-                offset: 0,
-                batch: 0,
-                row: 1,
-                column: m,
-            },
-            b: Factor {
-                offset: 0,
-                batch: k * n,
-                row: n,
-                column: 1,
-            },
-        };
-        let operands = [w, dy];
-        return cx.call(dy, &sizes.x, Call::Product { product, operands });
+        return one_by_one::to_input(cx, dy, w, sizes);
     }
-    let call = sizes.call(Direction::InputGradient, [dy, w]);
+    let mut call = |dims: &[u64]| sizes.call(cx, Direction::InputGradient, [dy, w], dims);
     if sizes.even() {
-        return cx.call(dy, &sizes.x, call);
+        return call(&sizes.x);
     }
-    let whole = cx.call(dy, &sizes.filled(), call);
+    let whole = call(&sizes.filled());
     let mut at = vars(&sizes.x);
     for (axis, (before, _)) in sizes.pads.iter().enumerate() {
         at[axis + 2] = at[axis + 2].offset(*before);
@@ -273,37 +268,14 @@ fn weight_gradient(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
     let (x, dy) = (cx.operand(0)?, cx.operand(1)?);
     let dims = [cx.dims(x), cx.result()?, cx.dims(dy)];
     let sizes = Sizes::new(gradient.window, gradient.group, dims)?;
-    let [m, n, k] = [sizes.w[0], sizes.w[1], sizes.positions()];
-    // A product for each image, and their sum, while these are fewer numbers than are read.
-    if sizes.pointwise() && m * n <= (m + n) * k {
-        let product = Product {
-            batch: sizes.x[0],
-            m,
-            n,
-            k,
-            a: Factor {
-                offset: 0,
-                batch: m * k,
-                row: k,
-                column: 1,
-            },
-            b: Factor {
-                offset: 0,
-                batch: n * k,
-                row: 1,
-                column: k,
-            },
-        };
-        let operands = [dy, x];
-        let full = [sizes.x[0], m, n];
-        let parts = cx.call(x, &full, Call::Product { product, operands });
-        let element = cx.element(parts);
-        let sum = cx.reduced(Fold::Sum, &full, &[0], element);
-        return Ok(vec![Some(cx.program.view(sum, &sizes.w))]);
+    if sizes.pointwise()
+        && let Some(found) = one_by_one::to_weight(cx, x, dy, &sizes)
+    {
+        return Ok(vec![Some(found)]);
     }
     let from = filled(cx, x, &sizes);
-    let call = sizes.call(Direction::WeightGradient, [from, dy]);
-    Ok(vec![Some(cx.call(x, &sizes.w, call))])
+    let found = sizes.call(cx, Direction::WeightGradient, [from, dy], &sizes.w);
+    Ok(vec![Some(found)])
 }
 
 /// Whether an expression is a plain read, and of what.

@@ -18,6 +18,7 @@ pub(super) const RULES: Table = &[
     ("GatherElements", gather_elements),
     ("GatherND", gather_nd),
     ("OneHot", one_hot),
+    ("ReverseSequence", reverse),
     ("ScatterElements", scatter_elements),
     ("ScatterND", scatter_nd),
     ("TopK", top),
@@ -91,6 +92,25 @@ fn gather_nd(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
         at.push(place(cx.load(indices, row), own[batch + n]));
     }
     at.extend_from_slice(&to[lead.len()..]);
+    let element = cx.load(x, at);
+    cx.output(&dims, element)
+}
+
+/// `y[t, n] = x[length[n] - 1 - t, n]` where that is not negative, otherwise `x[t, n]`.
+fn reverse(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
+    let (x, lengths) = (cx.operand(0)?, cx.operand(1)?);
+    let dims = cx.dims(x);
+    let [batch, time] = ["batch_axis", "time_axis"].map(|name| {
+        let axis = cx.attribute(name)?;
+        cx.axis_of(axis, dims.len())
+    });
+    let (batch, time) = (batch?, time?);
+    let mut at = vars(&dims);
+    let here = Formula::position(at[time].clone());
+    let length = cx.load(lengths, vec![at[batch].clone()]).cast(Type::I64);
+    let back = length - 1.0 - here.clone();
+    let from = back.like(0.0).at_most(back.clone()).select(back, here);
+    at[time] = place(from, dims[time]);
     let element = cx.load(x, at);
     cx.output(&dims, element)
 }

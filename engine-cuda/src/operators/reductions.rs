@@ -2,7 +2,7 @@
 
 use super::context::malformed;
 use super::{Outputs, Reason, RuleContext, Table};
-use crate::expr::{Fold, Formula, TensorId, Type};
+use crate::expr::{Fold, Formula, Index, TensorId, Type, flat};
 use crate::program::{Def, vars};
 
 pub(super) const RULES: Table = &[
@@ -10,6 +10,7 @@ pub(super) const RULES: Table = &[
     ("ArgMin", |cx| arg(cx, Fold::Min)),
     ("GlobalAveragePool", |cx| global(cx, Fold::Sum)),
     ("GlobalMaxPool", |cx| global(cx, Fold::Max)),
+    ("Hardmax", hardmax),
     ("LogSoftmax", |cx| softmax(cx, true)),
     ("ReduceL1", |cx| {
         reduce(cx, Fold::Sum, |x| x.abs(), |y, _| y)
@@ -164,6 +165,30 @@ pub(super) fn softmax_of(
         false => above.exp() / sum,
     };
     cx.map(full, y)
+}
+
+/// 1 at the first place of the maximum, 0 elsewhere.
+fn hardmax(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
+    let x = cx.operand(0)?;
+    let full = cx.dims(x);
+    let axis = cx.axis(x)?;
+    let axes: Vec<usize> = match cx.opset < 13 {
+        true => (axis..full.len()).collect(),
+        false => vec![axis],
+    };
+    let element = cx.element(x);
+    let best = cx.reduced(Fold::Max, &full, &axes, element.clone());
+    let best = cx.program.broadcast(best, &full);
+    let at = vars(&full);
+    let along: Vec<Index> = axes.iter().map(|&axis| at[axis].clone()).collect();
+    let sizes: Vec<u64> = axes.iter().map(|&axis| full[axis]).collect();
+    let here = Formula::position(flat(&along, &sizes));
+    let none = here.like(sizes.iter().product::<u64>() as f64);
+    let body = element.clone().equals(best).select(here.clone(), none);
+    let first = cx.reduced(Fold::Min, &full, &axes, body);
+    let first = cx.program.broadcast(first, &full);
+    let (one, zero) = (element.like(1.0), element.like(0.0));
+    cx.output(&full, here.equals(first).select(one, zero))
 }
 
 /// The first or last place of the extremum.

@@ -12,6 +12,7 @@ pub(super) const RULES: Table = &[
     ("AveragePool", average),
     ("MaxPool", max),
     ("Resize", resize),
+    ("Upsample", resize),
 ];
 
 /// Cells of the border at the beginning and the end of each axis.

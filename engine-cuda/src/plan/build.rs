@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bcosc_engine::{EngineError, InputShapes};
+use bcosc_engine::{EngineError, InputShapes, Precision};
 use bcosc_ir::{Model, Tensor as Values};
 
 use super::arena::{Lifetime, place};
+use super::tail::gather;
 use super::{ALIGNMENT, Binding, Buffer, BufferId, Place, Plan, Source, State, Step};
 use crate::expr::TensorId;
 use crate::fuse::{Fused, Item, Space, fuse};
-use crate::kernels::{Aliases, kernel};
+use crate::kernels::{Aliases, Kernel, kernel, many};
 use crate::lower::lower;
 use crate::program::{Call, Def, Program};
+use crate::storage::arrange;
 
 /// A plan with the constants of the model that it reads.
 #[derive(Clone, Debug)]
@@ -22,15 +24,31 @@ pub struct Planned {
     pub constants: Vec<Values>,
 }
 
-/// Plans a model for inputs of these shapes. An output `NAME.next` of the type of an input `NAME` is the input's next value,
+/// Plans a model in single precision for inputs of these shapes. An output `NAME.next` of the type of an input `NAME` is the input's next value,
 /// as in training steps.
 ///
 /// # Errors
 /// [`EngineError::Unsupported`] names all nodes that have no kernel; other errors are of inputs without a shape, and of
 /// graphs that make no sense for the shapes.
 pub fn plan(model: &Model, shapes: &InputShapes) -> Result<Planned, EngineError> {
-    let fused = fuse(lower(model, shapes)?);
-    Ok(Builder::new(&fused).build())
+    plan_in(model, shapes, Precision::Fp32)
+}
+
+/// As [`plan`], in any precision.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_in(
+    model: &Model,
+    shapes: &InputShapes,
+    precision: Precision,
+) -> Result<Planned, EngineError> {
+    let mut program = lower(model, shapes, precision)?;
+    arrange(&mut program, precision);
+    let Fused { program, items } = fuse(program);
+    let items = gather(&program, items);
+    let fused = Fused { program, items };
+    Ok(Builder::new(&fused).build(precision))
 }
 
 pub(super) struct Builder<'a> {
@@ -63,10 +81,17 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn build(mut self) -> Planned {
+    fn build(mut self, precision: Precision) -> Planned {
         let program = self.program;
         let inputs = self.bindings(&program.inputs);
-        let traffic: Vec<Traffic> = self.items.iter().map(|item| self.traffic(item)).collect();
+        let traffic: Vec<Traffic> = self
+            .items
+            .iter()
+            .map(|item| Traffic {
+                reads: item.reads(program),
+                writes: item.writes(),
+            })
+            .collect();
         let (once, every) = self.phases(&traffic);
         let pairs = self.state();
         let replaced = self.replaced(&traffic, &every, &pairs);
@@ -121,6 +146,7 @@ impl<'a> Builder<'a> {
         Planned {
             constants: values.collect(),
             plan: Plan {
+                precision,
                 inputs,
                 outputs,
                 state: pairs,
@@ -171,36 +197,6 @@ impl<'a> Builder<'a> {
             });
         }
         found
-    }
-
-    fn traffic(&self, item: &Item) -> Traffic {
-        match item {
-            Item::Call(id) => Traffic {
-                reads: self
-                    .program
-                    .operands(*id)
-                    .into_iter()
-                    .map(|id| self.program.base(id))
-                    .collect(),
-                writes: vec![*id],
-            },
-            Item::Kernel(space) => {
-                let own: BTreeSet<TensorId> = space.members.iter().map(|m| m.tensor).collect();
-                let mut reads = BTreeSet::new();
-                for member in &space.members {
-                    member.expr.reads(&mut |id, _| {
-                        if !own.contains(&id) {
-                            reads.insert(id);
-                        }
-                    });
-                }
-                let stored = space.members.iter().filter(|member| member.stored);
-                Traffic {
-                    reads,
-                    writes: stored.map(|member| member.tensor).collect(),
-                }
-            }
-        }
     }
 
     /// Items that depend on constants alone, and the others.
@@ -298,17 +294,27 @@ impl<'a> Builder<'a> {
                     },
                 }
             }
-            Item::Kernel(space) => self.launch(space, replaced),
+            Item::Kernel(space) => {
+                let made = self.kernel(space, replaced);
+                self.launch(made)
+            }
+            Item::Many(spaces) => match many(self.program, spaces, replaced) {
+                Some(made) => self.launch(made),
+                None => unreachable!("kernels of one form have a common one"),
+            },
         }
     }
 
-    fn launch(&mut self, space: &Space, replaced: &BTreeMap<TensorId, TensorId>) -> Step {
+    fn kernel(&self, space: &Space, replaced: &BTreeMap<TensorId, TensorId>) -> Kernel {
         let written = space
             .members
             .iter()
             .filter_map(|member| replaced.get(&member.tensor));
         let aliased: Aliases = written.copied().collect();
-        let made = kernel(self.program, space, &aliased);
+        kernel(self.program, space, &aliased)
+    }
+
+    fn launch(&mut self, made: Kernel) -> Step {
         let arguments = made
             .parameters
             .iter()
@@ -326,6 +332,7 @@ impl<'a> Builder<'a> {
                     text: made.text,
                     parameters: types.collect(),
                     writes: made.parameters.iter().filter(|p| p.written).count(),
+                    table: made.table,
                     syncs: made.syncs,
                 });
                 self.numbers.insert(made.name, self.kernels.len() - 1);

@@ -6,7 +6,7 @@ use super::State;
 use super::build::{Builder, Traffic};
 use crate::expr::{Index, TensorId};
 use crate::fuse::{Item, Kind, Space};
-use crate::kernels::levels;
+use crate::kernels::{levels, results};
 use crate::program::{Program, vars};
 
 /// The end of the name of an output that is the next value of an input.
@@ -59,8 +59,17 @@ impl Builder<'_> {
             let free =
                 last.is_none_or(|last| last <= writer) && outputs(old) == 0 && outputs(new) == 1;
             let in_place = match &self.items[every[writer]] {
-                Item::Kernel(space) => is_written_last(self.program, space, old, new),
                 Item::Call(_) => last.is_none_or(|last| last < writer),
+                item => item.spaces().iter().all(|space| {
+                    let writes = space.members.iter().any(|member| member.tensor == new);
+                    match writes {
+                        true => {
+                            is_written_last(self.program, space, old, new)
+                                || is_of_one_thread(self.program, space, old, new)
+                        }
+                        false => !space.reads().contains(&old),
+                    }
+                }),
             };
             if free && in_place && !found.values().any(|&taken| taken == old) {
                 found.insert(new, old);
@@ -121,6 +130,31 @@ fn is_written_last(program: &Program, space: &Space, old: TensorId, new: TensorI
         && !read
             .filter(|member| member.tensor != new)
             .any(|member| after(&member))
+}
+
+/// Whether a kernel may write the numbers of rows `new` over `old`: one thread of each row reads and writes them.
+fn is_of_one_thread(program: &Program, space: &Space, old: TensorId, new: TensorId) -> bool {
+    let results = results(space);
+    let rows = vars(&space.dims);
+    let rows: Vec<&Index> = (0..rows.len())
+        .filter(|axis| !space.reduced.contains(axis))
+        .map(|axis| &rows[axis])
+        .collect();
+    let mut in_place = results.contains(&new);
+    let mut written = false;
+    for member in &space.members {
+        member.expr.reads(&mut |id, at| {
+            if id == old {
+                let dims = &program.tensor(id).dims;
+                let large = at.iter().zip(dims).filter(|(_, size)| **size != 1);
+                in_place &= !written
+                    && results.contains(&member.tensor)
+                    && large.map(|(index, _)| index).eq(rows.iter().copied());
+            }
+        });
+        written |= member.tensor == new;
+    }
+    in_place
 }
 
 #[cfg(test)]
@@ -185,5 +219,48 @@ mod tests {
         assert!(!holds(&[(Kind::Element, &[3]), (Kind::Element, &[0])], 1));
         // A number of a row has no element of its own.
         assert!(!holds(&[(sum, &[0]), (Kind::Row, &[1])], 2));
+    }
+
+    #[test]
+    fn a_number_of_a_row_is_written_over_the_old_one_by_its_only_reader() {
+        let sum = Kind::Reduced(Fold::Sum);
+        // Tensor 0 holds a number for each row.
+        let holds = |members: &[(Kind, &[TensorId])], new| {
+            let (mut program, mut space) = space(members);
+            program.tensors[0].dims = vec![300, 1];
+            for member in &mut space.members {
+                member.expr = member
+                    .expr
+                    .replaced(&BTreeMap::new(), &mut |id, ty, mut at| {
+                        if id == 0 {
+                            at[1] = Index::default();
+                        }
+                        Rc::new(Expr::Load(id, ty, at))
+                    });
+            }
+            is_of_one_thread(&program, &space, 0, new)
+        };
+        // The statistics of a batch, and their running mean.
+        assert!(holds(&[(sum, &[5]), (Kind::Row, &[0, 1])], 2));
+        // Every thread of the row needs the new value.
+        assert!(!holds(
+            &[(sum, &[5]), (Kind::Row, &[0, 1]), (Kind::Element, &[2, 5])],
+            2
+        ));
+        // Every thread of the row needs the old value.
+        assert!(!holds(
+            &[(sum, &[5]), (Kind::Row, &[0, 1]), (Kind::Element, &[0, 5])],
+            2
+        ));
+        // Two results of one thread, in order.
+        assert!(holds(
+            &[(sum, &[5]), (Kind::Row, &[0, 1]), (Kind::Row, &[2])],
+            2
+        ));
+        // The old value is read after the new one is written.
+        assert!(!holds(
+            &[(sum, &[5]), (Kind::Row, &[0, 1]), (Kind::Row, &[0])],
+            2
+        ));
     }
 }

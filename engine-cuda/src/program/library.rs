@@ -51,7 +51,20 @@ pub enum Direction {
     WeightGradient,
 }
 
-/// A convolution, channels first. The border is as wide at the end of an axis as at its beginning.
+/// How the elements of images and weights follow one another in memory.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// `[N, C, spatial...]`.
+    #[default]
+    ChannelsFirst,
+    /// `[N, spatial..., C]`; weights `[O, kernel..., C/groups]`.
+    ChannelsLast,
+}
+
+/// A convolution. Sizes are given channels first, whatever the layout is. The border is as wide at the end of an axis as at its beginning.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Convolution {
     /// Which product.
@@ -70,6 +83,8 @@ pub struct Convolution {
     pub dilations: Vec<u64>,
     /// Groups.
     pub groups: u64,
+    /// How the two factors and the result lie in memory.
+    pub layout: Layout,
 }
 
 /// Products of matrices `[m, k] x [k, n] = [m, n]`, one after another; the results lie side by side in row-major order.

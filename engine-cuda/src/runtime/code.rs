@@ -4,10 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use bcosc_engine::EngineError;
+use bcosc_engine::{EngineError, Precision};
 use crc::{CRC_64_XZ, Crc};
 
-use super::compile::{Architecture, Compiler};
+use super::compile::{Architecture, Compiler, options};
 use super::found::folder;
 use crate::kernels::PRELUDE;
 use crate::plan::Source;
@@ -20,17 +20,19 @@ pub fn code(
     compiler: &Compiler,
     kernel: &Source,
     architecture: Architecture,
+    precision: Precision,
 ) -> Result<Vec<u8>, EngineError> {
-    let Some(file) = folder().map(|folder| folder.join(name(compiler, kernel, architecture)))
-    else {
-        return compiler.compile(kernel, architecture);
+    let compiled = || compiler.compile(kernel, architecture, precision);
+    let name = name(compiler, kernel, architecture, precision);
+    let Some(file) = folder().map(|folder| folder.join(name)) else {
+        return compiled();
     };
     if let Ok(code) = fs::read(&file)
         && !code.is_empty()
     {
         return Ok(code);
     }
-    let code = compiler.compile(kernel, architecture)?;
+    let code = compiled()?;
     // Without a file that can be written, the next process compiles it again.
     if let Err(error) = written(&file, &code) {
         tracing::debug!("{}: {error}", file.display());
@@ -39,9 +41,17 @@ pub fn code(
 }
 
 /// Where the code of a kernel is.
-fn name(compiler: &Compiler, kernel: &Source, architecture: Architecture) -> PathBuf {
+fn name(
+    compiler: &Compiler,
+    kernel: &Source,
+    architecture: Architecture,
+    precision: Precision,
+) -> PathBuf {
     let crc = Crc::<u64>::new(&CRC_64_XZ);
     let mut digest = crc.digest();
+    options(precision)
+        .iter()
+        .for_each(|option| digest.update(option.as_bytes()));
     digest.update(PRELUDE.as_bytes());
     digest.update(kernel.text.as_bytes());
     let (major, minor) = compiler.version();

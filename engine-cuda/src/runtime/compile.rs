@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 
-use bcosc_engine::EngineError;
+use bcosc_engine::{EngineError, Precision};
 use cudarc::nvrtc::{result, sys};
 
 use super::libraries::{Library, NAME, require};
@@ -12,6 +12,15 @@ use crate::plan::Source;
 /// The architecture of a device: 90 for compute capability 9.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Architecture(pub u32);
+
+/// Options of the compiler, whatever the architecture is. With bf16, kernels that divide would take longer than their memory
+/// traffic; a division that is off by two units in the last place of single precision is exact next to bf16.
+pub(super) fn options(precision: Precision) -> &'static [&'static str] {
+    match precision {
+        Precision::Fp32 | Precision::Tf32 => &["--std=c++17"],
+        Precision::Bf16 => &["--std=c++17", "--prec-div=false"],
+    }
+}
 
 /// A compiler of kernels.
 #[derive(Clone, Debug)]
@@ -61,7 +70,12 @@ impl Compiler {
     ///
     /// # Errors
     /// If the kernel does not compile; the message is the compiler's.
-    pub fn compile(&self, kernel: &Source, to: Architecture) -> Result<Vec<u8>, EngineError> {
+    pub fn compile(
+        &self,
+        kernel: &Source,
+        to: Architecture,
+        precision: Precision,
+    ) -> Result<Vec<u8>, EngineError> {
         let known = self.architectures.contains(&to);
         let newest = self
             .architectures
@@ -89,9 +103,12 @@ impl Compiler {
         let text = CString::new(format!("{PRELUDE}{}", kernel.text)).map_err(invalid)?;
         let name = CString::new(format!("{}.cu", kernel.name)).map_err(invalid)?;
         let program = Program(result::create_program(&text, Some(&name)).map_err(failed)?);
+        let all: Vec<String> = [option]
+            .into_iter()
+            .chain(options(precision).iter().map(|&o| o.to_owned()))
+            .collect();
         // SAFETY: the program was just made.
-        let compiled =
-            unsafe { result::compile_program(program.0, &[option, "--std=c++17".to_owned()]) };
+        let compiled = unsafe { result::compile_program(program.0, &all) };
         if compiled.is_err() {
             // SAFETY: as above.
             let log = unsafe { result::get_program_log(program.0) }.map_err(failed)?;

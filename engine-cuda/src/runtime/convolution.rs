@@ -6,13 +6,13 @@
 
 use std::ffi::c_void;
 
-use bcosc_engine::EngineError;
+use bcosc_engine::{EngineError, Precision};
 use cudarc::cudnn::result::{self as cudnn, CudnnError};
 use cudarc::cudnn::sys;
 use serde::{Deserialize, Serialize};
 
+use super::Space;
 use super::descriptors::Descriptors;
-use super::{Precision, Space};
 use crate::expr::Type;
 use crate::program::{Convolution, Direction};
 
@@ -63,7 +63,7 @@ impl Prepared {
         let algorithm = match known {
             Some(algorithm) => algorithm,
             None => {
-                descriptors.set_math(precision == Precision::Tf32)?;
+                descriptors.set_math(precision != Precision::Fp32)?;
                 let (addresses, space) = search()?;
                 let found = descriptors.find(handle, direction, addresses, space)?;
                 choose(found, precision, space.bytes).ok_or_else(|| EngineError::Run {
@@ -163,7 +163,7 @@ impl Prepared {
 fn choose(found: Vec<Found>, precision: Precision, most: u64) -> Option<Algorithm> {
     let usable = found.into_iter().filter(|found| {
         found.algorithm.space <= most
-            && (precision == Precision::Tf32 || !found.algorithm.tensor_cores)
+            && (precision != Precision::Fp32 || !found.algorithm.tensor_cores)
     });
     let usable: Vec<Found> = usable.collect();
     let same_bits = usable.iter().find(|found| found.same_bits);
@@ -233,8 +233,8 @@ mod tests {
             ]
         };
         let number = |found: Option<Algorithm>| found.map(|a| a.number);
-        assert_eq!(number(choose(all(), Precision::Exact, 100)), Some(2));
-        assert_eq!(number(choose(all(), Precision::Exact, 15)), Some(0));
+        assert_eq!(number(choose(all(), Precision::Fp32, 100)), Some(2));
+        assert_eq!(number(choose(all(), Precision::Fp32, 15)), Some(0));
         assert_eq!(number(choose(all(), Precision::Tf32, 100)), Some(1));
         assert_eq!(number(choose(Vec::new(), Precision::Tf32, 100)), None);
     }

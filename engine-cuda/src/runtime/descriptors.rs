@@ -10,7 +10,7 @@ use cudarc::cudnn::sys;
 use super::Space;
 use super::convolution::{Addresses, Algorithm, Found, failed};
 use crate::expr::Type;
-use crate::program::{Convolution, Direction};
+use crate::program::{Convolution, Direction, Layout};
 
 /// Candidates that a search returns.
 const MOST: usize = 16;
@@ -50,15 +50,26 @@ impl Descriptors {
         let data = match ty {
             Type::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
             Type::F64 => sys::cudnnDataType_t::CUDNN_DATA_DOUBLE,
+            Type::Bf16 => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
             other => return Err(EngineError::DataType(other.data_type())),
         };
         let spatial = c.pads.len();
         let [x, w, y] = [&c.x, &c.w, &c.y].map(|sizes| wide(sizes, spatial, 1));
         let (x, w, y) = (x?, w?, y?);
+        // Sums of bf16 are in single precision.
+        let sums = match ty {
+            Type::F64 => data,
+            _ => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+        };
+        let format = match c.layout {
+            Layout::ChannelsFirst => sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW,
+            Layout::ChannelsLast => sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC,
+        };
+        let tensor = |sizes: &[c_int]| tensor(data, sizes, c.layout);
         let made = Descriptors {
-            x: tensor(data, &x)?,
+            x: tensor(&x)?,
             w: cudnn::create_filter_descriptor().map_err(failed)?,
-            y: tensor(data, &y)?,
+            y: tensor(&y)?,
             convolution: cudnn::create_convolution_descriptor().map_err(failed)?,
         };
         let (pads, strides, dilations) = (
@@ -69,7 +80,6 @@ impl Descriptors {
         let count = |sizes: &[c_int]| sizes.len() as c_int;
         // SAFETY: descriptors were just made, and all arrays have as many elements as is said.
         unsafe {
-            let format = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
             cudnn::set_filternd_descriptor(made.w, data, format, count(&w), w.as_ptr())
                 .map_err(failed)?;
             cudnn::set_convolutionnd_descriptor(
@@ -79,7 +89,7 @@ impl Descriptors {
                 strides.as_ptr(),
                 dilations.as_ptr(),
                 sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
-                data,
+                sums,
             )
             .map_err(failed)?;
             let groups = i32::try_from(c.groups).unwrap_or(i32::MAX);
@@ -185,12 +195,10 @@ impl Descriptors {
 fn tensor(
     data: sys::cudnnDataType_t,
     sizes: &[c_int],
+    layout: Layout,
 ) -> Result<sys::cudnnTensorDescriptor_t, EngineError> {
     let made = cudnn::create_tensor_descriptor().map_err(failed)?;
-    let mut strides = vec![1; sizes.len()];
-    for axis in (1..sizes.len()).rev() {
-        strides[axis - 1] = strides[axis] * sizes[axis];
-    }
+    let strides = strides(sizes, layout);
     // SAFETY: the descriptor was just made, and the arrays have as many elements as is said.
     unsafe {
         cudnn::set_tensornd_descriptor(
@@ -203,6 +211,22 @@ fn tensor(
     }
     .map_err(failed)?;
     Ok(made)
+}
+
+/// From one element to the next along each axis.
+fn strides(sizes: &[c_int], layout: Layout) -> Vec<c_int> {
+    let spatial = (2..sizes.len()).rev();
+    let inwards: Vec<usize> = match layout {
+        Layout::ChannelsFirst => spatial.chain([1, 0]).collect(),
+        Layout::ChannelsLast => [1].into_iter().chain(spatial).chain([0]).collect(),
+    };
+    let mut strides = vec![1; sizes.len()];
+    let mut step = 1;
+    for axis in inwards {
+        strides[axis] = step;
+        step *= sizes[axis];
+    }
+    strides
 }
 
 impl Drop for Descriptors {
@@ -225,6 +249,18 @@ impl Drop for Descriptors {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn channels_come_first_or_last() {
+        assert_eq!(
+            strides(&[2, 3, 5, 7], Layout::ChannelsFirst),
+            [105, 35, 7, 1]
+        );
+        assert_eq!(
+            strides(&[2, 3, 5, 7], Layout::ChannelsLast),
+            [105, 1, 21, 3]
+        );
+    }
 
     #[test]
     fn one_spatial_axis_becomes_two() {

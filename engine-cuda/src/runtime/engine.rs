@@ -3,25 +3,27 @@
 use std::sync::Arc;
 
 use bcosc_engine::{
-    Device, Engine, EngineError, InputShapes, Network, Port, Session, SessionOptions, Unsupported,
-    Value, ports,
+    Device, Engine, EngineError, InputShapes, Network, Port, Precision, Session, SessionOptions,
+    Unsupported, Value, ports,
 };
 use bcosc_ir::{Model, Tensor};
 
-use super::Precision;
+use super::compile::Architecture;
 use super::gpu::Gpu;
 use super::libraries::NAME;
 use super::program::Program;
 use super::session::CudaSession;
 use super::value::CudaValue;
 use crate::operators::{Reason, rule};
-use crate::plan::plan;
+use crate::plan::plan_in;
+
+/// The first architecture whose tensor cores take TF32 and bf16.
+const AMPERE: u32 = 80;
 
 /// Runs models on a CUDA device.
 #[derive(Debug)]
 pub struct Cuda {
     gpu: Arc<Gpu>,
-    precision: Precision,
 }
 
 impl Cuda {
@@ -29,7 +31,7 @@ impl Cuda {
     ///
     /// # Errors
     /// [`EngineError::Unavailable`] names what is missing and how to get it; [`EngineError::Device`] for the CPU.
-    pub fn new(device: Device, precision: Precision) -> Result<Self, EngineError> {
+    pub fn new(device: Device) -> Result<Self, EngineError> {
         let Device::Cuda(number) = device else {
             return Err(EngineError::Device {
                 engine: NAME,
@@ -37,7 +39,7 @@ impl Cuda {
             });
         };
         let gpu = Gpu::open(number)?;
-        Ok(Cuda { gpu, precision })
+        Ok(Cuda { gpu })
     }
 
     /// The name of the device.
@@ -55,6 +57,10 @@ impl Engine for Cuda {
         true
     }
 
+    fn require(&self, precision: Precision) -> Result<(), EngineError> {
+        has(self.gpu.architecture, precision)
+    }
+
     fn load(&self, model: &Model) -> Result<Box<dyn Network>, EngineError> {
         known(model)?;
         let graph = &model.graph;
@@ -68,7 +74,6 @@ impl Engine for Cuda {
         });
         Ok(Box::new(CudaNetwork {
             gpu: self.gpu.clone(),
-            precision: self.precision,
             inputs: graph.inputs().into_iter().map(port).collect(),
             outputs: outputs.collect(),
             model: model.clone(),
@@ -78,6 +83,22 @@ impl Engine for Cuda {
     fn upload(&self, tensor: &Tensor) -> Result<Value, EngineError> {
         Ok(Value::stored(CudaValue::of(&self.gpu, tensor)?))
     }
+}
+
+/// Refuses a precision that tensor cores of an architecture do not have.
+fn has(Architecture(own): Architecture, precision: Precision) -> Result<(), EngineError> {
+    if precision == Precision::Fp32 || own >= AMPERE {
+        return Ok(());
+    }
+    Err(EngineError::Precision {
+        engine: NAME,
+        precision,
+        reason: format!(
+            "this device has compute capability {}.{}, and that takes 8.0 or newer; fp32 works on it",
+            own / 10,
+            own % 10
+        ),
+    })
 }
 
 /// Names the operators that have no rule, whatever the shapes will be.
@@ -103,7 +124,6 @@ fn known(model: &Model) -> Result<(), EngineError> {
 #[derive(Debug)]
 struct CudaNetwork {
     gpu: Arc<Gpu>,
-    precision: Precision,
     model: Model,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
@@ -121,12 +141,37 @@ impl Network for CudaNetwork {
     fn session(
         &self,
         shapes: &InputShapes,
-        _: &SessionOptions,
+        options: &SessionOptions,
     ) -> Result<Box<dyn Session>, EngineError> {
+        has(self.gpu.architecture, options.precision)?;
         let mut inputs = self.inputs.clone();
         ports::specialise(&mut inputs, shapes)?;
-        let program = Program::load(&self.gpu, plan(&self.model, shapes)?, self.precision)?;
+        let planned = plan_in(&self.model, shapes, options.precision)?;
+        let program = Program::load(&self.gpu, planned)?;
         let session = CudaSession::new(&self.gpu, program, inputs, self.outputs.clone())?;
         Ok(Box::new(session))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_devices_have_single_precision_alone() {
+        for precision in Precision::ALL {
+            assert!(has(Architecture(80), precision).is_ok());
+            assert!(has(Architecture(103), precision).is_ok());
+        }
+        assert!(has(Architecture(75), Precision::Fp32).is_ok());
+        for precision in [Precision::Tf32, Precision::Bf16] {
+            let error = has(Architecture(75), precision).unwrap_err();
+            assert!(matches!(&error, EngineError::Precision { .. }));
+            let text = error.to_string();
+            assert!(
+                text.contains("7.5") && text.contains("fp32 works"),
+                "{text}"
+            );
+        }
     }
 }

@@ -3,12 +3,12 @@
 use std::ffi::c_void;
 use std::mem::size_of_val;
 
-use bcosc_engine::EngineError;
+use bcosc_engine::{EngineError, Precision};
 use cudarc::cublaslt::result as lt;
 use cudarc::cublaslt::sys;
 use cudarc::driver::sys::CUstream;
 
-use super::{Precision, Space};
+use super::Space;
 use crate::expr::Type;
 use crate::program::{Factor, Product};
 
@@ -30,7 +30,27 @@ pub struct Prepared {
     pub space: u64,
     /// Offsets of the first and the second factor, in bytes.
     offsets: [u64; 2],
+    /// Of the factors.
     ty: Type,
+}
+
+/// Element types of a product.
+#[derive(Clone, Copy, Debug)]
+pub struct Types {
+    /// Of both factors.
+    pub factors: Type,
+    /// Of the result.
+    pub result: Type,
+}
+
+/// As cuBLASLt calls a type.
+fn data(ty: Type) -> Result<sys::cudaDataType, EngineError> {
+    Ok(match ty {
+        Type::F32 => sys::cudaDataType::CUDA_R_32F,
+        Type::F64 => sys::cudaDataType::CUDA_R_64F,
+        Type::Bf16 => sys::cudaDataType::CUDA_R_16BF,
+        other => return Err(EngineError::DataType(other.data_type())),
+    })
 }
 
 // SAFETY: descriptions are read only once they are made.
@@ -52,17 +72,25 @@ impl Prepared {
     pub fn new(
         handle: sys::cublasLtHandle_t,
         product: &Product,
-        ty: Type,
+        Types {
+            factors,
+            result: ty,
+        }: Types,
         precision: Precision,
         most: u64,
     ) -> Result<Self, EngineError> {
         use sys::cublasComputeType_t as Compute;
-        use sys::cudaDataType as Data;
-        let (compute, data) = match (ty, precision) {
-            (Type::F64, _) => (Compute::CUBLAS_COMPUTE_64F, Data::CUDA_R_64F),
-            (_, Precision::Exact) => (Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
-            (_, Precision::Tf32) => (Compute::CUBLAS_COMPUTE_32F_FAST_TF32, Data::CUDA_R_32F),
+        let compute = match (factors, precision) {
+            (Type::F64, _) => Compute::CUBLAS_COMPUTE_64F,
+            (Type::F32, Precision::Tf32) => Compute::CUBLAS_COMPUTE_32F_FAST_TF32,
+            _ => Compute::CUBLAS_COMPUTE_32F,
         };
+        // What sums are multiplied with is of their own type.
+        let scale = data(if factors == Type::F64 {
+            factors
+        } else {
+            Type::F32
+        })?;
         let Product {
             batch,
             m,
@@ -72,7 +100,8 @@ impl Prepared {
             b,
         } = product;
         let (left, right) = (seen(b, *k, *n), seen(a, *m, *k));
-        let description = lt::create_matmul_desc(compute, data).map_err(failed)?;
+        let (of_factors, of_result) = (data(factors)?, data(ty)?);
+        let description = lt::create_matmul_desc(compute, scale).map_err(failed)?;
         let sides = [
             (
                 sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
@@ -97,7 +126,7 @@ impl Prepared {
             .map_err(failed)?;
         }
         let batches = i32::try_from(*batch).unwrap_or(i32::MAX);
-        let layout = |(rows, columns, step, _): (u64, u64, i64, bool), stride: u64| {
+        let layout = |(rows, columns, step, _): (u64, u64, i64, bool), stride: u64, data| {
             let layout = lt::create_matrix_layout(data, rows, columns, step)?;
             let stride = stride as i64;
             // SAFETY: the layout was just made; the attributes are a number of 32 bits and one of 64.
@@ -119,15 +148,19 @@ impl Prepared {
             Ok(layout)
         };
         let result = (*n, *m, *n as i64, false);
-        let layouts = [(left, b.batch), (right, a.batch), (result, m * n)];
-        let [left, right, result] = layouts.map(|(seen, stride)| layout(seen, stride));
+        let layouts = [
+            (left, b.batch, of_factors),
+            (right, a.batch, of_factors),
+            (result, m * n, of_result),
+        ];
+        let [left, right, result] = layouts.map(|(seen, stride, data)| layout(seen, stride, data));
         let layouts = [
             left.map_err(failed)?,
             right.map_err(failed)?,
             result.map_err(failed)?,
         ];
 
-        let preference = Preference::new(most, [b, a].map(|factor| alignment(factor, ty)))?;
+        let preference = Preference::new(most, [b, a].map(|factor| alignment(factor, factors)))?;
         // SAFETY: everything was just made.
         let found = unsafe {
             lt::get_matmul_algo_heuristic(
@@ -146,8 +179,8 @@ impl Prepared {
             layouts,
             algorithm: found.algo,
             space: found.workspaceSize as u64,
-            offsets: [a.offset * ty.bytes(), b.offset * ty.bytes()],
-            ty,
+            offsets: [a.offset, b.offset].map(|offset| offset * factors.bytes()),
+            ty: factors,
         })
     }
 

@@ -1,18 +1,15 @@
 //! A plan in a device's memory, with kernels loaded and algorithms chosen: what is enqueued for a run.
 
-use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
 use bcosc_engine::EngineError;
 use cudarc::driver::result as driver;
-use cudarc::driver::sys;
 
-use super::code::code;
 use super::found::Known;
 use super::gpu::{Gpu, Libraries, Memory, failed};
-use super::{Precision, Space, convolution, product};
-use crate::kernels::THREADS;
-use crate::plan::{BufferId, Place, Plan, Planned, Source, Step};
+use super::kernel::Kernel;
+use super::{Space, convolution, product};
+use crate::plan::{BufferId, Place, Plan, Planned, Step};
 use crate::program::Convolution;
 
 /// Workspace that products of matrices may take.
@@ -60,14 +57,12 @@ enum Operation {
 
 impl Program {
     /// Loads a plan: compiles kernels, uploads constants, chooses algorithms, and runs what depends on constants alone.
-    pub fn load(
-        gpu: &Arc<Gpu>,
-        planned: Planned,
-        precision: Precision,
-    ) -> Result<Self, EngineError> {
+    pub fn load(gpu: &Arc<Gpu>, planned: Planned) -> Result<Self, EngineError> {
         let Planned { plan, constants } = planned;
+        let precision = plan.precision;
         let libraries = gpu.lock()?;
-        let kernels = plan.kernels.iter().map(|source| Kernel::load(gpu, source));
+        let load = |source| Kernel::load(gpu, source, precision);
+        let kernels = plan.kernels.iter().map(load);
         let kernels = kernels.collect::<Result<Vec<_>, _>>()?;
         let memory = places(gpu, &plan)?;
         for (binding, values) in plan.constants.iter().zip(&constants) {
@@ -79,7 +74,6 @@ impl Program {
             plan: &plan,
             memory: &memory,
             libraries: &libraries,
-            precision,
             known: Known::read(),
         };
         let prepare = loading.operations(&plan.prepare)?;
@@ -185,7 +179,6 @@ struct Loading<'a> {
     plan: &'a Plan,
     memory: &'a [(Arc<Memory>, u64)],
     libraries: &'a Libraries,
-    precision: Precision,
     known: Known,
 }
 
@@ -240,8 +233,11 @@ impl Loading<'_> {
                 prepared: product::Prepared::new(
                     self.libraries.lt,
                     product,
-                    buffer(*result)?.ty,
-                    self.precision,
+                    product::Types {
+                        factors: buffer(operands[0])?.ty,
+                        result: buffer(*result)?.ty,
+                    },
+                    plan.precision,
                     SPACE_OF_PRODUCTS,
                 )?,
                 addresses: self.addresses(operands, *result)?,
@@ -281,7 +277,7 @@ impl Loading<'_> {
             "{} | cuDNN {} | {:?} {:?} | {convolution:?}",
             self.gpu.name,
             self.gpu.cudnn_version(),
-            self.precision,
+            self.plan.precision,
             ty
         );
         // With a larger batch, algorithms that are many times faster need more.
@@ -306,7 +302,7 @@ impl Loading<'_> {
             self.libraries.cudnn,
             convolution,
             ty,
-            self.precision,
+            self.plan.precision,
             known,
             search,
         )?;
@@ -321,76 +317,6 @@ impl Operation {
             Operation::Convolution { prepared, .. } => prepared.algorithm.space,
             Operation::Product { prepared, .. } => prepared.space,
             Operation::Launch { .. } | Operation::Copy { .. } => 0,
-        }
-    }
-}
-
-/// A kernel on a device.
-#[derive(Debug)]
-struct Kernel {
-    gpu: Arc<Gpu>,
-    module: sys::CUmodule,
-    function: sys::CUfunction,
-    name: String,
-}
-
-// SAFETY: handles of the driver belong to no thread.
-unsafe impl Send for Kernel {}
-// SAFETY: as above; launches only read them.
-unsafe impl Sync for Kernel {}
-
-impl Kernel {
-    fn load(gpu: &Arc<Gpu>, source: &Source) -> Result<Self, EngineError> {
-        let mut image = code(&gpu.compiler, source, gpu.architecture)?;
-        // Intermediate code is a text, which ends with a zero.
-        image.push(0);
-        let place = format!("kernel {}", source.name);
-        let name = CString::new(source.name.clone()).map_err(|_| no_such_buffer())?;
-        // SAFETY: the code is what the compiler made.
-        let module =
-            unsafe { driver::module::load_data(image.as_ptr().cast()) }.map_err(failed(&place))?;
-        // SAFETY: the module was just loaded.
-        let function =
-            unsafe { driver::module::get_function(module, name) }.map_err(failed(&place))?;
-        Ok(Kernel {
-            gpu: gpu.clone(),
-            module,
-            function,
-            name: source.name.clone(),
-        })
-    }
-
-    fn launch(
-        &self,
-        blocks: u32,
-        addresses: &[u64],
-        stream: sys::CUstream,
-    ) -> Result<(), EngineError> {
-        let mut addresses = addresses.to_vec();
-        let mut parameters: Vec<*mut c_void> =
-            addresses.iter_mut().map(|a| (&raw mut *a).cast()).collect();
-        // SAFETY: the plan has a buffer for each parameter, of the size that the kernel goes through.
-        unsafe {
-            driver::launch_kernel(
-                self.function,
-                (blocks, 1, 1),
-                (THREADS as u32, 1, 1),
-                0,
-                stream,
-                &mut parameters,
-            )
-        }
-        .map_err(failed(&format!("kernel {}", self.name)))
-    }
-}
-
-impl Drop for Kernel {
-    fn drop(&mut self) {
-        // SAFETY: nobody launches it any more.
-        let unloaded = self.gpu.synchronize().is_ok()
-            && unsafe { driver::module::unload(self.module) }.is_ok();
-        if !unloaded {
-            tracing::debug!("kernel {}: its module was not unloaded", self.name);
         }
     }
 }

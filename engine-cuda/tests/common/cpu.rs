@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::Path;
 use std::process::Command;
 
 use bcosc_engine_cuda::Planned;
 use bcosc_engine_cuda::kernels::PRELUDE;
 use bcosc_engine_cuda::plan::{Place, Plan, Step};
-use bcosc_engine_cuda::program::{Convolution, Direction, Factor, Product};
+use bcosc_engine_cuda::program::{Convolution, Direction, Factor, Layout, Product};
 use bcosc_ir::{Tensor, Tensors};
 
 const SHIM: &str = include_str!("shim.h");
@@ -42,11 +41,25 @@ pub enum Memory {
 
 /// Runs plans; the outputs of each, by name.
 pub fn run(compiler: &str, cases: &[Case], memory: Memory) -> Vec<Tensors> {
+    outputs(
+        cases,
+        &ran(compiler, &text(cases, memory), &bytes(cases), memory),
+    )
+}
+
+/// Runs statements that read `data` and write `results`, with what kernels use before them.
+pub fn computed(compiler: &str, statements: &str, data: &[u8]) -> Vec<u8> {
+    let text = format!("{SHIM}\n{PRELUDE}\n{}{statements}{}", head(), tail());
+    ran(compiler, &text, data, Memory::Apart)
+}
+
+/// Compiles a program and runs it; what it wrote.
+fn ran(compiler: &str, text: &str, given: &[u8], memory: Memory) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let [source, program, data, results] =
         ["cases.cpp", "cases", "data.bin", "results.bin"].map(|name| folder.path().join(name));
-    std::fs::write(&source, text(cases, memory)).unwrap();
-    std::fs::write(&data, bytes(cases)).unwrap();
+    std::fs::write(&source, text).unwrap();
+    std::fs::write(&data, given).unwrap();
     let mut build = Command::new(compiler);
     build
         .args(["-std=c++17", "-w", "-ffp-contract=off", "-o"])
@@ -73,7 +86,16 @@ pub fn run(compiler: &str, cases: &[Case], memory: Memory) -> Vec<Tensors> {
         .output()
         .unwrap();
     assert!(ran.status.success(), "{}", shortened(&ran.stderr));
-    outputs(cases, &results)
+    std::fs::read(&results).unwrap()
+}
+
+fn head() -> &'static str {
+    "int main(int, char** names) {\n    FILE* data = std::fopen(names[1], \"rb\");\n    \
+     FILE* results = std::fopen(names[2], \"wb\");\n"
+}
+
+fn tail() -> &'static str {
+    "    std::fclose(results);\n}\n"
 }
 
 /// The end of what a compiler or a program said, without the cases that went well.
@@ -146,10 +168,7 @@ fn text(cases: &[Case], memory: Memory) -> String {
         }
         text.push_str("}\n");
     }
-    text.push_str(
-        "int main(int, char** names) {\n    FILE* data = std::fopen(names[1], \"rb\");\n",
-    );
-    text.push_str("    FILE* results = std::fopen(names[2], \"wb\");\n");
+    text.push_str(head());
     for (n, case) in cases.iter().enumerate() {
         let _ = writeln!(
             text,
@@ -157,7 +176,7 @@ fn text(cases: &[Case], memory: Memory) -> String {
             case.name
         );
     }
-    text.push_str("    std::fclose(results);\n}\n");
+    text.push_str(tail());
     text
 }
 
@@ -170,11 +189,16 @@ fn of_step(plan: &Plan, step: &Step) -> String {
             arguments,
         } => {
             let kernel = &plan.kernels[*kernel];
-            let arguments: Vec<String> = arguments
-                .iter()
-                .zip(&kernel.parameters)
-                .map(|(buffer, ty)| format!("({}*)b.at[{buffer}]", ty.c()))
-                .collect();
+            let (table, others) = arguments.split_at(kernel.table);
+            let types = &kernel.parameters[kernel.table..];
+            let pointers = others.iter().zip(types);
+            let pointers = pointers.map(|(buffer, ty)| format!("({}*)b.at[{buffer}]", ty.c()));
+            let table: Vec<String> = table.iter().map(|b| format!("b.at[{b}]")).collect();
+            let table = match table.is_empty() {
+                true => None,
+                false => Some(format!("{}_table{{{{{}}}}}", kernel.name, table.join(", "))),
+            };
+            let arguments: Vec<String> = table.into_iter().chain(pointers).collect();
             let call = format!("{}({})", kernel.name, arguments.join(", "));
             format!("launch({blocks}, {}, [&] {{ {call}; }});", kernel.syncs)
         }
@@ -210,9 +234,10 @@ fn of_step(plan: &Plan, step: &Step) -> String {
             };
             let t = ty(*result);
             format!(
-                "multiply({batch}L, {m}L, {n}L, {k}L, {}, {}, ({t}*)b.at[{a}], ({t}*)b.at[{b}], ({t}*)b.at[{result}]);",
+                "multiply({batch}L, {m}L, {n}L, {k}L, {}, {}, ({of}*)b.at[{a}], ({of}*)b.at[{b}], ({t}*)b.at[{result}]);",
                 factor(fa),
-                factor(fb)
+                factor(fb),
+                of = ty(*a)
             )
         }
         Step::Copy { from, to } => {
@@ -237,7 +262,7 @@ fn window(c: &Convolution) -> (String, u32) {
         Direction::WeightGradient => 2,
     };
     let window = format!(
-        "{}, {}, {}, {}, {}, {}, {}, {}, {}, {}",
+        "{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}",
         c.x[0],
         c.x[1],
         c.w[0],
@@ -247,7 +272,8 @@ fn window(c: &Convolution) -> (String, u32) {
         three(&c.y[2..], 1),
         three(&c.pads, 0),
         three(&c.strides, 1),
-        three(&c.dilations, 1)
+        three(&c.dilations, 1),
+        c.layout == Layout::ChannelsLast
     );
     (window, direction)
 }
@@ -268,9 +294,8 @@ fn bytes(cases: &[Case]) -> Vec<u8> {
     all
 }
 
-fn outputs(cases: &[Case], file: &Path) -> Vec<Tensors> {
-    let all = std::fs::read(file).unwrap();
-    let mut rest = &all[..];
+fn outputs(cases: &[Case], all: &[u8]) -> Vec<Tensors> {
+    let mut rest = all;
     let mut found = Vec::new();
     for case in cases {
         let plan = &case.planned.plan;

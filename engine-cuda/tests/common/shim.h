@@ -26,6 +26,7 @@
 
 #define __global__
 #define __device__
+#define __constant__
 #define __align__(n) alignas(n)
 #define __shared__ static
 
@@ -33,6 +34,8 @@ struct Place { unsigned x; };
 static Place threadIdx, blockIdx;
 
 static inline float __int_as_float(int bits) { float x; std::memcpy(&x, &bits, 4); return x; }
+static inline float __uint_as_float(unsigned bits) { float x; std::memcpy(&x, &bits, 4); return x; }
+static inline unsigned __float_as_uint(float x) { unsigned bits; std::memcpy(&bits, &x, 4); return bits; }
 static inline double __longlong_as_double(long long bits) { double x; std::memcpy(&x, &bits, 8); return x; }
 
 constexpr unsigned THREADS = 256;
@@ -107,7 +110,7 @@ template <typename F> static void launch(unsigned blocks, bool syncs, F kernel) 
 }
 
 // Convolutions with three spatial axes; sums in double precision.
-struct Window { long n, c, o, groups, x[3], w[3], y[3], pads[3], strides[3], dilations[3]; };
+struct Window { long n, c, o, groups, x[3], w[3], y[3], pads[3], strides[3], dilations[3]; bool last; };
 
 template <typename F> static void each(const Window& v, F visit) {
     const long per_in = v.c / v.groups, per_out = v.o / v.groups;
@@ -124,10 +127,9 @@ template <typename F> static void each(const Window& v, F visit) {
         }
         if (!inside) continue;
         const long channel = o / per_out * per_in + c;
-        const long x = (n * v.c + channel) * (v.x[0] * v.x[1] * v.x[2]) + position;
-        const long w = (o * per_in + c) * (v.w[0] * v.w[1] * v.w[2]) + k;
-        const long y = (n * v.o + o) * (v.y[0] * v.y[1] * v.y[2]) + p;
-        visit(x, w, y);
+        const long of_x = v.x[0] * v.x[1] * v.x[2], of_w = v.w[0] * v.w[1] * v.w[2], of_y = v.y[0] * v.y[1] * v.y[2];
+        if (v.last) visit((n * of_x + position) * v.c + channel, (o * of_w + k) * per_in + c, (n * of_y + p) * v.o + o);
+        else visit((n * v.c + channel) * of_x + position, (o * per_in + c) * of_w + k, (n * v.o + o) * of_y + p);
     }
 }
 
@@ -145,14 +147,14 @@ template <typename T> static void convolve(const Window& v, int direction, const
 
 struct Factor { long offset, batch, row, column; };
 
-template <typename T>
-static void multiply(long batch, long m, long n, long k, Factor fa, Factor fb, const T* a, const T* b, T* result) {
+template <typename T, typename R>
+static void multiply(long batch, long m, long n, long k, Factor fa, Factor fb, const T* a, const T* b, R* result) {
     for (long z = 0; z < batch; ++z) for (long i = 0; i < m; ++i) for (long j = 0; j < n; ++j) {
         double sum = 0;
         for (long l = 0; l < k; ++l)
             sum += (double)a[fa.offset + z * fa.batch + i * fa.row + l * fa.column] *
                    b[fb.offset + z * fb.batch + l * fb.row + j * fb.column];
-        result[(z * m + i) * n + j] = (T)sum;
+        result[(z * m + i) * n + j] = (R)sum;
     }
 }
 

@@ -7,6 +7,7 @@ use std::thread;
 
 use bcosc_ir::{Model, TensorType};
 
+use super::NAME;
 use super::loaded::Loaded;
 use super::session::OrtSession;
 use super::tensor::is_numeric;
@@ -68,6 +69,7 @@ impl Network for OrtNetwork {
         shapes: &InputShapes,
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, EngineError> {
+        options.precision.require_single(NAME)?;
         let mut inputs = self.inputs.clone();
         ports::specialise(&mut inputs, shapes)?;
         let loaded = self.loaded(options.threads.max(1))?;

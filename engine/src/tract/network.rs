@@ -8,6 +8,7 @@ use tract_onnx::prelude::{
 };
 use tract_onnx::tract_hir::internal::Factoid;
 
+use super::NAME;
 use super::conditions::take_known_branches;
 use super::fault::{Fault, guarded};
 use super::fold::Folded;
@@ -77,6 +78,7 @@ impl Network for TractNetwork {
             outputs,
             ..
         } = loaded;
+        options.precision.require_single(NAME)?;
         ports::specialise(&mut inputs, shapes)?;
         for (port, outlet) in inputs.iter().zip(model.inputs.clone()) {
             set_shape(&mut model, port, outlet)?;

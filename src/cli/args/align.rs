@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use bcosc::data::{Augmentation, SplitOptions, Unreadable};
+use bcosc::engine::Precision;
 use bcosc::onnx::ExternalData;
 use bcosc::passes::{InputContract, Settings};
 use bcosc::{
@@ -15,7 +16,7 @@ use bcosc::{
 use clap::{Args, Parser};
 
 use super::conversion::{ConversionArgs, b};
-use super::device::DeviceArgs;
+use super::device::RunArgs;
 use super::step::NormStatisticsArg;
 use super::train::AugmentArg;
 use super::values::{
@@ -55,7 +56,7 @@ pub struct AlignArgs {
     #[command(flatten)]
     pub alignment: AlignmentArgs,
     #[command(flatten)]
-    pub on: DeviceArgs,
+    pub run: RunArgs,
     #[command(flatten)]
     pub conversion: ConversionArgs,
     /// Training images that norms are calibrated on
@@ -199,12 +200,15 @@ impl AlignArgs {
             recipe: self.conversion.recipe,
             settings: absorbed(self.conversion.settings()),
             input_shapes: self.conversion.input_shapes.clone(),
-            device: self.on.device,
+            device: self.run.on.device,
             ..Options::default()
         };
-        let mut options = self
-            .alignment
-            .options(&self.data, self.out.as_deref(), conversion)?;
+        let mut options = self.alignment.options(
+            &self.data,
+            self.out.as_deref(),
+            conversion,
+            self.run.precision,
+        )?;
         options.teacher = self.teacher.as_ref().map(Source::from);
         options.calibration_images = self.calibrate_images;
         Ok(options)
@@ -227,7 +231,7 @@ pub fn after_conversion(
         settings: absorbed(conversion.settings),
         ..conversion
     };
-    alignment.options(data, Some(out), conversion)
+    alignment.options(data, Some(out), conversion, Precision::Fp32)
 }
 
 /// With a known normalisation, the first layer absorbs it.
@@ -246,6 +250,7 @@ impl AlignmentArgs {
         data: &Path,
         out: Option<&Path>,
         conversion: Options,
+        precision: Precision,
     ) -> anyhow::Result<AlignOptions> {
         if self.b_from.is_some() && self.method == Method::Blocks {
             bail!("--b-from requires --method joint or blocks+joint");
@@ -264,9 +269,11 @@ impl AlignmentArgs {
                 normalization: conversion.settings.normalization.clone(),
                 size: self.size,
                 device: conversion.device,
+                precision,
                 ..PredictOptions::default()
             },
             device: conversion.device,
+            precision,
             conversion,
             data: data.to_owned(),
             split: SplitOptions {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+#[cfg(feature = "cuda")]
+use bcosc::engine::Precision;
 use bcosc::onnx::ExternalData;
 use bcosc::passes::Settings;
 use bcosc::{Calibration, CalibrationFiles, Options, Selection, Verification, Verify};
@@ -96,6 +98,16 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..), requires = "emit",
         help_heading = "Output")]
     pub emit_batch: u64,
+    /// How the step of --emit cuda rounds products: `fp32` not at all, `tf32` factors, `bf16` factors and results
+    #[cfg(feature = "cuda")]
+    #[arg(
+        long,
+        value_name = "fp32|tf32|bf16",
+        default_value_t,
+        requires = "emit",
+        help_heading = "Output"
+    )]
+    pub emit_precision: Precision,
     /// Write a report of the passes and the proof as JSON; `-` is standard output
     #[arg(long, value_name = "FILE.json", value_parser = result_file(), help_heading = "Output")]
     pub report: Option<PathBuf>,

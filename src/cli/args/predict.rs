@@ -6,7 +6,7 @@ use bcosc::passes::InputContract;
 use bcosc::{InputShape, PredictOptions, Probability};
 use clap::{Args, ValueEnum};
 
-use super::device::DeviceArgs;
+use super::device::RunArgs;
 use super::normalization::NormalizationArgs;
 use super::values::{finite, size};
 
@@ -50,7 +50,7 @@ pub struct PredictArgs {
     pub labels: Option<PathBuf>,
 
     #[command(flatten)]
-    pub on: DeviceArgs,
+    pub run: RunArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -79,7 +79,8 @@ impl PredictArgs {
                 ProbabilityArg::Softmax => Some(Probability::Softmax),
                 ProbabilityArg::Sigmoid => Some(Probability::Sigmoid),
             },
-            device: self.on.device,
+            device: self.run.on.device,
+            precision: self.run.precision,
         }
     }
 }

@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 
 use super::conversion::ConversionArgs;
 use super::conversion::b;
-use super::device::DeviceArgs;
+use super::device::RunArgs;
 use super::published::Published;
 use super::step::StepArgs;
 use super::values::{above_zero, at_least_two, fraction, positive, result_file, size};
@@ -96,7 +96,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", value_parser = above_zero, help_heading = "Training")]
     pub threads: Option<usize>,
     #[command(flatten)]
-    pub on: DeviceArgs,
+    pub run: RunArgs,
 
     /// Random changes of training images
     #[arg(long, value_enum, default_value_t = AugmentArg::Crop, help_heading = "Images")]
@@ -253,7 +253,7 @@ impl TrainArgs {
                     when: Verify::Final,
                     ..Verification::default()
                 },
-                device: self.on.device,
+                device: self.run.on.device,
                 ..Options::default()
             }),
             calibration_images: self.calibrate_images,
@@ -261,7 +261,8 @@ impl TrainArgs {
             predict: PredictOptions {
                 normalization: self.conversion.normalized.given(),
                 size: self.size,
-                device: self.on.device,
+                device: self.run.on.device,
+                precision: self.run.precision,
                 ..PredictOptions::default()
             },
             data: self.data.clone(),
@@ -305,7 +306,8 @@ impl TrainArgs {
             work_dir: self.work_dir(),
             resume: self.resume,
             engine: self.engine,
-            device: self.on.device,
+            device: self.run.on.device,
+            precision: self.run.precision,
             threads: self.threads.unwrap_or(threads),
         })
     }

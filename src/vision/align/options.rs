@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bcosc_autodiff::training::NormStatistics;
-use bcosc_engine::SessionOptions;
+use bcosc_engine::{Precision, SessionOptions};
 
 use crate::data::{Augmentation, SplitOptions, Unreadable};
 use crate::{DeviceChoice, EngineChoice, Options, PointingOptions, PredictOptions, Source};
@@ -123,6 +123,8 @@ pub struct AlignOptions {
     pub engine: EngineChoice,
     /// Where they run; [`PredictOptions::device`] is where evaluations do.
     pub device: DeviceChoice,
+    /// How products are rounded in steps, and where features are computed; [`PredictOptions::precision`] is for evaluations.
+    pub precision: Precision,
     /// Threads of the engine.
     pub threads: usize,
 }
@@ -149,6 +151,7 @@ impl AlignOptions {
     pub(super) fn session(&self) -> SessionOptions {
         SessionOptions {
             threads: self.threads,
+            precision: self.precision,
             ..SessionOptions::default()
         }
     }

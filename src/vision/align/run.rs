@@ -62,6 +62,7 @@ pub fn align(
     tell: &mut dyn FnMut(AlignEvent<'_>) -> ControlFlow<()>,
 ) -> Result<Aligned, Error> {
     let engine = options.engine.open(options.device)?;
+    let engine = engine.in_precision(options.precision)?;
     let prepared = Prepared::of(source.into(), options, tell)?;
     let phases = phases(&prepared.segments, options);
     let loader = prepared.loader(options)?;

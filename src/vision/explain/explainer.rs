@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use bcosc_autodiff::explanation::is_explanation;
 use bcosc_autodiff::parts::{Parts, Shared};
-use bcosc_engine::{
-    EngineError, InputShapes, Network, Session, SessionOptions, Value, default_interpreter,
-};
+use bcosc_engine::{EngineError, InputShapes, Network, Session, Value, default_interpreter};
 use bcosc_ir::{Interpreter, Model, Tensor};
 use serde::Serialize;
 
@@ -40,7 +38,7 @@ impl Explainer {
 
     /// As [`Explainer::open`], of a file that is read.
     pub(crate) fn from_file(file: File, options: &PredictOptions) -> Result<Self, Error> {
-        let engine = options.device.engine()?;
+        let engine = options.device.engine()?.in_precision(options.precision)?;
         let (model, label, ending) = build_for(file, options)?;
         let predictor = Predictor::of(&model, label, options, ending)?;
         let label = &predictor.label;
@@ -78,7 +76,7 @@ impl Explainer {
     }
 
     fn prepare(&self, size: [usize; 2]) -> Result<[Box<dyn Session>; 2], EngineError> {
-        let options = SessionOptions::default();
+        let options = self.predictor.session_options();
         let intake = &self.predictor.intake;
         let taken = intake.shapes(size, false);
         let forward = self.forward.session(&taken, &options)?;

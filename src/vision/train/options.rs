@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use bcosc_engine::Precision;
+
 use crate::data::{Augmentation, SplitOptions, Unreadable};
 use crate::{
     DeviceChoice, EngineChoice, Error, Options, PointingOptions, PredictOptions, Ramp, Shape,
@@ -71,6 +73,8 @@ pub struct TrainOptions {
     pub engine: EngineChoice,
     /// Where it runs; [`PredictOptions::device`] is where evaluations do.
     pub device: DeviceChoice,
+    /// How products are rounded in steps; [`PredictOptions::precision`] is for evaluations.
+    pub precision: Precision,
     /// Threads of the engine.
     pub threads: usize,
 }

@@ -32,6 +32,7 @@ pub fn train(
     tell: &mut dyn FnMut(TrainEvent<'_>) -> ControlFlow<()>,
 ) -> Result<Trained, Error> {
     let engine = options.engine.open(options.device)?;
+    let engine = engine.in_precision(options.precision)?;
     let prepared = Prepared::of(source.into(), options, engine.has_markers(), tell)?;
     let loader = prepared.loader(options)?;
     let per_epoch = loader.batches() as u64;
@@ -64,6 +65,7 @@ pub fn train(
     let batch = prepared.batch(options);
     let session = SessionOptions {
         threads: options.threads,
+        precision: options.precision,
         ..SessionOptions::default()
     };
     let trainer = Trainer::new(&step, place.step, &*engine, &batch, &session)?;
