@@ -99,7 +99,7 @@ fn falling<T>(map: &BTreeMap<String, T>, size: impl Fn(&T) -> f64) -> Vec<(&Stri
 /// An event says which operator has run since the one before.
 impl Subscriber for Profile {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "bcosc_engine::operators"
+        metadata.target() == "operators"
     }
 
     fn event(&self, event: &Event<'_>) {

@@ -252,15 +252,16 @@ impl Graph {
         }
     }
 
-    /// Name of a value in the model; empty where an optional output is left out.
+    /// Name of a value in the model; empty where an optional output is left out, or the node has none.
     pub fn value_name(&self, value: Value) -> &str {
-        &self.vertex(value.node).outputs[value.slot as usize].name
+        let output = self.vertex(value.node).outputs.get(value.slot as usize);
+        output.map_or("", |output| &output.name)
     }
 
-    /// Type of a value: inferred, or else as declared by the model.
+    /// Type of a value: inferred, or else as declared by the model; `None` also where the node has no such output.
     pub fn value_type(&self, value: Value) -> Option<TensorType> {
         let vertex = self.vertex(value.node);
-        let output = &vertex.outputs[value.slot as usize];
+        let output = vertex.outputs.get(value.slot as usize)?;
         if let Some(inferred) = &output.inferred {
             return Some(inferred.clone());
         }

@@ -10,7 +10,7 @@ use bcosc::{
     step_path, write_model,
 };
 #[cfg(feature = "cuda")]
-use bcosc::{TrainingStep, cuda_path, write_cuda_folder};
+use bcosc::{TrainingStep, cuda_path, engine::Precision, write_cuda_folder};
 use bcosc_ir::{Model, TextOptions};
 use bcosc_onnx::{ExternalData, WriteOptions};
 
@@ -105,6 +105,9 @@ pub fn run(args: &ConvertArgs, messages: Messages) -> anyhow::Result<()> {
 #[cfg(feature = "cuda")]
 fn cuda_step(args: &ConvertArgs, converted: &Converted) -> anyhow::Result<Option<TrainingStep>> {
     if !args.emit.contains(&EmitArg::Cuda) {
+        if args.emit_precision != Precision::default() {
+            bail!("--emit-precision requires --emit cuda");
+        }
         return Ok(None);
     }
     let mut options = TrainingOptions::default();

@@ -65,7 +65,7 @@ fn a_norm_that_does_nothing_leaves_nothing() {
             "Div",
             "Expand",
             "ConvTranspose",
-            "Mul",
+            "Where",
             "ConvTranspose",
             "Mul",
             "ReduceSum"

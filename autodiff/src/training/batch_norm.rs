@@ -158,7 +158,11 @@ fn normalised_as_in_inference(
     whole: &TensorType,
 ) -> Result<[Value; 2], PassError> {
     let opset = model.opset("").unwrap_or(0);
-    let rank = whole.shape.as_ref().map_or(0, Vec::len);
+    let rank = whole.shape.as_ref().map(Vec::len).filter(|&rank| rank >= 2);
+    let rank = rank.ok_or_else(|| {
+        let name = model.graph.value_name(norm.y()).to_owned();
+        PassError::unsupported(model, node, Reason::UnknownShape(name))
+    })?;
     let mut patch = Patch::at(node);
     let mut build = Build {
         patch: &mut patch,

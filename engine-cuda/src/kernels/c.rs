@@ -5,13 +5,7 @@ use crate::expr::{Binary, Number, Type, Unary};
 /// A number of C.
 pub(super) fn literal(number: Number) -> String {
     match number.ty {
-        Type::F32 => match number.as_f64() as f32 {
-            x if x.is_nan() => "__int_as_float(0x7fc00000)".to_owned(),
-            f32::INFINITY => "__int_as_float(0x7f800000)".to_owned(),
-            f32::NEG_INFINITY => "(-__int_as_float(0x7f800000))".to_owned(),
-            x if x < 0.0 => format!("({x:?}f)"),
-            x => format!("{x:?}f"),
-        },
+        Type::F32 => single(number.as_f64() as f32),
         Type::F64 => match number.as_f64() {
             x if x.is_nan() => "__longlong_as_double(0x7ff8000000000000LL)".to_owned(),
             f64::INFINITY => "__longlong_as_double(0x7ff0000000000000LL)".to_owned(),
@@ -19,7 +13,7 @@ pub(super) fn literal(number: Number) -> String {
             x if x < 0.0 => format!("({x:?})"),
             x => format!("{x:?}"),
         },
-        Type::Bf16 => format!("(bf16){:?}f", number.as_f64() as f32),
+        Type::Bf16 => format!("(bf16){}", single(number.as_f64() as f32)),
         Type::I64 => match number.as_i64() {
             i64::MIN => "(-9223372036854775807LL - 1)".to_owned(),
             n if n < 0 => format!("({n}LL)"),
@@ -32,6 +26,16 @@ pub(super) fn literal(number: Number) -> String {
         },
         Type::U8 => format!("(unsigned char){}", number.as_i64()),
         Type::Bool => (number.as_i64() != 0).to_string(),
+    }
+}
+
+fn single(x: f32) -> String {
+    match x {
+        x if x.is_nan() => "__int_as_float(0x7fc00000)".to_owned(),
+        f32::INFINITY => "__int_as_float(0x7f800000)".to_owned(),
+        f32::NEG_INFINITY => "(-__int_as_float(0x7f800000))".to_owned(),
+        x if x < 0.0 => format!("({x:?}f)"),
+        x => format!("{x:?}f"),
     }
 }
 

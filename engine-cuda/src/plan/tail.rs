@@ -82,7 +82,8 @@ fn first(
     let mut shared: BTreeMap<usize, Vec<Space>> = BTreeMap::new();
     let mut leaders: BTreeMap<usize, usize> = BTreeMap::new();
     for (form, numbers) in groups {
-        for together in numbers.chunks(ADDRESSES / form.columns()) {
+        // What has more addresses than a kernel takes stays alone.
+        for together in numbers.chunks((ADDRESSES / form.columns()).max(1)) {
             if let [leader, _, ..] = together {
                 leaders.extend(together.iter().map(|number| (*number, *leader)));
             }

@@ -2,7 +2,8 @@
 //!
 //! A value that a kernel computes for a library is rounded where it is written, and everybody reads it rounded. Weights, images and
 //! outputs stay in single precision, and libraries read rounded copies. A product whose result is small next to its factors
-//! keeps it in single precision: gradients of weights and logits, above all, which costs nothing.
+//! keeps it in single precision, which costs nothing: logits, and gradients of weights of products. Gradients of weights of convolutions are
+//! rounded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

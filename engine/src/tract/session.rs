@@ -15,7 +15,7 @@ use super::value::{TractValue, computed};
 use crate::{EngineError, Port, Session, SessionOptions, Value, ports};
 
 /// The target of events that say which operator has run, and on what.
-const OPERATORS: &str = "bcosc_engine::operators";
+const OPERATORS: &str = "operators";
 
 /// A graph that is ready to run.
 #[derive(Debug)]
@@ -65,8 +65,10 @@ impl TractSession {
         state.run_plan_with_eval(operands, |context, state, node, operands| {
             let shapes: Vec<_> = operands.iter().map(|x| x.shape().to_vec()).collect();
             let results = eval(context, state, node, operands);
-            let operator = node.op.name();
-            tracing::trace!(target: OPERATORS, %operator, node = node.name, ?shapes);
+            if results.is_ok() {
+                let operator = node.op.name();
+                tracing::trace!(target: OPERATORS, %operator, node = node.name, ?shapes);
+            }
             results
         })
     }

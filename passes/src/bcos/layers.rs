@@ -9,12 +9,12 @@
 //! y = bcosc.Scale <b = 2> (Conv (x, w), bcosc.PatchNorm (x))
 //! ```
 //!
-//! A bias that the input carries is a weight on a channel of ones, so ||x|| counts that channel, too. A bias that is kept as it is leaves
-//! ||x|| alone.
+//! With `--biases carry`, a bias is to be a weight on a channel of ones, so ||x|| of a layer with a bias counts that channel, too. With
+//! `--biases keep`, ||x|| leaves the bias out.
 //!
 //! Every layer has a B of its own: that of the model, unless `--b-last` or `--b-layer` choose another. Layers that compute
 //! queries, keys and values of attention stay linear. At B = 1 the factor is 1, and the pass does nothing. Layers with the
-//! same patches share a norm.
+//! same patches share a norm, and with the same channel of ones.
 
 mod exponents;
 

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bcosc_engine::default_interpreter;
-use bcosc_ir::onnx::proto::{ModelProto, TensorProto};
+use bcosc_ir::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use bcosc_ir::{Attribute, Model, Tensor};
 
 use crate::recipe::CNN;
@@ -62,6 +62,20 @@ fn broken() -> Vec<(String, ModelProto)> {
     };
     for (n, node) in graph.node.iter().enumerate() {
         let op = node.op_type();
+        // Nothing reads this one, whose operator has no inference either.
+        add(
+            format!("an unknown operator behind {op} {n}, without outputs"),
+            &|m| {
+                let input = node_of(m, n).output.clone();
+                let op_type = Some("Unknown".to_owned());
+                let graph = m.graph.get_or_insert_default();
+                graph.node.push(NodeProto {
+                    op_type,
+                    input,
+                    ..NodeProto::default()
+                });
+            },
+        );
         for slot in 0..node.input.len() {
             add(format!("{op} {n} without input {slot}"), &|m| {
                 node_of(m, n).input[slot].clear();

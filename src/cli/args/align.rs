@@ -107,7 +107,7 @@ pub struct AlignmentArgs {
     /// Largest learning rate of --then-train
     #[arg(long, value_name = "RATE", default_value_t = 2e-4, value_parser = positive)]
     pub train_lr: f64,
-    /// Steps in which the learning rate rises [default: 0; with --b-from a fifth of the steps in which B grows]
+    /// Steps in which the learning rate rises [default: 0; with --b-from a fifth of the steps in which B grows, and a twentieth of the others]
     #[arg(long, value_name = "STEPS")]
     pub warmup: Option<u64>,
     /// In the joint part, let B grow from this value to that of the model
@@ -116,8 +116,8 @@ pub struct AlignmentArgs {
     /// Steps in which B grows [default: half of the joint part]
     #[arg(long, value_name = "STEPS", requires = "b_from", value_parser = clap::value_parser!(u64).range(1..))]
     pub b_steps: Option<u64>,
-    /// What batch norms divide by while they are trained [default: batch; running for a model that is converted first with
-    /// --b-from 1]
+    /// What batch norms divide by while they are trained [default: batch; for a model that is converted first and aligned with
+    /// --method joint --b-from 1 running while B grows, then fixed]
     #[arg(long, value_enum)]
     pub norm_statistics: Option<NormStatisticsArg>,
     /// Share of a batch's statistics in the new running statistics of norms [default: 0.1; 0.04 with --norm-statistics running]
@@ -257,6 +257,14 @@ impl AlignmentArgs {
         }
         let beside = || out.map(|out| out.with_extension("alignment"));
         let both = self.method == Method::BlocksJoint;
+        let joint = if both {
+            self.joint_steps
+        } else {
+            self.steps.unwrap_or(AlignOptions::JOINT_STEPS)
+        };
+        if let Some(growing) = self.b_steps.filter(|growing| *growing >= joint) {
+            bail!("--b-steps {growing} leaves no steps at the final B: the joint part has {joint}");
+        }
         let usual = |steps, joint| match both {
             true => joint,
             false => self.steps.unwrap_or(steps),

@@ -40,9 +40,9 @@ pub enum OptimizerArg {
 pub enum NormStatisticsArg {
     /// The statistics of the batch
     Batch,
-    /// The running statistics: better for small batches, where they hold from the start
+    /// The running statistics, as in inference, while they move: for statistics that change slowly, as those of a growing B
     Running,
-    /// The statistics of the model, which stay as they are
+    /// The statistics of the model, which stay as they are: for batches too small to measure a variance
     Fixed,
 }
 

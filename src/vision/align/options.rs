@@ -89,8 +89,8 @@ pub struct AlignOptions {
     pub warmup: Option<u64>,
     /// How B grows in the joint part, to that of the model.
     pub growth: Option<Growth>,
-    /// What norms divide by while they are trained; by default the running statistics where a model that is converted first grows
-    /// from B = 1 ([`AlignOptions::from_one`]), and otherwise those of the batch.
+    /// What norms divide by while they are trained. By default the statistics of the batch; of a model that is converted first
+    /// ([`AlignOptions::from_one`]), running statistics while B grows from 1, and fixed ones then.
     pub norm_statistics: Option<NormStatistics>,
     /// The share of the batch's statistics in the new running statistics of norms; by default [`AlignOptions::BATCH_MOMENTUM`] or
     /// [`AlignOptions::RUNNING_MOMENTUM`].
@@ -141,10 +141,11 @@ impl AlignOptions {
     /// Steps of the joint part, unless there are blocks too.
     pub const JOINT_STEPS: u64 = 250;
 
-    /// Whether B grows from 1. Norms of a model that is converted first are not measured at its own B then, so that it starts as the
-    /// original.
+    /// Whether training begins with B = 1. Norms of a model that is converted first are not measured at its own B then, so that it starts
+    /// as the original, if biases are not removed.
     pub fn from_one(&self) -> bool {
-        self.growth.is_some_and(|growth| growth.from == 1.0)
+        let grows = self.growth.is_some_and(|growth| growth.from == 1.0);
+        grows && self.method == Method::Joint
     }
 
     /// What sessions of training steps need.

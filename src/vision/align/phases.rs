@@ -32,7 +32,9 @@ pub struct Planned {
 #[derive(Clone, Debug)]
 pub(super) struct Phase {
     pub planned: Planned,
-    pub schedule: Schedule,
+    schedule: Schedule,
+    /// The share of its steps in which the learning rate rises, where no number of steps is asked for.
+    rise: f64,
     /// Its share of a budget of time.
     pub share: f64,
     work: Work,
@@ -64,9 +66,9 @@ fn places(taps: &[Tap]) -> Vec<String> {
 /// The phases of a method.
 pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase> {
     let mut found = Vec::new();
-    let schedule = |rate: f64, steps: u64, warmup: u64| Schedule {
+    let schedule = |rate: f64, steps: u64| Schedule {
         rate,
-        warmup: options.warmup.unwrap_or(warmup).min(steps / 2),
+        warmup: 0,
         steps,
         shape: Shape::Cosine,
     };
@@ -83,7 +85,8 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
                     layers: segment.layers,
                     steps: options.block_steps,
                 },
-                schedule: schedule(options.block_rate, options.block_steps, 0),
+                schedule: schedule(options.block_rate, options.block_steps),
+                rise: 0.0,
                 share: shares[index],
                 work: Work::Segment(index),
             });
@@ -95,14 +98,16 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
             let steps = growth.steps.unwrap_or(options.joint_steps / 2);
             steps.min(options.joint_steps)
         });
-        let (warmup, settling) = (growing / 5, options.joint_steps - growing);
         let grown = Schedule {
             shape: Shape::Constant,
-            ..schedule(options.joint_rate, growing, warmup)
+            ..schedule(options.joint_rate, growing)
         };
-        let settled = schedule(options.joint_rate, settling, warmup.min(settling / 20));
-        for (name, schedule, grows) in [("joint, B grows", grown, true), ("joint", settled, false)]
-        {
+        let settled = schedule(options.joint_rate, options.joint_steps - growing);
+        let rise = if growing > 0 { 0.05 } else { 0.0 };
+        for (name, schedule, rise, grows) in [
+            ("joint, B grows", grown, 0.2, true),
+            ("joint", settled, rise, false),
+        ] {
             if schedule.steps == 0 {
                 continue;
             }
@@ -115,6 +120,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
                     steps: schedule.steps,
                 },
                 schedule,
+                rise,
                 share: schedule.steps as f64 / options.joint_steps as f64,
                 work: Work::Joint {
                     taps: taps.clone(),
@@ -132,7 +138,8 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
                 layers,
                 steps: options.then_train,
             },
-            schedule: schedule(options.train_rate, options.then_train, 0),
+            schedule: schedule(options.train_rate, options.then_train),
+            rise: 0.0,
             share: 0.5,
             work: Work::Train(options.train_on),
         });
@@ -177,15 +184,26 @@ impl Phase {
         matches!(&self.work, Work::Joint { grows: true, .. })
     }
 
+    /// The learning rate over its steps, of which a budget of time may allow another number than planned.
+    pub fn schedule(&self, steps: Option<u64>, options: &AlignOptions) -> Schedule {
+        let steps = steps.unwrap_or(self.schedule.steps);
+        let rise = (steps as f64 * self.rise) as u64;
+        Schedule {
+            steps,
+            warmup: options.warmup.unwrap_or(rise).min(steps / 2),
+            ..self.schedule
+        }
+    }
+
     /// What norms divide by in it. Running statistics follow what a growing B does to a layer. At one B they would follow what the layer
     /// learns: gradients through them do not see that the norm undoes a change of scale, and repeat it without end.
     fn norm_statistics(&self, prepared: &Prepared, options: &AlignOptions) -> NormStatistics {
-        match prepared.norm_statistics {
-            NormStatistics::Running if options.growth.is_some() && !self.grows() => {
-                NormStatistics::Fixed
-            }
-            statistics => statistics,
-        }
+        let chosen = options.norm_statistics;
+        chosen.unwrap_or(match (prepared.starts_exact, self.grows()) {
+            (true, true) => NormStatistics::Running,
+            (true, false) => NormStatistics::Fixed,
+            (false, _) => NormStatistics::Batch,
+        })
     }
 
     /// The number of the segment that it trains.
@@ -204,6 +222,7 @@ impl Phase {
         options: &AlignOptions,
         whole_gradients: bool,
     ) -> Result<TrainingStep, Error> {
+        let norm_statistics = self.norm_statistics(prepared, options);
         let step = StepOptions {
             optimiser: Optimiser::Adam(Adam {
                 betas: [0.9, 0.999],
@@ -213,8 +232,11 @@ impl Phase {
                 true => Exponent::Input,
                 false => Exponent::Fixed,
             },
-            norm_statistics: self.norm_statistics(prepared, options),
-            norm_momentum: prepared.norm_momentum,
+            norm_statistics,
+            norm_momentum: options.norm_momentum.unwrap_or(match norm_statistics {
+                NormStatistics::Running => AlignOptions::RUNNING_MOMENTUM,
+                NormStatistics::Batch | NormStatistics::Fixed => AlignOptions::BATCH_MOMENTUM,
+            }),
             whole_gradients,
             ..StepOptions::default()
         };

@@ -109,9 +109,10 @@ pub(super) fn settings(
         ("--b-from", format!("{:?}", options.growth)),
         (
             "--norm-statistics",
-            format!("{:?}", prepared.norm_statistics),
+            format!("{:?}", options.norm_statistics),
         ),
-        ("--norm-momentum", prepared.norm_momentum.to_string()),
+        ("--norm-momentum", format!("{:?}", options.norm_momentum)),
+        ("--precision", format!("{:?}", options.precision)),
         ("--batch-size", options.batch_size.to_string()),
         ("--seed", options.seed.to_string()),
         ("--budget", format!("{:?}", options.budget)),

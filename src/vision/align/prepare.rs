@@ -1,6 +1,6 @@
 //! What an alignment works on: the model, its original, and the images.
 
-use bcosc_autodiff::training::{Exponent, NormStatistics, Segment};
+use bcosc_autodiff::training::{Exponent, Segment};
 use bcosc_ir::Model;
 use bcosc_passes::bcos::norms::remeasure::REMEASURE_NORMS;
 
@@ -39,10 +39,9 @@ pub(super) struct Prepared {
     pub size: [usize; 2],
     /// How images enter the model.
     pub intake: Intake,
-    /// What norms divide by while they are trained.
-    pub norm_statistics: NormStatistics,
-    /// How much a batch moves running statistics.
-    pub norm_momentum: f64,
+    /// Whether the norms have the statistics of the original, and B grows from 1: training starts at what the original computes then,
+    /// if biases are not removed.
+    pub starts_exact: bool,
 }
 
 impl Prepared {
@@ -105,11 +104,6 @@ impl Prepared {
                 [height.unwrap_or(side), width.unwrap_or(side)]
             }
         };
-        let by_default = match !converted && options.from_one() {
-            true => NormStatistics::Running,
-            false => NormStatistics::Batch,
-        };
-        let norm_statistics = options.norm_statistics.unwrap_or(by_default);
         Ok(Prepared {
             model,
             label,
@@ -120,11 +114,7 @@ impl Prepared {
             pictures,
             size,
             intake: student.intake,
-            norm_statistics,
-            norm_momentum: options.norm_momentum.unwrap_or(match norm_statistics {
-                NormStatistics::Running => AlignOptions::RUNNING_MOMENTUM,
-                NormStatistics::Batch | NormStatistics::Fixed => AlignOptions::BATCH_MOMENTUM,
-            }),
+            starts_exact: !converted && options.from_one(),
         })
     }
 
@@ -173,8 +163,11 @@ fn convert(
 ) -> Result<Model, Error> {
     let _ = tell(AlignEvent::Preparing("converting the model"));
     let mut conversion = options.conversion.clone();
-    if options.from_one() {
-        conversion.passes.skip.push(REMEASURE_NORMS.name.to_owned());
+    let name = REMEASURE_NORMS.name.to_owned();
+    let passes = &mut conversion.passes;
+    let chosen = passes.only.as_ref();
+    if options.from_one() && chosen.is_none_or(|only| only.contains(&name)) {
+        passes.skip.push(name);
     }
     if conversion.calibration.is_none() {
         conversion.calibration = Some(Calibration::Files(CalibrationFiles {

@@ -236,8 +236,7 @@ impl<'a> Run<'a> {
             }
         };
         let mut feed = Feed::new(source, &step, images);
-        let mut schedule = phase.schedule;
-        schedule.steps = self.place.steps.unwrap_or(schedule.steps);
+        let mut schedule = phase.schedule(self.place.steps, self.options);
         let mut inputs = feed.inputs(self.place.step)?;
         let session = self.options.session();
         let mut trainer = Trainer::for_inputs(
@@ -270,8 +269,8 @@ impl<'a> Run<'a> {
                 errors: &loss.errors,
             })?;
             let first = *timed.get_or_insert_with(|| (Instant::now(), self.place.step));
-            if let Some(steps) = self.steps_in_budget(first, share) {
-                schedule.steps = steps;
+            if let Some(steps) = self.steps_in_budget(phase, first, share) {
+                schedule = phase.schedule(Some(steps), self.options);
             }
             let stop = tell(AlignEvent::Step {
                 phase: self.place.phase,
@@ -298,8 +297,18 @@ impl<'a> Run<'a> {
     }
 
     /// How many steps of a phase fit into the budget, once some are timed; `first` is the end of the first one, and its number.
-    fn steps_in_budget(&mut self, (begun, first): (Instant, u64), share: f64) -> Option<u64> {
+    fn steps_in_budget(
+        &mut self,
+        phase: &Phase,
+        (begun, first): (Instant, u64),
+        share: f64,
+    ) -> Option<u64> {
         let budget = self.options.budget?;
+        // Steps of growth that are asked for are kept.
+        let growth = self.options.growth.filter(|_| phase.grows());
+        if growth.is_some_and(|growth| growth.steps.is_some()) {
+            return None;
+        }
         let timed = self.place.step - first;
         if self.place.steps.is_some() || timed + 1 < TIMED {
             return None;
@@ -340,12 +349,14 @@ impl<'a> Run<'a> {
     /// B at the next step of a phase.
     fn b(&self, phase: &Phase, steps: u64) -> Option<f64> {
         let growth = self.options.growth.filter(|_| phase.grows())?;
+        // Until a budget has set the steps, B waits.
+        let waits = self.options.budget.map_or(0, |_| TIMED);
         let ramp = Ramp {
             from: growth.from,
             to: self.prepared.b,
-            steps,
+            steps: steps.saturating_sub(waits),
         };
-        Some(ramp.at(self.place.step))
+        Some(ramp.at(self.place.step.saturating_sub(waits)))
     }
 
     /// Puts what a phase has learned into the model.

@@ -203,6 +203,7 @@ impl Prepared {
         let training = &options.training;
         let entries = [
             ("--batch-size", options.batch_size.to_string()),
+            ("--precision", format!("{:?}", options.precision)),
             ("the number of steps", schedule.steps.to_string()),
             ("--lr", schedule.rate.to_string()),
             ("--warmup", schedule.warmup.to_string()),

@@ -138,7 +138,7 @@ impl Run<'_> {
         }
         let mut model = self.tuned(&self.weights()?)?;
         if self.bias_scale(self.place.step) == Some(0.0) {
-            // What is left of them is zeros.
+            // What is left of them is zeros. Norms still count the channel that carried them.
             model.set_metadata(BIASES_KEPT, "false");
         }
         if !interrupted && self.options.sheet > 0 {
