@@ -36,6 +36,12 @@ def lite0(*options):
     return ("imagenet/efficientnet-lite0", ["--batch-size", "16", *LITE0, *options])
 
 
+def grown(b, steps, *options):
+    size = ["--input-shapes", "input:N,3,height,width", "--size", "128"]
+    exact = ["--biases", "carry", "--b-from", "1", "--b", b]
+    return lite0(*JOINT, "--taps", "6", *exact, "--steps", str(steps), *size, *options)
+
+
 # Tables by title; rows by name. The defaults are blocks of 80 steps at 0.004, and 250 joint steps at 0.001.
 STUDY = {
     "Methods (ResNet-20, norms kept, 1,000 images)": {
@@ -102,6 +108,13 @@ STUDY = {
         "lite0-blocks": lite0(*BLOCKS),
         "lite0-both": lite0(*BOTH, "--joint-steps", "150"),
         "lite0-joint": lite0(*JOINT),
+    },
+    "EfficientNet-Lite0 at 128 x 128, B grown from the original (540 photographs)": {
+        "lite0-grown-b1.1": grown("1.1", 60),
+        "lite0-grown-b1.25": grown("1.25", 100),
+        "lite0-grown-b1.5": grown("1.5", 160),
+        "lite0-grown-b2": grown("2", 500),
+        "lite0-grown-b2-crop": grown("2", 500, "--augment", "crop"),
     },
     "Seeds (ResNet-20, 1,000 images)": {
         "kept-seed1": resnet("--seed", "1"),

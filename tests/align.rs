@@ -10,8 +10,8 @@ use bcosc::data::{SplitOptions, Unreadable};
 use bcosc::onnx::{ExternalData, WriteOptions};
 use bcosc::passes::{Biases, InputContract, Normalization, Settings};
 use bcosc::{
-    AlignEvent, AlignOptions, Aligned, DeviceChoice, EngineChoice, Error, Growth, METRICS, Method,
-    Options, PredictOptions, TrainOn, align, convert, plan_alignment, write_model,
+    AlignEvent, AlignOptions, Aligned, DeviceChoice, EngineChoice, Error, Growth, InputShape,
+    METRICS, Method, Options, PredictOptions, TrainOn, align, convert, plan_alignment, write_model,
 };
 use bcosc_ir::{Attribute, DataType, ModelBuilder, onnx};
 use bcosc_testing::{Layers, noise};
@@ -19,12 +19,15 @@ use tempfile::TempDir;
 
 const SIDE: u32 = 8;
 
-/// A network with a residual block, and images of three kinds in one folder each.
-fn workplace() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+/// A network with a residual block.
+fn network(height: &str, width: &str) -> ModelBuilder {
     let pads = || [Attribute::ints("pads", &[1; 4])];
-    let network = ModelBuilder::new(17)
-        .input("images", DataType::Float, "batch,3,height,width")
+    ModelBuilder::new(17)
+        .input(
+            "images",
+            DataType::Float,
+            &format!("batch,3,{height},{width}"),
+        )
         .biased_conv("images", "stem", &[8, 3, 3, 3], pads())
         .norm("stem", "stem_norm", 8)
         .op("Relu", &["stem_norm"], "features", [])
@@ -38,8 +41,13 @@ fn workplace() -> TempDir {
         .biased_conv("block", "scores", &[3, 8, 3, 3], pads())
         .op("GlobalAveragePool", &["scores"], "pooled", [])
         .op("Flatten", &["pooled"], "logits", [])
-        .output("logits");
-    let bytes = onnx::encode(&network.proto()).unwrap();
+        .output("logits")
+}
+
+/// The network, and images of three kinds in one folder each.
+fn workplace() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = onnx::encode(&network("height", "width").proto()).unwrap();
     fs::write(folder.path().join("net.onnx"), bytes).unwrap();
     for class in 0..3 {
         for index in 0..12 {
@@ -133,6 +141,29 @@ fn run(folder: &TempDir, options: &AlignOptions) -> Result<Aligned, Error> {
 
 fn bytes(aligned: &Aligned) -> Vec<u8> {
     onnx::encode(&aligned.model.to_proto()).unwrap().to_vec()
+}
+
+/// A network that was exported for one size learns at another, once its sizes are open.
+#[test]
+fn sizes_can_be_opened() {
+    let folder = workplace();
+    let bytes = onnx::encode(&network("16", "16").proto()).unwrap();
+    fs::write(folder.path().join("net.onnx"), bytes).unwrap();
+    let mut options = AlignOptions {
+        joint_steps: 8,
+        ..options(&folder, "opened", Method::Joint)
+    };
+    options.predict.size = Some([8, 8]);
+    let error = run(&folder, &options).unwrap_err().to_string();
+    assert!(error.contains("--input-shapes"), "{error}");
+    let opened: InputShape = "images:batch,3,h,w".parse().unwrap();
+    options.conversion.input_shapes = vec![opened.clone()];
+    options.predict.input_shapes = vec![opened];
+    let aligned = run(&folder, &options).unwrap();
+    let input = aligned.model.graph.inputs()[0];
+    let dims = aligned.model.graph.value_type(input).unwrap().to_string();
+    assert_eq!(dims, "float[batch,6,h,w]");
+    assert!(aligned.phases[0].after < aligned.phases[0].before);
 }
 
 #[test]

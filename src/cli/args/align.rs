@@ -274,6 +274,7 @@ impl AlignmentArgs {
             teacher: None,
             calibration_images: 256,
             predict: PredictOptions {
+                input_shapes: conversion.input_shapes.clone(),
                 normalization: conversion.settings.normalization.clone(),
                 size: self.size,
                 device: conversion.device,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::options::AlignOptions;
-use super::prepare::{Prepared, of_original};
+use super::prepare::{Prepared, of_converted, of_original};
 use crate::load::File;
 use crate::vision::evaluate::evaluate_folder;
 use crate::vision::predict::{Predictor, Reference, mean_cosine};
@@ -31,7 +31,7 @@ pub(super) fn agreement(
     options: &AlignOptions,
 ) -> Result<Agreement, Error> {
     let file = File::of(model, &prepared.label);
-    let predictor = Predictor::from_file(file.clone(), &options.predict)?;
+    let predictor = Predictor::from_file(file.clone(), &of_converted(&options.predict))?;
     let pairs = reference.beside(&predictor)?;
     let count = pairs.len().max(1) as f64;
     let (top1, top5) = match predictor.probability {
@@ -55,7 +55,7 @@ pub(super) fn agreement(
     };
     let figures = match (&prepared.pictures.labelled, predictor.probability) {
         (Some(folder), Some(_)) => {
-            let evaluation = evaluation(options, options.predict.clone());
+            let evaluation = evaluation(options, of_converted(&options.predict));
             Some(evaluate_folder(file, folder, &evaluation)?)
         }
         _ => None,

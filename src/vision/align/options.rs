@@ -52,7 +52,7 @@ pub struct AlignOptions {
     pub conversion: Options,
     /// Images that norms are calibrated on.
     pub calibration_images: usize,
-    /// How images enter the models.
+    /// How images enter the models; the shapes of inputs are those of the original.
     pub predict: PredictOptions,
     /// The folder of images.
     pub data: PathBuf,

@@ -16,8 +16,8 @@ use crate::vision::data::Augmentation;
 use crate::vision::images::free_side;
 use crate::vision::predict::Predictor;
 use crate::{
-    Calibration, CalibrationFiles, Error, Intake, Metadata, PredictOptions, Source, convert_with,
-    places,
+    Calibration, CalibrationFiles, Error, InputShape, Intake, Metadata, PredictOptions, Source,
+    convert_with, places,
 };
 
 /// Everything before the first step.
@@ -48,14 +48,19 @@ impl Prepared {
     /// Reads, and where needed converts, the model; lists the images.
     pub fn of(source: Source, options: &AlignOptions, tell: Tell<'_>) -> Result<Self, Error> {
         let _ = tell(AlignEvent::Preparing("reading the model"));
-        let read = |source: Source| {
-            let shapes = &options.predict.input_shapes;
+        let read = |source: Source, shapes: &[InputShape]| {
             checked(File::open(source)?, shapes, &options.conversion.outputs)
         };
-        let (given, label) = read(source.clone())?;
+        let shapes = &options.predict.input_shapes[..];
+        let of_given = if options.teacher.is_none() {
+            shapes
+        } else {
+            &[]
+        };
+        let (given, label) = read(source.clone(), of_given)?;
         let converted = Metadata::read(&given, &label)?.is_some();
         let (mut original, original_label) = match (&options.teacher, converted) {
-            (Some(teacher), _) => read(teacher.clone())?,
+            (Some(teacher), _) => read(teacher.clone(), shapes)?,
             (None, false) => (given.clone(), label.clone()),
             (None, true) => {
                 return Err(Error::Input {
@@ -83,7 +88,12 @@ impl Prepared {
         let b = Metadata::read(&model, &label)?.map_or(1.0, |metadata| metadata.b);
         let mut logits = model.clone();
         let ending = before_probabilities(&mut logits);
-        let student = Predictor::of(&logits, label.clone(), &options.predict, ending)?;
+        let student = Predictor::of(
+            &logits,
+            label.clone(),
+            &of_converted(&options.predict),
+            ending,
+        )?;
         if student.classes != teacher.classes {
             return Err(Error::Input {
                 model: label,
@@ -150,6 +160,14 @@ pub(super) fn of_original(options: &PredictOptions) -> PredictOptions {
     PredictOptions {
         input: None,
         logit_bias: None,
+        ..options.clone()
+    }
+}
+
+/// How images enter the converted model, whose shapes are those of the original already.
+pub(super) fn of_converted(options: &PredictOptions) -> PredictOptions {
+    PredictOptions {
+        input_shapes: Vec::new(),
         ..options.clone()
     }
 }

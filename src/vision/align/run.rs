@@ -18,7 +18,7 @@ use super::measure::{Agreement, agreement};
 use super::options::AlignOptions;
 use super::phases::{Phase, Planned, phases};
 use super::place::{self, Place};
-use super::prepare::Prepared;
+use super::prepare::{Prepared, of_converted};
 use crate::data::{Loader, Unreadable};
 use crate::probabilities::before_probabilities;
 use crate::training::{Metrics, Stepped};
@@ -447,10 +447,11 @@ impl<'a> Run<'a> {
     /// Explanations by the converted and the aligned model, in one picture.
     fn sheet(&self, reference: &Reference, after: &Model) -> Result<(), Error> {
         let pictures = &self.prepared.pictures;
+        let options = of_converted(&self.options.predict);
         let side_by_side = SideBySide {
             label: &self.prepared.label,
             size: self.prepared.size,
-            options: &self.options.predict,
+            options: &options,
             skip_unreadable: self.options.unreadable == Unreadable::Skip,
             class_name: &|class| pictures.class_name(class, self.prepared.teacher.classes),
         };
