@@ -92,6 +92,13 @@ fn copied(datum_type: DatumType, dims: &[u64], bytes: &[u8]) -> TractResult<Trac
     if elements.and_then(|n| n.checked_mul(datum_type.size_of())) != Some(bytes.len()) {
         bail!("{} bytes for {datum_type:?}{shape:?}", bytes.len());
     }
+    // Where one size is 0, others are not bounded by the bytes.
+    let strides = shape
+        .iter()
+        .try_fold(1isize, |n, &d| n.checked_mul(d.max(1).try_into().ok()?));
+    if strides.is_none() {
+        bail!("{datum_type:?}{shape:?} has sizes that are too large");
+    }
     if datum_type == DatumType::Bool {
         // Anything but 0 and 1 in a Rust bool is undefined behaviour.
         let flags: Vec<bool> = bytes.iter().map(|byte| *byte != 0).collect();
@@ -155,5 +162,18 @@ fn swap_on_big_endian(bytes: &mut [u8], datum_type: DatumType) {
         bytes
             .chunks_exact_mut(datum_type.size_of())
             .for_each(<[u8]>::reverse);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_beside_a_zero_are_bounded() {
+        let empty = |dims: &[u64]| to_tract(&Tensor::f32s(dims, Vec::new()), Halves::AsFloat);
+        assert!(empty(&[0, 1 << 20, 1 << 20]).is_ok());
+        let error = empty(&[0, 1 << 40, 1 << 40]).unwrap_err().to_string();
+        assert!(error.contains("too large"), "{error}");
     }
 }
