@@ -17,6 +17,7 @@ mod node;
 mod operators;
 mod refused;
 mod rewrite;
+mod rule;
 mod session;
 mod shared;
 mod splice;

@@ -101,8 +101,14 @@ pub(super) fn train(
             NormStatistics::Batch => {
                 normalised_by_batch(model, node, &norm, centred, whole, per_channel)?
             }
-            NormStatistics::Running | NormStatistics::Fixed => {
-                normalised_as_in_inference(model, node, &norm, centred, &whole)?
+            NormStatistics::Running => {
+                let batch = measured(model, node, norm.x, &whole)?;
+                normalised_as_in_inference(model, node, &norm, centred, &whole)?;
+                batch
+            }
+            NormStatistics::Fixed => {
+                normalised_as_in_inference(model, node, &norm, centred, &whole)?;
+                continue;
             }
         };
         statistics.extend(
@@ -149,27 +155,48 @@ fn normalised_by_batch(
     Ok([1, 2].map(|slot| Value { slot, ..y }))
 }
 
-/// Writes a norm with the model's own statistics in arithmetic. Returns the batch's mean and variance.
+/// The rank of what enters a norm, whose channels are on axis 1.
+fn rank(model: &Model, node: NodeId, whole: &TensorType) -> Result<usize, PassError> {
+    let found = whole.shape.as_ref().map(Vec::len).filter(|&rank| rank >= 2);
+    found.ok_or_else(|| {
+        let name = model.graph.value_name(Value { node, slot: 0 }).to_owned();
+        PassError::unsupported(model, node, Reason::UnknownShape(name))
+    })
+}
+
+/// Adds the batch's mean and variance of what enters a norm.
+fn measured(
+    model: &mut Model,
+    node: NodeId,
+    x: Value,
+    whole: &TensorType,
+) -> Result<[Value; 2], PassError> {
+    let rank = rank(model, node, whole)?;
+    let mut patch = Patch::at(node);
+    let mut build = Build {
+        patch: &mut patch,
+        opset: model.opset("").unwrap_or(0),
+        dtype: whole.dtype,
+    };
+    let [_, mean, var] = statistics(&mut build, x, rank);
+    apply(model, patch, [mean, var])
+}
+
+/// Writes a norm with the model's own statistics in arithmetic.
 fn normalised_as_in_inference(
     model: &mut Model,
     node: NodeId,
     norm: &BatchNorm,
     centred: bool,
     whole: &TensorType,
-) -> Result<[Value; 2], PassError> {
-    let opset = model.opset("").unwrap_or(0);
-    let rank = whole.shape.as_ref().map(Vec::len).filter(|&rank| rank >= 2);
-    let rank = rank.ok_or_else(|| {
-        let name = model.graph.value_name(norm.y()).to_owned();
-        PassError::unsupported(model, node, Reason::UnknownShape(name))
-    })?;
+) -> Result<(), PassError> {
+    let rank = rank(model, node, whole)?;
     let mut patch = Patch::at(node);
     let mut build = Build {
         patch: &mut patch,
-        opset,
+        opset: model.opset("").unwrap_or(0),
         dtype: whole.dtype,
     };
-    let [_, mean, var] = statistics(&mut build, norm.x, rank);
     let factor = factor(&mut build, norm.scale, norm.var.into(), norm.epsilon.into());
     let along = channels(&mut build, rank);
     let x = match centred {
@@ -181,7 +208,8 @@ fn normalised_as_in_inference(
     };
     let y = affine(&mut build, &model.graph, x, factor, norm.bias, along);
     patch.replace(norm.y(), y);
-    apply(model, patch, [mean, var])
+    model.graph.apply(patch)?;
+    Ok(())
 }
 
 /// Deviations of x from its mean per channel, the means, and the variances.

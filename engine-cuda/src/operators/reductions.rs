@@ -133,16 +133,20 @@ fn log_sum_exp(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
     finish(cx, sum, |y| y.log() + largest)
 }
 
+/// The axes that a softmax or hardmax runs along: before opset 13, its axis and all behind it.
+fn axes_of_softmax(cx: &RuleContext<'_>, x: TensorId) -> Result<Vec<usize>, Reason> {
+    let axis = cx.axis(x)?;
+    Ok(match cx.opset < 13 {
+        true => (axis..cx.dims(x).len()).collect(),
+        false => vec![axis],
+    })
+}
+
 /// `exp(x - max) / sum`, or its logarithm.
 fn softmax(cx: &mut RuleContext<'_>, logarithm: bool) -> Result<Outputs, Reason> {
     let x = cx.operand(0)?;
     let full = cx.dims(x);
-    let axis = cx.axis(x)?;
-    // Before opset 13 all axes from this one on are one.
-    let axes: Vec<usize> = match cx.opset < 13 {
-        true => (axis..full.len()).collect(),
-        false => vec![axis],
-    };
+    let axes = axes_of_softmax(cx, x)?;
     let element = cx.element(x);
     let y = softmax_of(cx, &full, &axes, element, logarithm);
     Ok(vec![Some(y)])
@@ -171,11 +175,7 @@ pub(super) fn softmax_of(
 fn hardmax(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {
     let x = cx.operand(0)?;
     let full = cx.dims(x);
-    let axis = cx.axis(x)?;
-    let axes: Vec<usize> = match cx.opset < 13 {
-        true => (axis..full.len()).collect(),
-        false => vec![axis],
-    };
+    let axes = axes_of_softmax(cx, x)?;
     let element = cx.element(x);
     let best = cx.reduced(Fold::Max, &full, &axes, element.clone());
     let best = cx.program.broadcast(best, &full);

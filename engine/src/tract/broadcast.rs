@@ -13,7 +13,6 @@ use tract_onnx::prelude::{DatumType, TractResult, TypedModel};
 use tract_onnx::tract_core::broadcast::multi_broadcast;
 use tract_onnx::tract_core::ops::array::MultiBroadcastTo;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
-use tract_onnx::tract_core::optim::{OptimizerSession, TypedPass};
 use tract_onnx::tract_hir::internal::{
     ShapeFact, TVec, ToDim, TypedFact, TypedModelPatch, TypedNode,
 };
@@ -30,30 +29,11 @@ const SHORTEST_ROW: usize = 33;
 type Shape = TVec<usize>;
 
 /// Makes operands of a shape for which there is a kernel.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Repeat {
-    at: usize,
-}
-
-impl TypedPass for Repeat {
-    fn reset(&mut self) -> TractResult<()> {
-        self.at = 0;
-        Ok(())
-    }
-
-    fn next(
-        &mut self,
-        _: &mut OptimizerSession<'_>,
-        model: &TypedModel,
-    ) -> TractResult<Option<TypedModelPatch>> {
-        while let Some(node) = model.nodes.get(self.at) {
-            self.at += 1;
-            if let Some(shapes) = better(model, node)? {
-                return repeated(model, node, &shapes).map(Some);
-            }
-        }
-        Ok(None)
-    }
+pub(crate) fn repeat(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+    let shapes = better(model, node)?;
+    shapes
+        .map(|shapes| repeated(model, node, &shapes))
+        .transpose()
 }
 
 /// The shapes that a node's operands should have, if they do not.

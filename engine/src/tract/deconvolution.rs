@@ -9,35 +9,15 @@
 
 use tract_onnx::prelude::{TractResult, TypedModel};
 use tract_onnx::tract_core::ops::cnn::{Conv, Deconv, PaddingSpec, PoolSpec};
-use tract_onnx::tract_core::optim::{OptimizerSession, TypedPass};
 use tract_onnx::tract_hir::internal::{TypedModelPatch, TypedNode};
 
 /// Replaces transposed convolutions by convolutions.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Convolve {
-    at: usize,
-}
-
-impl TypedPass for Convolve {
-    fn reset(&mut self) -> TractResult<()> {
-        self.at = 0;
-        Ok(())
-    }
-
-    fn next(
-        &mut self,
-        _: &mut OptimizerSession<'_>,
-        model: &TypedModel,
-    ) -> TractResult<Option<TypedModelPatch>> {
-        while let Some(node) = model.nodes.get(self.at) {
-            self.at += 1;
-            if let Some(conv) = convolution(node) {
-                let inputs = &node.inputs;
-                return TypedModelPatch::replace_single_op(model, node, inputs, conv).map(Some);
-            }
-        }
-        Ok(None)
-    }
+pub(crate) fn convolve(
+    model: &TypedModel,
+    node: &TypedNode,
+) -> TractResult<Option<TypedModelPatch>> {
+    let replaced = |conv| TypedModelPatch::replace_single_op(model, node, &node.inputs, conv);
+    convolution(node).map(replaced).transpose()
 }
 
 /// The convolution that a node is.

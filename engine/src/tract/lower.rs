@@ -9,9 +9,10 @@ use std::sync::Arc;
 use tract_onnx::prelude::{TractResult, TypedModel};
 use tract_onnx::tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
-use super::broadcast::Repeat;
-use super::deconvolution::Convolve;
+use super::broadcast::repeat;
+use super::deconvolution::convolve;
 use super::fold::{FoldConstants, Folded};
+use super::rule::Rule;
 use super::splice::Splice;
 
 /// Lowers a graph. What is computed from constants is looked up in the first of `folded` that keeps it.
@@ -22,8 +23,8 @@ pub(crate) fn lower(model: &mut TypedModel, folded: Vec<Arc<Folded>>) -> TractRe
     let mut passes = optimizer.passes.clone();
     // The first one is tract's own propagation of constants.
     passes[0] = Box::new(FoldConstants::new(folded));
-    passes.insert(1, Box::new(Convolve::default()));
-    passes.insert(2, Box::new(Repeat::default()));
+    passes.insert(1, Box::new(Rule::new(convolve)));
+    passes.insert(2, Box::new(Rule::new(repeat)));
     model.compact()?;
     let mut splice = Splice::new(model);
     let mut seen = HashSet::new();

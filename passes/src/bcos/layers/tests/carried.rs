@@ -1,10 +1,10 @@
 //! Layers whose bias the input carries: the bias is a weight on a channel of ones.
 
-use bcosc_ir::{DataType, ModelBuilder, Tensors};
+use bcosc_ir::{Attribute, DataType, ModelBuilder, Tensors};
 
 use crate::bcos::layers::BCOS;
 use crate::bcos::lower::LOWER;
-use crate::testing::{Array, after, exponent, infer, model, outputs, text};
+use crate::testing::{Array, after, exponent, infer, model, outputs, text, weight};
 use crate::{Biases, Settings};
 
 fn carried(b: f64) -> Settings {
@@ -31,7 +31,7 @@ fn joined(a: &Array, b: &Array) -> Array {
 }
 
 /// Checks that a layer of 3 inputs with a bias is the layer of 4 inputs whose last one is 1 and whose last weights are the bias.
-fn check(op_type: &str, spatial: &[usize], weight_axis_first: bool) {
+fn check(op_type: &str, spatial: &[usize], trans_b: bool) {
     let dims = |channels: usize| [&[2, channels], spatial].concat();
     let x = Array::noise(1, &dims(3));
     let ones = Array::from_fn(&dims(1), |_| 1.0);
@@ -52,7 +52,7 @@ fn check(op_type: &str, spatial: &[usize], weight_axis_first: bool) {
             builder = builder.param("b", bias.tensor(DataType::Float));
             operands.push("b");
         }
-        let transposed = weight_axis_first.then(|| bcosc_ir::Attribute::int("transB", 1));
+        let transposed = trans_b.then(|| Attribute::int("transB", 1));
         let mut before = model(builder.op(op_type, &operands, "y", transposed).output("y"));
         infer(&mut before);
         let lowered = after(&[&BCOS, &LOWER], &before, &carried(b));
@@ -86,8 +86,8 @@ fn the_norm_counts_the_constant() {
     let before = model(
         ModelBuilder::new(17)
             .input("x", DataType::Float, "2,3")
-            .param("w", crate::testing::weight(1, &[3, 2]))
-            .param("b", crate::testing::weight(2, &[2]))
+            .param("w", weight(1, &[3, 2]))
+            .param("b", weight(2, &[2]))
             .op("MatMul", &["x", "w"], "p", [])
             .op("Add", &["p", "b"], "y", [])
             .output("y"),
@@ -140,8 +140,8 @@ fn layers_without_a_bias_and_biases_that_are_kept_leave_the_norm_alone() {
         let mut before = model(
             ModelBuilder::new(17)
                 .input("x", DataType::Float, "2,3,4,4")
-                .param("w", crate::testing::weight(1, &[2, 3, 1, 1]))
-                .param("b", crate::testing::weight(2, &[2]))
+                .param("w", weight(1, &[2, 3, 1, 1]))
+                .param("b", weight(2, &[2]))
                 .op("Conv", operands, "y", [])
                 .output("y"),
         );
