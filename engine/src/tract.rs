@@ -2,6 +2,7 @@
 
 mod attention_shape;
 mod broadcast;
+mod choice;
 mod conditions;
 mod constants;
 mod conv_transpose;

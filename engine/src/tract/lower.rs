@@ -10,6 +10,7 @@ use tract_onnx::prelude::{TractResult, TypedModel};
 use tract_onnx::tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
 use super::broadcast::repeat;
+use super::choice::choose;
 use super::deconvolution::convolve;
 use super::fold::{FoldConstants, Folded};
 use super::rule::Rule;
@@ -25,6 +26,7 @@ pub(crate) fn lower(model: &mut TypedModel, folded: Vec<Arc<Folded>>) -> TractRe
     passes[0] = Box::new(FoldConstants::new(folded));
     passes.insert(1, Box::new(Rule::new(convolve)));
     passes.insert(2, Box::new(Rule::new(repeat)));
+    passes.insert(3, Box::new(Rule::new(choose)));
     model.compact()?;
     let mut splice = Splice::new(model);
     let mut seen = HashSet::new();

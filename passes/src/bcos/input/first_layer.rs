@@ -135,11 +135,15 @@ impl FirstLayer {
 
     /// The doubled axis of the source, and its size.
     pub(crate) fn channels(&self, graph: &Graph) -> Result<(usize, u64), Reason> {
-        if let Form::Conv(conv) = &self.layer.form {
-            return Ok((1, conv.in_channels()));
-        }
         let unknown = || Reason::UnknownShape(graph.value_name(self.source).to_owned());
         let shape = graph.value_type(self.source).and_then(|t| t.shape);
+        if let Form::Conv(conv) = &self.layer.form {
+            let contradicts = |shape: Vec<Dim>| shape.len() != conv.window.rank() + 2;
+            return match shape.is_some_and(contradicts) {
+                true => Err(Reason::FirstLayerForm),
+                false => Ok((1, conv.in_channels())),
+            };
+        }
         let shape = shape.ok_or_else(unknown)?;
         if self.path.is_empty() {
             let axis = shape.len().checked_sub(1).ok_or(Reason::FirstLayerForm)?;

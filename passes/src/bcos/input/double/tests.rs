@@ -446,6 +446,8 @@ fn models_without_one_image_or_one_layer_are_refused() {
     assert_eq!(reason_of(empty), Reason::Malformed);
     let empty = image("batch,0").matmul("x", "y", &[0, 2]);
     assert_eq!(reason_of(empty), Reason::FirstLayerForm);
+    let flat = image("batch").conv("x", "y", &[2, 3, 1, 1], vec![]);
+    assert_eq!(reason_of(flat), Reason::FirstLayerForm);
     let dynamic = image("batch,3,3").op("MatMul", &["x", "x"], "y", []);
     let error = refusal(&model(dynamic.output("y")), &same);
     assert_eq!(
