@@ -365,3 +365,30 @@ fn an_open_size_may_be_one() {
     assert!(!constants.contains_key("is_one"), "{constants:?}");
     assert_eq!(constants["is_minus_one"].to_i64s().unwrap(), [0, 0]);
 }
+
+#[test]
+fn images_without_channels_have_no_result() {
+    let window = || [Attribute::ints("kernel_shape", &[1])];
+    let norm = ["x", "one", "one", "one", "one"];
+    for sizes in ["", "3"] {
+        let model = input(18, sizes)
+            .param("one", weight(1, &[1]))
+            .param("w", weight(1, &[1, 1, 1]))
+            .op("BatchNormalization", &norm, "norm", [])
+            .op("Conv", &["x", "w"], "conv", [])
+            .op("ConvTranspose", &["x", "w"], "transposed", [])
+            .op("MaxPool", &["x"], "max", window())
+            .op("AveragePool", &["x"], "average", window())
+            .op("GlobalAveragePool", &["x"], "global", [])
+            .op("Neg", &["x"], "y", [])
+            .output("y")
+            .finish()
+            .unwrap();
+        let facts = facts(&model);
+        let known = |value: &&str| facts.types.get(*value).is_some_and(|t| t.rank().is_some());
+        assert!(known(&"y"));
+        let others = ["norm", "conv", "transposed", "max", "average", "global"];
+        let found: Vec<_> = others.into_iter().filter(known).collect();
+        assert_eq!(found, Vec::<&str>::new(), "{sizes}");
+    }
+}

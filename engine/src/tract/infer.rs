@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tract_onnx::prelude::tract_data::TooEarly;
 use tract_onnx::prelude::{DatumType, InferenceFact, InferenceModel, TDim, Tensor, TractResult};
 use tract_onnx::tract_hir::internal::{
-    Factoid, InferenceOp, IntoArcTensor, IntoTValue, OutletId, TVec,
+    Factoid, InferenceOp, IntoArcTensor, IntoTValue, OutletId, TVec, bail,
 };
 use tract_onnx::tract_hir::ops::konst::Const;
 use tract_onnx::tract_hir::ops::source::Source;
@@ -34,6 +34,16 @@ const GROWING: &[&str] = &[
 
 /// Comparisons that tract decides by how sizes are written.
 const COMPARING: &[&str] = &["Eq", "NE"];
+
+/// Operators over images. tract reads beyond the shape of one without a batch axis and channels.
+const OVER_CHANNELS: &[&str] = &[
+    "BatchNorm",
+    "ConvHir",
+    "ConvTranspose",
+    "MaxPool",
+    "OnnxMaxPoolIndices",
+    "SumPool",
+];
 
 /// Refines the facts of a graph until nothing changes; returns errors, by node.
 ///
@@ -102,6 +112,13 @@ fn refine(model: &mut InferenceModel, id: usize, largest: u64) -> TractResult<Re
     let facts = facts.collect::<TractResult<TVec<InferenceFact>>>()?;
     let (inputs, rest) = facts.split_at(arity);
     let (outputs, observed) = rest.split_at(outputs_end - arity);
+    if OVER_CHANNELS.contains(&node.op.name().as_ref()) {
+        let images = inputs.iter().take(1).chain(outputs);
+        let mut ranks = images.filter_map(|fact| fact.shape.rank().concretize());
+        if let Some(rank) = ranks.find(|&rank| rank < 2) {
+            bail!("its input should have a batch axis and channels, and has {rank} axes");
+        }
+    }
 
     let op = &mut model.node_mut(id).op;
     let (inputs, mut outputs, observed) = op.infer_facts(
