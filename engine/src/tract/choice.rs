@@ -12,10 +12,10 @@ use tract_onnx::prelude::{
 };
 use tract_onnx::tract_core::ops::binary::{BinMiniOp, TypedBinOp};
 use tract_onnx::tract_core::ops::logic::{CompEq, CompGT, CompGTE, CompLT, CompLTE, CompNE, Iff};
-use tract_onnx::tract_core::{op_as_typed_op, op_out_of_plan};
+use tract_onnx::tract_core::{args_4, op_as_typed_op, op_out_of_plan};
 use tract_onnx::tract_hir::internal::{
-    EvalContext, EvalOp, IntoTValue, Op, ShapeFact, StaticName, TypedModelPatch, TypedNode,
-    TypedOp, as_op, bail, tvec,
+    EvalContext, EvalOp, IntoTValue, IntoTensor, Op, ShapeFact, StaticName, TypedModelPatch,
+    TypedNode, TypedOp, as_op, tvec,
 };
 
 /// Elements that are chosen in one go; so many copies of an operand that is a single number fit a cache.
@@ -105,49 +105,47 @@ impl EvalOp for Choice {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let largest = inputs.iter().max_by_key(|operand| operand.len());
+        let (a, b, t, f) = args_4!(inputs);
+        let all = [&a, &b, &t, &f];
+        let largest = all.into_iter().max_by_key(|operand| operand.len());
         let shape: TVec<usize> = largest.map_or_else(TVec::new, |largest| largest.shape().into());
-        let operands = inputs.iter().map(|operand| Operand::of(operand));
-        let operands = operands.collect::<TractResult<TVec<_>>>()?;
-        let [a, b, t, f] = &operands[..] else {
-            bail!("a choice takes four operands, not {}", operands.len());
+        let [a, b, f] = [&a, &b, &f].map(|operand| Operand::of(operand));
+        let (a, b, f) = (a?, b?, f?);
+        // In place where nothing else holds these numbers.
+        let mut result = match t.shape() == &shape[..] {
+            true => t.into_tensor(),
+            false => t.broadcast_to_shape(&shape)?,
         };
-        let mut result = Tensor::zero::<f32>(&shape)?;
         let mut plain = result.try_as_plain_ram_mut()?;
         let blocks = plain.as_slice_mut::<f32>()?.chunks_mut(BLOCK);
         for (index, chosen) in blocks.enumerate() {
             let (start, end) = (index * BLOCK, index * BLOCK + chosen.len());
-            let [a, b, t, f] = [a, b, t, f].map(|operand| operand.block(start, end));
-            self.0.choose([a, b], [t, f], chosen);
+            let [a, b, f] = [&a, &b, &f].map(|operand| operand.block(start, end));
+            self.0.keep(chosen, [a, b], f);
         }
         Ok(tvec!(result.into_tvalue()))
     }
 }
 
 impl Comparison {
-    fn choose(self, compared: [&[f32]; 2], [t, f]: [&[f32]; 2], chosen: &mut [f32]) {
+    /// Keeps what is chosen where the comparison holds, and takes the others elsewhere.
+    fn keep(self, chosen: &mut [f32], compared: [&[f32]; 2], others: &[f32]) {
         match self {
-            Comparison::Equal => select(compared, [t, f], chosen, |a, b| a == b),
-            Comparison::NotEqual => select(compared, [t, f], chosen, |a, b| a != b),
-            Comparison::Greater => select(compared, [t, f], chosen, |a, b| a > b),
-            Comparison::GreaterOrEqual => select(compared, [t, f], chosen, |a, b| a >= b),
-            Comparison::Less => select(compared, [t, f], chosen, |a, b| a < b),
-            Comparison::LessOrEqual => select(compared, [t, f], chosen, |a, b| a <= b),
+            Comparison::Equal => keep(chosen, compared, others, |a, b| a == b),
+            Comparison::NotEqual => keep(chosen, compared, others, |a, b| a != b),
+            Comparison::Greater => keep(chosen, compared, others, |a, b| a > b),
+            Comparison::GreaterOrEqual => keep(chosen, compared, others, |a, b| a >= b),
+            Comparison::Less => keep(chosen, compared, others, |a, b| a < b),
+            Comparison::LessOrEqual => keep(chosen, compared, others, |a, b| a <= b),
         }
     }
 }
 
 /// A loop of its own for each comparison, so that the compiler makes vector instructions of it.
-fn select(
-    [a, b]: [&[f32]; 2],
-    [t, f]: [&[f32]; 2],
-    chosen: &mut [f32],
-    holds: impl Fn(f32, f32) -> bool,
-) {
-    let compared = a.iter().zip(b).map(|(&a, &b)| holds(a, b));
-    let choices = compared.zip(t.iter().zip(f));
-    for (chosen, (holds, (&t, &f))) in chosen.iter_mut().zip(choices) {
-        *chosen = if holds { t } else { f };
+fn keep(chosen: &mut [f32], [a, b]: [&[f32]; 2], others: &[f32], holds: impl Fn(f32, f32) -> bool) {
+    let holds = a.iter().zip(b).map(|(&a, &b)| holds(a, b));
+    for (chosen, (holds, &other)) in chosen.iter_mut().zip(holds.zip(others)) {
+        *chosen = if holds { *chosen } else { other };
     }
 }
 
