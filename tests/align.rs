@@ -118,6 +118,7 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
         batch_size: 16,
         feature_memory: 1 << 30,
         augmentation: None,
+        mixup_alpha: None,
         workers: 2,
         unreadable: Unreadable::Fail,
         val_images: None,

@@ -142,6 +142,9 @@ pub struct AlignmentArgs {
     /// Random changes of training images [default: shifts by an eighth of the image, and flips]
     #[arg(long, value_enum, help_heading = "Images")]
     pub augment: Option<AugmentArg>,
+    /// Mix pairs of images, by a share from Beta(ALPHA, ALPHA)
+    #[arg(long, value_name = "ALPHA", num_args = 0..=1, default_missing_value = "0.2", value_parser = positive, help_heading = "Images")]
+    pub mixup_alpha: Option<f64>,
     /// Threads that decode and change images
     #[arg(
         short = 'j',
@@ -315,11 +318,8 @@ impl AlignmentArgs {
             norm_momentum: self.norm_momentum,
             batch_size: self.batch_size,
             feature_memory: self.feature_memory,
-            augmentation: self.augment.map(|augment| match augment {
-                AugmentArg::Crop => Augmentation::random_resized_crop(),
-                AugmentArg::Shift => Augmentation::shift(4),
-                AugmentArg::None => Augmentation::NONE,
-            }),
+            augmentation: self.augment.map(Augmentation::from),
+            mixup_alpha: self.mixup_alpha,
             workers: self.workers,
             unreadable: match self.skip_unreadable {
                 true => Unreadable::Skip,

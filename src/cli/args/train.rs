@@ -197,6 +197,16 @@ pub enum AugmentArg {
     None,
 }
 
+impl From<AugmentArg> for Augmentation {
+    fn from(augment: AugmentArg) -> Self {
+        match augment {
+            AugmentArg::Crop => Augmentation::random_resized_crop(),
+            AugmentArg::Shift => Augmentation::shift(4),
+            AugmentArg::None => Augmentation::NONE,
+        }
+    }
+}
+
 impl TrainArgs {
     /// The folder of the run.
     pub fn work_dir(&self) -> PathBuf {
@@ -224,11 +234,6 @@ impl TrainArgs {
         if self.warmup > self.steps.unwrap_or(u64::MAX) {
             bail!("--warmup {} is longer than --steps", self.warmup);
         }
-        let augmentation = match self.augment {
-            AugmentArg::Crop => Augmentation::random_resized_crop(),
-            AugmentArg::Shift => Augmentation::shift(4),
-            AugmentArg::None => Augmentation::NONE,
-        };
         let mut training = TrainingOptions {
             input_shapes: self.conversion.input_shapes.clone(),
             ..self.step.options(targets, &published)?
@@ -283,7 +288,7 @@ impl TrainArgs {
             augmentation: Augmentation {
                 trivial_augment: self.trivial_augment,
                 mixup_alpha,
-                ..augmentation
+                ..self.augment.into()
             },
             workers: self.workers,
             unreadable: match self.skip_unreadable {

@@ -138,7 +138,10 @@ impl Prepared {
         let [height, width] = self.size;
         let usual = || Augmentation::shift((height.min(width) / 8).max(1));
         let loading = LoaderOptions {
-            augmentation: options.augmentation.unwrap_or_else(usual),
+            augmentation: Augmentation {
+                mixup_alpha: options.mixup_alpha,
+                ..options.augmentation.unwrap_or_else(usual)
+            },
             seed: options.seed,
             workers: options.workers,
             unreadable: options.unreadable,

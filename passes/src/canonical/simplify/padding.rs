@@ -139,7 +139,8 @@ mod tests {
 
     use super::super::{RULES, SIMPLIFY};
     use super::*;
-    use crate::testing::{model, refusal, rewritten, text, weight};
+    use crate::Outcome;
+    use crate::testing::{apply, model, refusal, rewritten, text, weight};
 
     fn padded(pads: &[i64]) -> ModelBuilder {
         ModelBuilder::new(17)
@@ -174,6 +175,12 @@ mod tests {
     fn merged(builder: ModelBuilder) -> String {
         let before: Model = model(builder);
         text(&rewritten(&SIMPLIFY, &before))
+    }
+
+    #[test]
+    fn what_nothing_reads_is_left_alone() {
+        let unread = padded(AROUND).op("Relu", &["x"], "y", []).output("y");
+        assert_eq!(apply(&SIMPLIFY, &mut model(unread)), Outcome::default());
     }
 
     #[test]
