@@ -236,10 +236,10 @@ fn pairs(state: &[State]) -> String {
 }
 
 /// Patterns of names of frozen parameters.
-struct Frozen(Vec<Pattern>);
+pub(crate) struct Frozen(Vec<Pattern>);
 
 impl Frozen {
-    fn new(patterns: &[String]) -> Result<Self, Error> {
+    pub fn new(patterns: &[String]) -> Result<Self, Error> {
         let parsed = patterns.iter().map(|text| {
             let fail = |problem: &dyn fmt::Display| {
                 Error::Options(format!("the pattern `{text}` is invalid: {problem}"))
@@ -254,7 +254,7 @@ impl Frozen {
     }
 
     /// Fails if a pattern matches no constant of the model.
-    fn check(&self, model: &Model, label: &str) -> Result<(), Error> {
+    pub fn check(&self, model: &Model, label: &str) -> Result<(), Error> {
         let graph = &model.graph;
         let names: Vec<&str> = graph
             .parameters()
@@ -270,7 +270,7 @@ impl Frozen {
             Some(pattern) => Err(Error::Input {
                 model: label.to_owned(),
                 problem: format!(
-                    "no parameter matches the pattern `{pattern}`; train-graph --dry-run lists the parameters"
+                    "no parameter matches the pattern `{pattern}`; bcosc train-graph MODEL --dry-run lists the parameters"
                 ),
             }),
         }

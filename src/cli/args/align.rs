@@ -123,6 +123,9 @@ pub struct AlignmentArgs {
     /// Share of a batch's statistics in the new running statistics of norms [default: 0.1; 0.04 with --norm-statistics running]
     #[arg(long, value_name = "X", value_parser = fraction)]
     pub norm_momentum: Option<f64>,
+    /// Do not train the parameters whose names match; `*` is any text; repeatable
+    #[arg(long, value_name = "PATTERN")]
+    pub freeze: Vec<String>,
     /// Images per step
     #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = above_zero)]
     pub batch_size: usize,
@@ -316,6 +319,7 @@ impl AlignmentArgs {
             }),
             norm_statistics: self.norm_statistics.map(Into::into),
             norm_momentum: self.norm_momentum,
+            freeze: self.freeze.clone(),
             batch_size: self.batch_size,
             feature_memory: self.feature_memory,
             augmentation: self.augment.map(Augmentation::from),

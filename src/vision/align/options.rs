@@ -95,6 +95,8 @@ pub struct AlignOptions {
     /// The share of the batch's statistics in the new running statistics of norms; by default [`AlignOptions::BATCH_MOMENTUM`] or
     /// [`AlignOptions::RUNNING_MOMENTUM`].
     pub norm_momentum: Option<f64>,
+    /// Patterns of the names of parameters that are not trained; `*` is any text.
+    pub freeze: Vec<String>,
     /// Images per step.
     pub batch_size: usize,
     /// Memory for images and features that are kept between the steps of segments, in bytes. What does not fit is in files in

@@ -10,7 +10,7 @@ use bcosc_autodiff::training::{
 
 use super::options::{AlignOptions, Method, TrainOn};
 use super::prepare::Prepared;
-use crate::training::{Schedule, alignment_step_of, step_of};
+use crate::training::{Frozen, Schedule, alignment_step_of, step_of};
 use crate::{Error, Shape, TrainingOptions, TrainingStep};
 
 /// A phase, as it is shown before it runs.
@@ -241,6 +241,7 @@ impl Phase {
             ..StepOptions::default()
         };
         let (label, model) = (&prepared.label, model.clone());
+        let frozen = &Frozen::new(&options.freeze)?;
         match &self.work {
             Work::Segment(index) => {
                 let segment = &prepared.segments[*index];
@@ -250,7 +251,7 @@ impl Phase {
                     reference: Reference::Targets,
                 };
                 let trained: BTreeSet<String> = segment.parameters.iter().cloned().collect();
-                alignment_step_of(model, &alignment, Some(&trained), &step, label)
+                alignment_step_of(model, &alignment, Some(&trained), frozen, &step, label)
             }
             Work::Joint { taps, .. } => {
                 let alignment = Alignment {
@@ -258,7 +259,7 @@ impl Phase {
                     taps,
                     reference: Reference::Original(&prepared.original),
                 };
-                alignment_step_of(model, &alignment, None, &step, label)
+                alignment_step_of(model, &alignment, None, frozen, &step, label)
             }
             Work::Train(on) => {
                 let (targets, teacher) = match on {
@@ -275,6 +276,7 @@ impl Phase {
                         teacher,
                         ..step
                     },
+                    freeze: options.freeze.clone(),
                     ..TrainingOptions::default()
                 };
                 step_of(model, &training, label)

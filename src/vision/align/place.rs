@@ -112,6 +112,7 @@ pub(super) fn settings(
             format!("{:?}", options.norm_statistics),
         ),
         ("--norm-momentum", format!("{:?}", options.norm_momentum)),
+        ("--freeze", format!("{:?}", options.freeze)),
         ("--precision", format!("{:?}", options.precision)),
         ("--batch-size", options.batch_size.to_string()),
         ("--seed", options.seed.to_string()),

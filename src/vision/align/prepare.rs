@@ -11,7 +11,7 @@ use crate::checked::checked;
 use crate::data::{Loader, LoaderOptions, Unreadable};
 use crate::load::File;
 use crate::probabilities::before_probabilities;
-use crate::training::{prepare, segments_of};
+use crate::training::{Frozen, prepare, segments_of};
 use crate::vision::data::Augmentation;
 use crate::vision::images::free_side;
 use crate::vision::predict::Predictor;
@@ -103,6 +103,7 @@ impl Prepared {
                 ),
             });
         }
+        Frozen::new(&options.freeze)?.check(&model, &label)?;
         let segments = segments_of(&logits, &original, options.segments, &label)?;
         let sides = [&student.intake, &teacher.intake];
         let fixed = |side: fn(&Intake) -> Option<usize>| sides.into_iter().find_map(side);

@@ -1,5 +1,9 @@
 //! `bcosc align`: from a network and a folder of images without labels to a model that computes what its original does.
 
+mod command;
+mod growth;
+mod runs;
+
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -115,6 +119,7 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
         train_rate: 1e-3,
         warmup: None,
         growth: None,
+        freeze: Vec::new(),
         batch_size: 16,
         feature_memory: 1 << 30,
         augmentation: None,
@@ -165,90 +170,6 @@ fn sizes_can_be_opened() {
     let dims = aligned.model.graph.value_type(input).unwrap().to_string();
     assert_eq!(dims, "float[batch,6,h,w]");
     assert!(aligned.phases[0].after < aligned.phases[0].before);
-}
-
-#[test]
-fn b_grows_in_a_phase_of_its_own() {
-    let folder = workplace();
-    let planned = |steps, method| {
-        let options = AlignOptions {
-            growth: Some(Growth { from: 1.0, steps }),
-            joint_steps: 30,
-            ..options(&folder, "planned", method)
-        };
-        let network = folder.path().join("net.onnx");
-        let planned = plan_alignment(network, &options, &mut |_| ControlFlow::Continue(()));
-        let planned = planned.unwrap().into_iter();
-        let joint = planned.filter(|phase| phase.parameters.is_none());
-        let named = joint.map(|phase| format!("{}: {}", phase.name, phase.steps));
-        named.collect::<Vec<_>>().join(", ")
-    };
-    assert_eq!(
-        planned(None, Method::Joint),
-        "joint, B grows: 15, joint: 15"
-    );
-    assert_eq!(
-        planned(Some(20), Method::BlocksJoint),
-        "joint, B grows: 20, joint: 10"
-    );
-}
-
-/// Norms follow a growing B, and then keep their statistics; with those of batches they go on.
-#[test]
-fn at_the_final_b_norms_stay() {
-    let folder = workplace();
-    let statistics = |name: &str, steps, norm_statistics| {
-        let mut options = AlignOptions {
-            growth: Some(Growth {
-                from: 1.0,
-                steps: Some(4),
-            }),
-            joint_steps: steps,
-            norm_statistics,
-            sheet: 0,
-            ..options(&folder, name, Method::Joint)
-        };
-        options.conversion.settings.biases = Biases::Carry;
-        let model = run(&folder, &options).unwrap().model;
-        let graph = &model.graph;
-        let norms = graph.ops().into_iter().filter(|&node| {
-            let op = graph.op(node);
-            op.is_some_and(|op| op.is("BatchNormalization"))
-        });
-        let variances = norms.filter_map(|node| graph.constant(graph.input(node, 4)?));
-        variances.collect::<Vec<_>>()
-    };
-    let kept = statistics("four", 5, None);
-    assert!(!kept.is_empty());
-    assert_eq!(statistics("more", 9, None), kept);
-    let batch = Some(NormStatistics::Batch);
-    assert_ne!(
-        statistics("batch", 5, batch),
-        statistics("batches", 9, batch)
-    );
-}
-
-/// With its biases carried and its norms as they were, the model starts as the original. With the statistics of a batch it does not.
-#[test]
-fn b_grows_from_the_original() {
-    let folder = workplace();
-    let mut options = AlignOptions {
-        growth: Some(Growth {
-            from: 1.0,
-            steps: None,
-        }),
-        joint_steps: 8,
-        sheet: 0,
-        ..options(&folder, "grown", Method::Joint)
-    };
-    options.conversion.settings.biases = Biases::Carry;
-    let before = |options: &AlignOptions| run(&folder, options).unwrap().phases[0].before;
-    let exact = before(&options);
-    assert!(exact < 1e-9, "{exact:e}");
-    options.norm_statistics = Some(NormStatistics::Batch);
-    options.work_dir = folder.path().join("batch");
-    let batch = before(&options);
-    assert!(batch > 1e-4, "{batch:e}");
 }
 
 #[test]
@@ -333,52 +254,6 @@ fn a_converted_file_is_aligned_as_the_model_in_memory() {
 }
 
 #[test]
-fn the_result_depends_on_the_seed_and_not_on_workers() {
-    let folder = workplace();
-    let one = |name: &str, workers, seed| {
-        let options = AlignOptions {
-            workers,
-            seed,
-            ..options(&folder, name, Method::BlocksJoint)
-        };
-        bytes(&run(&folder, &options).unwrap())
-    };
-    let first = one("a", 2, 1);
-    assert!(first == one("b", 0, 1));
-    assert!(first != one("c", 2, 2));
-}
-
-#[test]
-fn an_interrupted_alignment_goes_on_to_the_same_bytes() {
-    let folder = workplace();
-    let whole = run(&folder, &options(&folder, "whole", Method::BlocksJoint)).unwrap();
-    let whole = bytes(&whole);
-    // In the first segment, at its last step, in the second, and in the joint part.
-    for stop_at in [5, 20, 33, 50] {
-        let name = format!("stopped{stop_at}");
-        let mut options = options(&folder, &name, Method::BlocksJoint);
-        let mut steps = 0;
-        let stopped = align(folder.path().join("net.onnx"), &options, &mut |event| {
-            steps += u64::from(matches!(event, AlignEvent::Step { .. }));
-            match steps < stop_at {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            }
-        });
-        assert!(stopped.unwrap().interrupted);
-        options.resume = true;
-        let resumed = run(&folder, &options).unwrap();
-        assert!(bytes(&resumed) == whole, "stopped at {stop_at}");
-        let lines = fs::read_to_string(options.work_dir.join(METRICS)).unwrap();
-        assert_eq!(lines.lines().count(), 40 + 30 + 3 + 2);
-
-        options.seed = 7;
-        let error = run(&folder, &options).unwrap_err().to_string();
-        assert!(error.contains("--seed = 1, not 7"), "{error}");
-    }
-}
-
-#[test]
 fn labels_and_the_original_teach_differently() {
     let folder = workplace();
     let one = |name: &str, train_on| {
@@ -415,57 +290,6 @@ fn labels_and_the_original_teach_differently() {
 }
 
 #[test]
-fn features_can_be_in_a_file() {
-    let folder = workplace();
-    let one = |name: &str, feature_memory| {
-        let options = AlignOptions {
-            // An epoch, so that the memory does not decide on the images.
-            block_steps: 2,
-            feature_memory,
-            ..options(&folder, name, Method::Blocks)
-        };
-        bytes(&run(&folder, &options).unwrap())
-    };
-    assert!(one("memory", 1 << 30) == one("file", 0));
-    // The first images fit, and what follows does not.
-    assert!(one("both", 50_000) == one("file", 0));
-}
-
-#[test]
-fn a_budget_sets_the_steps() {
-    let folder = workplace();
-    let options = AlignOptions {
-        budget: Some(std::time::Duration::from_millis(1)),
-        ..options(&folder, "run", Method::Blocks)
-    };
-    let aligned = run(&folder, &options).unwrap();
-    assert!(aligned.phases.iter().all(|phase| phase.steps == 8));
-}
-
-#[test]
-fn a_budget_is_measured_again_after_an_interruption() {
-    let folder = workplace();
-    let mut options = AlignOptions {
-        budget: Some(std::time::Duration::from_millis(500)),
-        ..options(&folder, "run", Method::Blocks)
-    };
-    // At the step before the number of steps is decided.
-    let mut steps = 0;
-    let stopped = align(folder.path().join("net.onnx"), &options, &mut |event| {
-        steps += u64::from(matches!(event, AlignEvent::Step { .. }));
-        match steps < 3 {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        }
-    });
-    assert!(stopped.unwrap().interrupted);
-    options.resume = true;
-    // A step takes a millisecond or more.
-    let resumed = run(&folder, &options).unwrap();
-    assert!(resumed.phases.iter().all(|phase| phase.steps < 1000));
-}
-
-#[test]
 fn images_need_no_classes() {
     let folder = workplace();
     let flat = folder.path().join("flat");
@@ -483,108 +307,53 @@ fn images_need_no_classes() {
     assert_eq!(aligned.original, None);
 }
 
-fn bcosc(folder: &TempDir, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bcosc"))
-        .current_dir(folder.path())
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-const NORMALIZATION: [&str; 4] = ["--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"];
-
 #[test]
-fn the_command_says_what_it_does_and_what_changed() {
+fn frozen_parameters_stay() {
     let folder = workplace();
-    let start = ["align", "net.onnx", "--data", "data"];
-    let plan = bcosc(
-        &folder,
-        &[&start[..], &NORMALIZATION, &["--dry-run"]].concat(),
-    );
-    let plan = String::from_utf8(plan.stdout).unwrap();
-    insta::assert_snapshot!(plan, @r"
-    phase      layers  tensors  steps  compared at
-    segment 1  3       6        80     block
-    segment 2  1       1        80     output
-    ");
-
-    let rest = [
-        "-o",
-        "out.onnx",
-        "--steps",
-        "4",
-        "--batch-size",
-        "8",
-        "--engine",
-        "tract",
-    ];
-    let done = bcosc(&folder, &[&start[..], &NORMALIZATION, &rest].concat());
-    let said = String::from_utf8(done.stderr).unwrap();
-    assert!(done.status.success(), "{said}");
-    for text in [
-        "32 training images, 4 held out; 8 in a step; 2 phases",
-        "segment 1: error ",
-        "4 steps in ",
-        "original  converted  aligned",
-        "agreement",
-        "top-1",
-        "wrote out.onnx",
-        "out.alignment",
-    ] {
-        assert!(said.contains(text), "{text}: {said}");
-    }
-    assert!(folder.path().join("out.onnx").exists());
-}
-
-#[test]
-fn a_conversion_can_end_with_the_alignment() {
-    let folder = workplace();
-    let start = ["net.onnx", "-o", "short.onnx", "--align", "data"];
-    let short = bcosc(&folder, &[&start[..], &NORMALIZATION].concat());
-    let said = String::from_utf8(short.stderr).unwrap();
-    assert!(short.status.success(), "{said}");
-    let start = ["align", "net.onnx", "-o", "long.onnx", "--data", "data"];
-    bcosc(&folder, &[&start[..], &NORMALIZATION].concat());
-    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
-    assert!(read("short.onnx") == read("long.onnx"));
-}
-
-#[test]
-fn errors_say_what_to_do() {
-    let folder = workplace();
-    let failure = |arguments: &[&str]| {
-        let start = ["align", "net.onnx", "--data", "data", "-o", "out.onnx"];
-        let found = bcosc(&folder, &[&start[..], arguments].concat());
-        assert!(!found.status.success());
-        assert!(!folder.path().join("out.onnx").exists());
-        String::from_utf8(found.stderr).unwrap()
+    let scores = |name: &str, freeze: &[&str]| {
+        let options = AlignOptions {
+            joint_steps: 3,
+            freeze: freeze.iter().map(|pattern| pattern.to_string()).collect(),
+            sheet: 0,
+            ..options(&folder, name, Method::Joint)
+        };
+        let model = run(&folder, &options).unwrap().model;
+        let graph = &model.graph;
+        let parameters = graph.parameters().into_iter();
+        let mut values = parameters.map(|(node, _)| graph.output(node, 0));
+        let weight = values.find(|&value| graph.value_name(value) == "scores.w");
+        graph.constant(weight.unwrap()).unwrap().clone()
     };
-    let text = failure(&[&NORMALIZATION[..], &["--b-from", "1", "--b-steps", "5"]].concat());
-    assert!(text.contains("--method joint"), "{text}");
-    let text = failure(&[&NORMALIZATION[..], &["--teacher", "data/0/0.png"]].concat());
-    assert!(text.contains("0.png"), "{text}");
-    let text = failure(&["--budget", "soon"]);
-    assert!(text.contains("10min"), "{text}");
-    fs::write(folder.path().join("data/1/broken.png"), b"no picture").unwrap();
-    let text = failure(&NORMALIZATION);
-    assert!(text.contains("broken.png"), "{text}");
-    let start = [
-        "align",
-        "net.onnx",
-        "--data",
-        "data",
-        "-o",
-        "out.onnx",
-        "--steps",
-        "2",
-        "--engine",
-        "tract",
-        "--skip-unreadable",
-    ];
-    let done = bcosc(&folder, &[&start[..], &NORMALIZATION].concat());
-    let text = String::from_utf8(done.stderr).unwrap();
-    assert!(
-        done.status.success() && text.contains("broken.png"),
-        "{text}"
-    );
+    let frozen = scores("frozen", &["scores.*"]);
+    assert_eq!(frozen, scores("others", &["scores.*", "inner.*"]));
+    assert_ne!(frozen, scores("trained", &["inner.*"]));
+
+    let unknown = AlignOptions {
+        freeze: vec!["nothing*".to_owned()],
+        ..options(&folder, "unknown", Method::Joint)
+    };
+    let error = run(&folder, &unknown).unwrap_err().to_string();
+    assert!(error.contains("`nothing*`"), "{error}");
+}
+
+/// Each model gets the mixture in its own encoding, so a start that is exact for images is exact for mixtures.
+#[test]
+fn both_models_see_the_same_mixtures() {
+    let folder = workplace();
+    let mut options = AlignOptions {
+        growth: Some(Growth {
+            from: 1.0,
+            steps: None,
+        }),
+        joint_steps: 4,
+        mixup_alpha: Some(0.8),
+        sheet: 0,
+        ..options(&folder, "mixed", Method::Joint)
+    };
+    options.conversion.settings.biases = Biases::Carry;
+    let mixed = run(&folder, &options).unwrap();
+    assert!(mixed.phases[0].before < 1e-9, "{:?}", mixed.phases);
+    options.mixup_alpha = None;
+    options.work_dir = folder.path().join("plain");
+    assert!(bytes(&mixed) != bytes(&run(&folder, &options).unwrap()));
 }

@@ -1,0 +1,87 @@
+//! B that grows from that of the original.
+
+use super::*;
+
+#[test]
+fn b_grows_in_a_phase_of_its_own() {
+    let folder = workplace();
+    let planned = |steps, method| {
+        let options = AlignOptions {
+            growth: Some(Growth { from: 1.0, steps }),
+            joint_steps: 30,
+            ..options(&folder, "planned", method)
+        };
+        let network = folder.path().join("net.onnx");
+        let planned = plan_alignment(network, &options, &mut |_| ControlFlow::Continue(()));
+        let planned = planned.unwrap().into_iter();
+        let joint = planned.filter(|phase| phase.parameters.is_none());
+        let named = joint.map(|phase| format!("{}: {}", phase.name, phase.steps));
+        named.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(
+        planned(None, Method::Joint),
+        "joint, B grows: 15, joint: 15"
+    );
+    assert_eq!(
+        planned(Some(20), Method::BlocksJoint),
+        "joint, B grows: 20, joint: 10"
+    );
+}
+
+/// Norms follow a growing B, and then keep their statistics; with those of batches they go on.
+#[test]
+fn at_the_final_b_norms_stay() {
+    let folder = workplace();
+    let statistics = |name: &str, steps, norm_statistics| {
+        let mut options = AlignOptions {
+            growth: Some(Growth {
+                from: 1.0,
+                steps: Some(4),
+            }),
+            joint_steps: steps,
+            norm_statistics,
+            sheet: 0,
+            ..options(&folder, name, Method::Joint)
+        };
+        options.conversion.settings.biases = Biases::Carry;
+        let model = run(&folder, &options).unwrap().model;
+        let graph = &model.graph;
+        let norms = graph.ops().into_iter().filter(|&node| {
+            let op = graph.op(node);
+            op.is_some_and(|op| op.is("BatchNormalization"))
+        });
+        let variances = norms.filter_map(|node| graph.constant(graph.input(node, 4)?));
+        variances.collect::<Vec<_>>()
+    };
+    let kept = statistics("four", 5, None);
+    assert!(!kept.is_empty());
+    assert_eq!(statistics("more", 9, None), kept);
+    let batch = Some(NormStatistics::Batch);
+    assert_ne!(
+        statistics("batch", 5, batch),
+        statistics("batches", 9, batch)
+    );
+}
+
+/// With its biases carried and its norms as they were, the model starts as the original. With the statistics of a batch it does not.
+#[test]
+fn b_grows_from_the_original() {
+    let folder = workplace();
+    let mut options = AlignOptions {
+        growth: Some(Growth {
+            from: 1.0,
+            steps: None,
+        }),
+        joint_steps: 8,
+        sheet: 0,
+        ..options(&folder, "grown", Method::Joint)
+    };
+    options.conversion.settings.biases = Biases::Carry;
+    let before = |options: &AlignOptions| run(&folder, options).unwrap().phases[0].before;
+    let exact = before(&options);
+    assert!(exact < 1e-9, "{exact:e}");
+    options.norm_statistics = Some(NormStatistics::Batch);
+    options.work_dir = folder.path().join("batch");
+    let batch = before(&options);
+    assert!(batch > 1e-4, "{batch:e}");
+}
