@@ -7,6 +7,7 @@ mod device;
 mod eval;
 mod explain;
 mod explain_graph;
+mod images;
 mod inspect;
 mod normalization;
 mod predict;

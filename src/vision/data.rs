@@ -45,7 +45,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-pub use augment::{Augmentation, Crop, Padding};
+pub use augment::{Augmentation, Crop, Distance, Padding};
 pub use epoch::Epoch;
 pub use folder::{ImageFolder, Item};
 pub use loader::{Loader, Skipped};

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use bcosc::autodiff::training::NormStatistics;
-use bcosc::data::{SplitOptions, Unreadable};
+use bcosc::data::{Augmentation, SplitOptions, Unreadable};
 use bcosc::onnx::{ExternalData, WriteOptions};
 use bcosc::passes::{Biases, InputContract, Normalization, Settings};
 use bcosc::{
@@ -122,8 +122,7 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
         freeze: Vec::new(),
         batch_size: 16,
         feature_memory: 1 << 30,
-        augmentation: None,
-        mixup_alpha: None,
+        augmentation: Augmentation::shift(1),
         workers: 2,
         unreadable: Unreadable::Fail,
         val_images: None,
@@ -346,14 +345,14 @@ fn both_models_see_the_same_mixtures() {
             steps: None,
         }),
         joint_steps: 4,
-        mixup_alpha: Some(0.8),
         sheet: 0,
         ..options(&folder, "mixed", Method::Joint)
     };
     options.conversion.settings.biases = Biases::Carry;
+    options.augmentation.mixup_alpha = Some(0.8);
     let mixed = run(&folder, &options).unwrap();
     assert!(mixed.phases[0].before < 1e-9, "{:?}", mixed.phases);
-    options.mixup_alpha = None;
+    options.augmentation.mixup_alpha = None;
     options.work_dir = folder.path().join("plain");
     assert!(bytes(&mixed) != bytes(&run(&folder, &options).unwrap()));
 }

@@ -5,23 +5,17 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::bail;
-use bcosc::data::{Augmentation, SplitOptions, Unreadable};
 use bcosc::engine::Precision;
 use bcosc::onnx::ExternalData;
 use bcosc::passes::{InputContract, Settings};
-use bcosc::{
-    AlignOptions, EngineChoice, Growth, Method, Options, PointingOptions, PredictOptions, Source,
-    TrainOn,
-};
+use bcosc::{AlignOptions, EngineChoice, Growth, Method, Options, PredictOptions, Source, TrainOn};
 use clap::{Args, Parser};
 
 use super::conversion::{ConversionArgs, b};
 use super::device::RunArgs;
+use super::images::{AugmentArg, HeldOutArgs, ImageArgs};
 use super::step::NormStatisticsArg;
-use super::train::AugmentArg;
-use super::values::{
-    above_zero, at_least_two, bytes, duration, fraction, positive, result_file, size,
-};
+use super::values::{above_zero, at_least_two, bytes, duration, fraction, positive, result_file};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -142,54 +136,13 @@ pub struct AlignmentArgs {
     #[arg(long, value_name = "N", value_parser = above_zero)]
     pub threads: Option<usize>,
 
-    /// Random changes of training images [default: shifts by an eighth of the image, and flips]
-    #[arg(long, value_enum, help_heading = "Images")]
-    pub augment: Option<AugmentArg>,
-    /// Mix pairs of images, by a share from Beta(ALPHA, ALPHA)
-    #[arg(long, value_name = "ALPHA", num_args = 0..=1, default_missing_value = "0.2", value_parser = positive, help_heading = "Images")]
-    pub mixup_alpha: Option<f64>,
-    /// Threads that decode and change images
-    #[arg(
-        short = 'j',
-        long,
-        value_name = "N",
-        default_value_t = 2,
-        help_heading = "Images"
-    )]
-    pub workers: usize,
-    /// Share of the images that is held out, where DIR has no folder `val`
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = fraction, help_heading = "Images")]
-    pub val_split: f64,
-    /// Skip images that cannot be read, instead of stopping
-    #[arg(long, help_heading = "Images")]
-    pub skip_unreadable: bool,
-    /// Height and width of pictures if they are dynamic in the model: one number for both, or two
-    #[arg(long, value_name = "H[,W]", value_parser = size, help_heading = "Images")]
-    pub size: Option<[usize; 2]>,
-    /// Class names, one per line, in the order of the logits; or `imagenet`
-    #[arg(long, value_name = "FILE", help_heading = "Images")]
-    pub labels: Option<PathBuf>,
-
-    /// Maximum number of images that are held out, spread evenly [default: all]
-    #[arg(long, value_name = "N", value_parser = above_zero, help_heading = "Evaluation")]
-    pub val_images: Option<usize>,
-    /// Play the grid pointing game on the images that are held out, if they have labels
-    #[arg(long, help_heading = "Evaluation")]
-    pub gridpg: bool,
-    /// Number of grids
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = above_zero, requires = "gridpg", help_heading = "Evaluation")]
-    pub grids: usize,
-    /// Side of the window that contributions are averaged over in the game, in pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = PointingOptions::default().smooth, requires = "gridpg", help_heading = "Evaluation")]
-    pub smooth: usize,
-    /// Explain so many images before and after, side by side in one picture; 0 for none
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 8,
-        help_heading = "Evaluation"
-    )]
-    pub sheet: usize,
+    /// Random changes of training images
+    #[arg(long, value_enum, default_value_t = AugmentArg::ShiftEighth, help_heading = "Images")]
+    pub augment: AugmentArg,
+    #[command(flatten)]
+    pub pictures: ImageArgs,
+    #[command(flatten)]
+    pub held_out: HeldOutArgs,
 
     /// Folder for checkpoints and metrics [default: OUT with the extension .alignment]
     #[arg(long, value_name = "DIR", help_heading = "Results")]
@@ -282,7 +235,7 @@ impl AlignmentArgs {
             predict: PredictOptions {
                 input_shapes: conversion.input_shapes.clone(),
                 normalization: conversion.settings.normalization.clone(),
-                size: self.size,
+                size: self.pictures.size,
                 device: conversion.device,
                 precision,
                 ..PredictOptions::default()
@@ -291,12 +244,8 @@ impl AlignmentArgs {
             precision,
             conversion,
             data: data.to_owned(),
-            split: SplitOptions {
-                validation: self.val_split,
-                seed: self.seed,
-                ..SplitOptions::default()
-            },
-            labels: self.labels.clone(),
+            split: self.pictures.split(self.seed),
+            labels: self.pictures.labels.clone(),
             images: self.images,
             method: self.method,
             segments: self.segments,
@@ -322,20 +271,14 @@ impl AlignmentArgs {
             freeze: self.freeze.clone(),
             batch_size: self.batch_size,
             feature_memory: self.feature_memory,
-            augmentation: self.augment.map(Augmentation::from),
-            mixup_alpha: self.mixup_alpha,
-            workers: self.workers,
-            unreadable: match self.skip_unreadable {
-                true => Unreadable::Skip,
-                false => Unreadable::Fail,
-            },
-            val_images: self.val_images,
-            pointing: self.gridpg.then(|| PointingOptions {
-                grids: self.grids,
-                cells: Some(vec![3]),
-                smooth: self.smooth,
-            }),
-            sheet: self.sheet,
+            augmentation: self
+                .pictures
+                .augmentation(self.augment, self.pictures.mixup_alpha),
+            workers: self.pictures.workers,
+            unreadable: self.pictures.unreadable(),
+            val_images: self.held_out.val_images,
+            pointing: self.held_out.pointing(),
+            sheet: self.held_out.sheet,
             seed: self.seed,
             work_dir: self.work_dir.clone().or_else(beside).unwrap_or_default(),
             resume: self.resume,

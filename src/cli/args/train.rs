@@ -5,21 +5,20 @@ use std::thread::available_parallelism;
 
 use anyhow::bail;
 use bcosc::autodiff::training::{Exponent, Targets};
-use bcosc::data::{Augmentation, SplitOptions, Unreadable};
 use bcosc::onnx::ExternalData;
 use bcosc::passes::{Biases, Settings};
 use bcosc::{
-    CalibrationFiles, EngineChoice, EvaluateEvery, Options, PointingOptions, PredictOptions, Ramp,
-    Shape, TrainOptions, TrainingOptions, Verification, Verify,
+    CalibrationFiles, EngineChoice, EvaluateEvery, Options, PredictOptions, Ramp, Shape,
+    TrainOptions, TrainingOptions, Verification, Verify,
 };
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use super::conversion::ConversionArgs;
-use super::conversion::b;
+use super::conversion::{ConversionArgs, b};
 use super::device::RunArgs;
+use super::images::{AugmentArg, HeldOutArgs, ImageArgs};
 use super::published::Published;
 use super::step::StepArgs;
-use super::values::{above_zero, at_least_two, fraction, positive, result_file, size};
+use super::values::{above_zero, at_least_two, positive, result_file};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -101,33 +100,8 @@ pub struct TrainArgs {
     /// Random changes of training images
     #[arg(long, value_enum, default_value_t = AugmentArg::Crop, help_heading = "Images")]
     pub augment: AugmentArg,
-    /// Also apply one operation of torchvision's TrivialAugmentWide to each image
-    #[arg(long, help_heading = "Images")]
-    pub trivial_augment: bool,
-    /// Mix pairs of images, by a share from Beta(ALPHA, ALPHA)
-    #[arg(long, value_name = "ALPHA", num_args = 0..=1, default_missing_value = "0.2", value_parser = positive, help_heading = "Images")]
-    pub mixup_alpha: Option<f64>,
-    /// Threads that decode and change images
-    #[arg(
-        short = 'j',
-        long,
-        value_name = "N",
-        default_value_t = 2,
-        help_heading = "Images"
-    )]
-    pub workers: usize,
-    /// Share of each class for validation, where DIR has no folder `val`
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = fraction, help_heading = "Images")]
-    pub val_split: f64,
-    /// Skip images that cannot be read, instead of stopping
-    #[arg(long, help_heading = "Images")]
-    pub skip_unreadable: bool,
-    /// Height and width of pictures if they are dynamic in the model: one number for both, or two
-    #[arg(long, value_name = "H[,W]", value_parser = size, help_heading = "Images")]
-    pub size: Option<[usize; 2]>,
-    /// Class names, one per line, in the order of the logits; or `imagenet`
-    #[arg(long, value_name = "FILE", help_heading = "Images")]
-    pub labels: Option<PathBuf>,
+    #[command(flatten)]
+    pub pictures: ImageArgs,
 
     /// Epochs between evaluations
     #[arg(long, value_name = "EPOCHS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Evaluation")]
@@ -144,26 +118,8 @@ pub struct TrainArgs {
         help_heading = "Evaluation"
     )]
     pub completeness: usize,
-    /// Maximum number of validation images, spread evenly [default: all]
-    #[arg(long, value_name = "N", value_parser = above_zero, help_heading = "Evaluation")]
-    pub val_images: Option<usize>,
-    /// Explain so many validation images before and after training, side by side in one picture; 0 for none
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 8,
-        help_heading = "Evaluation"
-    )]
-    pub sheet: usize,
-    /// Play the grid pointing game before the first step and at the end
-    #[arg(long, help_heading = "Evaluation")]
-    pub gridpg: bool,
-    /// Number of grids
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = above_zero, requires = "gridpg", help_heading = "Evaluation")]
-    pub grids: usize,
-    /// Side of the window that contributions are averaged over in the game, in pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = PointingOptions::default().smooth, requires = "gridpg", help_heading = "Evaluation")]
-    pub smooth: usize,
+    #[command(flatten)]
+    pub held_out: HeldOutArgs,
 
     /// Folder for checkpoints and metrics [default: OUT with the extension .training]
     #[arg(long, value_name = "DIR", help_heading = "Results")]
@@ -187,26 +143,6 @@ pub struct TrainArgs {
     pub calibrate_images: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AugmentArg {
-    /// A random part of the image, resized, and a random flip: usual for photographs
-    Crop,
-    /// Shifts by up to 4 pixels, with black moving in, and a random flip: usual for small images
-    Shift,
-    /// The centre of the image
-    None,
-}
-
-impl From<AugmentArg> for Augmentation {
-    fn from(augment: AugmentArg) -> Self {
-        match augment {
-            AugmentArg::Crop => Augmentation::random_resized_crop(),
-            AugmentArg::Shift => Augmentation::shift(4),
-            AugmentArg::None => Augmentation::NONE,
-        }
-    }
-}
-
 impl TrainArgs {
     /// The folder of the run.
     pub fn work_dir(&self) -> PathBuf {
@@ -226,7 +162,7 @@ impl TrainArgs {
     /// The options of the library.
     pub fn options(&self) -> anyhow::Result<TrainOptions> {
         let published = Published::of(self.conversion.recipe);
-        let mixup_alpha = self.mixup_alpha.or(published.mixup_alpha);
+        let mixup_alpha = self.pictures.mixup_alpha.or(published.mixup_alpha);
         let targets = match mixup_alpha {
             Some(_) => Targets::Probabilities,
             None => Targets::Labels,
@@ -265,18 +201,14 @@ impl TrainArgs {
             training,
             predict: PredictOptions {
                 normalization: self.conversion.normalized.given(),
-                size: self.size,
+                size: self.pictures.size,
                 device: self.run.on.device,
                 precision: self.run.precision,
                 ..PredictOptions::default()
             },
             data: self.data.clone(),
-            split: SplitOptions {
-                validation: self.val_split,
-                seed: self.seed,
-                ..SplitOptions::default()
-            },
-            labels: self.labels.clone(),
+            split: self.pictures.split(self.seed),
+            labels: self.pictures.labels.clone(),
             batch_size: self.batch_size.unwrap_or(published.batch_size),
             epochs: self.epochs.unwrap_or(published.epochs),
             steps: self.steps,
@@ -285,28 +217,17 @@ impl TrainArgs {
             shape: self.lr_schedule,
             growth,
             bias_decay: self.bias_decay,
-            augmentation: Augmentation {
-                trivial_augment: self.trivial_augment,
-                mixup_alpha,
-                ..self.augment.into()
-            },
-            workers: self.workers,
-            unreadable: match self.skip_unreadable {
-                true => Unreadable::Skip,
-                false => Unreadable::Fail,
-            },
+            augmentation: self.pictures.augmentation(self.augment, mixup_alpha),
+            workers: self.pictures.workers,
+            unreadable: self.pictures.unreadable(),
             eval_every: match self.eval_steps {
                 Some(steps) => EvaluateEvery::Steps(steps),
                 None => EvaluateEvery::Epochs(self.eval_every),
             },
             completeness: self.completeness,
-            pointing: self.gridpg.then(|| PointingOptions {
-                grids: self.grids,
-                cells: Some(vec![3]),
-                smooth: self.smooth,
-            }),
-            sheet: self.sheet,
-            val_images: self.val_images,
+            pointing: self.held_out.pointing(),
+            sheet: self.held_out.sheet,
+            val_images: self.held_out.val_images,
             seed: self.seed,
             work_dir: self.work_dir(),
             resume: self.resume,

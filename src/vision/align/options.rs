@@ -103,10 +103,8 @@ pub struct AlignOptions {
     /// `work_dir`, which have no names. After as many images as fit, at least [`AlignOptions::KEPT`], they come again, changed in the
     /// same way.
     pub feature_memory: u64,
-    /// Random changes of images; by default shifts by an eighth, and flips.
-    pub augmentation: Option<Augmentation>,
-    /// Mixes each picture of a batch with another one, by a share from Beta(alpha, alpha). Both models see the same mixtures.
-    pub mixup_alpha: Option<f64>,
+    /// Random changes of images, which both models see.
+    pub augmentation: Augmentation,
     /// Threads that prepare images.
     pub workers: usize,
     /// What happens if an image cannot be read.

@@ -125,7 +125,6 @@ pub(super) fn settings(
         ),
         ("the image size", format!("{:?}", prepared.size)),
         ("the augmentation", format!("{:?}", options.augmentation)),
-        ("--mixup-alpha", format!("{:?}", options.mixup_alpha)),
         (
             "the conversion",
             format!("{:?}", options.conversion.settings),

@@ -12,7 +12,6 @@ use crate::data::{Loader, LoaderOptions, Unreadable};
 use crate::load::File;
 use crate::probabilities::before_probabilities;
 use crate::training::{Frozen, prepare, segments_of};
-use crate::vision::data::Augmentation;
 use crate::vision::images::free_side;
 use crate::vision::predict::Predictor;
 use crate::{
@@ -136,13 +135,8 @@ impl Prepared {
 
     /// Batches of training images, for both models.
     pub fn loader(&self, options: &AlignOptions) -> Result<Loader, Error> {
-        let [height, width] = self.size;
-        let usual = || Augmentation::shift((height.min(width) / 8).max(1));
         let loading = LoaderOptions {
-            augmentation: Augmentation {
-                mixup_alpha: options.mixup_alpha,
-                ..options.augmentation.unwrap_or_else(usual)
-            },
+            augmentation: options.augmentation,
             seed: options.seed,
             workers: options.workers,
             unreadable: options.unreadable,

@@ -37,7 +37,7 @@ pub enum Crop {
     /// The centre, shifted at random: torchvision's `RandomCrop` with padding.
     Shift {
         /// Maximum distance along each axis.
-        pixels: usize,
+        distance: Distance,
         /// What moves in.
         padding: Padding,
     },
@@ -48,6 +48,24 @@ pub enum Crop {
         /// Bounds of its width divided by its height.
         ratio: [f64; 2],
     },
+}
+
+/// How far a picture is shifted at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Distance {
+    /// So many pixels.
+    Pixels(usize),
+    /// A share of the shorter side, but at least a pixel.
+    Share(f64),
+}
+
+impl Distance {
+    fn pixels(self, [height, width]: [usize; 2]) -> usize {
+        match self {
+            Distance::Pixels(pixels) => pixels,
+            Distance::Share(share) => ((height.min(width) as f64 * share) as usize).max(1),
+        }
+    }
 }
 
 impl Augmentation {
@@ -61,9 +79,14 @@ impl Augmentation {
 
     /// Shifts by up to `pixels`, with zeros around the picture, and flips: usual for small pictures, with 4 pixels.
     pub fn shift(pixels: usize) -> Self {
+        Augmentation::shift_by(Distance::Pixels(pixels))
+    }
+
+    /// Shifts by up to a distance, with zeros around the picture, and flips.
+    pub fn shift_by(distance: Distance) -> Self {
         Augmentation {
             crop: Crop::Shift {
-                pixels,
+                distance,
                 padding: Padding::Zeros,
             },
             flip: 0.5,
@@ -92,8 +115,8 @@ impl Augmentation {
         let ordered = |[low, high]: [f64; 2]| low > 0.0 && low <= high && high.is_finite();
         match self.crop {
             Crop::Center => {}
-            Crop::Shift { pixels, padding } => {
-                let least = height.min(width);
+            Crop::Shift { distance, padding } => {
+                let (least, pixels) = (height.min(width), distance.pixels([height, width]));
                 let limit = match padding {
                     Padding::Zeros => least,
                     Padding::Reflect => least.saturating_sub(1),
@@ -150,8 +173,8 @@ impl Augmentation {
     ) -> Result<Pixels, String> {
         let mut pixels = match self.crop {
             Crop::Center => prepared.clone(),
-            Crop::Shift { pixels, padding } => {
-                let reach = pixels as i64;
+            Crop::Shift { distance, padding } => {
+                let reach = distance.pixels([frame.height, frame.width]) as i64;
                 let [down, right] = [(); 2].map(|()| rng.random_range(-reach..=reach));
                 crop::shifted(prepared, [down, right], padding)
             }

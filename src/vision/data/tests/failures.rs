@@ -80,7 +80,12 @@ fn options_out_of_range_are_refused() {
             ..Augmentation::NONE
         })
     };
-    let shift = |pixels, padding| crop(Crop::Shift { pixels, padding });
+    let shift = |pixels, padding| {
+        crop(Crop::Shift {
+            distance: Distance::Pixels(pixels),
+            padding,
+        })
+    };
     let mixup = |alpha| {
         with(Augmentation {
             mixup_alpha: Some(alpha),
