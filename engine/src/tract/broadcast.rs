@@ -26,6 +26,9 @@ const SHORTEST_RUN: usize = 8;
 /// tract has no kernel for shorter rows.
 const SHORTEST_ROW: usize = 33;
 
+/// Nor, if a row is repeated, for one that is not a multiple of this. (It asks for 16, 32 or 64 elements, by the machine.)
+const WHOLE_VECTORS: usize = 64;
+
 type Shape = TVec<usize>;
 
 /// Makes operands of a shape for which there is a kernel.
@@ -80,7 +83,10 @@ fn beside_whole(shape: &Shape, all: &Shape) -> Shape {
     let rank = all.len();
     let row = (0..rank).find(|axis| !is_one(axis)).unwrap_or(rank);
     let is_row = shape[row..] == all[row..];
-    if is_row && shape.iter().product::<usize>() >= SHORTEST_ROW {
+    let elements = shape.iter().product::<usize>();
+    let is_repeated = all[..row].iter().any(|&size| size > 1);
+    let is_whole = !is_repeated || elements.is_multiple_of(WHOLE_VECTORS);
+    if is_row && is_whole && elements >= SHORTEST_ROW {
         return shape.clone();
     }
     let run = (0..rank)
@@ -156,6 +162,9 @@ mod tests {
         }
         // Neither is whole: the larger one becomes so.
         assert_eq!(for_two(&[2, 1, 64], &[1, 3, 1]), [[2, 3, 64], [2, 3, 1]]);
+        // Rows of 49 numbers, and only one.
+        assert_eq!(for_two(&[2, 3, 7, 7], &[1, 1, 7, 7]), [[2, 3, 7, 7]; 2]);
+        assert_eq!(for_two(&[1, 2, 7, 7], &[1, 2, 7, 7]), [[1, 2, 7, 7]; 2]);
         // Runs of three numbers.
         assert_eq!(for_two(&[2, 64, 3], &[1, 64, 1]), [[2, 64, 3], [2, 64, 3]]);
     }
@@ -192,6 +201,9 @@ mod tests {
             assert_eq!(slow(&model), Vec::<String>::new(), "{other:?}");
             assert_same(&model, &[4, 8, 16, 16]);
         }
+        let rows = arithmetic("4,32,14,14", &[1, 1, 14, 14]);
+        assert_eq!(slow(&rows), Vec::<String>::new());
+        assert_same(&rows, &[4, 32, 14, 14]);
     }
 
     #[test]
