@@ -20,11 +20,12 @@ CIFAR = ["--mean", "0.4914,0.4822,0.4465", "--std", "0.2470,0.2435,0.2616"]
 ABSORBED = ["--absorb-normalization"]
 KEPT, FOLDED, VIT = "cifar10-resnet20.norms-kept.onnx", "cifar10-resnet20.onnx", "cifar10-vit.onnx"
 RANDOM = "random"
+NOT_RESTORED = "folded, not restored"
 ROWS = {
     "kept, absorbed": (KEPT, ABSORBED),
     "kept, normalised in the graph": (KEPT, []),
     "folded, restored, absorbed": (FOLDED, ABSORBED),
-    "folded, not restored": (FOLDED, ["--skip-pass", "restore-norms"]),
+    NOT_RESTORED: (FOLDED, []),
     "random, absorbed": (RANDOM, ABSORBED),
     "vit, absorbed": (VIT, ABSORBED),
 }
@@ -49,6 +50,12 @@ def randomised(model, rng):
     return model
 
 
+def bcosc(row, arguments, *options):
+    done = subprocess.run([arguments.bcosc, *options], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{row}: {done.stderr}")
+
+
 def run(name, arguments):
     kept = arguments.out / f"{name.replace(', ', '-').replace(' ', '-')}.json"
     if not kept.exists():
@@ -58,12 +65,14 @@ def run(name, arguments):
             path = arguments.out / "random.onnx"
             onnx.save(randomised(onnx.load(arguments.shared / KEPT), np.random.default_rng(0)), path)
         out = kept.with_suffix(".onnx")
-        command = [arguments.bcosc, "train", path, "--data", arguments.shared / "cifar10", "-o", out, "--epochs", "9",
-                   "--steps", "400", "--augment", "shift", "--eval-steps", "100", "--val-images", "2500", "--gridpg",
-                   "--smooth", "1", "--sheet", "0", "--input", "add-inverse", *CIFAR, *flags]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise SystemExit(f"{name}: {done.stderr}")
+        images, conversion = arguments.shared / "cifar10", ["--input", "add-inverse", *CIFAR, *flags]
+        if name == NOT_RESTORED:
+            converted = arguments.out / "not-restored.onnx"
+            bcosc(name, arguments, path, "-o", converted, "--skip-pass", "restore-norms",
+                  "--skip-pass", "calibrate-norms", *conversion)  # fmt: skip
+            path, conversion = converted, []
+        bcosc(name, arguments, "train", path, "--data", images, "-o", out, "--epochs", "9", "--steps", "400", "--augment", "shift",
+              "--eval-steps", "100", "--val-images", "2500", "--gridpg", "--smooth", "1", "--sheet", "0", *conversion)  # fmt: skip
         lines = [json.loads(line) for line in (out.with_suffix(".training") / "metrics.jsonl").read_text().splitlines()]
         kept.write_text(json.dumps([line for line in lines if "val_top1" in line]))
     evaluations = json.loads(kept.read_text())

@@ -160,7 +160,10 @@ pub(crate) fn step_of(
     };
     let found = training::step(model, &step, &group, &context(&settings));
     let found = found.map_err(|source| fail(label, source))?;
-    frozen.check(&found.forward, label)?;
+    let graph = &found.forward.graph;
+    let parameters = graph.parameters().into_iter();
+    let names = parameters.map(|(node, _)| graph.value_name(graph.output(node, 0)));
+    frozen.check(names, label)?;
     Ok(found.into())
 }
 
@@ -249,28 +252,25 @@ impl Frozen {
         Ok(Frozen(parsed.collect::<Result<_, _>>()?))
     }
 
-    fn contains(&self, name: &str) -> bool {
+    pub fn contains(&self, name: &str) -> bool {
         self.0.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Fails if a pattern matches no constant of the model.
-    pub fn check(&self, model: &Model, label: &str) -> Result<(), Error> {
-        let graph = &model.graph;
-        let names: Vec<&str> = graph
-            .parameters()
-            .into_iter()
-            .map(|(node, _)| graph.value_name(graph.output(node, 0)))
-            .collect();
-        let unused = self
-            .0
-            .iter()
-            .find(|pattern| !names.iter().any(|name| pattern.matches(name)));
+    /// Fails if a pattern matches none of the names.
+    pub fn check<'n>(
+        &self,
+        names: impl Iterator<Item = &'n str>,
+        label: &str,
+    ) -> Result<(), Error> {
+        let names: Vec<&str> = names.collect();
+        let is_used = |pattern: &Pattern| names.iter().any(|name| pattern.matches(name));
+        let unused = self.0.iter().find(|pattern| !is_used(pattern));
         match unused {
             None => Ok(()),
             Some(pattern) => Err(Error::Input {
                 model: label.to_owned(),
                 problem: format!(
-                    "no parameter matches the pattern `{pattern}`; bcosc train-graph MODEL --dry-run lists the parameters"
+                    "no parameter matches the pattern `{pattern}`; bcosc train-graph --dry-run lists those of a converted model"
                 ),
             }),
         }

@@ -1,22 +1,19 @@
 //! Steps that align a model with its original.
 
-use std::collections::BTreeSet;
-
 use bcosc_autodiff::training::{
     Alignment, Cuttable, Group, Part, Reference, Role, Segment, StepOptions, Tap, alignment_step,
     segments,
 };
 use bcosc_ir::Model;
 
-use super::{Frozen, TrainingStep, context, fail, settings_of};
+use super::{TrainingStep, context, fail, settings_of};
 use crate::{Error, Metadata};
 
-/// The step that trains some parameters of a model, or all that are not frozen, to reproduce values of its original.
+/// The step that trains parameters of a model to reproduce values of its original.
 pub(crate) fn alignment_step_of(
     model: Model,
     alignment: &Alignment<'_>,
-    trained: Option<&BTreeSet<String>>,
-    frozen: &Frozen,
+    is_trained: &dyn Fn(&str) -> bool,
     options: &StepOptions,
     label: &str,
 ) -> Result<TrainingStep, Error> {
@@ -27,12 +24,9 @@ pub(crate) fn alignment_step_of(
     let settings = settings_of([Some(&model), original]);
     let mut options = options.clone();
     options.biases_removed |= biases_removed(&model, label)?;
-    let group = |name: &str, _: Role| {
-        let wanted = trained.is_none_or(|trained| trained.contains(name));
-        match wanted && !frozen.contains(name) {
-            true => Group::Trained { weight_decay: 0.0 },
-            false => Group::Frozen,
-        }
+    let group = |name: &str, _: Role| match is_trained(name) {
+        true => Group::Trained { weight_decay: 0.0 },
+        false => Group::Frozen,
     };
     let step = alignment_step(model, alignment, &options, &group, &context(&settings));
     Ok(step.map_err(|source| fail(label, source))?.into())

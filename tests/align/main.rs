@@ -17,7 +17,7 @@ use bcosc::{
     AlignEvent, AlignOptions, Aligned, DeviceChoice, EngineChoice, Error, Growth, InputShape,
     METRICS, Method, Options, PredictOptions, TrainOn, align, convert, plan_alignment, write_model,
 };
-use bcosc_ir::{Attribute, DataType, ModelBuilder, onnx};
+use bcosc_ir::{Attribute, DataType, Model, ModelBuilder, onnx};
 use bcosc_testing::{Layers, noise};
 use tempfile::TempDir;
 
@@ -309,30 +309,48 @@ fn images_need_no_classes() {
 #[test]
 fn frozen_parameters_stay() {
     let folder = workplace();
-    let scores = |name: &str, freeze: &[&str]| {
-        let options = AlignOptions {
-            joint_steps: 3,
-            freeze: freeze.iter().map(|pattern| pattern.to_string()).collect(),
-            sheet: 0,
-            ..options(&folder, name, Method::Joint)
-        };
-        let model = run(&folder, &options).unwrap().model;
+    let frozen = |pattern: &str| AlignOptions {
+        block_steps: 3,
+        joint_steps: 3,
+        then_train: 2,
+        freeze: vec![pattern.to_owned()],
+        sheet: 0,
+        ..options(&folder, "frozen", Method::BlocksJoint)
+    };
+    let aligned = run(&folder, &frozen("scores*")).unwrap();
+    let phases: Vec<&str> = aligned.phases.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(phases, ["segment 1", "joint", "end to end"]);
+    let converted = convert(folder.path().join("net.onnx"), &conversion()).unwrap();
+    let weight = |model: &Model, name: &str| {
         let graph = &model.graph;
         let parameters = graph.parameters().into_iter();
         let mut values = parameters.map(|(node, _)| graph.output(node, 0));
-        let weight = values.find(|&value| graph.value_name(value) == "scores.w");
-        graph.constant(weight.unwrap()).unwrap().clone()
+        let found = values.find(|&value| graph.value_name(value) == name);
+        graph.constant(found.unwrap()).unwrap().clone()
     };
-    let frozen = scores("frozen", &["scores.*"]);
-    assert_eq!(frozen, scores("others", &["scores.*", "inner.*"]));
-    assert_ne!(frozen, scores("trained", &["inner.*"]));
+    for (name, stays) in [
+        ("stem.weight", false),
+        ("inner.w", false),
+        ("scores.w", true),
+    ] {
+        let [before, after] = [&converted.model, &aligned.model].map(|m| weight(m, name));
+        assert_eq!(before == after, stays, "{name}");
+    }
 
-    let unknown = AlignOptions {
-        freeze: vec!["nothing*".to_owned()],
-        ..options(&folder, "unknown", Method::Joint)
+    let refused = |options: AlignOptions| run(&folder, &options).unwrap_err().to_string();
+    let resumed = AlignOptions {
+        resume: true,
+        ..frozen("scores.*")
     };
-    let error = run(&folder, &unknown).unwrap_err().to_string();
-    assert!(error.contains("`nothing*`"), "{error}");
+    for (options, expected) in [
+        (frozen("nothing*"), "`nothing*`"),
+        (frozen("[a"), "`[a`"),
+        (frozen("*"), "all parameters are frozen"),
+        (resumed, "--freeze"),
+    ] {
+        let error = refused(options);
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 /// Each model gets the mixture in its own encoding, so a start that is exact for images is exact for mixtures.

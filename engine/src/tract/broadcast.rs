@@ -9,6 +9,7 @@
 //! repeats. Other operands it follows element by element with an index each, which takes several times as long as
 //! copying them out.
 
+use tract_onnx::prelude::tract_data::internal::vector_size;
 use tract_onnx::prelude::{DatumType, TractResult, TypedModel};
 use tract_onnx::tract_core::broadcast::multi_broadcast;
 use tract_onnx::tract_core::ops::array::MultiBroadcastTo;
@@ -25,9 +26,6 @@ const SHORTEST_RUN: usize = 8;
 
 /// tract has no kernel for shorter rows.
 const SHORTEST_ROW: usize = 33;
-
-/// Nor, if a row is repeated, for one that is not a multiple of this. (It asks for 16, 32 or 64 elements, by the machine.)
-const WHOLE_VECTORS: usize = 64;
 
 type Shape = TVec<usize>;
 
@@ -85,8 +83,9 @@ fn beside_whole(shape: &Shape, all: &Shape) -> Shape {
     let is_row = shape[row..] == all[row..];
     let elements = shape.iter().product::<usize>();
     let is_repeated = all[..row].iter().any(|&size| size > 1);
-    let is_whole = !is_repeated || elements.is_multiple_of(WHOLE_VECTORS);
-    if is_row && is_whole && elements >= SHORTEST_ROW {
+    // tract repeats rows of whole vectors only.
+    let has_kernel = !is_repeated || elements.is_multiple_of(vector_size());
+    if is_row && has_kernel && elements >= SHORTEST_ROW {
         return shape.clone();
     }
     let run = (0..rank)

@@ -10,12 +10,13 @@
 use tract_onnx::prelude::{
     DatumExt, DatumType, TValue, TVec, Tensor, TractResult, TypedFact, TypedModel,
 };
-use tract_onnx::tract_core::ops::binary::{BinMiniOp, TypedBinOp};
-use tract_onnx::tract_core::ops::logic::{CompEq, CompGT, CompGTE, CompLT, CompLTE, CompNE, Iff};
+use tract_onnx::tract_core::broadcast::multi_broadcast;
+use tract_onnx::tract_core::ops::binary::TypedBinOp;
+use tract_onnx::tract_core::ops::logic::{CompEq, CompGT, CompGTE, CompLT, CompLTE, Iff};
 use tract_onnx::tract_core::{args_4, op_as_typed_op, op_out_of_plan};
 use tract_onnx::tract_hir::internal::{
-    EvalContext, EvalOp, IntoTValue, IntoTensor, Op, ShapeFact, StaticName, TypedModelPatch,
-    TypedNode, TypedOp, as_op, tvec,
+    EvalContext, EvalOp, IntoTValue, IntoTensor, Op, StaticName, TypedModelPatch, TypedNode,
+    TypedOp, as_op, tvec,
 };
 
 /// Elements that are chosen in one go; so many copies of an operand that is a single number fit a cache.
@@ -29,7 +30,6 @@ struct Choice(Comparison);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Comparison {
     Equal,
-    NotEqual,
     Greater,
     GreaterOrEqual,
     Less,
@@ -62,23 +62,6 @@ fn fits(operand: &TypedFact, result: &TypedFact) -> bool {
         && matches!(sizes, (Some(sizes), Some(all)) if sizes == all || sizes.iter().all(|&size| size == 1))
 }
 
-impl Comparison {
-    fn of(node: &TypedNode) -> Option<Self> {
-        let TypedBinOp(op, _) = node.op_as()?;
-        let is = |kind: &dyn BinMiniOp| op.name() == kind.name();
-        let kinds: [(&dyn BinMiniOp, Self); 6] = [
-            (&CompEq, Comparison::Equal),
-            (&CompNE, Comparison::NotEqual),
-            (&CompGT, Comparison::Greater),
-            (&CompGTE, Comparison::GreaterOrEqual),
-            (&CompLT, Comparison::Less),
-            (&CompLTE, Comparison::LessOrEqual),
-        ];
-        let found = kinds.into_iter().find(|(kind, _)| is(*kind));
-        found.map(|(_, comparison)| comparison)
-    }
-}
-
 impl Op for Choice {
     fn name(&self) -> StaticName {
         "Choice".into()
@@ -89,12 +72,8 @@ impl Op for Choice {
 
 impl TypedOp for Choice {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let largest = inputs
-            .iter()
-            .max_by_key(|fact| fact.shape.volume().as_i64());
-        let shape = largest
-            .map(|fact| fact.shape.clone())
-            .unwrap_or_else(ShapeFact::scalar);
+        let shapes: TVec<_> = inputs.iter().map(|fact| fact.shape.to_tvec()).collect();
+        let shape = multi_broadcast(&shapes)?;
         Ok(tvec!(f32::fact(shape)))
     }
 
@@ -106,9 +85,7 @@ impl EvalOp for Choice {
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let (a, b, t, f) = args_4!(inputs);
-        let all = [&a, &b, &t, &f];
-        let largest = all.into_iter().max_by_key(|operand| operand.len());
-        let shape: TVec<usize> = largest.map_or_else(TVec::new, |largest| largest.shape().into());
+        let shape = multi_broadcast(&[a.shape(), b.shape(), t.shape(), f.shape()])?;
         let [a, b, f] = [&a, &b, &f].map(|operand| Operand::of(operand));
         let (a, b, f) = (a?, b?, f?);
         // In place where nothing else holds these numbers.
@@ -128,11 +105,22 @@ impl EvalOp for Choice {
 }
 
 impl Comparison {
+    fn of(node: &TypedNode) -> Option<Self> {
+        let TypedBinOp(op, _) = node.op_as()?;
+        match op {
+            op if op.is::<CompEq>() => Some(Comparison::Equal),
+            op if op.is::<CompGT>() => Some(Comparison::Greater),
+            op if op.is::<CompGTE>() => Some(Comparison::GreaterOrEqual),
+            op if op.is::<CompLT>() => Some(Comparison::Less),
+            op if op.is::<CompLTE>() => Some(Comparison::LessOrEqual),
+            _ => None,
+        }
+    }
+
     /// Keeps what is chosen where the comparison holds, and takes the others elsewhere.
     fn keep(self, chosen: &mut [f32], compared: [&[f32]; 2], others: &[f32]) {
         match self {
             Comparison::Equal => keep(chosen, compared, others, |a, b| a == b),
-            Comparison::NotEqual => keep(chosen, compared, others, |a, b| a != b),
             Comparison::Greater => keep(chosen, compared, others, |a, b| a > b),
             Comparison::GreaterOrEqual => keep(chosen, compared, others, |a, b| a >= b),
             Comparison::Less => keep(chosen, compared, others, |a, b| a < b),
@@ -175,27 +163,34 @@ impl<'a> Operand<'a> {
 
 #[cfg(test)]
 mod tests {
-    use bcosc_ir::{Attribute, DataType, Model};
+    use bcosc_ir::{Attribute, DataType, Model, Tensor};
     use bcosc_testing::{input, weight};
 
     use super::super::lower::testing::{assert_same, operators, own_operators};
+    use super::{
+        Choice, Comparison, EvalOp, IntoTValue, Tensor as TractTensor, TypedFact, TypedOp,
+    };
 
     /// Not a multiple of a block.
     const WHOLE: &[u64] = &[2, 3, 5, 70];
 
-    /// The chosen parts of x and 2 x, by whether the ReLU of x compares with numbers of a shape.
-    fn choice(operator: &str, compared: &[u64], others: &[u64], dtype: DataType) -> Model {
+    /// x where a value compares with another, and otherwise numbers of the shape `others`. Half of `mixed` equals `relu`, and a
+    /// quarter each is smaller and larger.
+    fn choice(operands: [&str; 2], operator: &str, others: &[u64], dtype: DataType) -> Model {
         let to = |dtype: DataType| [Attribute::int("to", dtype.to_i32().into())];
         input(17, "2,3,5,70")
-            .param("b", weight(1, compared))
             .param("f", weight(2, others))
-            .op("Cast", &["b"], "limit", to(dtype))
+            .param("none", Tensor::f32s(&[], vec![0.0]))
+            .param("factors", weight(1, WHOLE))
+            .op("Cast", &["x"], "chosen", to(dtype))
             .op("Cast", &["f"], "other", to(dtype))
-            .op("Cast", &["x"], "cast", to(dtype))
-            .op("Relu", &["cast"], "relu", [])
-            .op("Min", &["limit", "relu"], "least", [])
-            .op(operator, &["least", "relu"], "holds", [])
-            .op("Where", &["holds", "cast", "other"], "where", [])
+            .op("Relu", &["chosen"], "relu", [])
+            .op("Cast", &["none"], "zero", to(dtype))
+            .op("Cast", &["factors"], "factor", to(dtype))
+            .op("Mul", &["factor", "relu"], "product", [])
+            .op("Add", &["product", "relu"], "mixed", [])
+            .op(operator, &operands, "holds", [])
+            .op("Where", &["holds", "chosen", "other"], "where", [])
             .op("Cast", &["where"], "y", to(DataType::Float))
             .output("y")
             .finish()
@@ -209,25 +204,30 @@ mod tests {
     #[test]
     fn every_comparison_chooses() {
         for operator in ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"] {
-            for (compared, others) in [(WHOLE, WHOLE), (&[], WHOLE), (WHOLE, &[1, 1])] {
-                let model = choice(operator, compared, others, DataType::Float);
-                assert!(chooses(&model), "{operator} {compared:?} {others:?}");
-                assert_same(&model, WHOLE);
+            for operands in [["mixed", "relu"], ["mixed", "zero"], ["zero", "mixed"]] {
+                for others in [WHOLE, &[], &[1, 1]] {
+                    let model = choice(operands, operator, others, DataType::Float);
+                    assert!(chooses(&model), "{operator} {operands:?} {others:?}");
+                    assert_same(&model, WHOLE);
+                }
             }
         }
     }
 
-    /// The derivative of ReLU where the gradient is infinite or no number.
+    /// As in PyTorch, the derivative of ReLU is 0 behind a closed one whatever the gradient.
     #[test]
     fn what_is_not_chosen_does_not_count() {
         let model = input(17, "2,3,5,70")
-            .param("zero", weight(1, &[]))
-            .op("Sub", &["zero", "zero"], "0", [])
-            .op("Div", &["x", "0"], "infinite", [])
-            .op("Greater", &["x", "0"], "holds", [])
-            .op("Where", &["holds", "x", "infinite"], "one", [])
-            .op("Where", &["holds", "0", "x"], "two", [])
-            .op("Add", &["one", "two"], "y", [])
+            .param("zero", Tensor::f32s(&[], vec![0.0]))
+            .op("Log", &["x"], "log", [])
+            .op("Div", &["x", "zero"], "infinite", [])
+            .op("Greater", &["x", "zero"], "holds", [])
+            .op("Where", &["holds", "log", "zero"], "one", [])
+            .op("Where", &["holds", "zero", "infinite"], "two", [])
+            .op("Greater", &["log", "zero"], "number", [])
+            .op("Where", &["number", "infinite", "x"], "three", [])
+            .op("Add", &["one", "two"], "some", [])
+            .op("Add", &["some", "three"], "y", [])
             .output("y")
             .finish()
             .unwrap();
@@ -236,9 +236,27 @@ mod tests {
     }
 
     #[test]
+    fn there_may_be_nothing_to_choose() {
+        let (none, one) = (tract_zero(&[0, 3]), tract_zero(&[1, 1]));
+        let operands = [&none, &one, &none, &one];
+        let facts = operands.map(|operand| TypedFact::shape_and_dt_of(operand));
+        let choice = Choice(Comparison::Greater);
+        let fact = &choice.output_facts(&facts.each_ref()).unwrap()[0];
+        assert_eq!(fact.shape.as_concrete(), Some(&[0, 3][..]));
+        let operands = operands.map(|operand| operand.clone().into_tvalue());
+        let chosen = choice.eval_out_of_plan(operands.into_iter().collect());
+        assert_eq!(chosen.unwrap().unwrap()[0].shape(), [0, 3]);
+    }
+
+    fn tract_zero(shape: &[usize]) -> TractTensor {
+        TractTensor::zero::<f32>(shape).unwrap()
+    }
+
+    #[test]
     fn others_are_left_to_tract() {
-        let row = choice("Greater", WHOLE, &[70], DataType::Float);
-        let double = choice("Greater", WHOLE, WHOLE, DataType::Double);
+        let compared = ["mixed", "relu"];
+        let row = choice(compared, "Greater", &[70], DataType::Float);
+        let double = choice(compared, "Greater", WHOLE, DataType::Double);
         for model in [row, double] {
             assert!(own_operators(&model).contains(&"Iff".to_owned()));
             assert!(!chooses(&model));

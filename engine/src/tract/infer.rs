@@ -41,7 +41,6 @@ const OVER_CHANNELS: &[&str] = &[
     "ConvHir",
     "ConvTranspose",
     "MaxPool",
-    "OnnxMaxPoolIndices",
     "SumPool",
 ];
 
@@ -116,7 +115,7 @@ fn refine(model: &mut InferenceModel, id: usize, largest: u64) -> TractResult<Re
         let images = inputs.iter().take(1).chain(outputs);
         let mut ranks = images.filter_map(|fact| fact.shape.rank().concretize());
         if let Some(rank) = ranks.find(|&rank| rank < 2) {
-            bail!("its input should have a batch axis and channels, and has {rank} axes");
+            bail!("images should have a batch axis and channels, but have {rank} axes");
         }
     }
 

@@ -95,8 +95,7 @@ pub(super) fn can_stand_for(graph: &Graph, old: Value, new: Value) -> Result<(),
     Err(Reason::OutputName(graph.value_name(old).to_owned()))
 }
 
-/// Applies the rules wherever they match, and records changes and reasons. Operators whose results nothing uses are left to
-/// `remove-dead`: what rewrites the consumers of a value would match them forever.
+/// Applies the rules wherever they match, and records changes and reasons.
 pub(super) fn apply_rules(
     model: &mut Model,
     rules: &'static [Rule],
@@ -114,7 +113,7 @@ pub(super) fn apply_rules(
     while let Some(node) = queue.pop_front() {
         queued.remove(&node);
         obstacles.remove(&node);
-        if !model.graph.contains(node) || !is_used(&model.graph, node) {
+        if !model.graph.contains(node) {
             continue;
         }
         let (patch, what) = match first_match(model, &table, node) {
@@ -159,18 +158,11 @@ fn first_match(
     Err(obstacle)
 }
 
-fn is_used(graph: &Graph, node: NodeId) -> bool {
-    outputs(graph, node).any(|value| !graph.uses(value).is_empty())
-}
-
-fn outputs(graph: &Graph, node: NodeId) -> impl Iterator<Item = Value> {
-    (0..graph.output_count(node)).map(move |slot| graph.output(node, slot))
-}
-
 fn neighbours(graph: &Graph, node: NodeId) -> Vec<NodeId> {
     let producers = graph.inputs_of(node).into_iter().flatten().map(|v| v.node);
     let producers = producers.filter(|&id| graph.op(id).is_some());
-    let consumers = outputs(graph, node).flat_map(|value| graph.uses(value));
+    let outputs = (0..graph.output_count(node)).map(|slot| graph.output(node, slot));
+    let consumers = outputs.flat_map(|value| graph.uses(value));
     let consumers = consumers.filter_map(|usage| match usage {
         Use::Input { node, .. } => Some(node),
         Use::Capture { .. } | Use::Output(_) => None,

@@ -214,6 +214,10 @@ impl AlignmentArgs {
         if self.b_from.is_some() && self.method == Method::Blocks {
             bail!("--b-from requires --method joint or blocks+joint");
         }
+        let from_labels = self.then_train > 0 && self.train_on == TrainOn::Labels;
+        if from_labels && self.pictures.mixup_alpha.is_some() {
+            bail!("--mixup-alpha mixes no labels of --train-on labels; leave one of them out");
+        }
         let beside = || out.map(|out| out.with_extension("alignment"));
         let both = self.method == Method::BlocksJoint;
         let joint = if both {
@@ -271,9 +275,7 @@ impl AlignmentArgs {
             freeze: self.freeze.clone(),
             batch_size: self.batch_size,
             feature_memory: self.feature_memory,
-            augmentation: self
-                .pictures
-                .augmentation(self.augment, self.pictures.mixup_alpha),
+            augmentation: self.pictures.augmentation(self.augment, None),
             workers: self.pictures.workers,
             unreadable: self.pictures.unreadable(),
             val_images: self.held_out.val_images,

@@ -45,7 +45,7 @@ pub struct ImageArgs {
     /// Threads that decode and change images
     #[arg(short = 'j', long, value_name = "N", default_value_t = 2)]
     pub workers: usize,
-    /// Share of the images that is held out for evaluation, where DIR has no folder `val`
+    /// Share of the images, or of each class, that is held out for evaluation, where DIR has no folder `val`
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = fraction)]
     pub val_split: f64,
     /// Skip images that cannot be read, instead of stopping
@@ -60,11 +60,11 @@ pub struct ImageArgs {
 }
 
 impl ImageArgs {
-    /// What is changed at random, beside what is usual.
-    pub fn augmentation(&self, augment: AugmentArg, mixup_alpha: Option<f64>) -> Augmentation {
+    /// What is changed at random. Without `--mixup-alpha`, images are mixed by `usual_mixup`.
+    pub fn augmentation(&self, augment: AugmentArg, usual_mixup: Option<f64>) -> Augmentation {
         Augmentation {
             trivial_augment: self.trivial_augment,
-            mixup_alpha,
+            mixup_alpha: self.mixup_alpha.or(usual_mixup),
             ..augment.into()
         }
     }
@@ -91,13 +91,13 @@ impl ImageArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Evaluation")]
 pub struct HeldOutArgs {
-    /// Maximum number of images that are held out for evaluation, spread evenly [default: all]
+    /// Maximum number of held-out images for evaluation, spread evenly [default: all]
     #[arg(long, value_name = "N", value_parser = above_zero)]
     pub val_images: Option<usize>,
-    /// Explain so many images that are held out before and after, side by side in one picture; 0 for none
+    /// Explain so many held-out images before and after training, side by side in one picture; 0 for none
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub sheet: usize,
-    /// Play the grid pointing game on images that are held out before and after, if they have labels
+    /// Play the grid pointing game on held-out images before and after training, if they have labels
     #[arg(long)]
     pub gridpg: bool,
     /// Number of grids

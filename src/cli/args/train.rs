@@ -217,7 +217,9 @@ impl TrainArgs {
             shape: self.lr_schedule,
             growth,
             bias_decay: self.bias_decay,
-            augmentation: self.pictures.augmentation(self.augment, mixup_alpha),
+            augmentation: self
+                .pictures
+                .augmentation(self.augment, published.mixup_alpha),
             workers: self.pictures.workers,
             unreadable: self.pictures.unreadable(),
             eval_every: match self.eval_steps {

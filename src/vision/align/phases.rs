@@ -1,6 +1,5 @@
 //! What is trained, in which order.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bcosc_autodiff::training::{
@@ -10,7 +9,7 @@ use bcosc_autodiff::training::{
 
 use super::options::{AlignOptions, Method, TrainOn};
 use super::prepare::Prepared;
-use crate::training::{Frozen, Schedule, alignment_step_of, step_of};
+use crate::training::{Schedule, alignment_step_of, step_of};
 use crate::{Error, Shape, TrainingOptions, TrainingStep};
 
 /// A phase, as it is shown before it runs.
@@ -42,11 +41,11 @@ pub(super) struct Phase {
 
 #[derive(Clone, Debug)]
 enum Work {
-    /// The parameters of a segment, against the values that leave it in the original.
+    /// The parameters of a segment that are not frozen, against the values that leave it in the original.
     Segment(usize),
-    /// All parameters, against values of the original; B may grow over the steps.
+    /// All parameters that are not frozen, against values of the original; B may grow over the steps.
     Joint { taps: Vec<Tap>, grows: bool },
-    /// All parameters, against probabilities or labels.
+    /// All parameters that are not frozen, against probabilities or labels.
     Train(TrainOn),
 }
 
@@ -73,9 +72,12 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
         shape: Shape::Cosine,
     };
     let layers: usize = segments.iter().map(|segment| segment.layers).sum();
+    let counts = segments.iter().map(|segment| segment.parameters.len());
+    let parameters = (!options.freeze.is_empty()).then(|| counts.sum());
     if options.method != Method::Joint {
         let shares = shares(segments);
-        for (index, segment) in segments.iter().enumerate() {
+        let trained = |(_, segment): &(usize, &Segment)| !segment.parameters.is_empty();
+        for (index, segment) in segments.iter().enumerate().filter(trained) {
             let taps = taps(segment);
             found.push(Phase {
                 planned: Planned {
@@ -115,7 +117,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
                 planned: Planned {
                     name: name.to_owned(),
                     places: places(&taps),
-                    parameters: None,
+                    parameters,
                     layers,
                     steps: schedule.steps,
                 },
@@ -134,7 +136,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
             planned: Planned {
                 name: "end to end".to_owned(),
                 places: vec!["output".to_owned()],
-                parameters: None,
+                parameters,
                 layers,
                 steps: options.then_train,
             },
@@ -241,7 +243,6 @@ impl Phase {
             ..StepOptions::default()
         };
         let (label, model) = (&prepared.label, model.clone());
-        let frozen = &Frozen::new(&options.freeze)?;
         match &self.work {
             Work::Segment(index) => {
                 let segment = &prepared.segments[*index];
@@ -250,8 +251,8 @@ impl Phase {
                     taps: &taps(segment),
                     reference: Reference::Targets,
                 };
-                let trained: BTreeSet<String> = segment.parameters.iter().cloned().collect();
-                alignment_step_of(model, &alignment, Some(&trained), frozen, &step, label)
+                let is_trained = |name: &str| segment.parameters.iter().any(|own| own == name);
+                alignment_step_of(model, &alignment, &is_trained, &step, label)
             }
             Work::Joint { taps, .. } => {
                 let alignment = Alignment {
@@ -259,7 +260,8 @@ impl Phase {
                     taps,
                     reference: Reference::Original(&prepared.original),
                 };
-                alignment_step_of(model, &alignment, None, frozen, &step, label)
+                let is_trained = |name: &str| !prepared.frozen.contains(name);
+                alignment_step_of(model, &alignment, &is_trained, &step, label)
             }
             Work::Train(on) => {
                 let (targets, teacher) = match on {

@@ -29,8 +29,9 @@ pub(super) struct Prepared {
     pub original: Model,
     /// How the original is run.
     pub teacher: Predictor,
-    /// The segments, in the order of the model.
+    /// The segments, in the order of the model, with the parameters that are not frozen.
     pub segments: Vec<Segment>,
+    pub frozen: Frozen,
     /// B of the model.
     pub b: f64,
     pub pictures: Pictures,
@@ -46,6 +47,7 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Reads, and where needed converts, the model; lists the images.
     pub fn of(source: Source, options: &AlignOptions, tell: Tell<'_>) -> Result<Self, Error> {
+        let frozen = Frozen::new(&options.freeze)?;
         let _ = tell(AlignEvent::Preparing("reading the model"));
         let read = |source: Source, shapes: &[InputShape]| {
             checked(File::open(source)?, shapes, &options.conversion.outputs)
@@ -102,8 +104,8 @@ impl Prepared {
                 ),
             });
         }
-        Frozen::new(&options.freeze)?.check(&model, &label)?;
-        let segments = segments_of(&logits, &original, options.segments, &label)?;
+        let mut segments = segments_of(&logits, &original, options.segments, &label)?;
+        freeze(&mut segments, &frozen, &label)?;
         let sides = [&student.intake, &teacher.intake];
         let fixed = |side: fn(&Intake) -> Option<usize>| sides.into_iter().find_map(side);
         let size = match (fixed(|i| i.height), fixed(|i| i.width)) {
@@ -120,6 +122,7 @@ impl Prepared {
             original,
             teacher,
             segments,
+            frozen,
             b,
             pictures,
             size,
@@ -150,6 +153,19 @@ impl Prepared {
             self.size,
             loading,
         )
+    }
+}
+
+/// Takes frozen parameters out of segments.
+fn freeze(segments: &mut [Segment], frozen: &Frozen, label: &str) -> Result<(), Error> {
+    let names = segments.iter().flat_map(|segment| &segment.parameters);
+    frozen.check(names.map(String::as_str), label)?;
+    for segment in &mut *segments {
+        segment.parameters.retain(|name| !frozen.contains(name));
+    }
+    match segments.iter().all(|segment| segment.parameters.is_empty()) {
+        true => Err(Error::Options("all parameters are frozen".to_owned())),
+        false => Ok(()),
     }
 }
 

@@ -116,6 +116,13 @@ impl Augmentation {
         match self.crop {
             Crop::Center => {}
             Crop::Shift { distance, padding } => {
+                if let Distance::Share(share) = distance
+                    && !(share > 0.0 && share <= 1.0)
+                {
+                    return fail(format!(
+                        "pictures cannot be shifted by a share of {share}: it is above 0 and at most 1"
+                    ));
+                }
                 let (least, pixels) = (height.min(width), distance.pixels([height, width]));
                 let limit = match padding {
                     Padding::Zeros => least,

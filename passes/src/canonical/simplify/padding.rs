@@ -31,8 +31,12 @@ pub(super) fn merge(site: &Site<'_>) -> Result<Patch, Reason> {
     let Site { graph, node, .. } = *site;
     let x = site.input(0)?;
     let pads = spatial_pads(site)?;
+    let uses = graph.uses(site.output());
+    if uses.is_empty() {
+        return Err(Reason::Needed("there is no consumer to merge it into"));
+    }
     let mut patch = Patch::at(node);
-    for usage in graph.uses(site.output()) {
+    for usage in uses {
         let Use::Input {
             node: consumer,
             slot: 0,

@@ -86,6 +86,24 @@ fn zeros_around_a_picture_are_black_for_both_halves() {
 }
 
 #[test]
+fn a_share_of_a_picture_is_so_many_pixels() {
+    let (_folder, samples) = data(8);
+    let images = |distance| {
+        let options = LoaderOptions {
+            augmentation: Augmentation::shift_by(distance),
+            ..LoaderOptions::train(8)
+        };
+        let batch = loader(&samples, options).batch(0, 0).unwrap().unwrap();
+        batch.images.to_f32s().unwrap()
+    };
+    let half = images(Distance::Share(0.5));
+    assert_eq!(half, images(Distance::Pixels(4)));
+    assert_ne!(half, images(Distance::Pixels(1)));
+    // Never none at all.
+    assert_eq!(images(Distance::Share(0.01)), images(Distance::Pixels(1)));
+}
+
+#[test]
 fn targets_are_labels_or_numbers_of_each_class() {
     let (_folder, samples) = data(6);
     let labels = loader(&samples, LoaderOptions::evaluation(6))

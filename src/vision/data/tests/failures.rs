@@ -80,12 +80,9 @@ fn options_out_of_range_are_refused() {
             ..Augmentation::NONE
         })
     };
-    let shift = |pixels, padding| {
-        crop(Crop::Shift {
-            distance: Distance::Pixels(pixels),
-            padding,
-        })
-    };
+    let shift_by = |distance, padding| crop(Crop::Shift { distance, padding });
+    let shift = |pixels, padding| shift_by(Distance::Pixels(pixels), padding);
+    let share = |share| shift_by(Distance::Share(share), Padding::Zeros);
     let mixup = |alpha| {
         with(Augmentation {
             mixup_alpha: Some(alpha),
@@ -124,6 +121,9 @@ fn options_out_of_range_are_refused() {
         ),
         (shift(9, Padding::Zeros), "at most 8"),
         (shift(8, Padding::Reflect), "at most 7"),
+        (share(f64::NAN), "a share of NaN"),
+        (share(-0.5), "a share of -0.5"),
+        (share(1.5), "a share of 1.5"),
         (
             crop(Crop::RandomResized {
                 scale: [0.0, 1.0],
