@@ -4,8 +4,8 @@
 //! y = Where (Greater (a, b), t, f)    y = Choice <Greater> (a, b, t, f)
 //! ```
 //!
-//! tract follows each operand with an index of its own and makes a tensor of truth values in between, which takes about
-//! ten times as long.
+//! tract follows each operand with an index of its own and makes a tensor of truth values in between, which takes several
+//! times as long.
 
 use tract_onnx::prelude::{
     DatumExt, DatumType, TValue, TVec, Tensor, TractResult, TypedFact, TypedModel,
@@ -239,7 +239,7 @@ mod tests {
     fn there_may_be_nothing_to_choose() {
         let (none, one) = (tract_zero(&[0, 3]), tract_zero(&[1, 1]));
         let operands = [&none, &one, &none, &one];
-        let facts = operands.map(|operand| TypedFact::shape_and_dt_of(operand));
+        let facts = operands.map(TypedFact::shape_and_dt_of);
         let choice = Choice(Comparison::Greater);
         let fact = &choice.output_facts(&facts.each_ref()).unwrap()[0];
         assert_eq!(fact.shape.as_concrete(), Some(&[0, 3][..]));
