@@ -42,6 +42,9 @@ def grown(b, steps, *options):
     return lite0(*JOINT, "--taps", "6", *exact, "--steps", str(steps), *size, *options)
 
 
+# The classifier stays as it is.
+HEAD = ["--freeze", "/_fc/*"]
+
 # Tables by title; rows by name. The defaults are blocks of 80 steps at 0.004, and 250 joint steps at 0.001.
 STUDY = {
     "Methods (ResNet-20, norms kept, 1,000 images)": {
@@ -113,8 +116,13 @@ STUDY = {
         "lite0-grown-b1.1": grown("1.1", 60),
         "lite0-grown-b1.25": grown("1.25", 100),
         "lite0-grown-b1.5": grown("1.5", 160),
+        "lite0-grown-b1.5-mixup": grown("1.5", 160, "--mixup-alpha", "0.8"),
+        "lite0-grown-b1.5-crop": grown("1.5", 160, "--augment", "crop"),
+        "lite0-grown-b1.5-head": grown("1.5", 160, *HEAD),
+        "lite0-grown-b1.5-linear-head": grown("1.5", 160, "--b-last", "1", *HEAD),
         "lite0-grown-b2": grown("2", 500),
         "lite0-grown-b2-crop": grown("2", 500, "--augment", "crop"),
+        "lite0-grown-b2-crop-head": grown("2", 500, "--augment", "crop", *HEAD),
     },
     "Seeds (ResNet-20, 1,000 images)": {
         "kept-seed1": resnet("--seed", "1"),
