@@ -71,8 +71,10 @@ def run(name, arguments):
             bcosc(name, arguments, path, "-o", converted, "--skip-pass", "restore-norms",
                   "--skip-pass", "calibrate-norms", *conversion)  # fmt: skip
             path, conversion = converted, []
+        # The transformer takes pictures of one size, and no grids.
+        game = [] if network == VIT else ["--gridpg", "--smooth", "1"]
         bcosc(name, arguments, "train", path, "--data", images, "-o", out, "--epochs", "9", "--steps", "400", "--augment", "shift",
-              "--eval-steps", "100", "--val-images", "2500", "--gridpg", "--smooth", "1", "--sheet", "0", *conversion)  # fmt: skip
+              "--eval-steps", "100", "--val-images", "2500", "--sheet", "0", *game, *conversion)  # fmt: skip
         lines = [json.loads(line) for line in (out.with_suffix(".training") / "metrics.jsonl").read_text().splitlines()]
         kept.write_text(json.dumps([line for line in lines if "val_top1" in line]))
     evaluations = json.loads(kept.read_text())
