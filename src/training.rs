@@ -10,6 +10,8 @@ mod trainer;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -149,21 +151,22 @@ pub(crate) fn step_of(
         step.teacher = Some(Arc::new(teacher));
     }
     step.biases_removed |= metadata.is_some_and(|metadata| !metadata.biases_kept);
-    let group = |name: &str, role: Role| match (frozen.contains(name), role) {
-        (true, _) => Group::Frozen,
-        (false, Role::Norm) => Group::Trained {
-            weight_decay: options.norm_weight_decay.unwrap_or(options.weight_decay),
-        },
-        (false, _) => Group::Trained {
-            weight_decay: options.weight_decay,
-        },
+    let names = RefCell::new(BTreeSet::new());
+    let group = |name: &str, role: Role| {
+        names.borrow_mut().insert(name.to_owned());
+        match (frozen.contains(name), role) {
+            (true, _) => Group::Frozen,
+            (false, Role::Norm) => Group::Trained {
+                weight_decay: options.norm_weight_decay.unwrap_or(options.weight_decay),
+            },
+            (false, _) => Group::Trained {
+                weight_decay: options.weight_decay,
+            },
+        }
     };
     let found = training::step(model, &step, &group, &context(&settings));
     let found = found.map_err(|source| fail(label, source))?;
-    let graph = &found.forward.graph;
-    let parameters = graph.parameters().into_iter();
-    let names = parameters.map(|(node, _)| graph.value_name(graph.output(node, 0)));
-    frozen.check(names, label)?;
+    frozen.check(names.borrow().iter().map(String::as_str), label)?;
     Ok(found.into())
 }
 

@@ -64,6 +64,10 @@ fn errors_say_what_to_do() {
             "-b 4 --freeze nothing*",
             "no parameter matches the pattern `nothing*`",
         ),
+        (
+            "-b 4 --freeze *ones*",
+            "no parameter matches the pattern `*ones*`",
+        ),
         ("-b 4 --freeze *", "nothing is trained"),
         ("-b 4 --loss mse", "--loss mse requires --teacher"),
     ] {
