@@ -123,6 +123,7 @@ STUDY = {
         "lite0-grown-b2": grown("2", 500),
         "lite0-grown-b2-crop": grown("2", 500, "--augment", "crop"),
         "lite0-grown-b2-crop-head": grown("2", 500, "--augment", "crop", *HEAD),
+        "lite0-grown-b2-linear-head": grown("2", 500, "--b-last", "1", *HEAD),
     },
     "Seeds (ResNet-20, 1,000 images)": {
         "kept-seed1": resnet("--seed", "1"),

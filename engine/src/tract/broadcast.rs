@@ -82,10 +82,8 @@ fn beside_whole(shape: &Shape, all: &Shape) -> Shape {
     let row = (0..rank).find(|axis| !is_one(axis)).unwrap_or(rank);
     let is_row = shape[row..] == all[row..];
     let elements = shape.iter().product::<usize>();
-    let is_repeated = all[..row].iter().any(|&size| size > 1);
     // tract repeats rows of whole vectors only.
-    let has_kernel = !is_repeated || elements.is_multiple_of(vector_size());
-    if is_row && has_kernel && elements >= SHORTEST_ROW {
+    if is_row && elements.is_multiple_of(vector_size()) && elements >= SHORTEST_ROW {
         return shape.clone();
     }
     let run = (0..rank)
@@ -161,9 +159,8 @@ mod tests {
         }
         // Neither is whole: the larger one becomes so.
         assert_eq!(for_two(&[2, 1, 64], &[1, 3, 1]), [[2, 3, 64], [2, 3, 1]]);
-        // Rows of 49 numbers, and only one.
+        // Rows of 49 numbers.
         assert_eq!(for_two(&[2, 3, 7, 7], &[1, 1, 7, 7]), [[2, 3, 7, 7]; 2]);
-        assert_eq!(for_two(&[1, 2, 7, 7], &[1, 2, 7, 7]), [[1, 2, 7, 7]; 2]);
         // Runs of three numbers.
         assert_eq!(for_two(&[2, 64, 3], &[1, 64, 1]), [[2, 64, 3], [2, 64, 3]]);
     }

@@ -162,8 +162,10 @@ impl TrainArgs {
     /// The options of the library.
     pub fn options(&self) -> anyhow::Result<TrainOptions> {
         let published = Published::of(self.conversion.recipe);
-        let mixup_alpha = self.pictures.mixup_alpha.or(published.mixup_alpha);
-        let targets = match mixup_alpha {
+        let augmentation = self
+            .pictures
+            .augmentation(self.augment, published.mixup_alpha);
+        let targets = match augmentation.mixup_alpha {
             Some(_) => Targets::Probabilities,
             None => Targets::Labels,
         };
@@ -217,9 +219,7 @@ impl TrainArgs {
             shape: self.lr_schedule,
             growth,
             bias_decay: self.bias_decay,
-            augmentation: self
-                .pictures
-                .augmentation(self.augment, published.mixup_alpha),
+            augmentation,
             workers: self.pictures.workers,
             unreadable: self.pictures.unreadable(),
             eval_every: match self.eval_steps {
