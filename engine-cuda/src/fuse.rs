@@ -2,8 +2,10 @@
 //!
 //! 1. `split`: a reduction with few results and many numbers becomes two, so that the whole device works on it.
 //! 2. `inline`: what one reader needs, or what costs next to nothing, is computed where it is read.
-//! 3. `groups`: tensors over the same space that read one another or the same numbers share a kernel.
+//! 3. `epilogue`: what is added to products of matrices is added by the library.
+//! 4. `groups`: tensors over the same space that read one another or the same numbers share a kernel.
 
+mod epilogue;
 mod groups;
 mod inline;
 mod split;
@@ -136,7 +138,8 @@ pub struct Fused {
 /// Decides what kernels compute.
 pub fn fuse(mut program: Program) -> Fused {
     split::split(&mut program);
-    let bodies = inline::inline(&program);
+    let mut bodies = inline::inline(&program);
+    epilogue::absorb(&mut program, &mut bodies);
     let items = groups::group(&program, bodies);
     Fused { program, items }
 }

@@ -16,7 +16,7 @@ pub use arena::Lifetime;
 pub use build::{Planned, plan, plan_in};
 
 use crate::expr::Type;
-use crate::program::{Convolution, Product};
+use crate::program::{Added, Convolution, Product};
 
 /// Every buffer starts at a multiple of so many bytes.
 pub const ALIGNMENT: u64 = 256;
@@ -158,6 +158,9 @@ pub enum Step {
         product: Product,
         /// The factors.
         operands: [BufferId; 2],
+        /// What is added to the products.
+        #[serde(default, skip_serializing_if = "Added::is_empty")]
+        added: Added<BufferId>,
         /// What it writes.
         result: BufferId,
     },
@@ -180,9 +183,10 @@ impl Step {
                 let writes = kernels.get(*kernel).map_or(0, |kernel| kernel.writes);
                 arguments.iter().skip(writes).copied().collect()
             }
-            Step::Convolution { operands, .. } | Step::Product { operands, .. } => {
-                operands.to_vec()
-            }
+            Step::Convolution { operands, .. } => operands.to_vec(),
+            Step::Product {
+                operands, added, ..
+            } => operands.iter().copied().chain(added.operands()).collect(),
             Step::Copy { from, .. } => vec![*from],
         }
     }

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use bcosc_ir::Tensor as Values;
 
-pub use library::{Call, Convolution, Direction, Factor, Layout, Product};
+pub use library::{Added, Call, Convolution, Direction, Factor, Layout, Product};
 
 use crate::expr::{Expr, Fold, Formula, Index, Number, TensorId, Type, flat, unflat};
 

@@ -41,7 +41,7 @@ fn of_libraries(program: &Program) -> (BTreeSet<TensorId>, Vec<TensorId>) {
     let (mut read, mut computed) = (BTreeSet::new(), Vec::new());
     for (id, tensor) in program.tensors.iter().enumerate() {
         if let Def::Call(call) = &tensor.def {
-            read.extend(call.operands().map(|id| program.base(id)));
+            read.extend(call.factors().map(|id| program.base(id)));
             computed.push(id);
         }
     }

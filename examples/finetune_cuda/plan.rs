@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 
 use crate::Result;
 use crate::convolution::Convolution;
-use crate::product::Product;
+use crate::product::{Added, Product};
 
 /// A device with its libraries; everything is given back when the process ends.
 pub struct Gpu {
@@ -313,7 +313,16 @@ impl Plan {
                 )?)
             }
             "product" => {
-                Operation::Product(Product::new(gpu, &step["product"], &three()?, precision)?)
+                let given = |key: &str| {
+                    let buffer = step.get("added").and_then(|added| added.get(key));
+                    buffer.map(address).transpose()
+                };
+                let added = Added {
+                    bias: given("bias")?,
+                    sum: given("sum")?,
+                };
+                let product = &step["product"];
+                Operation::Product(Product::new(gpu, product, &three()?, &added, precision)?)
             }
             "copy" => {
                 let (from, bytes) = self.buffer(&step["from"])?;

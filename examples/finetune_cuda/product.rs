@@ -28,6 +28,14 @@ pub struct Product {
     algorithm: lt_sys::cublasLtMatmulAlgo_t,
     /// Of the left side, the right side and the result.
     addresses: [u64; 3],
+    /// Of what is added to every element, if anything is.
+    sum: Option<u64>,
+}
+
+/// Addresses of what is added to products: a number per column, and one per element.
+pub struct Added {
+    pub bias: Option<u64>,
+    pub sum: Option<u64>,
 }
 
 /// A factor as cuBLASLt sees it.
@@ -94,9 +102,33 @@ impl Seen {
     }
 }
 
+/// Sets an attribute that has the size of `value`.
+fn describe<T>(
+    description: lt_sys::cublasLtMatmulDesc_t,
+    attribute: lt_sys::cublasLtMatmulDescAttributes_t,
+    value: &T,
+) -> Result<()> {
+    // SAFETY: the callers made the description, and `value` has the type that belongs to the attribute.
+    unsafe {
+        lt::set_matmul_desc_attribute(
+            description,
+            attribute,
+            (&raw const *value).cast(),
+            size_of_val(value),
+        )
+    }?;
+    Ok(())
+}
+
 impl Product {
     /// Describes a product of the plan, and takes the first algorithm that cuBLASLt offers without workspace.
-    pub fn new(gpu: &Gpu, json: &Json, operands: &Operands, precision: &str) -> Result<Self> {
+    pub fn new(
+        gpu: &Gpu,
+        json: &Json,
+        operands: &Operands,
+        added: &Added,
+        precision: &str,
+    ) -> Result<Self> {
         let [a, b, result] = operands.addresses;
         let ((factors, width), (of_result, _)) =
             (data(&operands.types[0])?, data(&operands.types[2])?);
@@ -118,21 +150,13 @@ impl Product {
         };
         let description = lt::create_matmul_desc(compute, lt_sys::cudaDataType::CUDA_R_32F)?;
         use lt_sys::cublasLtMatmulDescAttributes_t as Attribute;
-        let sides = [
-            (Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &left),
-            (Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &right),
-        ];
-        for (attribute, side) in sides {
-            let turned = i32::from(side.transposed);
-            // SAFETY: the description was just made, and the attribute is one number of 32 bits.
-            unsafe {
-                lt::set_matmul_desc_attribute(
-                    description,
-                    attribute,
-                    (&raw const turned).cast(),
-                    size_of_val(&turned),
-                )
-            }?;
+        let turned = [&left, &right].map(|side| i32::from(side.transposed));
+        describe(description, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &turned[0])?;
+        describe(description, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &turned[1])?;
+        if let Some(bias) = &added.bias {
+            let epilogue = lt_sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
+            describe(description, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+            describe(description, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias)?;
         }
         let layouts = [
             left.layout(factors, batch)?,
@@ -177,6 +201,7 @@ impl Product {
             layouts,
             algorithm: found.algo,
             addresses: [b + width * left.offset, a + width * right.offset, result],
+            sum: added.sum,
         })
     }
 
@@ -190,12 +215,12 @@ impl Product {
                 gpu.lt,
                 self.description,
                 one(),
-                zero(),
+                if self.sum.is_some() { one() } else { zero() },
                 left as *const c_void,
                 first,
                 right as *const c_void,
                 second,
-                result as *const c_void,
+                self.sum.unwrap_or(result) as *const c_void,
                 third,
                 result as *mut c_void,
                 third,

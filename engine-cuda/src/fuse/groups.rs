@@ -37,7 +37,6 @@ pub(super) fn group(program: &Program, bodies: Bodies) -> Vec<Item> {
         } else if let Def::Call(call) = &program.tensor(id).def {
             let reads: BTreeSet<TensorId> = call
                 .operands()
-                .into_iter()
                 .map(|id| program.base(id))
                 .collect();
             grouping.open(Item::Call(id), id, reads);

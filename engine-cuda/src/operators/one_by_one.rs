@@ -38,7 +38,7 @@ fn of_positions(
     product: Product,
 ) -> TensorId {
     let to = [&sizes.y[..1], &sizes.y[2..], &[product.n]].concat();
-    let call = Call::Product { product, operands };
+    let call = Call::product(product, operands);
     let made = cx.call(operands[0], &to, call);
     cx.program.channels_first(made)
 }
@@ -66,7 +66,7 @@ pub(super) fn forward(cx: &mut RuleContext<'_>, x: TensorId, w: TensorId, s: &Si
         b: rows(positions, channels * positions),
     };
     let operands = [w, x];
-    cx.call(x, &s.y, Call::Product { product, operands })
+    cx.call(x, &s.y, Call::product(product, operands))
 }
 
 pub(super) fn to_input(cx: &mut RuleContext<'_>, dy: TensorId, w: TensorId, s: &Sizes) -> TensorId {
@@ -92,7 +92,7 @@ pub(super) fn to_input(cx: &mut RuleContext<'_>, dy: TensorId, w: TensorId, s: &
         b: rows(positions, out * positions),
     };
     let operands = [w, dy];
-    cx.call(dy, &s.x, Call::Product { product, operands })
+    cx.call(dy, &s.x, Call::product(product, operands))
 }
 
 /// None where the products of single images are more numbers than are read.
@@ -113,7 +113,7 @@ pub(super) fn to_weight(
             b: rows(n, 0),
         };
         let operands = [dy, x].map(|id| cx.program.channels_last(id));
-        return Some(cx.call(x, &s.w, Call::Product { product, operands }));
+        return Some(cx.call(x, &s.w, Call::product(product, operands)));
     }
     if m * n > (m + n) * positions {
         return None;
@@ -128,7 +128,7 @@ pub(super) fn to_weight(
     };
     let operands = [dy, x];
     let full = [s.x[0], m, n];
-    let parts = cx.call(x, &full, Call::Product { product, operands });
+    let parts = cx.call(x, &full, Call::product(product, operands));
     let element = cx.element(parts);
     let sum = cx.reduced(Fold::Sum, &full, &[0], element);
     Some(cx.program.view(sum, &s.w))

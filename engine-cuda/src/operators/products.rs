@@ -72,7 +72,7 @@ pub(super) fn product(
         b: fb,
     };
     let operands = [a, b];
-    cx.call(a, &[batch, m, n], Call::Product { product, operands })
+    cx.call(a, &[batch, m, n], Call::product(product, operands))
 }
 
 fn matmul(cx: &mut RuleContext<'_>) -> Result<Outputs, Reason> {

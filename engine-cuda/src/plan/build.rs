@@ -282,9 +282,14 @@ impl<'a> Builder<'a> {
                         operands: operands.map(|id| self.buffer(id)),
                         result,
                     },
-                    Def::Call(Call::Product { product, operands }) => Step::Product {
+                    Def::Call(Call::Product {
+                        product,
+                        factors,
+                        added,
+                    }) => Step::Product {
                         product: product.clone(),
-                        operands: operands.map(|id| self.buffer(id)),
+                        operands: factors.map(|id| self.buffer(id)),
+                        added: added.map(|id| self.buffer(id)),
                         result,
                     },
                     // Items name calls only.

@@ -19,23 +19,45 @@ pub enum Call {
         /// Sizes and strides.
         product: Product,
         /// The two factors.
-        operands: [TensorId; 2],
+        factors: [TensorId; 2],
+        /// What is added to the products.
+        added: Added<TensorId>,
     },
 }
 
 impl Call {
-    /// The tensors that it reads.
-    pub fn operands(&self) -> [TensorId; 2] {
-        match self {
-            Call::Convolution { operands, .. } | Call::Product { operands, .. } => *operands,
+    /// Products without anything added to them.
+    pub fn product(product: Product, factors: [TensorId; 2]) -> Self {
+        Call::Product {
+            product,
+            factors,
+            added: Added::default(),
         }
     }
 
-    /// The tensors that it reads, to be changed.
-    pub fn operands_mut(&mut self) -> &mut [TensorId; 2] {
+    /// The two factors.
+    pub fn factors(&self) -> [TensorId; 2] {
         match self {
-            Call::Convolution { operands, .. } | Call::Product { operands, .. } => operands,
+            Call::Convolution { operands, .. } => *operands,
+            Call::Product { factors, .. } => *factors,
         }
+    }
+
+    /// The two factors, to be changed.
+    pub fn factors_mut(&mut self) -> &mut [TensorId; 2] {
+        match self {
+            Call::Convolution { operands, .. } => operands,
+            Call::Product { factors, .. } => factors,
+        }
+    }
+
+    /// The tensors that it reads.
+    pub fn operands(&self) -> impl Iterator<Item = TensorId> {
+        let added = match self {
+            Call::Convolution { .. } => Added::default(),
+            Call::Product { added, .. } => *added,
+        };
+        self.factors().into_iter().chain(added.operands())
     }
 }
 
@@ -102,6 +124,41 @@ pub struct Product {
     pub a: Factor,
     /// Where the elements of the second factor are.
     pub b: Factor,
+}
+
+/// What is added to products of matrices, each a tensor or a buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Added<T> {
+    /// One number per column of the result.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub bias: Option<T>,
+    /// One number per element of the result.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub sum: Option<T>,
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
+impl<T> Added<T> {
+    /// What it reads.
+    pub fn operands(self) -> impl Iterator<Item = T> {
+        self.bias.into_iter().chain(self.sum)
+    }
+
+    /// The same with other names.
+    pub fn map<U>(self, mut name: impl FnMut(T) -> U) -> Added<U> {
+        Added {
+            bias: self.bias.map(&mut name),
+            sum: self.sum.map(name),
+        }
+    }
+
+    /// Whether nothing is added.
+    pub fn is_empty(&self) -> bool {
+        self.bias.is_none() && self.sum.is_none()
+    }
 }
 
 /// Where the elements of a factor are in memory, counted in elements.

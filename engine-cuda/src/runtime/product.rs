@@ -10,7 +10,7 @@ use cudarc::driver::sys::CUstream;
 
 use super::Space;
 use crate::expr::Type;
-use crate::program::{Factor, Product};
+use crate::program::{Added, Factor, Product};
 
 fn failed(error: lt::CublasError) -> EngineError {
     EngineError::Run {
@@ -30,6 +30,8 @@ pub struct Prepared {
     pub space: u64,
     /// Offsets of the first and the second factor, in bytes.
     offsets: [u64; 2],
+    /// The address of what is added to every element, if anything is.
+    sum: Option<u64>,
     /// Of the factors.
     ty: Type,
 }
@@ -68,7 +70,7 @@ fn seen(factor: &Factor, rows: u64, columns: u64) -> (u64, u64, i64, bool) {
 }
 
 impl Prepared {
-    /// Chooses an algorithm.
+    /// Chooses an algorithm. What is added is given by address.
     pub fn new(
         handle: sys::cublasLtHandle_t,
         product: &Product,
@@ -77,6 +79,7 @@ impl Prepared {
             result: ty,
         }: Types,
         precision: Precision,
+        added: Added<u64>,
         most: u64,
     ) -> Result<Self, EngineError> {
         use sys::cublasComputeType_t as Compute;
@@ -102,28 +105,13 @@ impl Prepared {
         let (left, right) = (seen(b, *k, *n), seen(a, *m, *k));
         let (of_factors, of_result) = (data(factors)?, data(ty)?);
         let description = lt::create_matmul_desc(compute, scale).map_err(failed)?;
-        let sides = [
-            (
-                sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
-                left.3,
-            ),
-            (
-                sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSB,
-                right.3,
-            ),
-        ];
-        for (attribute, transposed) in sides {
-            let turned = i32::from(transposed);
-            // SAFETY: the description was just made, and the attribute is one number of 32 bits.
-            unsafe {
-                lt::set_matmul_desc_attribute(
-                    description,
-                    attribute,
-                    (&raw const turned).cast(),
-                    size_of_val(&turned),
-                )
-            }
-            .map_err(failed)?;
+        use sys::cublasLtMatmulDescAttributes_t as Attribute;
+        describe(description, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(left.3))?;
+        describe(description, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(right.3))?;
+        if let Some(bias) = added.bias {
+            let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
+            describe(description, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+            describe(description, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
         }
         let batches = i32::try_from(*batch).unwrap_or(i32::MAX);
         let layout = |(rows, columns, step, _): (u64, u64, i64, bool), stride: u64, data| {
@@ -180,6 +168,7 @@ impl Prepared {
             algorithm: found.algo,
             space: found.workspaceSize as u64,
             offsets: [a.offset, b.offset].map(|offset| offset * factors.bytes()),
+            sum: added.sum,
             ty: factors,
         })
     }
@@ -192,10 +181,12 @@ impl Prepared {
         space: Space,
         stream: CUstream,
     ) -> Result<(), EngineError> {
-        let (one, zero, one_wide, zero_wide) = (1f32, 0f32, 1f64, 0f64);
-        let (one, zero): (*const c_void, *const c_void) = match self.ty {
-            Type::F64 => ((&raw const one_wide).cast(), (&raw const zero_wide).cast()),
-            _ => ((&raw const one).cast(), (&raw const zero).cast()),
+        // y = 1 a b + of_sum sum; where nothing is added, the result itself takes the place of the sum and is not read.
+        let of_sum = if self.sum.is_some() { 1.0 } else { 0.0 };
+        let (narrow, wide) = ([1f32, of_sum as f32], [1f64, of_sum]);
+        let [one, of_sum]: [*const c_void; 2] = match self.ty {
+            Type::F64 => wide.each_ref().map(|x| (&raw const *x).cast()),
+            _ => narrow.each_ref().map(|x| (&raw const *x).cast()),
         };
         let at = |address: u64| address as *const c_void;
         // SAFETY: the plan's buffers hold what the layouts say, and the workspace is as large as the algorithm needs.
@@ -204,12 +195,12 @@ impl Prepared {
                 handle,
                 self.description,
                 one,
-                zero,
+                of_sum,
                 at(b + self.offsets[1]),
                 self.layouts[0],
                 at(a + self.offsets[0]),
                 self.layouts[1],
-                at(result),
+                at(self.sum.unwrap_or(result)),
                 self.layouts[2],
                 result as *mut c_void,
                 self.layouts[2],
@@ -236,6 +227,24 @@ impl Drop for Prepared {
             tracing::debug!("cuBLASLt: a description was not given back");
         }
     }
+}
+
+/// Sets an attribute that has the size of `value`.
+fn describe<T>(
+    description: sys::cublasLtMatmulDesc_t,
+    attribute: sys::cublasLtMatmulDescAttributes_t,
+    value: &T,
+) -> Result<(), EngineError> {
+    // SAFETY: the callers own the description, and `value` has the type that belongs to the attribute.
+    unsafe {
+        lt::set_matmul_desc_attribute(
+            description,
+            attribute,
+            (&raw const *value).cast(),
+            size_of_val(value),
+        )
+    }
+    .map_err(failed)
 }
 
 /// What every address of a factor's matrices is a multiple of.

@@ -10,7 +10,7 @@ use super::gpu::{Gpu, Libraries, Memory, failed};
 use super::kernel::Kernel;
 use super::{Space, convolution, product};
 use crate::plan::{BufferId, Place, Plan, Planned, Step};
-use crate::program::Convolution;
+use crate::program::{Added, Convolution};
 
 /// Workspace that products of matrices may take.
 const SPACE_OF_PRODUCTS: u64 = 32 << 20;
@@ -228,6 +228,7 @@ impl Loading<'_> {
             Step::Product {
                 product,
                 operands,
+                added,
                 result,
             } => Operation::Product {
                 prepared: product::Prepared::new(
@@ -238,6 +239,10 @@ impl Loading<'_> {
                         result: buffer(*result)?.ty,
                     },
                     plan.precision,
+                    Added {
+                        bias: added.bias.map(|id| self.address(id)).transpose()?,
+                        sum: added.sum.map(|id| self.address(id)).transpose()?,
+                    },
                     SPACE_OF_PRODUCTS,
                 )?,
                 addresses: self.addresses(operands, *result)?,

@@ -30,13 +30,13 @@ pub(super) fn round(program: &mut Program) {
         let Def::Call(found) = &program.tensor(call).def else {
             continue;
         };
-        let operands = found.operands().map(|id| program.base(id));
-        let operands = operands.map(|id| match program.tensor(id).ty {
+        let factors = found.factors().map(|id| program.base(id));
+        let factors = factors.map(|id| match program.tensor(id).ty {
             Type::F32 => read(program, id, &returned, &mut rounded, &mut copies),
             _ => id,
         });
         if let Def::Call(found) = &mut program.tensors[call].def {
-            *found.operands_mut() = operands;
+            *found.factors_mut() = factors;
         }
     }
     for id in 0..program.tensors.len() {

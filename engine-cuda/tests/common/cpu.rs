@@ -216,6 +216,7 @@ fn of_step(plan: &Plan, step: &Step) -> String {
         Step::Product {
             product,
             operands: [a, b],
+            added,
             result,
         } => {
             let Product {
@@ -233,10 +234,16 @@ fn of_step(plan: &Plan, step: &Step) -> String {
                 )
             };
             let t = ty(*result);
+            let given = |buffer: Option<usize>| match buffer {
+                Some(buffer) => format!("({t}*)b.at[{buffer}]"),
+                None => format!("({t}*)nullptr"),
+            };
             format!(
-                "multiply({batch}L, {m}L, {n}L, {k}L, {}, {}, ({of}*)b.at[{a}], ({of}*)b.at[{b}], ({t}*)b.at[{result}]);",
+                "multiply({batch}L, {m}L, {n}L, {k}L, {}, {}, ({of}*)b.at[{a}], ({of}*)b.at[{b}], {}, {}, ({t}*)b.at[{result}]);",
                 factor(fa),
                 factor(fb),
+                given(added.bias),
+                given(added.sum),
                 of = ty(*a)
             )
         }

@@ -148,9 +148,10 @@ template <typename T> static void convolve(const Window& v, int direction, const
 struct Factor { long offset, batch, row, column; };
 
 template <typename T, typename R>
-static void multiply(long batch, long m, long n, long k, Factor fa, Factor fb, const T* a, const T* b, R* result) {
+static void multiply(long batch, long m, long n, long k, Factor fa, Factor fb, const T* a, const T* b, const R* bias, const R* added, R* result) {
     for (long z = 0; z < batch; ++z) for (long i = 0; i < m; ++i) for (long j = 0; j < n; ++j) {
-        double sum = 0;
+        double sum = bias ? (double)bias[j] : 0;
+        if (added) sum += (double)added[(z * m + i) * n + j];
         for (long l = 0; l < k; ++l)
             sum += (double)a[fa.offset + z * fa.batch + i * fa.row + l * fa.column] *
                    b[fb.offset + z * fb.batch + l * fb.row + j * fb.column];
