@@ -114,10 +114,12 @@ fn products_with_something_added_are_those_of_tract() {
     let [a, b] = [numbers(1, &[2, 5, 8]), numbers(2, &[8, 7])];
     let [bias, sum] = [numbers(3, &[7]), numbers(4, &[2, 5, 7])];
     let inputs = [("a", &a), ("b", &b), ("bias", &bias), ("sum", &sum)];
-    let built = inputs.iter().fold(ModelBuilder::new(17), |built, (name, x)| {
-        let dims: Vec<String> = x.dims().iter().map(u64::to_string).collect();
-        built.input(name, x.dtype(), &dims.join(","))
-    });
+    let built = inputs
+        .iter()
+        .fold(ModelBuilder::new(17), |built, (name, x)| {
+            let dims: Vec<String> = x.dims().iter().map(u64::to_string).collect();
+            built.input(name, x.dtype(), &dims.join(","))
+        });
     let model = built
         .op("MatMul", &["a", "b"], "ab", [])
         .op("Add", &["ab", "bias"], "biased", [])
@@ -125,7 +127,11 @@ fn products_with_something_added_are_those_of_tract() {
         .output_as("y", DataType::Float, "2,5,7")
         .finish()
         .unwrap();
-    check(vec![against_tract("a linear layer".to_owned(), model, &inputs)]);
+    check(vec![against_tract(
+        "a linear layer".to_owned(),
+        model,
+        &inputs,
+    )]);
 }
 
 #[test]

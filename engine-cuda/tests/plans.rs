@@ -119,7 +119,11 @@ fn parameters_of_any_size_are_updated_by_one_kernel() {
 }
 
 /// `y` of a product `ab` of a and b, a bias and a sum; and the kinds of its steps, with what is added to the product.
-fn sums(ops: &[(&str, [&str; 2], &str)], bias: &str, outputs: &[&str]) -> (Vec<&'static str>, usize) {
+fn sums(
+    ops: &[(&str, [&str; 2], &str)],
+    bias: &str,
+    outputs: &[&str],
+) -> (Vec<&'static str>, usize) {
     let mut built = ModelBuilder::new(17)
         .input("a", DataType::Float, "5,6,8")
         .input("b", DataType::Float, "8,7")
@@ -157,7 +161,10 @@ fn sums(ops: &[(&str, [&str; 2], &str)], bias: &str, outputs: &[&str]) -> (Vec<&
 fn a_product_adds_a_bias_and_a_sum_of_its_size() {
     let biased = ("Add", ["bias", "ab"], "y");
     assert_eq!(sums(&[biased], "7", &["y"]), (vec!["product"], 1));
-    let both = [("Add", ["ab", "bias"], "biased"), ("Add", ["sum", "biased"], "y")];
+    let both = [
+        ("Add", ["ab", "bias"], "biased"),
+        ("Add", ["sum", "biased"], "y"),
+    ];
     assert_eq!(sums(&both, "1,7", &["y"]), (vec!["product"], 2));
     let residual = ("Add", ["ab", "sum"], "y");
     assert_eq!(sums(&[residual], "7", &["y"]), (vec!["product"], 1));
@@ -174,9 +181,15 @@ fn a_product_does_not_add_what_the_library_cannot_add() {
     // The product is needed without the bias.
     assert_eq!(sums(&[biased], "7", &["y", "ab"]), (apart.clone(), 0));
     // Two sums, of which the library adds one, and a difference.
-    let twice = [("Add", ["ab", "sum"], "once"), ("Add", ["once", "sum"], "y")];
+    let twice = [
+        ("Add", ["ab", "sum"], "once"),
+        ("Add", ["once", "sum"], "y"),
+    ];
     assert_eq!(sums(&twice, "7", &["y"]), (apart.clone(), 0));
-    assert_eq!(sums(&[("Sub", ["ab", "bias"], "y")], "7", &["y"]), (apart, 0));
+    assert_eq!(
+        sums(&[("Sub", ["ab", "bias"], "y")], "7", &["y"]),
+        (apart, 0)
+    );
 }
 
 /// Two convolutions with a rectifier between them.

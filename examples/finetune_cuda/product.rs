@@ -151,12 +151,28 @@ impl Product {
         let description = lt::create_matmul_desc(compute, lt_sys::cudaDataType::CUDA_R_32F)?;
         use lt_sys::cublasLtMatmulDescAttributes_t as Attribute;
         let turned = [&left, &right].map(|side| i32::from(side.transposed));
-        describe(description, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &turned[0])?;
-        describe(description, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &turned[1])?;
+        describe(
+            description,
+            Attribute::CUBLASLT_MATMUL_DESC_TRANSA,
+            &turned[0],
+        )?;
+        describe(
+            description,
+            Attribute::CUBLASLT_MATMUL_DESC_TRANSB,
+            &turned[1],
+        )?;
         if let Some(bias) = &added.bias {
             let epilogue = lt_sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
-            describe(description, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
-            describe(description, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias)?;
+            describe(
+                description,
+                Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE,
+                &epilogue,
+            )?;
+            describe(
+                description,
+                Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                bias,
+            )?;
         }
         let layouts = [
             left.layout(factors, batch)?,

@@ -1,5 +1,6 @@
 //! `bcosc align`: from a network and a folder of images without labels to a model that computes what its original does.
 
+mod biases;
 mod command;
 mod growth;
 mod runs;
@@ -119,6 +120,7 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
         train_rate: 1e-3,
         warmup: None,
         growth: None,
+        bias_decay: None,
         freeze: Vec::new(),
         batch_size: 16,
         feature_memory: 1 << 30,

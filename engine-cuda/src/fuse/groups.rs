@@ -35,10 +35,7 @@ pub(super) fn group(program: &Program, bodies: Bodies) -> Vec<Item> {
         if let Some(body) = bodies.get(&id) {
             grouping.place(id, body);
         } else if let Def::Call(call) = &program.tensor(id).def {
-            let reads: BTreeSet<TensorId> = call
-                .operands()
-                .map(|id| program.base(id))
-                .collect();
+            let reads: BTreeSet<TensorId> = call.operands().map(|id| program.base(id)).collect();
             grouping.open(Item::Call(id), id, reads);
         }
     }

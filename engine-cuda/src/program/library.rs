@@ -127,7 +127,9 @@ pub struct Product {
 }
 
 /// What is added to products of matrices, each a tensor or a buffer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct Added<T> {
     /// One number per column of the result.
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]

@@ -106,12 +106,28 @@ impl Prepared {
         let (of_factors, of_result) = (data(factors)?, data(ty)?);
         let description = lt::create_matmul_desc(compute, scale).map_err(failed)?;
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
-        describe(description, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(left.3))?;
-        describe(description, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(right.3))?;
+        describe(
+            description,
+            Attribute::CUBLASLT_MATMUL_DESC_TRANSA,
+            &i32::from(left.3),
+        )?;
+        describe(
+            description,
+            Attribute::CUBLASLT_MATMUL_DESC_TRANSB,
+            &i32::from(right.3),
+        )?;
         if let Some(bias) = added.bias {
             let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
-            describe(description, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
-            describe(description, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
+            describe(
+                description,
+                Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE,
+                &epilogue,
+            )?;
+            describe(
+                description,
+                Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                &bias,
+            )?;
         }
         let batches = i32::try_from(*batch).unwrap_or(i32::MAX);
         let layout = |(rows, columns, step, _): (u64, u64, i64, bool), stride: u64, data| {

@@ -110,6 +110,9 @@ pub struct AlignmentArgs {
     /// Steps in which B grows [default: half of the joint part]
     #[arg(long, value_name = "STEPS", requires = "b_from", value_parser = clap::value_parser!(u64).range(1..))]
     pub b_steps: Option<u64>,
+    /// In the joint part, let biases decay to 0 in so many steps at the final B; requires --biases keep or carry
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["budget", "then_train"])]
+    pub bias_decay: Option<u64>,
     /// What batch norms divide by while they are trained [default: batch; for a model that is converted first and aligned with
     /// --method joint --b-from 1 running while B grows, then fixed]
     #[arg(long, value_enum)]
@@ -228,6 +231,18 @@ impl AlignmentArgs {
         if let Some(growing) = self.b_steps.filter(|growing| *growing >= joint) {
             bail!("--b-steps {growing} leaves no steps at the final B: the joint part has {joint}");
         }
+        if let Some(decay) = self.bias_decay {
+            if self.method == Method::Blocks {
+                bail!("--bias-decay requires --method joint or blocks+joint");
+            }
+            let growing = self.b_from.map_or(0, |_| self.b_steps.unwrap_or(joint / 2));
+            let left = joint - growing;
+            if decay > left {
+                bail!(
+                    "--bias-decay {decay} is too long: the joint part has {left} steps at the final B"
+                );
+            }
+        }
         let usual = |steps, joint| match both {
             true => joint,
             false => self.steps.unwrap_or(steps),
@@ -270,6 +285,7 @@ impl AlignmentArgs {
                 from,
                 steps: self.b_steps,
             }),
+            bias_decay: self.bias_decay,
             norm_statistics: self.norm_statistics.map(Into::into),
             norm_momentum: self.norm_momentum,
             freeze: self.freeze.clone(),

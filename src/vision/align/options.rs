@@ -89,6 +89,8 @@ pub struct AlignOptions {
     pub warmup: Option<u64>,
     /// How B grows in the joint part, to that of the model.
     pub growth: Option<Growth>,
+    /// Steps at the final B of the joint part in which biases decay to 0, in a straight line. They must be there.
+    pub bias_decay: Option<u64>,
     /// What norms divide by while they are trained. By default the statistics of the batch; of a model that is converted first
     /// ([`AlignOptions::from_one`]), running statistics while B grows from 1, and fixed ones then.
     pub norm_statistics: Option<NormStatistics>,

@@ -186,6 +186,11 @@ impl Phase {
         matches!(&self.work, Work::Joint { grows: true, .. })
     }
 
+    /// Whether biases decay in it.
+    pub fn decays(&self, options: &AlignOptions) -> bool {
+        options.bias_decay.is_some() && matches!(&self.work, Work::Joint { grows: false, .. })
+    }
+
     /// The learning rate over its steps, of which a budget of time may allow another number than planned.
     pub fn schedule(&self, steps: Option<u64>, options: &AlignOptions) -> Schedule {
         let steps = steps.unwrap_or(self.schedule.steps);
@@ -234,6 +239,7 @@ impl Phase {
                 true => Exponent::Input,
                 false => Exponent::Fixed,
             },
+            scale_biases: self.decays(options),
             norm_statistics,
             norm_momentum: options.norm_momentum.unwrap_or(match norm_statistics {
                 NormStatistics::Running => AlignOptions::RUNNING_MOMENTUM,

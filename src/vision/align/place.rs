@@ -107,6 +107,7 @@ pub(super) fn settings(
         ("--calibrate-images", options.calibration_images.to_string()),
         ("--warmup", format!("{:?}", options.warmup)),
         ("--b-from", format!("{:?}", options.growth)),
+        ("--bias-decay", format!("{:?}", options.bias_decay)),
         (
             "--norm-statistics",
             format!("{:?}", options.norm_statistics),

@@ -86,7 +86,15 @@ impl Prepared {
         };
         let _ = tell(AlignEvent::Preparing("cutting the model into segments"));
         prepare(&mut model, Exponent::Fixed, &label)?;
-        let b = Metadata::read(&model, &label)?.map_or(1.0, |metadata| metadata.b);
+        let metadata = Metadata::read(&model, &label)?;
+        if options.bias_decay.is_some() && metadata.as_ref().is_some_and(|m| !m.biases_kept) {
+            return Err(Error::Input {
+                model: label,
+                problem: "has no biases that could decay; keep or carry them in the conversion"
+                    .to_owned(),
+            });
+        }
+        let b = metadata.map_or(1.0, |metadata| metadata.b);
         let mut logits = model.clone();
         let ending = before_probabilities(&mut logits);
         let student = Predictor::of(

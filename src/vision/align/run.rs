@@ -20,6 +20,7 @@ use super::phases::{Phase, Planned, phases};
 use super::place::{self, Place};
 use super::prepare::{Prepared, of_converted};
 use crate::data::{Loader, Unreadable};
+use crate::metadata::BIASES_KEPT;
 use crate::probabilities::before_probabilities;
 use crate::training::{Metrics, Stepped};
 use crate::vision::explain::side_by_side::{SHEET, SideBySide};
@@ -167,6 +168,10 @@ impl<'a> Run<'a> {
         if interrupted {
             return Ok(aligned);
         }
+        if self.options.bias_decay.is_some() {
+            // What is left of them is zeros. Norms still count the channel that carried them.
+            aligned.model.set_metadata(BIASES_KEPT, "false");
+        }
         let total = self.place.total;
         aligned.after = Some(self.measure(&reference, &aligned.model, total, tell)?);
         aligned.original = super::measure::original(self.prepared, self.options)?;
@@ -253,7 +258,7 @@ impl<'a> Run<'a> {
             let numbers = Numbers {
                 rate: schedule.rate(self.place.step),
                 b: self.b(phase, schedule.steps),
-                bias_scale: None,
+                bias_scale: self.bias_scale(phase, self.place.step, schedule.steps),
             };
             let loss = self.step(&mut trainer, inputs, numbers)?;
             let elapsed = clock.elapsed().as_secs_f64().max(1e-9);
@@ -291,7 +296,8 @@ impl<'a> Run<'a> {
                 false => break,
             };
         }
-        self.learn(&trainer)?;
+        let scale = self.bias_scale(phase, self.place.step, schedule.steps);
+        self.learn(&trainer, scale.map(|scale| (scale, &step.biases[..])))?;
         self.finish(phase, begun.elapsed(), tell)?;
         Ok(ControlFlow::Continue(()))
     }
@@ -359,9 +365,26 @@ impl<'a> Run<'a> {
         Some(ramp.at(self.place.step.saturating_sub(waits)))
     }
 
-    /// Puts what a phase has learned into the model.
-    fn learn(&mut self, trainer: &Trainer) -> Result<(), Error> {
-        let learned = self.state(trainer)?.model_only();
+    /// The factor of biases at a step of a phase.
+    fn bias_scale(&self, phase: &Phase, step: u64, steps: u64) -> Option<f64> {
+        let decay = self
+            .options
+            .bias_decay
+            .filter(|_| phase.decays(self.options))?;
+        let ramp = Ramp {
+            from: 1.0,
+            to: 0.0,
+            steps: decay.min(steps),
+        };
+        Some(ramp.at(step))
+    }
+
+    /// Puts what a phase has learned into the model, with biases as far as they have decayed.
+    fn learn(&mut self, trainer: &Trainer, decayed: Option<(f64, &[String])>) -> Result<(), Error> {
+        let mut learned = self.state(trainer)?.model_only();
+        if let Some((scale, biases)) = decayed {
+            learned.scale(biases, scale);
+        }
         weights::replace(&mut self.model, &learned, false, &self.prepared.label)?;
         self.changed.extend(learned);
         Ok(())

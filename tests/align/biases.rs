@@ -1,0 +1,79 @@
+//! Biases that decay.
+
+use super::*;
+
+/// Biases of convolutions and norms.
+fn biases(model: &Model) -> Vec<Vec<f64>> {
+    let graph = &model.graph;
+    let found = graph.ops().into_iter().filter_map(|node| {
+        graph
+            .op(node)
+            .filter(|op| op.is("Conv") || op.is("BatchNormalization"))?;
+        graph.constant(graph.input(node, 2)?)
+    });
+    found.map(|bias| bias.to_f64s().unwrap()).collect()
+}
+
+fn decaying(folder: &TempDir, name: &str, steps: u64) -> AlignOptions {
+    let mut options = AlignOptions {
+        joint_steps: 12,
+        bias_decay: Some(steps),
+        sheet: 0,
+        ..options(folder, name, Method::Joint)
+    };
+    options.conversion.settings.biases = Biases::Keep;
+    options
+}
+
+#[test]
+fn biases_decay_at_the_final_b() {
+    let folder = workplace();
+    let mut options = decaying(&folder, "run", 8);
+    options.growth = Some(Growth {
+        from: 1.0,
+        steps: Some(4),
+    });
+    let aligned = run(&folder, &options).unwrap();
+    assert_eq!(aligned.model.metadata("bcosc.biases_kept"), Some("false"));
+    let left = biases(&aligned.model);
+    assert!(!left.is_empty() && left.iter().flatten().all(|bias| *bias == 0.0));
+
+    // They stay where they are not asked to go.
+    options.bias_decay = None;
+    options.work_dir = folder.path().join("kept");
+    let kept = run(&folder, &options).unwrap();
+    assert_eq!(kept.model.metadata("bcosc.biases_kept"), Some("true"));
+    assert!(
+        biases(&kept.model)
+            .iter()
+            .flatten()
+            .any(|bias| *bias != 0.0)
+    );
+}
+
+#[test]
+fn a_decay_goes_on_where_it_stopped() {
+    let folder = workplace();
+    let whole = run(&folder, &decaying(&folder, "whole", 10)).unwrap();
+    let mut options = decaying(&folder, "stopped", 10);
+    let mut steps = 0;
+    let stopped = align(folder.path().join("net.onnx"), &options, &mut |event| {
+        steps += usize::from(matches!(event, AlignEvent::Step { .. }));
+        match steps < 5 {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    });
+    assert!(stopped.unwrap().interrupted);
+    options.resume = true;
+    assert_eq!(bytes(&run(&folder, &options).unwrap()), bytes(&whole));
+}
+
+#[test]
+fn what_has_no_biases_cannot_lose_them() {
+    let folder = workplace();
+    let mut options = decaying(&folder, "run", 8);
+    options.conversion.settings.biases = Biases::Remove;
+    let error = run(&folder, &options).unwrap_err().to_string();
+    assert!(error.contains("has no biases that could decay"), "{error}");
+}
