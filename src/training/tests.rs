@@ -26,6 +26,7 @@ fn file(name: &str) -> PathBuf {
 
 const BCE: Loss = Loss::BinaryCrossEntropy { off_label: None };
 const ADAM: Adam = Adam {
+    relative: None,
     betas: [0.9, 0.999],
     eps: 1e-8,
 };
@@ -72,6 +73,11 @@ fn options(case: &str) -> TrainingOptions {
                 "adamw_betas" => Optimiser::AdamW(Adam {
                     betas: [0.8, 0.95],
                     eps: 1e-3,
+                    ..ADAM
+                }),
+                "adam_relative" => Optimiser::Adam(Adam {
+                    relative: Some(1e-3),
+                    ..ADAM
                 }),
                 "adam_decay" => Optimiser::Adam(ADAM),
                 "sgd" | "sgd_decay" => sgd(0.0, false),
@@ -158,7 +164,7 @@ fn steps_are_those_of_pytorch() {
         cases.entry(case).or_default().insert(rest);
     }
     cases.retain(|case, _| !case.starts_with("batch"));
-    assert!(cases.len() >= 27, "cases are missing: {}", cases.len());
+    assert!(cases.len() >= 28, "cases are missing: {}", cases.len());
     for (case, tensors) in cases {
         let options = options(case);
         let step = training_step(file("network.onnx"), &options).unwrap();

@@ -7,11 +7,13 @@
 //! A phase is a training step that runs for some steps: the parameters of one segment against the values that leave it
 //! (blocks), all parameters against the values of a few places (joint), or the original's decisions or labels (end to end).
 
+mod budget;
 mod events;
 mod features;
 mod feed;
 mod lines;
 mod measure;
+mod numbers;
 mod options;
 mod phases;
 mod pictures;

@@ -27,6 +27,10 @@ pub struct Adam {
     pub betas: [f64; 2],
     /// Added to the root of the mean square.
     pub eps: f64,
+    /// Makes steps relative: the learning rate is multiplied by the root mean square of the tensor that is trained, or by this number
+    /// if it is larger. Adafactor does it like this (Shazeer and Stern, 2018, section 8). Tensors of different sizes, such as weights
+    /// that norms were folded into, learn at the same pace then.
+    pub relative: Option<f64>,
 }
 
 impl Default for Adam {
@@ -34,6 +38,7 @@ impl Default for Adam {
         Adam {
             betas: [0.9, 0.999],
             eps: 1e-8,
+            relative: None,
         }
     }
 }
@@ -127,7 +132,11 @@ impl Update {
                 let eps = build.number(adam.eps);
                 let size = build.add(size, eps);
                 let direction = build.div(mean, size);
-                let change = build.mul(direction, rate);
+                let mut change = build.mul(direction, rate);
+                if let Some(least) = adam.relative {
+                    let own = rms(build, parameter, least);
+                    change = build.mul(change, own);
+                }
                 (build.sub(parameter, change), vec![mean, square])
             }
             (Optimiser::Sgd { momentum, nesterov }, _, &[buffer]) => {
@@ -149,6 +158,15 @@ impl Update {
             }
         }
     }
+}
+
+/// The root mean square of a tensor, or a number if that is larger.
+fn rms(build: &mut Build<'_>, tensor: Operand, least: f64) -> Operand {
+    let squares = build.mul(tensor, tensor);
+    let mean = build.mean(squares);
+    let root = build.op("Sqrt", &[mean]);
+    let least = build.number(least);
+    build.op("Max", &[root, least])
 }
 
 /// `keep * old + (1 - keep) * new`.

@@ -77,11 +77,11 @@ pub struct AlignmentArgs {
     /// With --method blocks+joint: steps of the joint part
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub joint_steps: u64,
-    /// Largest learning rate [default: 0.004 for blocks, 0.001 for joint]
+    /// Largest learning rate, as a share of the size of each tensor [default: 0.06 for blocks, 0.015 for joint, 0.005 with --b-from]
     #[arg(long, value_name = "RATE", value_parser = positive)]
     pub lr: Option<f64>,
     /// With --method blocks+joint: largest learning rate of the joint part
-    #[arg(long, value_name = "RATE", default_value_t = 5e-4, value_parser = positive)]
+    #[arg(long, value_name = "RATE", default_value_t = 8e-3, value_parser = positive)]
     pub joint_lr: f64,
     /// Time for all steps, such as 90s, 10min or 1h; it sets their numbers, so results depend on the speed of the machine
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "steps")]
@@ -99,7 +99,7 @@ pub struct AlignmentArgs {
     #[arg(long, value_enum, default_value_t = TrainOn::default(), requires = "then_train")]
     pub train_on: TrainOn,
     /// Largest learning rate of --then-train
-    #[arg(long, value_name = "RATE", default_value_t = 2e-4, value_parser = positive)]
+    #[arg(long, value_name = "RATE", default_value_t = 3e-3, value_parser = positive)]
     pub train_lr: f64,
     /// Steps in which the learning rate rises [default: 0; with --b-from a fifth of the steps in which B grows, and a twentieth of the others]
     #[arg(long, value_name = "STEPS")]
@@ -271,10 +271,11 @@ impl AlignmentArgs {
             taps: self.taps,
             block_steps: self.steps.unwrap_or(AlignOptions::BLOCK_STEPS),
             joint_steps: usual(AlignOptions::JOINT_STEPS, self.joint_steps),
-            block_rate: self.lr.unwrap_or(4e-3),
-            joint_rate: match both {
-                true => self.joint_lr,
-                false => self.lr.unwrap_or(1e-3),
+            block_rate: self.lr.unwrap_or(AlignOptions::BLOCK_RATE),
+            joint_rate: match (both, self.b_from) {
+                (true, _) => self.joint_lr,
+                (false, None) => self.lr.unwrap_or(AlignOptions::JOINT_RATE),
+                (false, Some(_)) => self.lr.unwrap_or(AlignOptions::GROWN_RATE),
             },
             budget: self.budget,
             then_train: self.then_train,

@@ -154,6 +154,7 @@ impl StepArgs {
         let adam = Adam {
             betas: [first, second],
             eps: self.eps,
+            ..Adam::default()
         };
         let clip = match (self.agc, self.clip_grad_norm) {
             (None, Some(limit)) => Some(Clip::GlobalNorm { limit }),

@@ -72,7 +72,7 @@ pub struct AlignOptions {
     pub block_steps: u64,
     /// Steps of the joint part.
     pub joint_steps: u64,
-    /// The largest learning rate of blocks.
+    /// The largest learning rate of blocks. Rates are shares of the root mean square of each tensor.
     pub block_rate: f64,
     /// The largest learning rate of the joint part.
     pub joint_rate: f64,
@@ -136,6 +136,12 @@ pub struct AlignOptions {
 impl AlignOptions {
     /// Steps of each segment, unless there is a joint part too.
     pub const BLOCK_STEPS: u64 = 80;
+    /// The learning rate of blocks.
+    pub const BLOCK_RATE: f64 = 0.06;
+    /// The learning rate of a joint part without blocks.
+    pub const JOINT_RATE: f64 = 0.015;
+    /// That of one in which B grows: what the original has learned should not be lost.
+    pub const GROWN_RATE: f64 = 0.005;
     /// The momentum of norms that use the statistics of the batch.
     pub const BATCH_MOMENTUM: f64 = 0.1;
     /// The momentum of norms that use running statistics: the noise of small batches should not enter what is computed.

@@ -12,6 +12,9 @@ use super::prepare::Prepared;
 use crate::training::{Schedule, alignment_step_of, step_of};
 use crate::{Error, Shape, TrainingOptions, TrainingStep};
 
+/// Smaller tensors learn as if they had this root mean square.
+const LEAST: f64 = 1e-3;
+
 /// A phase, as it is shown before it runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
@@ -234,6 +237,8 @@ impl Phase {
             optimiser: Optimiser::Adam(Adam {
                 betas: [0.9, 0.999],
                 eps: 1e-8,
+                // Weights that norms were folded into differ by a factor of a hundred in size.
+                relative: Some(LEAST),
             }),
             exponent: match self.grows() {
                 true => Exponent::Input,

@@ -10,11 +10,13 @@ use bcosc_engine::Engine;
 use bcosc_ir::{Model, Tensors};
 use serde::Serialize;
 
+use super::budget::Budget;
 use super::events::{AlignEvent, Aligned, Phased, Tell};
 use super::features::Features;
 use super::feed::{self, Feed, Source as Inputs};
 use super::lines::{MeasureLine, PhaseLine, StepLine};
 use super::measure::{Agreement, agreement};
+use super::numbers::numbers;
 use super::options::AlignOptions;
 use super::phases::{Phase, Planned, phases};
 use super::place::{self, Place};
@@ -22,17 +24,13 @@ use super::prepare::{Prepared, of_converted};
 use crate::data::{Loader, Unreadable};
 use crate::metadata::BIASES_KEPT;
 use crate::probabilities::before_probabilities;
-use crate::training::{Metrics, Stepped};
+use crate::training::{Metrics, Schedule, Stepped};
 use crate::vision::explain::side_by_side::{SHEET, SideBySide};
 use crate::vision::predict::Reference;
-use crate::{Error, Numbers, Ramp, Source, Trainer, Weights, weights};
+use crate::{Error, Numbers, Source, Trainer, Weights, weights};
 
 /// Steps whose errors are averaged for the error after a phase.
 const LAST_STEPS: usize = 5;
-/// Steps that are timed to fit a phase into its budget; the first is not.
-const TIMED: u64 = 4;
-/// The fewest steps of a phase, whatever its budget.
-const FEWEST: u64 = 8;
 /// Time between checkpoints.
 const BETWEEN: Duration = Duration::from_secs(120);
 
@@ -253,13 +251,10 @@ impl<'a> Run<'a> {
             &session,
         )?;
         let (mut clock, mut saved) = (Instant::now(), Instant::now());
-        let mut timed = None;
+        let budget = Budget::of(self.options, phase, share, self.begun);
+        let mut budget = budget.filter(|_| self.place.steps.is_none());
         while self.place.step < schedule.steps {
-            let numbers = Numbers {
-                rate: schedule.rate(self.place.step),
-                b: self.b(phase, schedule.steps),
-                bias_scale: self.bias_scale(phase, self.place.step, schedule.steps),
-            };
+            let numbers = self.numbers(phase, &schedule);
             let loss = self.step(&mut trainer, inputs, numbers)?;
             let elapsed = clock.elapsed().as_secs_f64().max(1e-9);
             let speed = self.loader.options().batch_size as f64 / elapsed;
@@ -273,9 +268,10 @@ impl<'a> Run<'a> {
                 b: numbers.b,
                 errors: &loss.errors,
             })?;
-            let first = *timed.get_or_insert_with(|| (Instant::now(), self.place.step));
-            if let Some(steps) = self.steps_in_budget(phase, first, share) {
+            if let Some(steps) = budget.as_mut().and_then(|b| b.steps(self.place.step)) {
+                self.place.steps = Some(steps);
                 schedule = phase.schedule(Some(steps), self.options);
+                budget = None;
             }
             let stop = tell(AlignEvent::Step {
                 phase: self.place.phase,
@@ -296,34 +292,21 @@ impl<'a> Run<'a> {
                 false => break,
             };
         }
-        let scale = self.bias_scale(phase, self.place.step, schedule.steps);
+        let scale = self.numbers(phase, &schedule).bias_scale;
         self.learn(&trainer, scale.map(|scale| (scale, &step.biases[..])))?;
         self.finish(phase, begun.elapsed(), tell)?;
         Ok(ControlFlow::Continue(()))
     }
 
-    /// How many steps of a phase fit into the budget, once some are timed; `first` is the end of the first one, and its number.
-    fn steps_in_budget(
-        &mut self,
-        phase: &Phase,
-        (begun, first): (Instant, u64),
-        share: f64,
-    ) -> Option<u64> {
-        let budget = self.options.budget?;
-        // Steps of growth that are asked for are kept.
-        let growth = self.options.growth.filter(|_| phase.grows());
-        if growth.is_some_and(|growth| growth.steps.is_some()) {
-            return None;
-        }
-        let timed = self.place.step - first;
-        if self.place.steps.is_some() || timed + 1 < TIMED {
-            return None;
-        }
-        let each = begun.elapsed().as_secs_f64() / timed as f64;
-        let left = budget.saturating_sub(self.begun.elapsed()).as_secs_f64();
-        let more = (left * share / each) as u64;
-        self.place.steps = Some((self.place.step + more).max(FEWEST));
-        self.place.steps
+    /// What the next step of a phase is given.
+    fn numbers(&self, phase: &Phase, schedule: &Schedule) -> Numbers {
+        numbers(
+            self.options,
+            phase,
+            schedule,
+            self.prepared.b,
+            self.place.step,
+        )
     }
 
     /// Does one step.
@@ -350,33 +333,6 @@ impl<'a> Run<'a> {
             mean
         });
         Ok(found)
-    }
-
-    /// B at the next step of a phase.
-    fn b(&self, phase: &Phase, steps: u64) -> Option<f64> {
-        let growth = self.options.growth.filter(|_| phase.grows())?;
-        // Until a budget has set the steps, B waits.
-        let waits = self.options.budget.map_or(0, |_| TIMED);
-        let ramp = Ramp {
-            from: growth.from,
-            to: self.prepared.b,
-            steps: steps.saturating_sub(waits),
-        };
-        Some(ramp.at(self.place.step.saturating_sub(waits)))
-    }
-
-    /// The factor of biases at a step of a phase.
-    fn bias_scale(&self, phase: &Phase, step: u64, steps: u64) -> Option<f64> {
-        let decay = self
-            .options
-            .bias_decay
-            .filter(|_| phase.decays(self.options))?;
-        let ramp = Ramp {
-            from: 1.0,
-            to: 0.0,
-            steps: decay.min(steps),
-        };
-        Some(ramp.at(step))
     }
 
     /// Puts what a phase has learned into the model, with biases as far as they have decayed.
