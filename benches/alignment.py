@@ -22,6 +22,8 @@ LITE0 = ["--mean", "0.498,0.498,0.498", "--std", "0.502,0.502,0.502"]
 BLOCKS = ["--method", "blocks"]
 JOINT = ["--method", "joint"]
 BOTH = ["--method", "blocks+joint"]
+# B grows from the original's, with biases as they are.
+EXACT = [*JOINT, "--biases", "carry", "--b-from", "1", "--taps", "6"]
 
 
 def resnet(*options, model="cifar10-resnet20.norms-kept", images=1000):
@@ -45,25 +47,25 @@ def grown(b, steps, *options):
 # The classifier stays as it is.
 HEAD = ["--freeze", "/_fc/*"]
 
-# Tables by title; rows by name. The defaults are blocks of 80 steps at 0.004, and 250 joint steps at 0.001.
+# Tables by title; rows by name. The defaults are blocks of 80 steps at 0.06, and 250 joint steps at 0.015, or 0.005 where B grows.
 STUDY = {
     "Methods (ResNet-20, norms kept, 1,000 images)": {
         "kept-blocks": resnet(*BLOCKS),
-        "kept-blocks-60-lr2": resnet(*BLOCKS, "--steps", "60", "--lr", "0.002"),
-        "kept-blocks-60-lr4": resnet(*BLOCKS, "--steps", "60"),
-        "kept-blocks-60-lr8": resnet(*BLOCKS, "--steps", "60", "--lr", "0.008"),
-        "kept-blocks-150-lr2": resnet(*BLOCKS, "--steps", "150", "--lr", "0.002"),
-        "kept-blocks-150-lr4": resnet(*BLOCKS, "--steps", "150"),
+        "kept-blocks-lr03": resnet(*BLOCKS, "--lr", "0.03"),
+        "kept-blocks-lr12": resnet(*BLOCKS, "--lr", "0.12"),
+        "kept-blocks-60": resnet(*BLOCKS, "--steps", "60"),
+        "kept-blocks-150": resnet(*BLOCKS, "--steps", "150"),
         "kept-blocks-300": resnet(*BLOCKS, "--steps", "300"),
         "kept-blocks-385": resnet(*BLOCKS, "--steps", "385"),
         "kept-joint": resnet(*JOINT),
-        "kept-joint-lr2": resnet(*JOINT, "--lr", "0.002"),
+        "kept-joint-lr03": resnet(*JOINT, "--lr", "0.03"),
+        "kept-exact": resnet(*EXACT),
+        "kept-exact-decay": resnet(*EXACT, "--bias-decay", "125"),
         "kept-both": resnet(*BOTH),
         "kept-blocks-then-train": resnet(*BLOCKS, "--then-train", "100"),
     },
     "Methods (ResNet-20, norms folded, 1,000 images)": {
         "folded-blocks": resnet(*BLOCKS, model="cifar10-resnet20"),
-        "folded-blocks-60-lr4": resnet(*BLOCKS, "--steps", "60", model="cifar10-resnet20"),
         "folded-joint": resnet(*JOINT, model="cifar10-resnet20"),
         "folded-both": resnet(*BOTH, model="cifar10-resnet20"),
     },
@@ -87,13 +89,12 @@ STUDY = {
     "B": {
         "kept-blocks-b1.5": resnet(*BLOCKS, "--b", "1.5"),
         "kept-blocks-b1.25": resnet(*BLOCKS, "--b", "1.25"),
-        "kept-joint-grown": resnet(*JOINT, "--b-from", "1", "--b-steps", "150"),
         "kept-blocks-biases": resnet(*BLOCKS, "--biases", "keep"),
         "kept-blocks-carried": resnet(*BLOCKS, "--biases", "carry"),
     },
     "Transformer (5,000 images)": {
-        "vit-blocks": small("vit", *BLOCKS, "--lr", "0.002"),
-        "vit-blocks-lr4": small("vit", *BLOCKS),
+        "vit-blocks": small("vit", *BLOCKS),
+        "vit-blocks-lr03": small("vit", *BLOCKS, "--lr", "0.03"),
         "vit-joint": small("vit", *JOINT),
         "vit-both": small("vit", *BOTH, "--joint-steps", "200"),
     },
