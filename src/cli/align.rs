@@ -58,6 +58,7 @@ pub fn aligned(
                 phases,
                 images: [train, held_out],
                 batch_size,
+                why,
                 engine,
                 notes,
                 done,
@@ -74,6 +75,11 @@ pub fn aligned(
                         tables::count(batch_size as u64),
                         plural(phases.len(), "phase"),
                     ));
+                    if let Some(why) = why {
+                        progress.print(format!(
+                            "B grows from 1, with carried biases, since {why} (--method)"
+                        ));
+                    }
                     if done > 0 {
                         progress.print(format!("continued after step {}", tables::count(done)));
                     }

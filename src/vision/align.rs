@@ -8,6 +8,7 @@
 //! (blocks), all parameters against the values of a few places (joint), or the original's decisions or labels (end to end).
 
 mod budget;
+mod choose;
 mod events;
 mod features;
 mod feed;

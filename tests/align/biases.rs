@@ -16,7 +16,7 @@ fn biases(model: &Model) -> Vec<Vec<f64>> {
 
 fn decaying(folder: &TempDir, name: &str, steps: u64) -> AlignOptions {
     let mut options = AlignOptions {
-        joint_steps: 12,
+        joint_steps: Some(12),
         bias_decay: Some(steps),
         sheet: 0,
         ..options(folder, name, Method::Joint)

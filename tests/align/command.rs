@@ -79,7 +79,7 @@ fn errors_say_what_to_do() {
         String::from_utf8(found.stderr).unwrap()
     };
     let text = failure(&[&NORMALIZATION[..], &["--b-from", "1", "--b-steps", "5"]].concat());
-    assert!(text.contains("--method joint"), "{text}");
+    assert!(text.contains("--method grow"), "{text}");
     let text = failure(&[&NORMALIZATION[..], &["--teacher", "data/0/0.png"]].concat());
     assert!(text.contains("0.png"), "{text}");
     let text = failure(&["--budget", "soon"]);

@@ -8,7 +8,7 @@ fn b_grows_in_a_phase_of_its_own() {
     let planned = |steps, method| {
         let options = AlignOptions {
             growth: Some(Growth { from: 1.0, steps }),
-            joint_steps: 30,
+            joint_steps: Some(30),
             ..options(&folder, "planned", method)
         };
         let network = folder.path().join("net.onnx");
@@ -38,7 +38,7 @@ fn at_the_final_b_norms_stay() {
                 from: 1.0,
                 steps: Some(4),
             }),
-            joint_steps: steps,
+            joint_steps: Some(steps),
             norm_statistics,
             sheet: 0,
             ..options(&folder, name, Method::Joint)
@@ -72,7 +72,7 @@ fn b_grows_from_the_original() {
             from: 1.0,
             steps: None,
         }),
-        joint_steps: 8,
+        joint_steps: Some(8),
         sheet: 0,
         ..options(&folder, "grown", Method::Joint)
     };
@@ -84,4 +84,50 @@ fn b_grows_from_the_original() {
     options.work_dir = folder.path().join("batch");
     let batch = before(&options);
     assert!(batch > 1e-4, "{batch:e}");
+}
+
+#[test]
+fn networks_that_segments_do_not_suit_grow() {
+    let folder = workplace();
+    let planned = |file: &str, method| {
+        let options = options(&folder, "planned", method);
+        let path = folder.path().join(file);
+        let planned = plan_alignment(path, &options, &mut |_| ControlFlow::Continue(()));
+        let names = planned.unwrap().into_iter().map(|phase| phase.name);
+        names.collect::<Vec<_>>()
+    };
+    let (blocks, grow) = (["segment 1", "segment 2"], ["joint, B grows", "joint"]);
+    assert_eq!(planned("net.onnx", Method::Auto), blocks);
+    assert_eq!(planned("net.onnx", Method::Grow), grow);
+    let depthwise = network("height", "width")
+        .conv(
+            "features",
+            "apart",
+            &[8, 1, 3, 3],
+            [Attribute::int("group", 8)],
+        )
+        .op("GlobalAveragePool", &["apart"], "apart_pooled", [])
+        .op("Flatten", &["apart_pooled"], "apart_logits", [])
+        .output("apart_logits");
+    let bytes = onnx::encode(&depthwise.proto()).unwrap();
+    fs::write(folder.path().join("depthwise.onnx"), bytes).unwrap();
+    assert_eq!(planned("depthwise.onnx", Method::Auto), grow);
+}
+
+#[test]
+fn grow_is_joint_with_carried_biases_from_one() {
+    let folder = workplace();
+    let one = |name: &str, method| AlignOptions {
+        joint_steps: Some(6),
+        sheet: 0,
+        ..options(&folder, name, method)
+    };
+    let grown = run(&folder, &one("grown", Method::Grow)).unwrap();
+    let mut joint = one("joint", Method::Joint);
+    joint.growth = Some(Growth {
+        from: 1.0,
+        steps: None,
+    });
+    joint.conversion.settings.biases = Biases::Carry;
+    assert!(bytes(&grown) == bytes(&run(&folder, &joint).unwrap()));
 }

@@ -107,11 +107,11 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
         images: None,
         method,
         segments: None,
-        taps: 2,
+        taps: Some(2),
         block_steps: 20,
-        joint_steps: 30,
+        joint_steps: Some(30),
         block_rate: 0.05,
-        joint_rate: 0.01,
+        joint_rate: Some(0.01),
         budget: None,
         norm_statistics: None,
         norm_momentum: None,
@@ -122,7 +122,7 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
         growth: None,
         bias_decay: None,
         freeze: Vec::new(),
-        batch_size: 16,
+        batch_size: Some(16),
         feature_memory: 1 << 30,
         augmentation: Augmentation::shift(1),
         workers: 2,
@@ -157,7 +157,7 @@ fn sizes_can_be_opened() {
     let bytes = onnx::encode(&network("16", "16").proto()).unwrap();
     fs::write(folder.path().join("net.onnx"), bytes).unwrap();
     let mut options = AlignOptions {
-        joint_steps: 8,
+        joint_steps: Some(8),
         ..options(&folder, "opened", Method::Joint)
     };
     options.predict.size = Some([8, 8]);
@@ -313,7 +313,7 @@ fn frozen_parameters_stay() {
     let folder = workplace();
     let frozen = |pattern: &str| AlignOptions {
         block_steps: 3,
-        joint_steps: 3,
+        joint_steps: Some(3),
         then_train: 2,
         freeze: vec![pattern.to_owned()],
         sheet: 0,
@@ -364,7 +364,7 @@ fn both_models_see_the_same_mixtures() {
             from: 1.0,
             steps: None,
         }),
-        joint_steps: 4,
+        joint_steps: Some(4),
         sheet: 0,
         ..options(&folder, "mixed", Method::Joint)
     };

@@ -71,27 +71,27 @@ pub struct AlignmentArgs {
     /// Number of training images, spread evenly over the folder [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_two)]
     pub images: Option<usize>,
-    /// Steps of each segment, or of --method joint [default: 80 a segment, 250 joint]
+    /// Steps of each segment, or of --method joint or grow [default: 80 a segment, 250 joint, 400 where B grows]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub steps: Option<u64>,
-    /// With --method blocks+joint: steps of the joint part
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
-    pub joint_steps: u64,
-    /// Largest learning rate, as a share of the size of each tensor [default: 0.06 for blocks, 0.015 for joint, 0.005 with --b-from]
+    /// With --method blocks+joint: steps of the joint part [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub joint_steps: Option<u64>,
+    /// Largest learning rate, as a share of the size of each tensor [default: 0.06 for blocks, 0.015 for joint, 0.005 where B grows]
     #[arg(long, value_name = "RATE", value_parser = positive)]
     pub lr: Option<f64>,
-    /// With --method blocks+joint: largest learning rate of the joint part
-    #[arg(long, value_name = "RATE", default_value_t = 8e-3, value_parser = positive)]
-    pub joint_lr: f64,
+    /// With --method blocks+joint: largest learning rate of the joint part [default: 0.008]
+    #[arg(long, value_name = "RATE", value_parser = positive)]
+    pub joint_lr: Option<f64>,
     /// Time for all steps, such as 90s, 10min or 1h; it sets their numbers, so results depend on the speed of the machine
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "steps")]
     pub budget: Option<Duration>,
     /// Number of segments [default: one for every two layers, at most 24]
     #[arg(long, value_name = "N", value_parser = above_zero)]
     pub segments: Option<usize>,
-    /// Places inside at which the joint part compares
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    pub taps: usize,
+    /// Places inside at which the joint part compares [default: 3, or 6 where B grows]
+    #[arg(long, value_name = "N")]
+    pub taps: Option<usize>,
     /// Steps end to end, after the alignment
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     pub then_train: u64,
@@ -104,7 +104,7 @@ pub struct AlignmentArgs {
     /// Steps in which the learning rate rises [default: 0; with --b-from a fifth of the steps in which B grows, and a twentieth of the others]
     #[arg(long, value_name = "STEPS")]
     pub warmup: Option<u64>,
-    /// In the joint part, let B grow from this value to that of the model
+    /// In the joint part, let B grow from this value to that of the model [default for grow: 1]
     #[arg(long, value_name = "B", value_parser = b)]
     pub b_from: Option<f64>,
     /// Steps in which B grows [default: half of the joint part]
@@ -123,9 +123,9 @@ pub struct AlignmentArgs {
     /// Do not train the parameters whose names match; `*` is any text; repeatable
     #[arg(long, value_name = "PATTERN")]
     pub freeze: Vec<String>,
-    /// Images per step
-    #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = above_zero)]
-    pub batch_size: usize,
+    /// Images per step [default: 128, or 16 in a joint part on images of more than 64 x 64]
+    #[arg(short, long, value_name = "N", value_parser = above_zero)]
+    pub batch_size: Option<usize>,
     /// Memory for features between segments, such as 500MB or 4GB; what does not fit is in files in --work-dir
     #[arg(long, value_name = "SIZE", default_value = "2GB", value_parser = bytes)]
     pub feature_memory: u64,
@@ -214,8 +214,14 @@ impl AlignmentArgs {
         conversion: Options,
         precision: Precision,
     ) -> anyhow::Result<AlignOptions> {
-        if self.b_from.is_some() && self.method == Method::Blocks {
-            bail!("--b-from requires --method joint or blocks+joint");
+        let has_joint = !matches!(self.method, Method::Auto | Method::Blocks);
+        for (name, given) in [
+            ("--b-from", self.b_from.is_some()),
+            ("--bias-decay", self.bias_decay.is_some()),
+        ] {
+            if given && !has_joint {
+                bail!("{name} requires --method grow, joint or blocks+joint");
+            }
         }
         let from_labels = self.then_train > 0 && self.train_on == TrainOn::Labels;
         if from_labels && self.pictures.mixup_alpha.is_some() {
@@ -223,32 +229,8 @@ impl AlignmentArgs {
         }
         let beside = || out.map(|out| out.with_extension("alignment"));
         let both = self.method == Method::BlocksJoint;
-        let joint = if both {
-            self.joint_steps
-        } else {
-            self.steps.unwrap_or(AlignOptions::JOINT_STEPS)
-        };
-        if let Some(growing) = self.b_steps.filter(|growing| *growing >= joint) {
-            bail!("--b-steps {growing} leaves no steps at the final B: the joint part has {joint}");
-        }
-        if let Some(decay) = self.bias_decay {
-            if self.method == Method::Blocks {
-                bail!("--bias-decay requires --method joint or blocks+joint");
-            }
-            let growing = self.b_from.map_or(0, |_| self.b_steps.unwrap_or(joint / 2));
-            let left = joint - growing;
-            if decay > left {
-                bail!(
-                    "--bias-decay {decay} is too long: the joint part has {left} steps at the final B"
-                );
-            }
-        }
-        let usual = |steps, joint| match both {
-            true => joint,
-            false => self.steps.unwrap_or(steps),
-        };
         let threads = available_parallelism().map_or(1, usize::from);
-        Ok(AlignOptions {
+        let mut options = AlignOptions {
             teacher: None,
             calibration_images: 256,
             predict: PredictOptions {
@@ -270,13 +252,9 @@ impl AlignmentArgs {
             segments: self.segments,
             taps: self.taps,
             block_steps: self.steps.unwrap_or(AlignOptions::BLOCK_STEPS),
-            joint_steps: usual(AlignOptions::JOINT_STEPS, self.joint_steps),
+            joint_steps: if both { self.joint_steps } else { self.steps },
             block_rate: self.lr.unwrap_or(AlignOptions::BLOCK_RATE),
-            joint_rate: match (both, self.b_from) {
-                (true, _) => self.joint_lr,
-                (false, None) => self.lr.unwrap_or(AlignOptions::JOINT_RATE),
-                (false, Some(_)) => self.lr.unwrap_or(AlignOptions::GROWN_RATE),
-            },
+            joint_rate: if both { self.joint_lr } else { self.lr },
             budget: self.budget,
             then_train: self.then_train,
             train_rate: self.train_lr,
@@ -303,6 +281,22 @@ impl AlignmentArgs {
             resume: self.resume,
             engine: self.engine,
             threads: self.threads.unwrap_or(threads),
-        })
+        };
+        if self.method == Method::Grow {
+            options.grow();
+        }
+        let left = options.joint_steps() - options.growing();
+        if has_joint && left == 0 {
+            bail!(
+                "--b-steps leaves no steps at the final B: the joint part has {}",
+                options.joint_steps()
+            );
+        }
+        if let Some(decay) = self.bias_decay.filter(|decay| *decay > left) {
+            bail!(
+                "--bias-decay {decay} is too long: the joint part has {left} steps at the final B"
+            );
+        }
+        Ok(options)
     }
 }

@@ -24,6 +24,8 @@ pub enum AlignEvent<'a> {
         images: [usize; 2],
         /// Images in a step.
         batch_size: usize,
+        /// Why B grows, where no method was asked for.
+        why: Option<&'static str>,
         /// The engine.
         engine: &'a str,
         /// Warnings about the data.

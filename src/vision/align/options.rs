@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bcosc_autodiff::training::NormStatistics;
 use bcosc_engine::{Precision, SessionOptions};
+use bcosc_passes::Biases;
 
 use crate::data::{Augmentation, SplitOptions, Unreadable};
 use crate::{DeviceChoice, EngineChoice, Options, PointingOptions, PredictOptions, Source};
@@ -13,11 +14,15 @@ use crate::{DeviceChoice, EngineChoice, Options, PointingOptions, PredictOptions
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Method {
-    /// One segment after the other, each on the outputs of those before it
+    /// `grow` for networks that are deep, have depthwise convolutions or concatenate features; otherwise `blocks`
     #[default]
+    Auto,
+    /// One segment after the other, each on the outputs of those before it
     Blocks,
     /// All segments at once, compared with the original at a few places
     Joint,
+    /// `joint` from B = 1 with carried biases, so that the model starts as its original; then B grows
+    Grow,
     /// First blocks, then joint
     #[cfg_attr(feature = "cli", value(name = "blocks+joint"))]
     BlocksJoint,
@@ -66,16 +71,16 @@ pub struct AlignOptions {
     pub method: Method,
     /// Number of segments; by default one for every two layers.
     pub segments: Option<usize>,
-    /// Places at which the models are compared in the joint part, apart from the output.
-    pub taps: usize,
+    /// Places at which the models are compared in the joint part, apart from the output; see [`AlignOptions::taps`].
+    pub taps: Option<usize>,
     /// Steps of each segment.
     pub block_steps: u64,
-    /// Steps of the joint part.
-    pub joint_steps: u64,
+    /// Steps of the joint part; see [`AlignOptions::joint_steps`].
+    pub joint_steps: Option<u64>,
     /// The largest learning rate of blocks. Rates are shares of the root mean square of each tensor.
     pub block_rate: f64,
-    /// The largest learning rate of the joint part.
-    pub joint_rate: f64,
+    /// The largest learning rate of the joint part; see [`AlignOptions::joint_rate`].
+    pub joint_rate: Option<f64>,
     /// The time for all steps. It sets their numbers, so the result depends on the speed of the machine.
     pub budget: Option<Duration>,
     /// End-to-end steps behind the alignment.
@@ -99,8 +104,8 @@ pub struct AlignOptions {
     pub norm_momentum: Option<f64>,
     /// Patterns of the names of parameters that are not trained; `*` is any text.
     pub freeze: Vec<String>,
-    /// Images per step.
-    pub batch_size: usize,
+    /// Images per step. By default 128, or 16 for a joint part on images of more than 64 x 64.
+    pub batch_size: Option<usize>,
     /// Memory for images and features that are kept between the steps of segments, in bytes. What does not fit is in files in
     /// `work_dir`, which have no names. After as many images as fit, at least [`AlignOptions::KEPT`], they come again, changed in the
     /// same way.
@@ -138,18 +143,57 @@ impl AlignOptions {
     pub const BLOCK_STEPS: u64 = 80;
     /// The learning rate of blocks.
     pub const BLOCK_RATE: f64 = 0.06;
-    /// The learning rate of a joint part without blocks.
-    pub const JOINT_RATE: f64 = 0.015;
-    /// That of one in which B grows: what the original has learned should not be lost.
-    pub const GROWN_RATE: f64 = 0.005;
     /// The momentum of norms that use the statistics of the batch.
     pub const BATCH_MOMENTUM: f64 = 0.1;
     /// The momentum of norms that use running statistics: the noise of small batches should not enter what is computed.
     pub const RUNNING_MOMENTUM: f64 = 0.04;
     /// The fewest images whose features are kept, or all if there are fewer.
     pub const KEPT: usize = 1024;
-    /// Steps of the joint part, unless there are blocks too.
-    pub const JOINT_STEPS: u64 = 250;
+    /// Steps of the joint part: by default 250, 400 where B grows, and 100 behind blocks.
+    pub fn joint_steps(&self) -> u64 {
+        self.joint_steps.unwrap_or(self.of_joint(250, 400, 100))
+    }
+
+    /// The largest learning rate of the joint part: by default 0.015, 0.005 where B grows, so that what the original has learned is not
+    /// lost, and 0.008 behind blocks.
+    pub fn joint_rate(&self) -> f64 {
+        self.joint_rate
+            .unwrap_or(self.of_joint(0.015, 0.005, 0.008))
+    }
+
+    /// Places at which the joint part compares: by default 3, and 6 where B grows.
+    pub fn taps(&self) -> usize {
+        self.taps.unwrap_or(self.of_joint(3, 6, 3))
+    }
+
+    /// What a joint part has by default: alone, with a growing B, behind blocks.
+    fn of_joint<T>(&self, alone: T, grown: T, behind: T) -> T {
+        match (self.method, self.growth) {
+            (Method::BlocksJoint, _) => behind,
+            (_, Some(_)) => grown,
+            (_, None) => alone,
+        }
+    }
+
+    /// Steps in which B grows.
+    pub fn growing(&self) -> u64 {
+        let all = self.joint_steps();
+        let asked = self.growth.map(|growth| growth.steps.unwrap_or(all / 2));
+        asked.map_or(0, |steps| steps.min(all))
+    }
+
+    /// Makes [`Method::Grow`] the joint method with a B that grows and with biases that stay.
+    pub fn grow(&mut self) {
+        self.method = Method::Joint;
+        self.growth.get_or_insert(Growth {
+            from: 1.0,
+            steps: None,
+        });
+        let biases = &mut self.conversion.settings.biases;
+        if *biases == Biases::Remove {
+            *biases = Biases::Carry;
+        }
+    }
 
     /// Whether training begins with B = 1. Norms of a model that is converted first are not measured at its own B then, so that it starts
     /// as the original, if biases are not removed.

@@ -98,16 +98,13 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
         }
     }
     if options.method != Method::Blocks {
-        let taps = spread_taps(segments, options.taps);
-        let growing = options.growth.map_or(0, |growth| {
-            let steps = growth.steps.unwrap_or(options.joint_steps / 2);
-            steps.min(options.joint_steps)
-        });
+        let taps = spread_taps(segments, options.taps());
+        let (growing, all) = (options.growing(), options.joint_steps());
         let grown = Schedule {
             shape: Shape::Constant,
-            ..schedule(options.joint_rate, growing)
+            ..schedule(options.joint_rate(), growing)
         };
-        let settled = schedule(options.joint_rate, options.joint_steps - growing);
+        let settled = schedule(options.joint_rate(), all - growing);
         let rise = if growing > 0 { 0.05 } else { 0.0 };
         for (name, schedule, rise, grows) in [
             ("joint, B grows", grown, 0.2, true),
@@ -126,7 +123,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
                 },
                 schedule,
                 rise,
-                share: schedule.steps as f64 / options.joint_steps as f64,
+                share: schedule.steps as f64 / all as f64,
                 work: Work::Joint {
                     taps: taps.clone(),
                     grows,

@@ -4,8 +4,9 @@ use bcosc_autodiff::training::{Exponent, Segment};
 use bcosc_ir::Model;
 use bcosc_passes::bcos::norms::remeasure::REMEASURE_NORMS;
 
+use super::choose::chosen;
 use super::events::{AlignEvent, Tell};
-use super::options::AlignOptions;
+use super::options::{AlignOptions, Method};
 use super::pictures::Pictures;
 use crate::checked::checked;
 use crate::data::{Loader, LoaderOptions, Unreadable};
@@ -21,6 +22,10 @@ use crate::{
 
 /// Everything before the first step.
 pub(super) struct Prepared {
+    /// The options, with a method for this network.
+    pub options: AlignOptions,
+    /// Why it has this method, where it was not asked for.
+    pub why: Option<&'static str>,
     /// The converted model, in the form whose constants training names.
     pub model: Model,
     /// The model's name in messages.
@@ -72,6 +77,8 @@ impl Prepared {
                 });
             }
         };
+        let (options, why) = chosen(options.clone(), &original.graph, converted);
+        let options = &options;
         let ending = before_probabilities(&mut original);
         let predict = of_original(&options.predict);
         let teacher = Predictor::of(&original, original_label, &predict, ending)?;
@@ -125,6 +132,9 @@ impl Prepared {
             }
         };
         Ok(Prepared {
+            starts_exact: !converted && options.from_one(),
+            options: options.clone(),
+            why,
             model,
             label,
             original,
@@ -135,23 +145,27 @@ impl Prepared {
             pictures,
             size,
             intake: student.intake,
-            starts_exact: !converted && options.from_one(),
         })
     }
 
-    /// Images per step: what is asked for, but no more than there are.
-    pub fn batch_size(&self, options: &AlignOptions) -> usize {
-        options.batch_size.min(self.pictures.train.len())
+    /// Images per step: what is asked for or fits into memory, but no more than there are.
+    pub fn batch_size(&self) -> usize {
+        let [height, width] = self.size;
+        let is_large = self.options.method != Method::Blocks && height * width > 64 * 64;
+        let usual = if is_large { 16 } else { 128 };
+        let asked = self.options.batch_size.unwrap_or(usual);
+        asked.min(self.pictures.train.len())
     }
 
     /// Batches of training images, for both models.
-    pub fn loader(&self, options: &AlignOptions) -> Result<Loader, Error> {
+    pub fn loader(&self) -> Result<Loader, Error> {
+        let options = &self.options;
         let loading = LoaderOptions {
             augmentation: options.augmentation,
             seed: options.seed,
             workers: options.workers,
             unreadable: options.unreadable,
-            ..LoaderOptions::train(self.batch_size(options))
+            ..LoaderOptions::train(self.batch_size())
         };
         let samples = self.pictures.train.clone();
         Loader::with_teacher(

@@ -44,7 +44,7 @@ pub fn plan_alignment(
     tell: &mut dyn FnMut(AlignEvent<'_>) -> ControlFlow<()>,
 ) -> Result<Vec<Planned>, Error> {
     let prepared = Prepared::of(source.into(), options, tell)?;
-    let phases = phases(&prepared.segments, options);
+    let phases = phases(&prepared.segments, &prepared.options);
     Ok(phases.into_iter().map(|phase| phase.planned).collect())
 }
 
@@ -63,8 +63,9 @@ pub fn align(
     let engine = options.engine.open(options.device)?;
     let engine = engine.in_precision(options.precision)?;
     let prepared = Prepared::of(source.into(), options, tell)?;
+    let options = &prepared.options;
     let phases = phases(&prepared.segments, options);
-    let loader = prepared.loader(options)?;
+    let loader = prepared.loader()?;
     let failed = |source| Error::File {
         path: options.work_dir.clone(),
         source,
@@ -99,7 +100,8 @@ pub fn align(
     let _ = tell(AlignEvent::Started {
         phases: &planned,
         images: [loader.samples().len(), prepared.pictures.held_out.len()],
-        batch_size: prepared.batch_size(options),
+        batch_size: prepared.batch_size(),
+        why: prepared.why,
         engine: engine.name(),
         notes: &prepared.pictures.notes,
         done: place.total,

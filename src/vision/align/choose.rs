@@ -1,0 +1,115 @@
+//! The method for a kind of network.
+//!
+//! Errors of segments that learn one after the other add up along a deep network, and features that later layers read again carry
+//! them on. Depthwise convolutions see few numbers, whose cosine with a weight varies most. Such networks do better from B = 1 on
+//! (docs/alignment.md has the measurements).
+
+use bcosc_ir::{Graph, NodeId};
+
+use super::options::{AlignOptions, Method};
+
+/// So many convolutions are deep.
+const DEEP: usize = 32;
+/// So many places where features meet are dense.
+const DENSE: usize = 4;
+
+/// Options with a method that names its phases, and why it was chosen.
+pub(super) fn chosen(
+    mut options: AlignOptions,
+    original: &Graph,
+    is_converted: bool,
+) -> (AlignOptions, Option<&'static str>) {
+    let why = match options.method {
+        Method::Auto if !is_converted => why_grow(original),
+        _ => None,
+    };
+    if why.is_some() || options.method == Method::Grow {
+        options.grow();
+    } else if options.method == Method::Auto {
+        options.method = Method::Blocks;
+    }
+    (options, why)
+}
+
+/// What speaks for a growing B.
+fn why_grow(graph: &Graph) -> Option<&'static str> {
+    let named = |name: &'static str| {
+        let nodes = graph.ops().into_iter();
+        nodes.filter(move |&node| graph.op(node).is_some_and(|op| op.is(name)))
+    };
+    if named("Conv").any(|node| is_depthwise(graph, node)) {
+        Some("the network has depthwise convolutions")
+    } else if named("Concat").filter(|&node| meets(graph, node)).count() >= DENSE {
+        Some("the network concatenates features")
+    } else if named("Conv").count() > DEEP {
+        Some("the network is deep")
+    } else {
+        None
+    }
+}
+
+/// Whether each channel has a filter of its own.
+fn is_depthwise(graph: &Graph, node: NodeId) -> bool {
+    let groups = graph.op(node).and_then(|op| op.get::<i64>("group"));
+    let weight = graph.input(node, 1).and_then(|value| graph.constant(value));
+    let dims = weight.map(|weight| weight.dims()).unwrap_or_default();
+    groups.is_some_and(|groups| groups > 1) && dims.get(1) == Some(&1)
+}
+
+/// Whether channels of two images or more come together.
+fn meets(graph: &Graph, node: NodeId) -> bool {
+    let axis = graph.op(node).and_then(|op| op.get::<i64>("axis"));
+    let inputs = graph.inputs_of(node).into_iter().flatten();
+    let computed = inputs.filter(|&value| graph.constant(value).is_none());
+    matches!(axis, Some(1 | -3)) && computed.count() >= 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bcosc_ir::{Attribute, DataType, ModelBuilder};
+    use bcosc_testing::Layers;
+
+    fn image() -> ModelBuilder {
+        ModelBuilder::new(17).input("x", DataType::Float, "batch,8,9,9")
+    }
+
+    fn why(built: ModelBuilder, last: &str) -> Option<&'static str> {
+        let model = built.output(last).finish().unwrap();
+        why_grow(&model.graph)
+    }
+
+    fn stacked(count: usize) -> ModelBuilder {
+        (0..count).fold(image(), |built, n| {
+            let from = if n == 0 {
+                "x".to_owned()
+            } else {
+                format!("y{n}")
+            };
+            built.biased_conv(&from, &format!("y{}", n + 1), &[8, 8, 1, 1], [])
+        })
+    }
+
+    #[test]
+    fn deep_networks_and_those_with_depthwise_layers_grow() {
+        let group = |groups| [Attribute::int("group", groups)];
+        let depthwise = image().biased_conv("x", "y", &[8, 1, 3, 3], group(8));
+        assert!(why(depthwise, "y").is_some_and(|why| why.contains("depthwise")));
+        let grouped = image().biased_conv("x", "y", &[8, 4, 3, 3], group(2));
+        assert_eq!(why(grouped, "y"), None);
+        assert!(why(stacked(33), "y33").is_some_and(|why| why.contains("deep")));
+        assert_eq!(why(stacked(32), "y32"), None);
+    }
+
+    #[test]
+    fn dense_networks_grow() {
+        let dense = |count: usize| {
+            (0..count).fold(image().op("Relu", &["x"], "y0", []), |built, n| {
+                let [from, to] = [n, n + 1].map(|n| format!("y{n}"));
+                built.op("Concat", &["x", &from], &to, [Attribute::int("axis", 1)])
+            })
+        };
+        assert!(why(dense(4), "y4").is_some_and(|why| why.contains("concatenates")));
+        assert_eq!(why(dense(3), "y3"), None);
+    }
+}
