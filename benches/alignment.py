@@ -22,8 +22,7 @@ LITE0 = ["--mean", "0.498,0.498,0.498", "--std", "0.502,0.502,0.502"]
 BLOCKS = ["--method", "blocks"]
 JOINT = ["--method", "joint"]
 BOTH = ["--method", "blocks+joint"]
-# B grows from the original's, with biases as they are.
-EXACT = [*JOINT, "--biases", "carry", "--b-from", "1", "--taps", "6"]
+GROW = ["--method", "grow"]
 
 
 def resnet(*options, model="cifar10-resnet20.norms-kept", images=1000):
@@ -40,8 +39,7 @@ def lite0(*options):
 
 def grown(b, steps, *options):
     size = ["--input-shapes", "input:N,3,height,width", "--size", "128"]
-    exact = ["--biases", "carry", "--b-from", "1", "--b", b]
-    return lite0(*JOINT, "--taps", "6", *exact, "--steps", str(steps), *size, *options)
+    return lite0(*GROW, "--b", b, "--steps", str(steps), *size, *options)
 
 
 # The classifier stays as it is.
@@ -59,8 +57,8 @@ STUDY = {
         "kept-blocks-385": resnet(*BLOCKS, "--steps", "385"),
         "kept-joint": resnet(*JOINT),
         "kept-joint-lr03": resnet(*JOINT, "--lr", "0.03"),
-        "kept-exact": resnet(*EXACT),
-        "kept-exact-decay": resnet(*EXACT, "--bias-decay", "125"),
+        "kept-grow": resnet(*GROW),
+        "kept-grow-decay": resnet(*GROW, "--bias-decay", "200"),
         "kept-both": resnet(*BOTH),
         "kept-blocks-then-train": resnet(*BLOCKS, "--then-train", "100"),
     },
@@ -102,11 +100,13 @@ STUDY = {
         "mobilenet-blocks": small("mobilenet", *BLOCKS),
         "mobilenet-joint": small("mobilenet", *JOINT),
         "mobilenet-both": small("mobilenet", *BOTH),
+        "mobilenet-grow": small("mobilenet", *GROW, "--steps", "300", "--lr", "0.01"),
     },
     "A small DenseNet (5,000 images; made by benches/alignment_networks.py)": {
         "densenet-blocks": small("densenet", *BLOCKS),
         "densenet-joint": small("densenet", *JOINT),
         "densenet-both": small("densenet", *BOTH),
+        "densenet-grow": small("densenet", *GROW, "--steps", "300", "--lr", "0.01"),
     },
     "EfficientNet-Lite0 at 224 x 224 (540 photographs)": {
         "lite0-blocks": lite0(*BLOCKS),

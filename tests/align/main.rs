@@ -110,7 +110,7 @@ fn options(folder: &TempDir, run: &str, method: Method) -> AlignOptions {
         taps: Some(2),
         block_steps: 20,
         joint_steps: Some(30),
-        block_rate: 0.05,
+        block_rate: Some(0.05),
         joint_rate: Some(0.01),
         budget: None,
         norm_statistics: None,

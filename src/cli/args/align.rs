@@ -77,7 +77,7 @@ pub struct AlignmentArgs {
     /// With --method blocks+joint: steps of the joint part [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub joint_steps: Option<u64>,
-    /// Largest learning rate, as a share of the size of each tensor [default: 0.06 for blocks, 0.015 for joint, 0.005 where B grows]
+    /// Largest learning rate, as a share of the size of each tensor [default: 0.06 for blocks, or 0.03 with attention; 0.015 for joint, 0.005 where B grows]
     #[arg(long, value_name = "RATE", value_parser = positive)]
     pub lr: Option<f64>,
     /// With --method blocks+joint: largest learning rate of the joint part [default: 0.008]
@@ -253,7 +253,7 @@ impl AlignmentArgs {
             taps: self.taps,
             block_steps: self.steps.unwrap_or(AlignOptions::BLOCK_STEPS),
             joint_steps: if both { self.joint_steps } else { self.steps },
-            block_rate: self.lr.unwrap_or(AlignOptions::BLOCK_RATE),
+            block_rate: self.lr,
             joint_rate: if both { self.joint_lr } else { self.lr },
             budget: self.budget,
             then_train: self.then_train,

@@ -5,6 +5,7 @@
 //! (docs/alignment.md has the measurements).
 
 use bcosc_ir::{Graph, NodeId};
+use bcosc_passes::analysis::layers::data_consumers;
 
 use super::options::{AlignOptions, Method};
 
@@ -28,7 +29,21 @@ pub(super) fn chosen(
     } else if options.method == Method::Auto {
         options.method = Method::Blocks;
     }
+    let rate = match has_attention(original) {
+        true => AlignOptions::ATTENTION_RATE,
+        false => AlignOptions::BLOCK_RATE,
+    };
+    options.block_rate.get_or_insert(rate);
     (options, why)
+}
+
+/// Whether shares of a sum are computed inside.
+fn has_attention(graph: &Graph) -> bool {
+    graph.ops().into_iter().any(|node| {
+        let is = |name| graph.op(node).is_some_and(|op| op.is(name));
+        let inside = || !data_consumers(graph, graph.output(node, 0)).is_empty();
+        is("Attention") || is("Softmax") && inside()
+    })
 }
 
 /// What speaks for a growing B.
@@ -99,6 +114,18 @@ mod tests {
         assert_eq!(why(grouped, "y"), None);
         assert!(why(stacked(33), "y33").is_some_and(|why| why.contains("deep")));
         assert_eq!(why(stacked(32), "y32"), None);
+    }
+
+    #[test]
+    fn attention_learns_more_slowly() {
+        let attends = |built: ModelBuilder, last: &str| {
+            let model = built.output(last).finish().unwrap();
+            has_attention(&model.graph)
+        };
+        let softmax = || image().op("Softmax", &["x"], "shares", []);
+        assert!(attends(softmax().op("Relu", &["shares"], "y", []), "y"));
+        // Probabilities at the end are no attention.
+        assert!(!attends(softmax(), "shares"));
     }
 
     #[test]

@@ -77,8 +77,9 @@ pub struct AlignOptions {
     pub block_steps: u64,
     /// Steps of the joint part; see [`AlignOptions::joint_steps`].
     pub joint_steps: Option<u64>,
-    /// The largest learning rate of blocks. Rates are shares of the root mean square of each tensor.
-    pub block_rate: f64,
+    /// The largest learning rate of blocks, by default [`AlignOptions::BLOCK_RATE`] or [`AlignOptions::ATTENTION_RATE`]. Rates are shares of
+    /// the root mean square of each tensor.
+    pub block_rate: Option<f64>,
     /// The largest learning rate of the joint part; see [`AlignOptions::joint_rate`].
     pub joint_rate: Option<f64>,
     /// The time for all steps. It sets their numbers, so the result depends on the speed of the machine.
@@ -143,6 +144,8 @@ impl AlignOptions {
     pub const BLOCK_STEPS: u64 = 80;
     /// The learning rate of blocks.
     pub const BLOCK_RATE: f64 = 0.06;
+    /// That of networks with attention.
+    pub const ATTENTION_RATE: f64 = 0.03;
     /// The momentum of norms that use the statistics of the batch.
     pub const BATCH_MOMENTUM: f64 = 0.1;
     /// The momentum of norms that use running statistics: the noise of small batches should not enter what is computed.

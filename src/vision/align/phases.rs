@@ -79,6 +79,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
     let parameters = (!options.freeze.is_empty()).then(|| counts.sum());
     if options.method != Method::Joint {
         let shares = shares(segments);
+        let rate = options.block_rate.unwrap_or(AlignOptions::BLOCK_RATE);
         let trained = |(_, segment): &(usize, &Segment)| !segment.parameters.is_empty();
         for (index, segment) in segments.iter().enumerate().filter(trained) {
             let taps = taps(segment);
@@ -90,7 +91,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
                     layers: segment.layers,
                     steps: options.block_steps,
                 },
-                schedule: schedule(options.block_rate, options.block_steps),
+                schedule: schedule(rate, options.block_steps),
                 rise: 0.0,
                 share: shares[index],
                 work: Work::Segment(index),
