@@ -3,6 +3,7 @@
 mod common;
 
 use bcosc_engine_cuda::plan;
+use bcosc_engine_cuda::plan::Step;
 use bcosc_ir::{Attribute, DataType, Model, ModelBuilder, Tensor, Tensors};
 use bcosc_testing::noise;
 use common::cpu::{Case, Memory, compiler, run};
@@ -111,27 +112,34 @@ fn samples_of_a_grid_are_those_of_tract() {
 
 #[test]
 fn products_with_something_added_are_those_of_tract() {
-    let [a, b] = [numbers(1, &[2, 5, 8]), numbers(2, &[8, 7])];
-    let [bias, sum] = [numbers(3, &[7]), numbers(4, &[2, 5, 7])];
-    let inputs = [("a", &a), ("b", &b), ("bias", &bias), ("sum", &sum)];
-    let built = inputs
-        .iter()
-        .fold(ModelBuilder::new(17), |built, (name, x)| {
-            let dims: Vec<String> = x.dims().iter().map(u64::to_string).collect();
-            built.input(name, x.dtype(), &dims.join(","))
-        });
-    let model = built
-        .op("MatMul", &["a", "b"], "ab", [])
-        .op("Add", &["ab", "bias"], "biased", [])
-        .op("Add", &["sum", "biased"], "y", [])
-        .output_as("y", DataType::Float, "2,5,7")
-        .finish()
-        .unwrap();
-    check(vec![against_tract(
-        "a linear layer".to_owned(),
-        model,
-        &inputs,
-    )]);
+    let mut cases = Vec::new();
+    for (rows, dims) in [(5, "2,5,7"), (1, "2,1,7")] {
+        let [a, c] = [1, 2].map(|seed| numbers(seed, &[2, rows, 8]));
+        let (b, bias) = (numbers(3, &[8, 7]), numbers(4, &[7]));
+        let inputs = [("a", &a), ("b", &b), ("bias", &bias), ("c", &c)];
+        let built = inputs
+            .iter()
+            .fold(ModelBuilder::new(17), |built, (name, x)| {
+                let dims: Vec<String> = x.dims().iter().map(u64::to_string).collect();
+                built.input(name, x.dtype(), &dims.join(","))
+            });
+        let model = built
+            .op("MatMul", &["a", "b"], "ab", [])
+            .op("MatMul", &["c", "b"], "cb", [])
+            .op("Add", &["ab", "bias"], "biased", [])
+            .op("Add", &["cb", "biased"], "y", [])
+            .output_as("y", DataType::Float, dims)
+            .finish()
+            .unwrap();
+        let shapes = named(&inputs).into_iter().map(|(name, x)| (name, x.dims()));
+        let steps = plan(&model, &shapes.collect()).unwrap().plan.steps;
+        let [Step::Product { .. }, Step::Product { added, .. }] = &steps[..] else {
+            panic!("{steps:?}");
+        };
+        assert_eq!(added.operands().count(), 2);
+        cases.push(against_tract(format!("{rows} rows"), model, &inputs));
+    }
+    check(cases);
 }
 
 #[test]

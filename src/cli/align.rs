@@ -23,8 +23,10 @@ pub fn run(args: &AlignArgs, messages: Messages) -> anyhow::Result<()> {
     let Some(out) = args.out.as_deref().filter(|_| !args.dry_run) else {
         let progress = Progress::new(messages.animated());
         let planned = plan_alignment(&args.model, &options, &mut |event| {
-            if let AlignEvent::Preparing(what) = event {
-                progress.say(what);
+            match event {
+                AlignEvent::Preparing(what) => progress.say(what),
+                AlignEvent::Grows(why) if !messages.quiet() => progress.print(grows(why)),
+                _ => {}
             }
             ControlFlow::Continue(())
         })?;
@@ -33,6 +35,11 @@ pub fn run(args: &AlignArgs, messages: Messages) -> anyhow::Result<()> {
         return Ok(());
     };
     aligned(&args.model, out, &options, args.external_data, messages)
+}
+
+/// Why a method was chosen.
+fn grows(why: &str) -> String {
+    format!("method grow: {why}, so B grows from 1, and biases stay")
 }
 
 /// Aligns a model and writes it.
@@ -54,11 +61,11 @@ pub fn aligned(
     let result = align(model, options, &mut |event| {
         match event {
             AlignEvent::Preparing(what) => progress.say(what),
+            AlignEvent::Grows(why) if !quiet => progress.print(grows(why)),
             AlignEvent::Started {
                 phases,
                 images: [train, held_out],
                 batch_size,
-                why,
                 engine,
                 notes,
                 done,
@@ -75,11 +82,6 @@ pub fn aligned(
                         tables::count(batch_size as u64),
                         plural(phases.len(), "phase"),
                     ));
-                    if let Some(why) = why {
-                        progress.print(format!(
-                            "B grows from 1, with carried biases, since {why} (--method)"
-                        ));
-                    }
                     if done > 0 {
                         progress.print(format!("continued after step {}", tables::count(done)));
                     }

@@ -75,5 +75,40 @@ fn what_has_no_biases_cannot_lose_them() {
     let mut options = decaying(&folder, "run", 8);
     options.conversion.settings.biases = Biases::Remove;
     let error = run(&folder, &options).unwrap_err().to_string();
-    assert!(error.contains("has no biases that could decay"), "{error}");
+    assert!(error.contains("must be kept or carried"), "{error}");
+    // Nor does anything decay before B is final, or what is frozen.
+    let mut options = decaying(&folder, "blocks", 8);
+    options.method = Method::Blocks;
+    let error = run(&folder, &options).unwrap_err().to_string();
+    assert!(error.contains("there are none"), "{error}");
+    let mut options = decaying(&folder, "frozen", 8);
+    options.freeze = vec!["stem*".to_owned()];
+    let error = run(&folder, &options).unwrap_err().to_string();
+    assert!(error.contains("is frozen, but biases decay"), "{error}");
+}
+
+#[test]
+fn carried_biases_decay_too() {
+    let folder = workplace();
+    let mut options = decaying(&folder, "run", 4);
+    options.method = Method::Grow;
+    let aligned = run(&folder, &options).unwrap();
+    assert_eq!(aligned.model.metadata("bcosc.biases_kept"), Some("false"));
+    // As weights of the constant, [outputs, 1, 1, 1].
+    let graph = &aligned.model.graph;
+    let carried = graph
+        .ops()
+        .into_iter()
+        .flat_map(|node| graph.inputs_of(node));
+    let carried = carried.flatten().filter(|&value| {
+        let name = graph.value_name(value);
+        name.ends_with(".bias") && graph.constant(value).is_some_and(|x| x.dims().len() == 4)
+    });
+    let left: Vec<f64> = carried
+        .flat_map(|value| graph.constant(value).unwrap().to_f64s().unwrap())
+        .collect();
+    assert!(
+        !left.is_empty() && left.iter().all(|bias| *bias == 0.0),
+        "{left:?}"
+    );
 }

@@ -112,6 +112,23 @@ fn networks_that_segments_do_not_suit_grow() {
     let bytes = onnx::encode(&depthwise.proto()).unwrap();
     fs::write(folder.path().join("depthwise.onnx"), bytes).unwrap();
     assert_eq!(planned("depthwise.onnx", Method::Auto), grow);
+
+    // Biases cannot be carried without 1-x, and a converted model is not its original.
+    let mut plain = options(&folder, "plain", Method::Auto);
+    plain.conversion.settings.input = InputContract::Same;
+    plain.conversion.settings.absorb_normalization = false;
+    let path = folder.path().join("depthwise.onnx");
+    let phases = plan_alignment(path, &plain, &mut |_| ControlFlow::Continue(()));
+    assert!(phases.unwrap()[0].name.starts_with("segment"));
+    let converted = convert(folder.path().join("net.onnx"), &conversion()).unwrap();
+    let again = AlignOptions {
+        teacher: Some(folder.path().join("net.onnx").into()),
+        ..options(&folder, "again", Method::Grow)
+    };
+    let bytes = onnx::encode(&converted.model.to_proto()).unwrap();
+    let error = plan_alignment(bytes, &again, &mut |_| ControlFlow::Continue(()));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("--method joint --b-from"), "{error}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! cuBLASLt adds both while it writes the result, so that `t` is neither written nor read. Only what is a kernel of its own is worth it:
-//! a sum that is inlined where it is read costs nothing there.
+//! a sum that is inlined where it is read costs nothing there. A bias must have the type of the result, so with bf16 only sums are added.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -75,10 +75,10 @@ fn call(
     for term in terms {
         let is_bias = term.is_column_of(program, tensor, &product)
             && [tensor.ty, program.tensor(factors[0]).ty] == [Type::F32; 2];
-        let slot = if term.is_element_of(program, tensor) {
-            &mut added.sum
-        } else if is_bias {
+        let slot = if is_bias && added.bias.is_none() {
             &mut added.bias
+        } else if term.is_element_of(program, tensor) && !is_input(program, term.tensor) {
+            &mut added.sum
         } else {
             return None;
         };
@@ -93,6 +93,11 @@ fn call(
     })
 }
 
+/// Whether a tensor comes from the caller, and may be state that a kernel updates in place.
+fn is_input(program: &Program, id: TensorId) -> bool {
+    matches!(program.tensor(program.base(id)).def, Def::Input)
+}
+
 /// A number that is read.
 struct Term<'a> {
     tensor: TensorId,
@@ -100,7 +105,7 @@ struct Term<'a> {
     at: &'a [Index],
 }
 
-/// The numbers whose sum an expression is; whether it is such a sum. Numbers in bf16 are added in single precision either way.
+/// The numbers whose sum an expression is; whether it is such a sum. The library adds in single precision and rounds once, at the end.
 fn collect<'a>(expr: &'a Expr, terms: &mut Vec<Term<'a>>) -> bool {
     match expr {
         Expr::Binary(Binary::Add, x, y) => collect(x, terms) && collect(y, terms),

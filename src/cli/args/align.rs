@@ -108,7 +108,7 @@ pub struct AlignmentArgs {
     #[arg(long, value_name = "B", value_parser = b)]
     pub b_from: Option<f64>,
     /// Steps in which B grows [default: half of the joint part]
-    #[arg(long, value_name = "STEPS", requires = "b_from", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub b_steps: Option<u64>,
     /// In the joint part, let biases decay to 0 in so many steps at the final B; requires --biases keep or carry
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["budget", "then_train"])]
@@ -223,6 +223,19 @@ impl AlignmentArgs {
                 bail!("{name} requires --method grow, joint or blocks+joint");
             }
         }
+        let grown = match self.method {
+            Method::Grow => Some(self.b_from.unwrap_or(1.0)),
+            _ => self.b_from,
+        };
+        if self.b_steps.is_some() && grown.is_none() {
+            bail!("--b-steps requires --method grow or --b-from");
+        }
+        let is_second = self.joint_steps.is_some() || self.joint_lr.is_some();
+        if is_second && self.method != Method::BlocksJoint {
+            bail!(
+                "--joint-steps and --joint-lr are for --method blocks+joint; use --steps and --lr"
+            );
+        }
         let from_labels = self.then_train > 0 && self.train_on == TrainOn::Labels;
         if from_labels && self.pictures.mixup_alpha.is_some() {
             bail!("--mixup-alpha mixes no labels of --train-on labels; leave one of them out");
@@ -230,7 +243,7 @@ impl AlignmentArgs {
         let beside = || out.map(|out| out.with_extension("alignment"));
         let both = self.method == Method::BlocksJoint;
         let threads = available_parallelism().map_or(1, usize::from);
-        let mut options = AlignOptions {
+        let options = AlignOptions {
             teacher: None,
             calibration_images: 256,
             predict: PredictOptions {
@@ -260,7 +273,7 @@ impl AlignmentArgs {
             train_rate: self.train_lr,
             train_on: self.train_on,
             warmup: self.warmup,
-            growth: self.b_from.map(|from| Growth {
+            growth: grown.map(|from| Growth {
                 from,
                 steps: self.b_steps,
             }),
@@ -282,9 +295,6 @@ impl AlignmentArgs {
             engine: self.engine,
             threads: self.threads.unwrap_or(threads),
         };
-        if self.method == Method::Grow {
-            options.grow();
-        }
         let left = options.joint_steps() - options.growing();
         if has_joint && left == 0 {
             bail!(

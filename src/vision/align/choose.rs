@@ -4,24 +4,35 @@
 //! them on. Depthwise convolutions see few numbers, whose cosine with a weight varies most. Such networks do better from B = 1 on
 //! (docs/alignment.md has the measurements).
 
-use bcosc_ir::{Graph, NodeId};
+use bcosc_ir::{Graph, NodeId, Value};
+use bcosc_passes::InputContract;
 use bcosc_passes::analysis::layers::data_consumers;
 
 use super::options::{AlignOptions, Method};
+use crate::Error;
 
-/// So many convolutions are deep.
+/// A network with more convolutions is deep.
 const DEEP: usize = 32;
-/// So many places where features meet are dense.
-const DENSE: usize = 4;
+/// A network that concatenates features at more places is dense.
+const DENSE: usize = 3;
 
-/// Options with a method that names its phases, and why it was chosen.
+/// Options with a method that names its phases, and why B grows, where that was not asked for.
 pub(super) fn chosen(
     mut options: AlignOptions,
     original: &Graph,
     is_converted: bool,
-) -> (AlignOptions, Option<&'static str>) {
+) -> Result<(AlignOptions, Option<&'static str>), Error> {
+    if options.method == Method::Grow && is_converted {
+        return Err(Error::Options(
+            "a converted model does not start as its original: --method grow takes the original; \
+             or use --method joint --b-from"
+                .to_owned(),
+        ));
+    }
+    // Only x and 1-x carry biases.
+    let can_carry = options.conversion.settings.input != InputContract::Same;
     let why = match options.method {
-        Method::Auto if !is_converted => why_grow(original),
+        Method::Auto if !is_converted && can_carry => why_grow(original),
         _ => None,
     };
     if why.is_some() || options.method == Method::Grow {
@@ -34,7 +45,7 @@ pub(super) fn chosen(
         false => AlignOptions::BLOCK_RATE,
     };
     options.block_rate.get_or_insert(rate);
-    (options, why)
+    Ok((options, why))
 }
 
 /// Whether shares of a sum are computed inside.
@@ -54,7 +65,7 @@ fn why_grow(graph: &Graph) -> Option<&'static str> {
     };
     if named("Conv").any(|node| is_depthwise(graph, node)) {
         Some("the network has depthwise convolutions")
-    } else if named("Concat").filter(|&node| meets(graph, node)).count() >= DENSE {
+    } else if named("Concat").filter(|&node| meets(graph, node)).count() > DENSE {
         Some("the network concatenates features")
     } else if named("Conv").count() > DEEP {
         Some("the network is deep")
@@ -71,11 +82,15 @@ fn is_depthwise(graph: &Graph, node: NodeId) -> bool {
     groups.is_some_and(|groups| groups > 1) && dims.get(1) == Some(&1)
 }
 
-/// Whether channels of two images or more come together.
+/// Whether features come together along the channels. Parts that were sliced off, as in windows that are shifted, are none.
 fn meets(graph: &Graph, node: NodeId) -> bool {
     let axis = graph.op(node).and_then(|op| op.get::<i64>("axis"));
+    let is_part = |value: &Value| {
+        let op = graph.op(value.node);
+        op.is_some_and(|op| op.is("Slice") || op.is("Split"))
+    };
     let inputs = graph.inputs_of(node).into_iter().flatten();
-    let computed = inputs.filter(|&value| graph.constant(value).is_none());
+    let computed = inputs.filter(|value| graph.constant(*value).is_none() && !is_part(value));
     matches!(axis, Some(1 | -3)) && computed.count() >= 2
 }
 
@@ -138,5 +153,15 @@ mod tests {
         };
         assert!(why(dense(4), "y4").is_some_and(|why| why.contains("concatenates")));
         assert_eq!(why(dense(3), "y3"), None);
+        // Windows that are shifted four times.
+        let halves = |built: ModelBuilder, n: usize| {
+            let [from, a, b] = ["y", "a", "b"].map(|name| format!("{name}{n}"));
+            let to = format!("y{}", n + 1);
+            let built = built.op("Slice", &[&from], &a, []);
+            let built = built.op("Slice", &[&from], &b, []);
+            built.op("Concat", &[&b, &a], &to, [Attribute::int("axis", 1)])
+        };
+        let shifted = (0..4).fold(image().op("Relu", &["x"], "y0", []), halves);
+        assert_eq!(why(shifted, "y4"), None);
     }
 }

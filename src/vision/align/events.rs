@@ -16,6 +16,8 @@ use super::phases::Planned;
 pub enum AlignEvent<'a> {
     /// A part of the preparation begins.
     Preparing(&'static str),
+    /// The method is [`Method::Grow`](super::Method::Grow), for this reason, since none was asked for.
+    Grows(&'static str),
     /// The first step follows.
     Started {
         /// What will be trained.
@@ -24,8 +26,6 @@ pub enum AlignEvent<'a> {
         images: [usize; 2],
         /// Images in a step.
         batch_size: usize,
-        /// Why B grows, where no method was asked for.
-        why: Option<&'static str>,
         /// The engine.
         engine: &'a str,
         /// Warnings about the data.

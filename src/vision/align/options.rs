@@ -173,7 +173,7 @@ impl AlignOptions {
     fn of_joint<T>(&self, alone: T, grown: T, behind: T) -> T {
         match (self.method, self.growth) {
             (Method::BlocksJoint, _) => behind,
-            (_, Some(_)) => grown,
+            (Method::Grow, _) | (_, Some(_)) => grown,
             (_, None) => alone,
         }
     }
@@ -181,8 +181,11 @@ impl AlignOptions {
     /// Steps in which B grows.
     pub fn growing(&self) -> u64 {
         let all = self.joint_steps();
-        let asked = self.growth.map(|growth| growth.steps.unwrap_or(all / 2));
-        asked.map_or(0, |steps| steps.min(all))
+        let asked = self.growth.and_then(|growth| growth.steps);
+        match self.growth.is_some() || self.method == Method::Grow {
+            true => asked.unwrap_or(all / 2).min(all),
+            false => 0,
+        }
     }
 
     /// Makes [`Method::Grow`] the joint method with a B that grows and with biases that stay.

@@ -2,6 +2,7 @@
 
 use bcosc_autodiff::training::{Exponent, Segment};
 use bcosc_ir::Model;
+use bcosc_passes::Biases;
 use bcosc_passes::bcos::norms::remeasure::REMEASURE_NORMS;
 
 use super::choose::chosen;
@@ -24,8 +25,6 @@ use crate::{
 pub(super) struct Prepared {
     /// The options, with a method for this network.
     pub options: AlignOptions,
-    /// Why it has this method, where it was not asked for.
-    pub why: Option<&'static str>,
     /// The converted model, in the form whose constants training names.
     pub model: Model,
     /// The model's name in messages.
@@ -77,9 +76,13 @@ impl Prepared {
                 });
             }
         };
-        let (options, why) = chosen(options.clone(), &original.graph, converted);
-        let options = &options;
         let ending = before_probabilities(&mut original);
+        let (options, why) = chosen(options.clone(), &original.graph, converted)?;
+        let options = &options;
+        if let Some(why) = why {
+            let _ = tell(AlignEvent::Grows(why));
+        }
+        check_decay(options, converted)?;
         let predict = of_original(&options.predict);
         let teacher = Predictor::of(&original, original_label, &predict, ending)?;
         let pictures = Pictures::list(options, &teacher)?;
@@ -94,11 +97,13 @@ impl Prepared {
         let _ = tell(AlignEvent::Preparing("cutting the model into segments"));
         prepare(&mut model, Exponent::Fixed, &label)?;
         let metadata = Metadata::read(&model, &label)?;
-        if options.bias_decay.is_some() && metadata.as_ref().is_some_and(|m| !m.biases_kept) {
+        let has_biases = metadata
+            .as_ref()
+            .is_none_or(|m| m.biases_kept || m.biases_carried);
+        if options.bias_decay.is_some() && !has_biases {
             return Err(Error::Input {
                 model: label,
-                problem: "has no biases that could decay; keep or carry them in the conversion"
-                    .to_owned(),
+                problem: "has no biases that could decay".to_owned(),
             });
         }
         let b = metadata.map_or(1.0, |metadata| metadata.b);
@@ -134,7 +139,6 @@ impl Prepared {
         Ok(Prepared {
             starts_exact: !converted && options.from_one(),
             options: options.clone(),
-            why,
             model,
             label,
             original,
@@ -148,11 +152,14 @@ impl Prepared {
         })
     }
 
-    /// Images per step: what is asked for or fits into memory, but no more than there are.
+    /// Images per step, but no more than there are. Steps of the whole model on large images take fewer by default, for their memory.
     pub fn batch_size(&self) -> usize {
         let [height, width] = self.size;
-        let is_large = self.options.method != Method::Blocks && height * width > 64 * 64;
-        let usual = if is_large { 16 } else { 128 };
+        let is_whole = self.options.method != Method::Blocks || self.options.then_train > 0;
+        let usual = match is_whole && height * width > 64 * 64 {
+            true => 16,
+            false => 128,
+        };
         let asked = self.options.batch_size.unwrap_or(usual);
         asked.min(self.pictures.train.len())
     }
@@ -176,6 +183,24 @@ impl Prepared {
             loading,
         )
     }
+}
+
+/// An error if biases are to decay that are removed, or where no phase lets them.
+fn check_decay(options: &AlignOptions, is_converted: bool) -> Result<(), Error> {
+    if options.bias_decay.is_none() {
+        return Ok(());
+    }
+    let fail = |problem: &str| Err(Error::Options(problem.to_owned()));
+    if !is_converted && options.conversion.settings.biases == Biases::Remove {
+        return fail("biases that decay must be kept or carried in the conversion");
+    }
+    if options.method == Method::Blocks || options.growing() >= options.joint_steps() {
+        return fail("biases decay in joint steps at the final B, and there are none");
+    }
+    if options.then_train > 0 {
+        return fail("biases that have decayed would be trained again by end-to-end steps");
+    }
+    Ok(())
 }
 
 /// Takes frozen parameters out of segments.

@@ -101,7 +101,6 @@ pub fn align(
         phases: &planned,
         images: [loader.samples().len(), prepared.pictures.held_out.len()],
         batch_size: prepared.batch_size(),
-        why: prepared.why,
         engine: engine.name(),
         notes: &prepared.pictures.notes,
         done: place.total,
@@ -229,6 +228,12 @@ impl<'a> Run<'a> {
             self.options,
             self.engine.has_markers(),
         )?;
+        let mut biases = step.biases.iter();
+        if let Some(frozen) = biases.find(|name| self.prepared.frozen.contains(name)) {
+            return Err(Error::Options(format!(
+                "\"{frozen}\" is frozen, but biases decay"
+            )));
+        }
         if let Some(state) = self.restored.take().filter(|_| self.place.step > 0) {
             step.restore(&state)?;
         }
