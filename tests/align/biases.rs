@@ -92,6 +92,7 @@ fn carried_biases_decay_too() {
     let folder = workplace();
     let mut options = decaying(&folder, "run", 4);
     options.method = Method::Grow;
+    options.conversion.settings.biases = Biases::Carry;
     let aligned = run(&folder, &options).unwrap();
     assert_eq!(aligned.model.metadata("bcosc.biases_kept"), Some("false"));
     // As weights of the constant, [outputs, 1, 1, 1].

@@ -27,8 +27,8 @@ pub struct Adam {
     pub betas: [f64; 2],
     /// Added to the root of the mean square.
     pub eps: f64,
-    /// Makes steps relative: the learning rate is multiplied by the root mean square of the tensor that is trained, or by this number
-    /// if it is larger. Adafactor does it like this (Shazeer and Stern, 2018, section 8). Tensors of different sizes, such as weights
+    /// Makes steps relative: the change that gradients make is multiplied by the root mean square of the tensor, or by this number
+    /// if it is larger; weight decay is not. Adafactor does it like this (Shazeer and Stern, 2018, section 8). Tensors of different sizes, such as weights
     /// that norms were folded into, learn at the same pace then.
     pub relative: Option<f64>,
 }

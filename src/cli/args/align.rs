@@ -80,7 +80,7 @@ pub struct AlignmentArgs {
     /// Largest learning rate, as a share of the size of each tensor [default: 0.06 for blocks, or 0.03 with attention; 0.015 for joint, 0.005 where B grows]
     #[arg(long, value_name = "RATE", value_parser = positive)]
     pub lr: Option<f64>,
-    /// With --method blocks+joint: largest learning rate of the joint part [default: 0.008]
+    /// With --method blocks+joint: largest learning rate of the joint part, likewise [default: 0.008]
     #[arg(long, value_name = "RATE", value_parser = positive)]
     pub joint_lr: Option<f64>,
     /// Time for all steps, such as 90s, 10min or 1h; it sets their numbers, so results depend on the speed of the machine
@@ -98,10 +98,10 @@ pub struct AlignmentArgs {
     /// What --then-train learns from
     #[arg(long, value_enum, default_value_t = TrainOn::default(), requires = "then_train")]
     pub train_on: TrainOn,
-    /// Largest learning rate of --then-train
+    /// Largest learning rate of --then-train, likewise
     #[arg(long, value_name = "RATE", default_value_t = 3e-3, value_parser = positive)]
     pub train_lr: f64,
-    /// Steps in which the learning rate rises [default: 0; with --b-from a fifth of the steps in which B grows, and a twentieth of the others]
+    /// Steps in which the learning rate rises [default: 0; where B grows a fifth of those steps, and a twentieth of the others]
     #[arg(long, value_name = "STEPS")]
     pub warmup: Option<u64>,
     /// In the joint part, let B grow from this value to that of the model [default for grow: 1]
@@ -114,7 +114,7 @@ pub struct AlignmentArgs {
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["budget", "then_train"])]
     pub bias_decay: Option<u64>,
     /// What batch norms divide by while they are trained [default: batch; for a model that is converted first and aligned with
-    /// --method joint --b-from 1 running while B grows, then fixed]
+    /// --method grow running while B grows, then fixed]
     #[arg(long, value_enum)]
     pub norm_statistics: Option<NormStatisticsArg>,
     /// Share of a batch's statistics in the new running statistics of norms [default: 0.1; 0.04 with --norm-statistics running]
@@ -123,7 +123,7 @@ pub struct AlignmentArgs {
     /// Do not train the parameters whose names match; `*` is any text; repeatable
     #[arg(long, value_name = "PATTERN")]
     pub freeze: Vec<String>,
-    /// Images per step [default: 128, or 16 in a joint part on images of more than 64 x 64]
+    /// Images per step [default: 128, or 16 where steps compute the whole model on images of more than 64 x 64]
     #[arg(short, long, value_name = "N", value_parser = above_zero)]
     pub batch_size: Option<usize>,
     /// Memory for features between segments, such as 500MB or 4GB; what does not fit is in files in --work-dir

@@ -105,7 +105,7 @@ pub struct AlignOptions {
     pub norm_momentum: Option<f64>,
     /// Patterns of the names of parameters that are not trained; `*` is any text.
     pub freeze: Vec<String>,
-    /// Images per step. By default 128, or 16 for a joint part on images of more than 64 x 64.
+    /// Images per step. By default 128, or 16 where steps compute the whole model on images of more than 64 x 64.
     pub batch_size: Option<usize>,
     /// Memory for images and features that are kept between the steps of segments, in bytes. What does not fit is in files in
     /// `work_dir`, which have no names. After as many images as fit, at least [`AlignOptions::KEPT`], they come again, changed in the
@@ -152,6 +152,7 @@ impl AlignOptions {
     pub const RUNNING_MOMENTUM: f64 = 0.04;
     /// The fewest images whose features are kept, or all if there are fewer.
     pub const KEPT: usize = 1024;
+
     /// Steps of the joint part: by default 250, 400 where B grows, and 100 behind blocks.
     pub fn joint_steps(&self) -> u64 {
         self.joint_steps.unwrap_or(self.of_joint(250, 400, 100))
