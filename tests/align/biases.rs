@@ -56,15 +56,7 @@ fn a_decay_goes_on_where_it_stopped() {
     let folder = workplace();
     let whole = run(&folder, &decaying(&folder, "whole", 10)).unwrap();
     let mut options = decaying(&folder, "stopped", 10);
-    let mut steps = 0;
-    let stopped = align(folder.path().join("net.onnx"), &options, &mut |event| {
-        steps += usize::from(matches!(event, AlignEvent::Step { .. }));
-        match steps < 5 {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        }
-    });
-    assert!(stopped.unwrap().interrupted);
+    stop(&folder, &options, 5);
     options.resume = true;
     assert_eq!(bytes(&run(&folder, &options).unwrap()), bytes(&whole));
 }

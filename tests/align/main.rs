@@ -146,6 +146,19 @@ fn run(folder: &TempDir, options: &AlignOptions) -> Result<Aligned, Error> {
     })
 }
 
+/// Stops an alignment after so many steps.
+fn stop(folder: &TempDir, options: &AlignOptions, after: u64) {
+    let mut steps = 0;
+    let stopped = align(folder.path().join("net.onnx"), options, &mut |event| {
+        steps += u64::from(matches!(event, AlignEvent::Step { .. }));
+        match steps < after {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    });
+    assert!(stopped.unwrap().interrupted);
+}
+
 fn bytes(aligned: &Aligned) -> Vec<u8> {
     onnx::encode(&aligned.model.to_proto()).unwrap().to_vec()
 }

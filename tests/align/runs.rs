@@ -27,15 +27,7 @@ fn an_interrupted_alignment_goes_on_to_the_same_bytes() {
     for stop_at in [5, 20, 33, 50] {
         let name = format!("stopped{stop_at}");
         let mut options = options(&folder, &name, Method::BlocksJoint);
-        let mut steps = 0;
-        let stopped = align(folder.path().join("net.onnx"), &options, &mut |event| {
-            steps += u64::from(matches!(event, AlignEvent::Step { .. }));
-            match steps < stop_at {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            }
-        });
-        assert!(stopped.unwrap().interrupted);
+        stop(&folder, &options, stop_at);
         options.resume = true;
         let resumed = run(&folder, &options).unwrap();
         assert!(bytes(&resumed) == whole, "stopped at {stop_at}");

@@ -153,6 +153,11 @@ impl AlignOptions {
     /// The fewest images whose features are kept, or all if there are fewer.
     pub const KEPT: usize = 1024;
 
+    /// The largest learning rate of blocks: what is asked for, or what suits the network.
+    pub(super) fn block_rate(&self) -> f64 {
+        self.block_rate.unwrap_or(Self::BLOCK_RATE)
+    }
+
     /// Steps of the joint part: by default 250, 400 where B grows, and 100 behind blocks.
     pub fn joint_steps(&self) -> u64 {
         self.joint_steps.unwrap_or(self.of_joint(250, 400, 100))

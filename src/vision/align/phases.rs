@@ -79,7 +79,7 @@ pub(super) fn phases(segments: &[Segment], options: &AlignOptions) -> Vec<Phase>
     let parameters = (!options.freeze.is_empty()).then(|| counts.sum());
     if options.method != Method::Joint {
         let shares = shares(segments);
-        let rate = options.block_rate.unwrap_or(AlignOptions::BLOCK_RATE);
+        let rate = options.block_rate();
         let trained = |(_, segment): &(usize, &Segment)| !segment.parameters.is_empty();
         for (index, segment) in segments.iter().enumerate().filter(trained) {
             let taps = taps(segment);

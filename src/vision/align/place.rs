@@ -101,11 +101,7 @@ pub(super) fn settings(
         ("the steps", format!("{steps:?}")),
         (
             "--lr",
-            format!(
-                "{} {}",
-                options.block_rate.unwrap_or(AlignOptions::BLOCK_RATE),
-                options.joint_rate()
-            ),
+            format!("{} {}", options.block_rate(), options.joint_rate()),
         ),
         ("--train-lr", options.train_rate.to_string()),
         ("--calibrate-images", options.calibration_images.to_string()),
