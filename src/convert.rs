@@ -206,7 +206,7 @@ pub fn convert_with(
         let model = original;
         return Ok(Converted { model, report });
     }
-    let carries = settings.biases == Biases::Carry && CARRY_BIASES.is_in(&passes);
+    let carries = settings.biases() == Biases::Carry && CARRY_BIASES.is_in(&passes);
     if carries && !DOUBLE_INPUT.is_in(&passes) {
         return Err(Error::MissingPass {
             pass: CARRY_BIASES.name,
@@ -285,7 +285,7 @@ fn verdicts(model: &Model, label: &str) -> Result<Vec<Verdict>, Error> {
 /// The metadata of the converted model.
 fn describe(model: &Model, settings: &Settings, recipe: Recipe, passes: &Passes) -> Metadata {
     let normalization = settings.normalization.clone();
-    let carried = settings.biases == Biases::Carry && CARRY_BIASES.is_in(passes);
+    let carried = settings.biases() == Biases::Carry && CARRY_BIASES.is_in(passes);
     Metadata {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         recipe: recipe.name().to_owned(),
@@ -307,7 +307,7 @@ fn describe(model: &Model, settings: &Settings, recipe: Recipe, passes: &Passes)
             .metadata(LOGIT_BIAS)
             .and_then(|bias| bias.parse().ok())
             .unwrap_or(0.0),
-        biases_kept: match settings.biases {
+        biases_kept: match settings.biases() {
             Biases::Remove => !REMOVE_BIASES.is_in(passes),
             Biases::Keep => true,
             Biases::Carry => !carried,

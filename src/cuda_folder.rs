@@ -140,7 +140,7 @@ fn readme(step: &TrainingStep, batch: u64) -> String {
          (`input`, `constant`), an offset in bytes into one of two blocks whose sizes are `arena` and `prepared`, or that of \
          another buffer (`within`). Convolutions and products give sizes and strides in elements, channels first whatever the \
          `layout` in memory is. `precision` is how they round: `fp32` not at all, `tf32` their factors, `bf16` what they read and \
-         write. Parameters are in single precision.\n",
+         write. Parameters are in single precision. `version` changes with what a program must know to run a plan.\n",
         version = env!("CARGO_PKG_VERSION"),
         images = images.unwrap_or_default(),
     )
@@ -171,6 +171,8 @@ mod tests {
         write_cuda_folder(&step, 4, Precision::Bf16, folder.path()).unwrap();
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
         let plan: Json = serde_json::from_str(&read("plan.json")).unwrap();
+        let runs = format!("const VERSION: u64 = {};", plan["version"]);
+        assert!(read("src/plan.rs").contains(&runs), "{runs}");
         let kernels = read("kernels.cu");
         let names = |list: &str| -> BTreeSet<String> {
             let list = plan[list].as_array().unwrap().iter();

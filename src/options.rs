@@ -315,7 +315,7 @@ impl Options {
         if settings.absorb_normalization && settings.input == InputContract::Same {
             return fail("absorbing the normalisation requires input format `add-inverse` or `rgb`: with `same` the model takes normalised images".to_owned());
         }
-        if settings.biases == Biases::Carry && settings.input == InputContract::Same {
+        if settings.biases() == Biases::Carry && settings.input == InputContract::Same {
             return fail("carrying biases requires input format `add-inverse` or `rgb`: x and 1-x add up to a constant, x and -x to 0".to_owned());
         }
         if let bcosc_passes::LogitBias::Value(bias) = settings.logit_bias

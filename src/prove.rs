@@ -81,12 +81,12 @@ pub(crate) fn prove(task: &Task<'_>, steps: &[Step]) -> Result<(Proof, Vec<Strin
 }
 
 fn exact(task: &Task<'_>) -> Claim {
-    let biases = match task.settings.biases {
+    let biases = match task.settings.biases() {
         Biases::Remove | Biases::Keep => Biases::Keep,
         Biases::Carry => Biases::Carry,
     };
     let settings = Settings {
-        biases,
+        biases: Some(biases),
         keep_max_pool: true,
         attention_unpool: false,
         logit_bias: LogitBias::None,

@@ -14,7 +14,7 @@ use common::{fixture, golden, largest_difference, outputs, spread, with_inverse}
 
 fn options(biases: Biases) -> Options {
     let mut options = Options::default();
-    options.settings.biases = biases;
+    options.settings.biases = Some(biases);
     options.settings.input = InputContract::AddInverse;
     options.settings.normalization = Some(Preset::Imagenet.normalization());
     options.settings.absorb_normalization = true;

@@ -150,6 +150,23 @@ fn a_wrong_command_line_is_code_2_and_an_error_is_code_1() {
 }
 
 #[test]
+fn biases_that_are_removed_cannot_decay() {
+    let folder = folder();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let (model, data, out) = (model().display().to_string(), place(""), place("out.onnx"));
+    let command = ["train", &model, "--data", &data, "-o", &out];
+    let biases = ["--bias-decay", "5", "--biases", "remove"];
+    let done = run(command.into_iter().chain(biases));
+    assert_eq!(done.code, 1, "{}", done.err);
+    assert!(
+        done.err.contains("requires --biases keep or carry"),
+        "{}",
+        done.err
+    );
+    assert!(files(folder.path()).is_empty());
+}
+
+#[test]
 fn errors_name_the_file_and_leave_no_output() {
     let folder = folder();
     let whole = fs::read(model()).unwrap();

@@ -16,7 +16,7 @@ const EXPORTS: [&str; 3] = ["model.onnx", "model.folded.onnx", "model.opset13.on
 fn nothing_changes_at_b_1_with_everything_kept() {
     let mut options = Options::default();
     options.settings.b = 1.0;
-    options.settings.biases = Biases::Keep;
+    options.settings.biases = Some(Biases::Keep);
     options.settings.keep_max_pool = true;
     options.settings.logit_bias = LogitBias::None;
     for network in NETWORKS {

@@ -17,7 +17,7 @@ fn largest(values: &[f32]) -> f32 {
 fn nothing_changes_at_b_1_with_everything_kept() {
     let mut options = Options::default();
     options.settings.b = 1.0;
-    options.settings.biases = Biases::Keep;
+    options.settings.biases = Some(Biases::Keep);
     options.settings.keep_head = true;
     options.settings.logit_bias = LogitBias::None;
     for network in TRANSFORMERS {

@@ -84,7 +84,7 @@ fn bytes_and_what_takes_their_place_say_the_same() {
     let original = run(&Model::from_proto(file.model).unwrap(), &bytes);
     let mut options = Options::default();
     options.settings.b = 1.0;
-    options.settings.biases = Biases::Keep;
+    options.settings.biases = Some(Biases::Keep);
     options.settings.logit_bias = LogitBias::None;
     options.settings.input = InputContract::AddInverse;
     for absorb in [false, true] {

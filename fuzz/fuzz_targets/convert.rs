@@ -53,7 +53,7 @@ fn options(choices: u8) -> Options {
     settings.b = if chosen(0) { 2.0 } else { 1.5 };
     settings.deploy = chosen(1);
     if chosen(2) {
-        settings.biases = if chosen(6) { Biases::Carry } else { Biases::Keep };
+        settings.biases = Some(if chosen(6) { Biases::Carry } else { Biases::Keep });
     }
     settings.keep_max_pool = chosen(3);
     settings.keep_head = chosen(4);

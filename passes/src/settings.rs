@@ -67,8 +67,8 @@ pub struct Settings {
     pub normalization: Option<Normalization>,
     /// Fold the normalisation into the first layer.
     pub absorb_normalization: bool,
-    /// What becomes of biases.
-    pub biases: Biases,
+    /// What becomes of biases; by default they are removed, unless something else needs them. See [`Settings::biases`].
+    pub biases: Option<Biases>,
     /// Keep max pooling.
     pub keep_max_pool: bool,
     /// Keep the head after the mean over positions.
@@ -96,7 +96,7 @@ impl Default for Settings {
             input: InputContract::Same,
             normalization: None,
             absorb_normalization: false,
-            biases: Biases::Remove,
+            biases: None,
             keep_max_pool: false,
             keep_head: false,
             attention_unpool: false,
@@ -110,6 +110,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// What becomes of biases.
+    pub fn biases(&self) -> Biases {
+        self.biases.unwrap_or_default()
+    }
+
     /// The same with one exponent for all layers.
     pub fn with_b(&self, b: f64) -> Self {
         Settings {

@@ -333,7 +333,7 @@ fn biases_are_scaled() {
     let loss = |b: f64, biases: Biases, scale: Option<f64>| {
         let mut conversion = Options::default();
         conversion.settings.b = b;
-        conversion.settings.biases = biases;
+        conversion.settings.biases = Some(biases);
         // The images are those of the original.
         conversion.settings.input = InputContract::Rgb;
         conversion.settings.normalization = Some(Preset::None.normalization());
@@ -381,7 +381,7 @@ fn biases_are_scaled() {
 fn carried_biases_are_trained() {
     let names = |biases: Biases| {
         let mut conversion = Options::default();
-        conversion.settings.biases = biases;
+        conversion.settings.biases = Some(biases);
         conversion.settings.input = InputContract::AddInverse;
         conversion.settings.normalization = Some(Preset::None.normalization());
         let converted = convert(file("network.onnx"), &conversion).unwrap();

@@ -21,7 +21,7 @@ fn decaying(folder: &TempDir, name: &str, steps: u64) -> AlignOptions {
         sheet: 0,
         ..options(folder, name, Method::Joint)
     };
-    options.conversion.settings.biases = Biases::Keep;
+    options.conversion.settings.biases = Some(Biases::Keep);
     options
 }
 
@@ -65,7 +65,7 @@ fn a_decay_goes_on_where_it_stopped() {
 fn what_has_no_biases_cannot_lose_them() {
     let folder = workplace();
     let mut options = decaying(&folder, "run", 8);
-    options.conversion.settings.biases = Biases::Remove;
+    options.conversion.settings.biases = Some(Biases::Remove);
     let error = run(&folder, &options).unwrap_err().to_string();
     assert!(error.contains("must be kept or carried"), "{error}");
     // Nor does anything decay before B is final, or what is frozen.
@@ -84,7 +84,7 @@ fn carried_biases_decay_too() {
     let folder = workplace();
     let mut options = decaying(&folder, "run", 4);
     options.method = Method::Grow;
-    options.conversion.settings.biases = Biases::Carry;
+    options.conversion.settings.biases = Some(Biases::Carry);
     let aligned = run(&folder, &options).unwrap();
     assert_eq!(aligned.model.metadata("bcosc.biases_kept"), Some("false"));
     // As weights of the constant, [outputs, 1, 1, 1].

@@ -43,7 +43,7 @@ fn at_the_final_b_norms_stay() {
             sheet: 0,
             ..options(&folder, name, Method::Joint)
         };
-        options.conversion.settings.biases = Biases::Carry;
+        options.conversion.settings.biases = Some(Biases::Carry);
         let model = run(&folder, &options).unwrap().model;
         let graph = &model.graph;
         let norms = graph.ops().into_iter().filter(|&node| {
@@ -76,7 +76,7 @@ fn b_grows_from_the_original() {
         sheet: 0,
         ..options(&folder, "grown", Method::Joint)
     };
-    options.conversion.settings.biases = Biases::Carry;
+    options.conversion.settings.biases = Some(Biases::Carry);
     let before = |options: &AlignOptions| run(&folder, options).unwrap().phases[0].before;
     let exact = before(&options);
     assert!(exact < 1e-9, "{exact:e}");
@@ -113,13 +113,29 @@ fn networks_that_segments_do_not_suit_grow() {
     fs::write(folder.path().join("depthwise.onnx"), bytes).unwrap();
     assert_eq!(planned("depthwise.onnx", Method::Auto), grow);
 
-    // Biases cannot be carried without 1-x, and a converted model is not its original.
-    let mut plain = options(&folder, "plain", Method::Auto);
-    plain.conversion.settings.input = InputContract::Same;
-    plain.conversion.settings.absorb_normalization = false;
-    let path = folder.path().join("depthwise.onnx");
-    let phases = plan_alignment(path, &plain, &mut |_| ControlFlow::Continue(()));
-    assert!(phases.unwrap()[0].name.starts_with("segment"));
+    // Without biases a model does not start as its original. They cannot be carried without 1-x, but kept.
+    let depthwise = |method, input, biases| {
+        let mut plain = options(&folder, "plain", method);
+        let settings = &mut plain.conversion.settings;
+        (settings.input, settings.biases) = (input, biases);
+        settings.absorb_normalization = input != InputContract::Same;
+        let path = folder.path().join("depthwise.onnx");
+        let phases = plan_alignment(path, &plain, &mut |_| ControlFlow::Continue(()));
+        phases.map(|phases| phases[0].name.clone())
+    };
+    let [same, inverse] = [InputContract::Same, InputContract::AddInverse];
+    for (input, biases, first) in [
+        (same, None, "segment 1"),
+        (same, Some(Biases::Keep), "joint, B grows"),
+        (inverse, Some(Biases::Keep), "joint, B grows"),
+        (inverse, Some(Biases::Remove), "segment 1"),
+    ] {
+        let found = depthwise(Method::Auto, input, biases).unwrap();
+        assert_eq!(found, first, "{input:?} {biases:?}");
+    }
+    let error = depthwise(Method::Grow, inverse, Some(Biases::Remove)).unwrap_err();
+    assert!(error.to_string().contains("keeps or carries"), "{error}");
+    // Nor does a converted one.
     let converted = convert(folder.path().join("net.onnx"), &conversion()).unwrap();
     let again = AlignOptions {
         teacher: Some(folder.path().join("net.onnx").into()),
@@ -145,6 +161,6 @@ fn grow_is_joint_with_carried_biases_from_one() {
         from: 1.0,
         steps: None,
     });
-    joint.conversion.settings.biases = Biases::Carry;
+    joint.conversion.settings.biases = Some(Biases::Carry);
     assert!(bytes(&grown) == bytes(&run(&folder, &joint).unwrap()));
 }

@@ -381,7 +381,7 @@ fn both_models_see_the_same_mixtures() {
         sheet: 0,
         ..options(&folder, "mixed", Method::Joint)
     };
-    options.conversion.settings.biases = Biases::Carry;
+    options.conversion.settings.biases = Some(Biases::Carry);
     options.augmentation.mixup_alpha = Some(0.8);
     let mixed = run(&folder, &options).unwrap();
     assert!(mixed.phases[0].before < 1e-9, "{:?}", mixed.phases);

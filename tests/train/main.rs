@@ -409,7 +409,7 @@ fn a_teacher_takes_the_place_of_labels() {
 fn biases_decay_until_none_is_left() {
     let folder = workplace();
     let mut options = options(&folder, "run");
-    options.conversion.as_mut().unwrap().settings.biases = Biases::Keep;
+    options.conversion.as_mut().unwrap().settings.biases = Some(Biases::Keep);
     options.training.step.scale_biases = true;
     options.bias_decay = Some(18);
     let trained = run(&folder, &options).unwrap();

@@ -35,10 +35,10 @@ pub static REMOVE_BIASES: Pass = Pass {
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
     // `carry-biases` needs them all.
-    if cx.settings.biases == Biases::Carry {
+    if cx.settings.biases() == Biases::Carry {
         return Ok(outcome);
     }
-    let keep = cx.settings.biases == Biases::Keep;
+    let keep = cx.settings.biases() == Biases::Keep;
     let opset = model.opset("").unwrap_or(0);
     let constant_layers = layers_on_constants(&model.graph);
     for node in model.graph.ops() {

@@ -46,7 +46,7 @@ pub static CARRY_BIASES: Pass = Pass {
 
 fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
-    if cx.settings.biases != Biases::Carry {
+    if cx.settings.biases() != Biases::Carry {
         return Ok(outcome);
     }
     let inputs = model.graph.inputs().len();

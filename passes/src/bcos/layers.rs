@@ -101,7 +101,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
         let Some(Ok(layer)) = Layer::of(&model.graph, node).filter(|_| b != 1.0) else {
             continue;
         };
-        let carries = cx.settings.biases == Biases::Carry && layer.has_bias(&model.graph);
+        let carries = cx.settings.biases() == Biases::Carry && layer.has_bias(&model.graph);
         let norm = Norm::of(&layer, carries);
         let shared = norms.get(&norm).copied();
         let patch = scale(&layer, &norm, shared, b);

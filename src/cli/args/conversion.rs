@@ -22,9 +22,9 @@ pub struct ConversionArgs {
     /// Recipe: the list of passes for a kind of network
     #[arg(long, value_enum, default_value_t = Recipe::Auto, help_heading = "Conversion")]
     pub recipe: Recipe,
-    /// What becomes of biases
-    #[arg(long, value_enum, default_value_t = Biases::Remove, help_heading = "Conversion")]
-    pub biases: Biases,
+    /// What becomes of biases [default: remove]
+    #[arg(long, value_enum, help_heading = "Conversion")]
+    pub biases: Option<Biases>,
     /// The same as --biases keep
     #[arg(long, conflicts_with = "biases", help_heading = "Conversion")]
     pub keep_biases: bool,
@@ -83,7 +83,7 @@ impl ConversionArgs {
             normalization: self.normalized.given(),
             absorb_normalization: self.absorb_normalization,
             biases: match self.keep_biases {
-                true => Biases::Keep,
+                true => Some(Biases::Keep),
                 false => self.biases,
             },
             keep_max_pool: self.keep_max_pool,

@@ -150,11 +150,11 @@ impl TrainArgs {
         self.work_dir.clone().unwrap_or_else(beside)
     }
 
-    /// The settings of the conversion: biases that are to decay stay, as weights where they are carried.
+    /// The settings of the conversion: biases that are to decay are kept, unless they are carried.
     fn settings(&self) -> Settings {
         let mut settings = self.conversion.settings();
-        if self.bias_decay.is_some() && settings.biases == Biases::Remove {
-            settings.biases = Biases::Keep;
+        if self.bias_decay.is_some() {
+            settings.biases.get_or_insert(Biases::Keep);
         }
         settings
     }
@@ -171,6 +171,9 @@ impl TrainArgs {
         };
         if self.warmup > self.steps.unwrap_or(u64::MAX) {
             bail!("--warmup {} is longer than --steps", self.warmup);
+        }
+        if self.bias_decay.is_some() && self.conversion.biases == Some(Biases::Remove) {
+            bail!("--bias-decay requires --biases keep or carry");
         }
         let mut training = TrainingOptions {
             input_shapes: self.conversion.input_shapes.clone(),

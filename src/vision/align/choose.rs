@@ -5,8 +5,8 @@
 //! (docs/alignment.md has the measurements).
 
 use bcosc_ir::{Graph, NodeId, Value};
-use bcosc_passes::InputContract;
 use bcosc_passes::analysis::layers::data_consumers;
+use bcosc_passes::{Biases, InputContract};
 
 use super::options::{AlignOptions, Method};
 use crate::Error;
@@ -22,17 +22,29 @@ pub(super) fn chosen(
     original: &Graph,
     is_converted: bool,
 ) -> Result<(AlignOptions, Option<&'static str>), Error> {
-    if options.method == Method::Grow && is_converted {
-        return Err(Error::Options(
-            "a converted model does not start as its original: --method grow takes the original; \
-             or use --method joint --b-from"
-                .to_owned(),
-        ));
+    let settings = &options.conversion.settings;
+    if options.method == Method::Grow {
+        let fail = |problem: &str| Err(Error::Options(problem.to_owned()));
+        if is_converted {
+            return fail(
+                "a converted model does not start as its original: --method grow takes the original; \
+                 or use --method joint --b-from",
+            );
+        } else if settings.biases == Some(Biases::Remove) {
+            return fail(
+                "a model without biases does not start as its original: --method grow keeps or carries them; \
+                 or use --method joint --b-from 1",
+            );
+        }
     }
-    // Only x and 1-x carry biases.
-    let can_carry = options.conversion.settings.input != InputContract::Same;
+    let has_biases = match settings.biases {
+        Some(Biases::Remove) => false,
+        Some(Biases::Keep) => true,
+        // Only x and 1-x carry them.
+        Some(Biases::Carry) | None => settings.input != InputContract::Same,
+    };
     let why = match options.method {
-        Method::Auto if !is_converted && can_carry => why_grow(original),
+        Method::Auto if !is_converted && has_biases => why_grow(original),
         _ => None,
     };
     if why.is_some() || options.method == Method::Grow {

@@ -194,17 +194,15 @@ impl AlignOptions {
         }
     }
 
-    /// Makes [`Method::Grow`] the joint method with a B that grows and with biases that stay.
+    /// Makes [`Method::Grow`] the joint method with a B that grows and with biases that stay; they are carried, unless something else was
+    /// asked for.
     pub fn grow(&mut self) {
         self.method = Method::Joint;
         self.growth.get_or_insert(Growth {
             from: 1.0,
             steps: None,
         });
-        let biases = &mut self.conversion.settings.biases;
-        if *biases == Biases::Remove {
-            *biases = Biases::Carry;
-        }
+        self.conversion.settings.biases.get_or_insert(Biases::Carry);
     }
 
     /// Whether training begins with B = 1. Norms of a model that is converted first are not measured at its own B then, so that it starts

@@ -191,7 +191,7 @@ fn check_decay(options: &AlignOptions, is_converted: bool) -> Result<(), Error> 
         return Ok(());
     }
     let fail = |problem: &str| Err(Error::Options(problem.to_owned()));
-    if !is_converted && options.conversion.settings.biases == Biases::Remove {
+    if !is_converted && options.conversion.settings.biases() == Biases::Remove {
         return fail("biases that decay must be kept or carried in the conversion");
     }
     if options.method == Method::Blocks || options.growing() >= options.joint_steps() {

@@ -27,7 +27,7 @@ fn run(model: &mut Model, cx: &Context<'_>) -> Result<Outcome, PassError> {
             continue;
         };
         let label = model.graph.label(node);
-        if cx.settings.biases != Biases::Remove {
+        if cx.settings.biases() != Biases::Remove {
             outcome.skipped(label, Reason::Kept("--biases"));
             continue;
         }

@@ -229,7 +229,7 @@ fn a_norm_with_a_mean_stays() {
 #[test]
 fn biases_can_be_kept() {
     let settings = Settings {
-        biases: Biases::Keep,
+        biases: Some(Biases::Keep),
         ..Settings::default()
     };
     let before = image("batch,3,4").biased_conv("x", "y", &[2, 3, 1], vec![]);

@@ -16,7 +16,7 @@ use crate::testing::{
 fn settings(input: InputContract, b: f64, biases: Biases) -> Settings {
     Settings {
         b,
-        biases,
+        biases: Some(biases),
         // At B = 1 the graph normalises.
         ..contract(input, b > 1.0)
     }

@@ -21,7 +21,7 @@ fn the_positions_of_a_pool_go() {
 #[test]
 fn they_stay_with_the_biases() {
     let keep = Settings {
-        biases: Biases::Keep,
+        biases: Some(Biases::Keep),
         ..Settings::default()
     };
     let outcome = match passed(&[&DROP_POOL_POSITIONS], &model(tower(true)), &keep, None) {

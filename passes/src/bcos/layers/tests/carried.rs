@@ -9,7 +9,7 @@ use crate::{Biases, Settings};
 
 fn carried(b: f64) -> Settings {
     Settings {
-        biases: Biases::Carry,
+        biases: Some(Biases::Carry),
         ..exponent(b)
     }
 }
@@ -155,7 +155,7 @@ fn layers_without_a_bias_and_biases_that_are_kept_leave_the_norm_alone() {
     assert!(counts(true, &carried(2.0)));
     assert!(!counts(false, &carried(2.0)));
     let keep = Settings {
-        biases: Biases::Keep,
+        biases: Some(Biases::Keep),
         ..exponent(2.0)
     };
     assert!(!counts(true, &keep));
