@@ -21,12 +21,17 @@ use crate::program::{Added, Convolution, Product};
 /// Every buffer starts at a multiple of so many bytes.
 pub const ALIGNMENT: u64 = 256;
 
+/// The version of plans as JSON. It changes with what a program that runs them must know.
+pub const VERSION: u32 = 1;
+
 /// The number of a buffer.
 pub type BufferId = usize;
 
 /// What runs, in which order, and where its numbers are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// [`VERSION`].
+    pub version: u32,
     /// How products are rounded.
     #[serde(with = "named")]
     pub precision: Precision,

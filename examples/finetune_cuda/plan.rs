@@ -113,7 +113,11 @@ pub struct Plan {
     /// What a run does.
     pub steps: Vec<Operation>,
     workspace: u64,
+    stream: cu::CUstream,
 }
+
+/// The version of plans that this program runs.
+const VERSION: u64 = 1;
 
 /// Workspace of a convolution or a product.
 pub const WORKSPACE: usize = 1 << 30;
@@ -148,6 +152,13 @@ impl Plan {
     pub fn load(gpu: &Gpu, folder: &Path) -> Result<Self> {
         let read = |file: &str| fs::read(folder.join(file)).map_err(|e| format!("{file}: {e}"));
         let json: Json = serde_json::from_slice(&read("plan.json")?)?;
+        let version = size(&json, "version")?;
+        if version != VERSION {
+            return Err(format!(
+                "plan.json has version {version}, and this program runs version {VERSION}"
+            )
+            .into());
+        }
         let [arena, prepared] = ["arena", "prepared"].map(|key| allocate(size(&json, key)?));
         let (arena, prepared) = (arena?, prepared?);
         let mut buffers: Vec<(u64, usize)> = Vec::new();
@@ -182,6 +193,7 @@ impl Plan {
             functions,
             steps: Vec::new(),
             workspace,
+            stream: gpu.stream,
         };
         for (file, key) in [("constants", "constants"), ("state", "inputs")] {
             let bytes = read(&format!("{file}.safetensors"))?;
@@ -230,8 +242,12 @@ impl Plan {
         if data.len() != tensor.bytes {
             return Err(format!("{} bytes are given, not {}", data.len(), tensor.bytes).into());
         }
-        // SAFETY: there is room.
-        Ok(unsafe { driver::memcpy_htod_sync(tensor.address, data) }?)
+        // A copy without a stream may return before its numbers are on the device, and the stream does not wait for it.
+        // SAFETY: there is room, and the numbers stay until the copy is done.
+        unsafe {
+            driver::memcpy_htod_async(tensor.address, data, self.stream)?;
+            Ok(driver::stream::synchronize(self.stream)?)
+        }
     }
 
     /// Copies to the host.

@@ -7,7 +7,7 @@ use bcosc_ir::{Model, Tensor as Values};
 
 use super::arena::{Lifetime, place};
 use super::tail::gather;
-use super::{ALIGNMENT, Binding, Buffer, BufferId, Place, Plan, Source, State, Step};
+use super::{ALIGNMENT, Binding, Buffer, BufferId, Place, Plan, Source, State, Step, VERSION};
 use crate::expr::TensorId;
 use crate::fuse::{Fused, Item, Space, fuse};
 use crate::kernels::{Aliases, Kernel, kernel, many};
@@ -146,6 +146,7 @@ impl<'a> Builder<'a> {
         Planned {
             constants: values.collect(),
             plan: Plan {
+                version: VERSION,
                 precision,
                 inputs,
                 outputs,

@@ -12,32 +12,34 @@ use super::found::folder;
 use crate::kernels::PRELUDE;
 use crate::plan::Source;
 
-/// The code of a kernel: what is on disk, or what the compiler makes of it now.
+/// Loads the code of a kernel: what is on disk, or what the compiler makes of it now.
 ///
 /// # Errors
-/// If the kernel does not compile.
-pub fn code(
+/// If the kernel does not compile, or its code does not load.
+pub fn loaded<T>(
     compiler: &Compiler,
     kernel: &Source,
     architecture: Architecture,
     precision: Precision,
-) -> Result<Vec<u8>, EngineError> {
+    load: impl Fn(Vec<u8>) -> Result<T, EngineError>,
+) -> Result<T, EngineError> {
     let compiled = || compiler.compile(kernel, architecture, precision);
     let name = name(compiler, kernel, architecture, precision);
     let Some(file) = folder().map(|folder| folder.join(name)) else {
-        return compiled();
+        return load(compiled()?);
     };
+    // A file that does not load is spoiled, and is written anew.
     if let Ok(code) = fs::read(&file)
-        && !code.is_empty()
+        && let Ok(loaded) = load(code)
     {
-        return Ok(code);
+        return Ok(loaded);
     }
     let code = compiled()?;
     // Without a file that can be written, the next process compiles it again.
     if let Err(error) = written(&file, &code) {
         tracing::debug!("{}: {error}", file.display());
     }
-    Ok(code)
+    load(code)
 }
 
 /// Where the code of a kernel is.

@@ -1,8 +1,8 @@
 //! Convolutions by cuDNN's legacy interface.
 //!
 //! Algorithms are measured by `cudnnFind*AlgorithmEx` once for each shape, device and version, and kept on disk. The math type
-//! that belongs to an algorithm is kept with it: fp32 means `FMA_MATH`, since others round to TF32. Algorithms that give the
-//! same bits twice are preferred.
+//! that was measured is kept with it, since the workspace depends on it: fp32 means `FMA_MATH`, since others round to TF32.
+//! Algorithms that give the same bits twice are preferred.
 
 use std::ffi::c_void;
 
@@ -28,10 +28,42 @@ pub(super) fn failed(error: CudnnError) -> EngineError {
 pub struct Algorithm {
     /// Its number among those of its direction.
     pub number: u32,
-    /// Whether it uses tensor cores.
-    pub tensor_cores: bool,
+    /// How it multiplies.
+    pub math: Math,
     /// Bytes of workspace.
     pub space: u64,
+}
+
+/// How an algorithm multiplies, as cuDNN names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Math {
+    /// On tensor cores, where they take the type or round single precision to TF32.
+    Default,
+    /// The same.
+    TensorOp,
+    /// On tensor cores, with factors that may be narrowed further.
+    TensorOpAllowConversion,
+    /// In the type itself.
+    Fma,
+}
+
+impl Math {
+    /// What a search asks for. It tries [`Math::Default`] as well.
+    fn wanted(precision: Precision) -> Self {
+        match precision {
+            Precision::Fp32 => Math::Fma,
+            Precision::Tf32 | Precision::Bf16 => Math::TensorOp,
+        }
+    }
+
+    /// Whether what it computes is in a precision.
+    fn fits(self, precision: Precision) -> bool {
+        match precision {
+            Precision::Fp32 => self == Math::Fma,
+            Precision::Tf32 | Precision::Bf16 => self != Math::TensorOpAllowConversion,
+        }
+    }
 }
 
 /// A convolution that is ready to run.
@@ -63,7 +95,7 @@ impl Prepared {
         let algorithm = match known {
             Some(algorithm) => algorithm,
             None => {
-                descriptors.set_math(precision != Precision::Fp32)?;
+                descriptors.set_math(Math::wanted(precision))?;
                 let (addresses, space) = search()?;
                 let found = descriptors.find(handle, direction, addresses, space)?;
                 choose(found, precision, space.bytes).ok_or_else(|| EngineError::Run {
@@ -72,7 +104,7 @@ impl Prepared {
                 })?
             }
         };
-        descriptors.set_math(algorithm.tensor_cores)?;
+        descriptors.set_math(algorithm.math)?;
         Ok(Prepared {
             descriptors,
             direction,
@@ -93,12 +125,7 @@ impl Prepared {
             Type::F64 => ((&raw const one_wide).cast(), (&raw const zero_wide).cast()),
             _ => ((&raw const one).cast(), (&raw const zero).cast()),
         };
-        let Descriptors {
-            x,
-            w,
-            y,
-            convolution,
-        } = self.descriptors;
+        let (x, w, y, convolution) = self.descriptors.handles();
         let [a, b] = [a as *const c_void, b as *const c_void];
         let result = result as *mut c_void;
         let memory = space.address as *mut c_void;
@@ -161,10 +188,9 @@ impl Prepared {
 
 /// The fastest that fits, of those that give the same bits twice if there are any. They come fastest first.
 fn choose(found: Vec<Found>, precision: Precision, most: u64) -> Option<Algorithm> {
-    let usable = found.into_iter().filter(|found| {
-        found.algorithm.space <= most
-            && (precision != Precision::Fp32 || !found.algorithm.tensor_cores)
-    });
+    let usable = found
+        .into_iter()
+        .filter(|found| found.algorithm.space <= most && found.algorithm.math.fits(precision));
     let usable: Vec<Found> = usable.collect();
     let same_bits = usable.iter().find(|found| found.same_bits);
     same_bits.or(usable.first()).map(|found| found.algorithm)
@@ -210,10 +236,10 @@ numbered! {
 mod tests {
     use super::*;
 
-    fn found(number: u32, tensor_cores: bool, space: u64, same_bits: bool) -> Found {
+    fn found(number: u32, math: Math, space: u64, same_bits: bool) -> Found {
         let algorithm = Algorithm {
             number,
-            tensor_cores,
+            math,
             space,
         };
         Found {
@@ -226,10 +252,10 @@ mod tests {
     fn exact_convolutions_use_no_tensor_cores_and_give_the_same_bits_where_possible() {
         let all = || {
             vec![
-                found(1, true, 0, true),
-                found(6, false, 1 << 40, true),
-                found(0, false, 10, false),
-                found(2, false, 20, true),
+                found(1, Math::Default, 0, true),
+                found(6, Math::Fma, 1 << 40, true),
+                found(0, Math::Fma, 10, false),
+                found(2, Math::Fma, 20, true),
             ]
         };
         let number = |found: Option<Algorithm>| found.map(|a| a.number);

@@ -8,7 +8,7 @@ use cudarc::cudnn::result as cudnn;
 use cudarc::cudnn::sys;
 
 use super::Space;
-use super::convolution::{Addresses, Algorithm, Found, failed};
+use super::convolution::{Addresses, Algorithm, Found, Math, failed};
 use crate::expr::Type;
 use crate::program::{Convolution, Direction, Layout};
 
@@ -18,16 +18,54 @@ const MOST: usize = 16;
 /// What cuDNN knows of a convolution.
 #[derive(Debug)]
 pub(super) struct Descriptors {
-    pub x: sys::cudnnTensorDescriptor_t,
-    pub w: sys::cudnnFilterDescriptor_t,
-    pub y: sys::cudnnTensorDescriptor_t,
-    pub convolution: sys::cudnnConvolutionDescriptor_t,
+    x: Tensor,
+    w: Filter,
+    y: Tensor,
+    convolution: Window,
 }
 
 // SAFETY: descriptors are read only once they are made.
 unsafe impl Send for Descriptors {}
 // SAFETY: as above.
 unsafe impl Sync for Descriptors {}
+
+macro_rules! owned {
+    ($($name:ident $kind:ident $create:ident $destroy:ident $what:literal;)*) => {$(
+        #[doc = $what]
+        #[derive(Debug)]
+        struct $name(sys::$kind);
+
+        impl $name {
+            fn new() -> Result<Self, EngineError> {
+                cudnn::$create().map($name).map_err(failed)
+            }
+        }
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                // SAFETY: nobody uses it any more.
+                if unsafe { cudnn::$destroy(self.0) }.is_err() {
+                    tracing::debug!("cuDNN: a descriptor was not given back");
+                }
+            }
+        }
+    )*};
+}
+
+owned! {
+    Tensor cudnnTensorDescriptor_t create_tensor_descriptor destroy_tensor_descriptor "Sizes and steps of a tensor.";
+    Filter cudnnFilterDescriptor_t create_filter_descriptor destroy_filter_descriptor "Sizes of weights.";
+    Window cudnnConvolutionDescriptor_t create_convolution_descriptor destroy_convolution_descriptor
+        "How a convolution goes over its input.";
+}
+
+/// Handles of the input, the weights, the output and the window.
+pub(super) type Handles = (
+    sys::cudnnTensorDescriptor_t,
+    sys::cudnnFilterDescriptor_t,
+    sys::cudnnTensorDescriptor_t,
+    sys::cudnnConvolutionDescriptor_t,
+);
 
 /// Sizes as cuDNN takes them: with at least two spatial axes.
 fn wide(sizes: &[u64], spatial: usize, fill: u64) -> Result<Vec<c_int>, EngineError> {
@@ -68,9 +106,9 @@ impl Descriptors {
         let tensor = |sizes: &[c_int]| tensor(data, sizes, c.layout);
         let made = Descriptors {
             x: tensor(&x)?,
-            w: cudnn::create_filter_descriptor().map_err(failed)?,
+            w: Filter::new()?,
             y: tensor(&y)?,
-            convolution: cudnn::create_convolution_descriptor().map_err(failed)?,
+            convolution: Window::new()?,
         };
         let (pads, strides, dilations) = (
             wide(&c.pads, spatial, 0)?,
@@ -80,10 +118,10 @@ impl Descriptors {
         let count = |sizes: &[c_int]| sizes.len() as c_int;
         // SAFETY: descriptors were just made, and all arrays have as many elements as is said.
         unsafe {
-            cudnn::set_filternd_descriptor(made.w, data, format, count(&w), w.as_ptr())
+            cudnn::set_filternd_descriptor(made.w.0, data, format, count(&w), w.as_ptr())
                 .map_err(failed)?;
             cudnn::set_convolutionnd_descriptor(
-                made.convolution,
+                made.convolution.0,
                 count(&pads),
                 pads.as_ptr(),
                 strides.as_ptr(),
@@ -93,18 +131,19 @@ impl Descriptors {
             )
             .map_err(failed)?;
             let groups = i32::try_from(c.groups).unwrap_or(i32::MAX);
-            cudnn::set_convolution_group_count(made.convolution, groups).map_err(failed)?;
+            cudnn::set_convolution_group_count(made.convolution.0, groups).map_err(failed)?;
         }
         Ok(made)
     }
 
-    pub fn set_math(&self, tensor_cores: bool) -> Result<(), EngineError> {
-        let math = match tensor_cores {
-            true => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
-            false => sys::cudnnMathType_t::CUDNN_FMA_MATH,
-        };
+    pub fn handles(&self) -> Handles {
+        (self.x.0, self.w.0, self.y.0, self.convolution.0)
+    }
+
+    pub fn set_math(&self, math: Math) -> Result<(), EngineError> {
         // SAFETY: the descriptor is there.
-        unsafe { cudnn::set_convolution_math_type(self.convolution, math) }.map_err(failed)
+        unsafe { cudnn::set_convolution_math_type(self.convolution.0, to_cudnn(math)) }
+            .map_err(failed)
     }
 
     /// Measures all algorithms.
@@ -115,12 +154,7 @@ impl Descriptors {
         [a, b, result]: Addresses,
         space: Space,
     ) -> Result<Vec<Found>, EngineError> {
-        let Descriptors {
-            x,
-            w,
-            y,
-            convolution,
-        } = *self;
+        let (x, w, y, convolution) = self.handles();
         let [a, b] = [a as *const c_void, b as *const c_void];
         let result = result as *mut c_void;
         let memory = space.address as *mut c_void;
@@ -143,7 +177,7 @@ impl Descriptors {
                     .map(|found| Found {
                         algorithm: Algorithm {
                             number: found.algo as u32,
-                            tensor_cores: found.mathType != sys::cudnnMathType_t::CUDNN_FMA_MATH,
+                            math: of_cudnn(found.mathType),
                             space: found.memory as u64,
                         },
                         same_bits: found.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC,
@@ -196,13 +230,13 @@ fn tensor(
     data: sys::cudnnDataType_t,
     sizes: &[c_int],
     layout: Layout,
-) -> Result<sys::cudnnTensorDescriptor_t, EngineError> {
-    let made = cudnn::create_tensor_descriptor().map_err(failed)?;
+) -> Result<Tensor, EngineError> {
+    let made = Tensor::new()?;
     let strides = strides(sizes, layout);
     // SAFETY: the descriptor was just made, and the arrays have as many elements as is said.
     unsafe {
         cudnn::set_tensornd_descriptor(
-            made,
+            made.0,
             data,
             sizes.len() as c_int,
             sizes.as_ptr(),
@@ -229,20 +263,23 @@ fn strides(sizes: &[c_int], layout: Layout) -> Vec<c_int> {
     strides
 }
 
-impl Drop for Descriptors {
-    fn drop(&mut self) {
-        // SAFETY: nobody uses them any more.
-        let closed = unsafe {
-            [
-                cudnn::destroy_tensor_descriptor(self.x).is_ok(),
-                cudnn::destroy_filter_descriptor(self.w).is_ok(),
-                cudnn::destroy_tensor_descriptor(self.y).is_ok(),
-                cudnn::destroy_convolution_descriptor(self.convolution).is_ok(),
-            ]
-        };
-        if closed.contains(&false) {
-            tracing::debug!("cuDNN: a descriptor was not given back");
-        }
+fn to_cudnn(math: Math) -> sys::cudnnMathType_t {
+    use sys::cudnnMathType_t as Type;
+    match math {
+        Math::Default => Type::CUDNN_DEFAULT_MATH,
+        Math::TensorOp => Type::CUDNN_TENSOR_OP_MATH,
+        Math::TensorOpAllowConversion => Type::CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION,
+        Math::Fma => Type::CUDNN_FMA_MATH,
+    }
+}
+
+fn of_cudnn(math: sys::cudnnMathType_t) -> Math {
+    use sys::cudnnMathType_t as Type;
+    match math {
+        Type::CUDNN_DEFAULT_MATH => Math::Default,
+        Type::CUDNN_TENSOR_OP_MATH => Math::TensorOp,
+        Type::CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION => Math::TensorOpAllowConversion,
+        Type::CUDNN_FMA_MATH => Math::Fma,
     }
 }
 

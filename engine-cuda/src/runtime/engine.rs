@@ -6,7 +6,7 @@ use bcosc_engine::{
     Device, Engine, EngineError, InputShapes, Network, Port, Precision, Session, SessionOptions,
     Unsupported, Value, ports,
 };
-use bcosc_ir::{Model, Tensor};
+use bcosc_ir::{Model, Tensor, TensorType};
 
 use super::compile::Architecture;
 use super::gpu::Gpu;
@@ -15,7 +15,7 @@ use super::program::Program;
 use super::session::CudaSession;
 use super::value::CudaValue;
 use crate::operators::{Reason, rule};
-use crate::plan::plan_in;
+use crate::plan::{Buffer, plan_in};
 
 /// The first architecture whose tensor cores take TF32 and bf16.
 const AMPERE: u32 = 80;
@@ -147,8 +147,14 @@ impl Network for CudaNetwork {
         let mut inputs = self.inputs.clone();
         ports::specialise(&mut inputs, shapes)?;
         let planned = plan_in(&self.model, shapes, options.precision)?;
+        let mut outputs = self.outputs.clone();
+        for (port, binding) in outputs.iter_mut().zip(&planned.plan.outputs) {
+            let buffer = planned.plan.buffers.get(binding.buffer);
+            let known = |buffer: &Buffer| TensorType::fixed(buffer.ty.data_type(), &binding.dims);
+            port.tensor_type = buffer.map(known);
+        }
         let program = Program::load(&self.gpu, planned)?;
-        let session = CudaSession::new(&self.gpu, program, inputs, self.outputs.clone())?;
+        let session = CudaSession::new(&self.gpu, program, inputs, outputs)?;
         Ok(Box::new(session))
     }
 }

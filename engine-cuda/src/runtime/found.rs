@@ -83,6 +83,7 @@ fn written(file: &Path, all: &BTreeMap<String, Algorithm>) -> std::io::Result<()
 
 #[cfg(test)]
 mod tests {
+    use super::super::convolution::Math;
     use super::*;
 
     #[test]
@@ -91,7 +92,7 @@ mod tests {
         let file = folder.path().join("cache").join(FILE);
         let algorithm = |number| Algorithm {
             number,
-            tensor_cores: false,
+            math: Math::Fma,
             space: 7,
         };
         for (key, number) in [("a", 1), ("b", 2)] {

@@ -1,7 +1,7 @@
 //! A device: its context, one stream for all work, and memory.
 
 use std::fmt;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bcosc_engine::EngineError;
@@ -13,17 +13,23 @@ use cudarc::driver::{CudaContext, CudaStream, sys};
 use super::compile::{Architecture, Compiler};
 use super::libraries::{Library, NAME, require};
 
+/// The version number of the first cuDNN whose interface is used: 9.0.0.
+const CUDNN: usize = 90_000;
+
 /// A device that is ready for work. Everything runs on one stream, in order.
 pub struct Gpu {
+    /// First, since it is given back while the context is there.
+    libraries: Mutex<Libraries>,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
+    /// Where steps are captured: what other threads do on the stream of all work meanwhile is no part of the graph.
+    captured: Arc<CudaStream>,
     /// Its name, as the driver has it.
     pub name: String,
     /// Its architecture.
     pub architecture: Architecture,
     /// Compiles its kernels.
     pub compiler: Compiler,
-    libraries: Mutex<Libraries>,
 }
 
 /// Handles of libraries. Who holds them has the stream for itself.
@@ -36,6 +42,59 @@ pub struct Libraries {
 
 // SAFETY: a handle may be used by one thread after another, and a mutex is around these.
 unsafe impl Send for Libraries {}
+
+impl Libraries {
+    /// Opens them on the device of this thread.
+    fn open() -> Result<Self, EngineError> {
+        let unavailable = |reason: String| EngineError::Unavailable {
+            engine: NAME,
+            reason,
+        };
+        // A system may have an older one under the name without a version, whose interface has other numbers.
+        let version = cudnn::get_version();
+        if version < CUDNN {
+            return Err(unavailable(format!(
+                "cuDNN 9 is needed, and the system's libcudnn has version number {version}"
+            )));
+        }
+        let mut libraries = Libraries {
+            cudnn: ptr::null_mut(),
+            lt: ptr::null_mut(),
+        };
+        libraries.cudnn =
+            cudnn::create_handle().map_err(|e| unavailable(format!("cuDNN says {e}")))?;
+        libraries.lt =
+            lt::create_handle().map_err(|e| unavailable(format!("cuBLASLt says {e}")))?;
+        Ok(libraries)
+    }
+
+    /// The stream of convolutions from now on. Products get theirs with each call.
+    pub fn run_on(&self, stream: sys::CUstream) -> Result<(), EngineError> {
+        // SAFETY: the handle and the stream are there.
+        unsafe { cudnn::set_stream(self.cudnn, stream.cast()) }.map_err(super::convolution::failed)
+    }
+}
+
+impl Drop for Libraries {
+    fn drop(&mut self) {
+        let _alone = whole_device();
+        // SAFETY: nobody has the handles any more.
+        let closed = unsafe {
+            let of_lt = self.lt.is_null() || lt::destroy_handle(self.lt).is_ok();
+            of_lt & (self.cudnn.is_null() || cudnn::destroy_handle(self.cudnn).is_ok())
+        };
+        if !closed {
+            tracing::debug!("{NAME}: a library was not closed");
+        }
+    }
+}
+
+/// Held where steps are captured and where a library waits for the whole device, which a capture does not survive, whatever
+/// thread and engine they belong to.
+pub fn whole_device() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,22 +133,23 @@ impl Gpu {
             )));
         }
         let context = CudaContext::new(ordinal).map_err(of_driver)?;
+        // SAFETY: what tracks events is made by the context, and it makes nothing here but streams. With it, a new stream waits for
+        // the whole device.
+        unsafe { context.disable_event_tracking() };
         let name = context.name().map_err(of_driver)?;
         let (major, minor) = context.compute_capability().map_err(of_driver)?;
         let architecture = u32::try_from(10 * major + minor).unwrap_or(0);
         let stream = context.new_stream().map_err(of_driver)?;
-        let cudnn = cudnn::create_handle().map_err(|e| unavailable(format!("cuDNN says {e}")))?;
-        // SAFETY: the handle and the stream were just made.
-        unsafe { cudnn::set_stream(cudnn, stream.cu_stream().cast()) }
-            .map_err(|e| unavailable(format!("cuDNN says {e}")))?;
-        let lt = lt::create_handle().map_err(|e| unavailable(format!("cuBLASLt says {e}")))?;
+        let captured = context.new_stream().map_err(of_driver)?;
+        let compiler = Compiler::new()?;
         Ok(Arc::new(Gpu {
+            libraries: Mutex::new(Libraries::open()?),
             context,
             stream,
+            captured,
             name,
             architecture: Architecture(architecture),
-            compiler: Compiler::new()?,
-            libraries: Mutex::new(Libraries { cudnn, lt }),
+            compiler,
         }))
     }
 
@@ -111,6 +171,11 @@ impl Gpu {
     /// The stream.
     pub fn stream(&self) -> sys::CUstream {
         self.stream.cu_stream()
+    }
+
+    /// The stream that steps are captured from; nothing runs on it.
+    pub fn captured(&self) -> sys::CUstream {
+        self.captured.cu_stream()
     }
 
     /// Waits until everything is done.
@@ -135,14 +200,8 @@ impl Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        let Ok(libraries) = self.lock() else { return };
-        // SAFETY: nobody has the handles any more.
-        let closed = unsafe {
-            let of_lt = lt::destroy_handle(libraries.lt).is_ok();
-            cudnn::destroy_handle(libraries.cudnn).is_ok() && of_lt
-        };
-        if !closed {
-            tracing::debug!("{NAME}: a library was not closed");
+        if self.bind().is_err() {
+            tracing::debug!("{NAME}: the device is gone");
         }
     }
 }
@@ -188,15 +247,17 @@ impl Memory {
         self.bytes
     }
 
-    /// Copies from the host, at once.
+    /// Copies from the host, in the order of the stream, and waits until it is done.
     pub fn fill(&self, from: &[u8]) -> Result<(), EngineError> {
         if from.len() as u64 > self.bytes {
             return Err(too_long());
         }
-        // The allocation is in the order of the stream, a synchronous copy is not.
-        self.gpu.synchronize()?;
-        // SAFETY: there is room.
-        unsafe { driver::memcpy_htod_sync(self.address, from) }.map_err(failed("an upload"))
+        self.gpu.bind()?;
+        // A copy without a stream may return before its numbers are on the device, and this stream does not wait for it.
+        // SAFETY: there is room, and the numbers stay until the copy is done.
+        unsafe { driver::memcpy_htod_async(self.address, from, self.gpu.stream()) }
+            .map_err(failed("an upload"))?;
+        self.gpu.synchronize()
     }
 
     /// Copies to the host, after everything before is done.

@@ -7,20 +7,21 @@ use bcosc_engine::{EngineError, Precision};
 use cudarc::driver::result as driver;
 use cudarc::driver::sys;
 
-use super::code::code;
+use super::code::loaded;
 use super::gpu::{Gpu, failed};
+use super::libraries::NAME;
 use crate::kernels::THREADS;
 use crate::plan::Source;
 
 /// A kernel on a device.
 #[derive(Debug)]
 pub struct Kernel {
-    gpu: Arc<Gpu>,
-    module: sys::CUmodule,
     function: sys::CUfunction,
     name: String,
     /// How many addresses, from the first on, are one parameter.
     table: usize,
+    /// What the function is part of.
+    _module: Module,
 }
 
 // SAFETY: handles of the driver belong to no thread.
@@ -35,26 +36,30 @@ impl Kernel {
         source: &Source,
         precision: Precision,
     ) -> Result<Self, EngineError> {
-        let mut image = code(&gpu.compiler, source, gpu.architecture, precision)?;
-        // Intermediate code is a text, which ends with a zero.
-        image.push(0);
         let place = format!("kernel {}", source.name);
         let name = CString::new(source.name.clone()).map_err(|_| EngineError::Load {
             place: place.clone(),
             reason: "its name has a zero byte".to_owned(),
         })?;
-        // SAFETY: the code is what the compiler made.
-        let module =
-            unsafe { driver::module::load_data(image.as_ptr().cast()) }.map_err(failed(&place))?;
+        let load = |mut image: Vec<u8>| {
+            // Intermediate code is a text, which ends with a zero.
+            image.push(0);
+            // SAFETY: the code is what the compiler made.
+            let module = unsafe { driver::module::load_data(image.as_ptr().cast()) };
+            Ok(Module {
+                gpu: gpu.clone(),
+                module: module.map_err(failed(&place))?,
+            })
+        };
+        let module = loaded(&gpu.compiler, source, gpu.architecture, precision, load)?;
         // SAFETY: the module was just loaded.
         let function =
-            unsafe { driver::module::get_function(module, name) }.map_err(failed(&place))?;
+            unsafe { driver::module::get_function(module.module, name) }.map_err(failed(&place))?;
         Ok(Kernel {
-            gpu: gpu.clone(),
-            module,
             function,
             name: source.name.clone(),
             table: source.table,
+            _module: module,
         })
     }
 
@@ -86,13 +91,20 @@ impl Kernel {
     }
 }
 
-impl Drop for Kernel {
+/// Code on a device.
+#[derive(Debug)]
+struct Module {
+    gpu: Arc<Gpu>,
+    module: sys::CUmodule,
+}
+
+impl Drop for Module {
     fn drop(&mut self) {
-        // SAFETY: nobody launches it any more.
+        // SAFETY: nobody launches its kernels any more.
         let unloaded = self.gpu.synchronize().is_ok()
             && unsafe { driver::module::unload(self.module) }.is_ok();
         if !unloaded {
-            tracing::debug!("kernel {}: its module was not unloaded", self.name);
+            tracing::debug!("{NAME}: a module was not unloaded");
         }
     }
 }

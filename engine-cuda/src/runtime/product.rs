@@ -22,9 +22,9 @@ fn failed(error: lt::CublasError) -> EngineError {
 /// A product that is ready to run.
 #[derive(Debug)]
 pub struct Prepared {
-    description: sys::cublasLtMatmulDesc_t,
+    description: Description,
     /// Of the left and the right side, and of the result.
-    layouts: [sys::cublasLtMatrixLayout_t; 3],
+    layouts: [Layout; 3],
     algorithm: sys::cublasLtMatmulAlgo_t,
     /// Bytes of workspace.
     pub space: u64,
@@ -104,46 +104,46 @@ impl Prepared {
         } = product;
         let (left, right) = (seen(b, *k, *n), seen(a, *m, *k));
         let (of_factors, of_result) = (data(factors)?, data(ty)?);
-        let description = lt::create_matmul_desc(compute, scale).map_err(failed)?;
+        let description = Description(lt::create_matmul_desc(compute, scale).map_err(failed)?);
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         describe(
-            description,
+            &description,
             Attribute::CUBLASLT_MATMUL_DESC_TRANSA,
             &i32::from(left.3),
         )?;
         describe(
-            description,
+            &description,
             Attribute::CUBLASLT_MATMUL_DESC_TRANSB,
             &i32::from(right.3),
         )?;
         if let Some(bias) = added.bias {
             let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
             describe(
-                description,
+                &description,
                 Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE,
                 &epilogue,
             )?;
             describe(
-                description,
+                &description,
                 Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
                 &bias,
             )?;
         }
         let batches = i32::try_from(*batch).unwrap_or(i32::MAX);
         let layout = |(rows, columns, step, _): (u64, u64, i64, bool), stride: u64, data| {
-            let layout = lt::create_matrix_layout(data, rows, columns, step)?;
+            let layout = Layout(lt::create_matrix_layout(data, rows, columns, step)?);
             let stride = stride as i64;
             // SAFETY: the layout was just made; the attributes are a number of 32 bits and one of 64.
             unsafe {
                 use sys::cublasLtMatrixLayoutAttribute_t as Attribute;
                 lt::set_matrix_layout_attribute(
-                    layout,
+                    layout.0,
                     Attribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT,
                     (&raw const batches).cast(),
                     size_of_val(&batches),
                 )?;
                 lt::set_matrix_layout_attribute(
-                    layout,
+                    layout.0,
                     Attribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
                     (&raw const stride).cast(),
                     size_of_val(&stride),
@@ -169,11 +169,11 @@ impl Prepared {
         let found = unsafe {
             lt::get_matmul_algo_heuristic(
                 handle,
-                description,
-                layouts[0],
-                layouts[1],
-                layouts[2],
-                layouts[2],
+                description.0,
+                layouts[0].0,
+                layouts[1].0,
+                layouts[2].0,
+                layouts[2].0,
                 preference.0,
             )
         }
@@ -209,17 +209,17 @@ impl Prepared {
         unsafe {
             lt::matmul(
                 handle,
-                self.description,
+                self.description.0,
                 one,
                 of_sum,
                 at(b + self.offsets[1]),
-                self.layouts[0],
+                self.layouts[0].0,
                 at(a + self.offsets[0]),
-                self.layouts[1],
+                self.layouts[1].0,
                 at(self.sum.unwrap_or(result)),
-                self.layouts[2],
+                self.layouts[2].0,
                 result as *mut c_void,
-                self.layouts[2],
+                self.layouts[2].0,
                 &raw const self.algorithm,
                 space.address as *mut c_void,
                 usize::try_from(self.space).unwrap_or(0),
@@ -230,31 +230,42 @@ impl Prepared {
     }
 }
 
-impl Drop for Prepared {
+/// What a product does.
+#[derive(Debug)]
+struct Description(sys::cublasLtMatmulDesc_t);
+
+impl Drop for Description {
     fn drop(&mut self) {
-        // SAFETY: nobody uses them any more.
-        let closed = unsafe {
-            let layouts = self
-                .layouts
-                .map(|layout| lt::destroy_matrix_layout(layout).is_ok());
-            lt::destroy_matmul_desc(self.description).is_ok() && layouts.iter().all(|ok| *ok)
-        };
-        if !closed {
+        // SAFETY: nobody uses it any more.
+        if unsafe { lt::destroy_matmul_desc(self.0) }.is_err() {
             tracing::debug!("cuBLASLt: a description was not given back");
+        }
+    }
+}
+
+/// How a matrix lies in memory.
+#[derive(Debug)]
+struct Layout(sys::cublasLtMatrixLayout_t);
+
+impl Drop for Layout {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses it any more.
+        if unsafe { lt::destroy_matrix_layout(self.0) }.is_err() {
+            tracing::debug!("cuBLASLt: a layout was not given back");
         }
     }
 }
 
 /// Sets an attribute that has the size of `value`.
 fn describe<T>(
-    description: sys::cublasLtMatmulDesc_t,
+    description: &Description,
     attribute: sys::cublasLtMatmulDescAttributes_t,
     value: &T,
 ) -> Result<(), EngineError> {
     // SAFETY: the callers own the description, and `value` has the type that belongs to the attribute.
     unsafe {
         lt::set_matmul_desc_attribute(
-            description,
+            description.0,
             attribute,
             (&raw const *value).cast(),
             size_of_val(value),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bcosc_engine::EngineError;
 use cudarc::driver::result as driver;
+use cudarc::driver::sys::CUstream;
 
 use super::found::Known;
 use super::gpu::{Gpu, Libraries, Memory, failed};
@@ -21,7 +22,6 @@ const SPACE_OF_OPERANDS: u64 = 8;
 /// A plan that is ready to run on a device.
 #[derive(Debug)]
 pub struct Program {
-    gpu: Arc<Gpu>,
     /// The plan.
     pub plan: Plan,
     /// What each buffer is in.
@@ -61,6 +61,7 @@ impl Program {
         let Planned { plan, constants } = planned;
         let precision = plan.precision;
         let libraries = gpu.lock()?;
+        libraries.run_on(gpu.stream())?;
         let load = |source| Kernel::load(gpu, source, precision);
         let kernels = plan.kernels.iter().map(load);
         let kernels = kernels.collect::<Result<Vec<_>, _>>()?;
@@ -82,7 +83,6 @@ impl Program {
         let needed = prepare.iter().chain(&steps).map(Operation::space).max();
         let space = Memory::new(gpu, needed.unwrap_or(0))?;
         let program = Program {
-            gpu: gpu.clone(),
             memory,
             kernels,
             prepare,
@@ -90,7 +90,7 @@ impl Program {
             space,
             plan,
         };
-        program.enqueue(&program.prepare, &libraries)?;
+        program.enqueue(&program.prepare, &libraries, gpu.stream())?;
         Ok(program)
     }
 
@@ -100,16 +100,21 @@ impl Program {
     }
 
     /// Enqueues the steps of a run.
-    pub fn run(&self, libraries: &Libraries) -> Result<(), EngineError> {
-        self.enqueue(&self.steps, libraries)
+    pub fn run(&self, libraries: &Libraries, stream: CUstream) -> Result<(), EngineError> {
+        self.enqueue(&self.steps, libraries, stream)
     }
 
-    fn enqueue(&self, operations: &[Operation], libraries: &Libraries) -> Result<(), EngineError> {
+    fn enqueue(
+        &self,
+        operations: &[Operation],
+        libraries: &Libraries,
+        stream: CUstream,
+    ) -> Result<(), EngineError> {
+        libraries.run_on(stream)?;
         let space = Space {
             address: self.space.address(),
             bytes: self.space.bytes(),
         };
-        let stream = self.gpu.stream();
         for operation in operations {
             match operation {
                 Operation::Launch {

@@ -1,13 +1,14 @@
 //! Runs: inputs to the device, the steps, outputs. From the second run on, the steps are one CUDA graph.
 
 use std::fmt;
+use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bcosc_engine::{EngineError, Port, Session, Value, ports};
 use cudarc::driver::result as driver;
 use cudarc::driver::sys;
 
-use super::gpu::{Gpu, Libraries, Memory, Pinned, failed};
+use super::gpu::{Gpu, Libraries, Memory, Pinned, failed, whole_device};
 use super::program::Program;
 use super::value::CudaValue;
 use crate::plan::Binding;
@@ -92,7 +93,7 @@ impl Session for CudaSession {
         for (number, value) in inputs.into_iter().enumerate() {
             state.input(&self.gpu, number, value)?;
         }
-        state.copied.record(&self.gpu)?;
+        state.copied.record()?;
         state.steps(&self.gpu, &libraries)?;
         state.outputs(&self.gpu)
     }
@@ -163,13 +164,13 @@ impl State {
     /// Runs the steps: one by one the first time, then as a graph.
     fn steps(&mut self, gpu: &Arc<Gpu>, libraries: &Libraries) -> Result<(), EngineError> {
         if matches!(self.graph, Graph::Warm) {
-            let captured = Captured::of(gpu, || self.program.run(libraries))?;
+            let captured = Captured::of(gpu, || self.program.run(libraries, gpu.captured()))?;
             self.graph = Graph::Captured(captured);
         }
         match &self.graph {
             Graph::Captured(captured) => captured.launch(),
             Graph::New | Graph::Warm => {
-                self.program.run(libraries)?;
+                self.program.run(libraries, gpu.stream())?;
                 self.graph = Graph::Warm;
                 Ok(())
             }
@@ -211,6 +212,7 @@ impl State {
 
 /// A moment in the order of the stream.
 struct Event {
+    gpu: Arc<Gpu>,
     event: sys::CUevent,
 }
 
@@ -222,12 +224,15 @@ impl Event {
         gpu.bind()?;
         let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
         let event = driver::event::create(flags).map_err(failed("an event"))?;
-        Ok(Event { event })
+        Ok(Event {
+            gpu: gpu.clone(),
+            event,
+        })
     }
 
-    fn record(&self, gpu: &Arc<Gpu>) -> Result<(), EngineError> {
+    fn record(&self) -> Result<(), EngineError> {
         // SAFETY: both are there.
-        unsafe { driver::event::record(self.event, gpu.stream()) }.map_err(failed("an event"))
+        unsafe { driver::event::record(self.event, self.gpu.stream()) }.map_err(failed("an event"))
     }
 
     /// Waits on the host; at once if it was never recorded.
@@ -240,7 +245,9 @@ impl Event {
 impl Drop for Event {
     fn drop(&mut self) {
         // SAFETY: nobody uses it any more.
-        if unsafe { driver::event::destroy(self.event) }.is_err() {
+        let destroyed =
+            self.gpu.bind().is_ok() && unsafe { driver::event::destroy(self.event) }.is_ok();
+        if !destroyed {
             tracing::debug!("an event was not given back");
         }
     }
@@ -257,29 +264,32 @@ struct Captured {
 unsafe impl Send for Captured {}
 
 impl Captured {
-    /// Captures what a function enqueues.
+    /// Captures what a function enqueues on the stream for it.
     fn of(
         gpu: &Arc<Gpu>,
         enqueue: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<Self, EngineError> {
+        let failed = failed("capturing the graph");
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        let _alone = whole_device();
         // SAFETY: the stream is there, and nobody else has it.
-        unsafe { driver::stream::begin_capture(gpu.stream(), mode) }
-            .map_err(failed("capturing the graph"))?;
+        unsafe { driver::stream::begin_capture(gpu.captured(), mode) }.map_err(&failed)?;
         let enqueued = enqueue();
         // SAFETY: as above; a capture ends whatever happened.
-        let graph = unsafe { driver::stream::end_capture(gpu.stream()) };
-        enqueued?;
-        let graph = graph.map_err(failed("capturing the graph"))?;
-        // SAFETY: the graph was just captured.
-        let executable =
-            unsafe { driver::graph::instantiate(graph, sys::CUgraphInstantiate_flags_enum(0)) };
-        let executable = executable.map_err(failed("capturing the graph"))?;
-        Ok(Captured {
+        let ended = unsafe { driver::stream::end_capture(gpu.captured()) };
+        let mut captured = Captured {
             gpu: gpu.clone(),
-            graph,
-            executable,
-        })
+            graph: ended.unwrap_or(ptr::null_mut()),
+            executable: ptr::null_mut(),
+        };
+        enqueued?;
+        ended.map_err(&failed)?;
+        // SAFETY: the graph was just captured.
+        captured.executable = unsafe {
+            driver::graph::instantiate(captured.graph, sys::CUgraphInstantiate_flags_enum(0))
+        }
+        .map_err(&failed)?;
+        Ok(captured)
     }
 
     fn launch(&self) -> Result<(), EngineError> {
@@ -293,8 +303,11 @@ impl Drop for Captured {
     fn drop(&mut self) {
         // SAFETY: nobody launches it any more.
         let closed = self.gpu.synchronize().is_ok()
-            && unsafe { driver::graph::exec_destroy(self.executable) }.is_ok()
-            && unsafe { driver::graph::destroy(self.graph) }.is_ok();
+            && unsafe {
+                let of_executable = self.executable.is_null()
+                    || driver::graph::exec_destroy(self.executable).is_ok();
+                of_executable & (self.graph.is_null() || driver::graph::destroy(self.graph).is_ok())
+            };
         if !closed {
             tracing::debug!("a captured graph was not given back");
         }

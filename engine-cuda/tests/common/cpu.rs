@@ -10,7 +10,11 @@ use bcosc_engine_cuda::plan::{Place, Plan, Step};
 use bcosc_engine_cuda::program::{Convolution, Direction, Factor, Layout, Product};
 use bcosc_ir::{Tensor, Tensors};
 
-const SHIM: &str = include_str!("shim.h");
+const SHIM: &str = concat!(
+    include_str!("cuda.h"),
+    include_str!("threads.h"),
+    include_str!("shim.h")
+);
 
 /// Whether there is a C++ compiler, and whether its sanitizers work.
 pub fn compiler() -> Option<&'static str> {

@@ -3,12 +3,13 @@
 #![allow(dead_code)]
 
 pub mod cpu;
+pub mod device;
 
 use std::path::{Path, PathBuf};
 
 use bcosc::autodiff::training::{Clip, StepOptions};
 use bcosc::passes::InputContract;
-use bcosc::{Converted, Options, Preset, TrainingOptions, convert};
+use bcosc::{Converted, Options, Preset, TrainingOptions, TrainingStep, convert};
 use bcosc_engine::{InputShapes, default_interpreter};
 use bcosc_ir::{Dim, Interpreter, Model, Tensor, Tensors};
 use bcosc_testing::noise;
@@ -75,21 +76,24 @@ pub fn graph_of(converted: &Converted, graph: Graph) -> (Model, Model) {
             (model.clone(), model)
         }
         Graph::Step => {
-            let step = |whole_gradients| {
-                let step = StepOptions {
-                    whole_gradients,
-                    clip: Some(Clip::ADAPTIVE),
-                    ..StepOptions::default()
-                };
-                let options = TrainingOptions {
-                    step,
-                    ..TrainingOptions::default()
-                };
-                converted.training_step(&options).unwrap()
-            };
-            (step(true).model, step(false).model)
+            let step = |whole_gradients| training_step(converted, whole_gradients).model;
+            (step(true), step(false))
         }
     }
+}
+
+/// A training step that clips gradients.
+pub fn training_step(converted: &Converted, whole_gradients: bool) -> TrainingStep {
+    let step = StepOptions {
+        whole_gradients,
+        clip: Some(Clip::ADAPTIVE),
+        ..StepOptions::default()
+    };
+    let options = TrainingOptions {
+        step,
+        ..TrainingOptions::default()
+    };
+    converted.training_step(&options).unwrap()
 }
 
 /// Shapes of all inputs; sizes that are open are `batch`, and `pixels` for height and width.

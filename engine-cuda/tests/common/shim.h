@@ -1,22 +1,8 @@
-// What kernels need of CUDA, for a C++ compiler. Threads of a block take turns; those of kernels that wait for one
-// another are contexts with stacks of their own.
-#include <cmath>
-#include <cstdint>
+// Libraries as plain loops, and memory of a case. `cuda.h` and `threads.h` come before it.
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <vector>
-#include <ucontext.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
-#define ENTER(fake, stack, size) __sanitizer_start_switch_fiber(fake, stack, size)
-#define ENTERED(fake, stack, size) __sanitizer_finish_switch_fiber(fake, stack, size)
-#else
-#define ENTER(fake, stack, size) (void)0
-#define ENTERED(fake, stack, size) (void)0
-#endif
 
 #if defined(__GNUC__) && !defined(__clang__)
 // Libraries are loops over all elements; kernels compile faster without optimisation.
@@ -24,89 +10,8 @@
 #pragma GCC optimize("O2")
 #endif
 
-#define __global__
-#define __device__
-#define __constant__
-#define __align__(n) alignas(n)
-#define __shared__ static
-
-struct Place { unsigned x; };
-static Place threadIdx, blockIdx;
-
-static inline float __int_as_float(int bits) { float x; std::memcpy(&x, &bits, 4); return x; }
-static inline float __uint_as_float(unsigned bits) { float x; std::memcpy(&x, &bits, 4); return x; }
-static inline unsigned __float_as_uint(float x) { unsigned bits; std::memcpy(&bits, &x, 4); return bits; }
-static inline double __longlong_as_double(long long bits) { double x; std::memcpy(&x, &bits, 8); return x; }
-
-constexpr unsigned THREADS = 256;
-constexpr size_t STACK = 1 << 17;
-static ucontext_t scheduler, threads[THREADS];
-static std::vector<char> stacks(THREADS * STACK);
-static bool alive[THREADS];
-static unsigned long long slots[THREADS];
-static void (*body)(void*);
-static void* argument;
-static void* fake_of_scheduler;
-static void* fakes[THREADS];
-static const void* scheduler_stack;
-static size_t scheduler_size;
-
-static void wait_for_others() {
-    const unsigned me = threadIdx.x;
-    ENTER(&fakes[me], scheduler_stack, scheduler_size);
-    swapcontext(&threads[me], &scheduler);
-    ENTERED(fakes[me], &scheduler_stack, &scheduler_size);
-}
-
-static void thread_main() {
-    ENTERED(nullptr, &scheduler_stack, &scheduler_size);
-    const unsigned me = threadIdx.x;
-    body(argument);
-    alive[me] = false;
-    ENTER(nullptr, scheduler_stack, scheduler_size);
-    swapcontext(&threads[me], &scheduler);
-}
-
-static void __syncthreads() { wait_for_others(); }
-
-template <typename T> static T __shfl_xor_sync(unsigned, T value, int step) {
-    const unsigned me = threadIdx.x;
-    std::memcpy(&slots[me], &value, sizeof value);
-    wait_for_others();
-    std::memcpy(&value, &slots[me ^ (unsigned)step], sizeof value);
-    wait_for_others();
-    return value;
-}
-
 template <typename F> static void launch(unsigned blocks, bool syncs, F kernel) {
-    for (unsigned block = 0; block < blocks; ++block) {
-        blockIdx.x = block;
-        if (!syncs) {
-            for (threadIdx.x = 0; threadIdx.x < THREADS; ++threadIdx.x) kernel();
-            continue;
-        }
-        body = [](void* f) { (*static_cast<F*>(f))(); };
-        argument = &kernel;
-        for (unsigned t = 0; t < THREADS; ++t) {
-            getcontext(&threads[t]);
-            threads[t].uc_stack.ss_sp = stacks.data() + t * STACK;
-            threads[t].uc_stack.ss_size = STACK;
-            threads[t].uc_link = nullptr;
-            makecontext(&threads[t], thread_main, 0);
-            alive[t] = true;
-        }
-        for (bool any = true; any;) {
-            any = false;
-            for (unsigned t = 0; t < THREADS; ++t) {
-                if (!alive[t]) continue;
-                threadIdx.x = t;
-                ENTER(&fake_of_scheduler, stacks.data() + t * STACK, STACK);
-                swapcontext(&scheduler, &threads[t]);
-                ENTERED(fake_of_scheduler, nullptr, nullptr);
-                any = true;
-            }
-        }
-    }
+    run_blocks(blocks, syncs, [](void* f) { (*static_cast<F*>(f))(); }, &kernel);
 }
 
 // Convolutions with three spatial axes; sums in double precision.

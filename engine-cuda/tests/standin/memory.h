@@ -1,0 +1,30 @@
+// Memory of the device, and memory of the host that is pinned.
+#pragma once
+#include "standin.h"
+
+namespace standin {
+
+// Takes memory, for a stream from now on in its order. Zero if the device is full.
+uint64_t take(size_t bytes, Stream* stream);
+
+// From here on the stream, or the device, may not use it.
+enum class Freed { Yes, Unknown, Twice, Inside };
+Freed release(uint64_t address);
+
+// The device has come to the allocation, or to the end of it.
+void begin(uint64_t address);
+void end(uint64_t address);
+
+// All memory is given back with the context.
+void end_all();
+
+// Bytes of the device, and those of them that are taken now.
+size_t capacity();
+size_t taken();
+
+// Pinned memory.
+void* pin(size_t bytes);
+bool unpin(void* start);
+bool is_pinned(const void* start, size_t bytes);
+
+}  // namespace standin
