@@ -1,9 +1,9 @@
-"""Trains a small DenseNet and a small MobileNet on CIFAR-10, and exports them for benches/alignment.py.
+"""Trains a small DenseNet, a small MobileNet and a narrow, deep ResNet on CIFAR-10, and exports them for benches/alignment.py.
 
-    python benches/alignment_networks.py --shared DIR [--epochs 6]
+    python benches/alignment_networks.py --shared DIR [--epochs 6] [--only NAME]
 
-DIR holds CIFAR-10 as class folders (`cifar10/train`, `cifar10/val`); the networks are written there as `cifar10-densenet.onnx`
-and `cifar10-mobilenet.onnx`. Input: (rgb/255 - mean)/std, as for the other networks. Needs torch, onnxscript and Pillow.
+DIR holds CIFAR-10 as class folders (`cifar10/train`, `cifar10/val`); the networks are written there as `cifar10-densenet.onnx`,
+`cifar10-mobilenet.onnx` and `cifar10-resnet38.onnx`. Input: (rgb/255 - mean)/std, as for the other networks. Needs torch, onnxscript and Pillow.
 """
 
 import argparse
@@ -82,6 +82,36 @@ def mobilenet():
     return nn.Sequential(*parts)
 
 
+class Residual(nn.Module):
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs),
+        )  # fmt: skip
+        same = stride == 1 and inputs == outputs
+        reshaped = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.skip = nn.Identity() if same else reshaped
+
+    def forward(self, x):
+        return F.relu(self.skip(x) + self.body(x))
+
+
+def resnet38(width=8, blocks=6):
+    parts = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    channels = width
+    for stage in range(3):
+        for block in range(blocks):
+            outputs = width << stage
+            parts.append(Residual(channels, outputs, 2 if stage and block == 0 else 1))
+            channels = outputs
+    parts += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
+    return nn.Sequential(*parts)
+
+
+NETWORKS = {"densenet": densenet, "mobilenet": mobilenet, "resnet38": resnet38}
+
+
 def pictures(folder):
     classes = sorted(p.name for p in folder.iterdir())
     paths = sorted(folder.glob("*/*"))
@@ -127,10 +157,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--only", choices=NETWORKS)
     arguments = parser.parse_args()
     images, labels = pictures(arguments.shared / "cifar10/train")
     val = pictures(arguments.shared / "cifar10/val")
-    for name, make in [("densenet", densenet), ("mobilenet", mobilenet)]:
+    for name, make in NETWORKS.items():
+        if arguments.only not in (None, name):
+            continue
         torch.manual_seed(0)
         network, begun = make(), time.monotonic()
         train(network, images, labels, arguments.epochs)

@@ -101,7 +101,7 @@ pub trait Session: fmt::Debug + Send + Sync {
     /// The inputs, in the order of the graph; all shapes are known.
     fn inputs(&self) -> &[Port];
 
-    /// The outputs, in the order of the graph.
+    /// The outputs, in the order of the graph; shapes that follow from those of the inputs are known.
     fn outputs(&self) -> &[Port];
 
     /// Computes the outputs from one value for each input, both in the order of the graph.

@@ -9,6 +9,7 @@ use cudarc::cudnn::{result as cudnn, sys as dnn};
 use cudarc::driver::result as driver;
 use cudarc::driver::sys as cu;
 use cudarc::nvrtc::result as nvrtc;
+use cudarc::nvrtc::sys as nvrtc_sys;
 use safetensors::SafeTensors;
 use safetensors::tensor::{TensorView, serialize_to_file};
 use serde_json::Value as Json;
@@ -57,16 +58,39 @@ impl Gpu {
             let major = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
             let minor = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
             let stream = driver::stream::create(driver::stream::StreamKind::NonBlocking)?;
+            let version = cudnn::get_version();
+            if version < 90_000 {
+                return Err(format!(
+                    "cuDNN 9 is needed, and the system's has version number {version}"
+                )
+                .into());
+            }
             let cudnn = cudnn::create_handle()?;
             cudnn::set_stream(cudnn, stream.cast())?;
             Ok(Gpu {
                 stream,
                 cudnn,
                 lt: lt::create_handle()?,
-                architecture: format!("--gpu-architecture=compute_{major}{minor}"),
+                architecture: format!("--gpu-architecture=compute_{}", newest(10 * major + minor)?),
             })
         }
     }
+}
+
+/// The newest architecture that NVRTC knows and a device has; its driver compiles the code for the device.
+fn newest(device: c_int) -> Result<c_int> {
+    let mut count = 0;
+    // SAFETY: one number is written, then as many as it says.
+    let known = unsafe {
+        nvrtc_sys::nvrtcGetNumSupportedArchs(&raw mut count).result()?;
+        let mut known = vec![0; usize::try_from(count)?];
+        nvrtc_sys::nvrtcGetSupportedArchs(known.as_mut_ptr()).result()?;
+        known
+    };
+    let newest = known.into_iter().filter(|known| *known <= device).max();
+    newest.ok_or_else(|| {
+        format!("this version of NVRTC has no kernels for compute capability {device}").into()
+    })
 }
 
 /// A tensor of the plan: its place on the device.

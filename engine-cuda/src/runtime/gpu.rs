@@ -104,6 +104,19 @@ impl fmt::Debug for Gpu {
     }
 }
 
+/// Lets memory that is given back stay with the process. Otherwise the system gets it whenever the host waits, and each run takes
+/// memory for its outputs from the system again.
+fn keep_memory(device: sys::CUdevice) -> Result<(), DriverError> {
+    use sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    let mut all = u64::MAX;
+    // SAFETY: the device is there, and the attribute is a number of 64 bits.
+    unsafe {
+        let pool = driver::device::get_default_mem_pool(device)?;
+        let value = (&raw mut all).cast();
+        driver::mem_pool::set_attribute(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, value)
+    }
+}
+
 /// An error of the driver.
 pub fn failed(what: &str) -> impl Fn(DriverError) -> EngineError + '_ {
     move |error| EngineError::Run {
@@ -136,6 +149,7 @@ impl Gpu {
         // SAFETY: what tracks events is made by the context, and it makes nothing here but streams. With it, a new stream waits for
         // the whole device.
         unsafe { context.disable_event_tracking() };
+        keep_memory(context.cu_device()).map_err(of_driver)?;
         let name = context.name().map_err(of_driver)?;
         let (major, minor) = context.compute_capability().map_err(of_driver)?;
         let architecture = u32::try_from(10 * major + minor).unwrap_or(0);

@@ -23,6 +23,26 @@ EXPORT int cuMemGetInfo_v2(size_t* free, size_t* total) {
     return SUCCESS;
 }
 
+// The pool has no numbers: memory goes back at once, which no caller can tell.
+static char default_pool;
+
+EXPORT int cuDeviceGetDefaultMemPool(void** pool, int device) {
+    Lock lock(state());
+    if (fails()) return OUT_OF_MEMORY;
+    if (device) return refuse(INVALID_DEVICE, "cuDeviceGetDefaultMemPool: there is no device %d", device);
+    *pool = &default_pool;
+    return SUCCESS;
+}
+
+EXPORT int cuMemPoolSetAttribute(void* pool, int attribute, void* value) {
+    Lock lock(state());
+    if (fails()) return OUT_OF_MEMORY;
+    constexpr int RELEASE_THRESHOLD = 4;
+    if (pool != &default_pool || !value || attribute != RELEASE_THRESHOLD)
+        return refuse(INVALID_VALUE, "cuMemPoolSetAttribute: attribute %d, or another pool", attribute);
+    return SUCCESS;
+}
+
 EXPORT int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
     Lock lock(state());
     if (!has_context("cuMemAlloc")) return INVALID_CONTEXT;
