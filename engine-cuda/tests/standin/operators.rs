@@ -5,14 +5,12 @@ use std::fs;
 use bcosc_engine::{Engine as _, EngineError, SessionOptions};
 use bcosc_ir::{Model, onnx};
 
+use crate::cases::engine;
 use crate::common::device::TOLERANCE;
 use crate::common::{difference, fixtures, inputs, reference, shapes};
-use crate::engine;
 
 /// Models of single operators, of odd sizes.
-#[test]
-#[ignore = "runs on the stand-ins"]
-fn operators() {
+pub fn operators() {
     let engine = engine();
     let mut wrong = Vec::new();
     for folder in ["autodiff", "derivative"] {
