@@ -159,7 +159,7 @@ fn biases_that_are_removed_cannot_decay() {
     let done = run(command.into_iter().chain(biases));
     assert_eq!(done.code, 1, "{}", done.err);
     assert!(
-        done.err.contains("requires --biases keep or carry"),
+        done.err.contains("contradicts --biases remove"),
         "{}",
         done.err
     );

@@ -15,14 +15,12 @@ fn biases(model: &Model) -> Vec<Vec<f64>> {
 }
 
 fn decaying(folder: &TempDir, name: &str, steps: u64) -> AlignOptions {
-    let mut options = AlignOptions {
+    AlignOptions {
         joint_steps: Some(12),
         bias_decay: Some(steps),
         sheet: 0,
         ..options(folder, name, Method::Joint)
-    };
-    options.conversion.settings.biases = Some(Biases::Keep);
-    options
+    }
 }
 
 #[test]
@@ -39,6 +37,7 @@ fn biases_decay_at_the_final_b() {
     assert!(!left.is_empty() && left.iter().flatten().all(|bias| *bias == 0.0));
 
     // They stay where they are not asked to go.
+    options.conversion.settings.biases = Some(Biases::Keep);
     options.bias_decay = None;
     options.work_dir = folder.path().join("kept");
     let kept = run(&folder, &options).unwrap();

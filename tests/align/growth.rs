@@ -133,6 +133,10 @@ fn networks_that_segments_do_not_suit_grow() {
         let found = depthwise(Method::Auto, input, biases).unwrap();
         assert_eq!(found, first, "{input:?} {biases:?}");
     }
+    assert_eq!(
+        depthwise(Method::Grow, same, None).unwrap(),
+        "joint, B grows"
+    );
     let error = depthwise(Method::Grow, inverse, Some(Biases::Remove)).unwrap_err();
     assert!(error.to_string().contains("keeps or carries"), "{error}");
     // Nor does a converted one.

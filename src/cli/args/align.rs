@@ -110,7 +110,7 @@ pub struct AlignmentArgs {
     /// Steps in which B grows [default: half of the joint part]
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub b_steps: Option<u64>,
-    /// In the joint part, let biases decay to 0 in so many steps at the final B; requires --biases keep or carry
+    /// In the joint part, let biases decay to 0 in so many steps at the final B; until then they are kept, or carried
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["budget", "then_train"])]
     pub bias_decay: Option<u64>,
     /// What batch norms divide by while they are trained [default: batch; for a model that is converted first and aligned with

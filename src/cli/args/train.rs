@@ -173,7 +173,7 @@ impl TrainArgs {
             bail!("--warmup {} is longer than --steps", self.warmup);
         }
         if self.bias_decay.is_some() && self.conversion.biases == Some(Biases::Remove) {
-            bail!("--bias-decay requires --biases keep or carry");
+            bail!("--bias-decay contradicts --biases remove");
         }
         let mut training = TrainingOptions {
             input_shapes: self.conversion.input_shapes.clone(),

@@ -52,6 +52,10 @@ pub(super) fn chosen(
     } else if options.method == Method::Auto {
         options.method = Method::Blocks;
     }
+    if options.bias_decay.is_some() {
+        let biases = &mut options.conversion.settings.biases;
+        biases.get_or_insert(Biases::Keep);
+    }
     let rate = match has_attention(original) {
         true => AlignOptions::ATTENTION_RATE,
         false => AlignOptions::BLOCK_RATE,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bcosc_autodiff::training::NormStatistics;
 use bcosc_engine::{Precision, SessionOptions};
-use bcosc_passes::Biases;
+use bcosc_passes::{Biases, InputContract};
 
 use crate::data::{Augmentation, SplitOptions, Unreadable};
 use crate::{DeviceChoice, EngineChoice, Options, PointingOptions, PredictOptions, Source};
@@ -95,7 +95,8 @@ pub struct AlignOptions {
     pub warmup: Option<u64>,
     /// How B grows in the joint part, to that of the model.
     pub growth: Option<Growth>,
-    /// Steps at the final B of the joint part in which biases decay to 0, in a straight line. They must be there.
+    /// Steps at the final B of the joint part in which biases decay to 0, in a straight line. Until then they are kept, unless they are
+    /// carried.
     pub bias_decay: Option<u64>,
     /// What norms divide by while they are trained. By default the statistics of the batch; of a model that is converted first
     /// ([`AlignOptions::from_one`]), running statistics while B grows from 1, and fixed ones then.
@@ -194,15 +195,19 @@ impl AlignOptions {
         }
     }
 
-    /// Makes [`Method::Grow`] the joint method with a B that grows and with biases that stay; they are carried, unless something else was
-    /// asked for.
+    /// Makes [`Method::Grow`] the joint method with a B that grows and with biases that stay. Unless something else was asked for, they are
+    /// carried where the input allows it, and otherwise kept.
     pub fn grow(&mut self) {
         self.method = Method::Joint;
         self.growth.get_or_insert(Growth {
             from: 1.0,
             steps: None,
         });
-        self.conversion.settings.biases.get_or_insert(Biases::Carry);
+        let settings = &mut self.conversion.settings;
+        settings.biases.get_or_insert(match settings.input {
+            InputContract::Same => Biases::Keep,
+            InputContract::AddInverse | InputContract::Rgb => Biases::Carry,
+        });
     }
 
     /// Whether training begins with B = 1. Norms of a model that is converted first are not measured at its own B then, so that it starts

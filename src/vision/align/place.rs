@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bcosc_passes::Settings;
 use serde::{Deserialize, Serialize};
 
 use super::events::Phased;
@@ -91,6 +92,11 @@ pub(super) fn settings(
     phases: &[Phase],
 ) -> Vec<(String, String)> {
     let steps: Vec<u64> = phases.iter().map(|phase| phase.planned.steps).collect();
+    let settings = &options.conversion.settings;
+    let settings = Settings {
+        biases: Some(settings.biases()),
+        ..settings.clone()
+    };
     let entries = [
         ("--method", format!("{:?}", options.method)),
         (
@@ -126,10 +132,7 @@ pub(super) fn settings(
         ),
         ("the image size", format!("{:?}", prepared.size)),
         ("the augmentation", format!("{:?}", options.augmentation)),
-        (
-            "the conversion",
-            format!("{:?}", options.conversion.settings),
-        ),
+        ("the conversion", format!("{settings:?}")),
     ];
     let owned = entries.map(|(name, value)| (name.to_owned(), value));
     owned.to_vec()
