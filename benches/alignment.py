@@ -89,6 +89,7 @@ STUDY = {
         "kept-blocks-b1.25": resnet(*BLOCKS, "--b", "1.25"),
         "kept-blocks-biases": resnet(*BLOCKS, "--biases", "keep"),
         "kept-blocks-carried": resnet(*BLOCKS, "--biases", "carry"),
+        "kept-carried-decay": resnet(*BOTH, "--biases", "carry", "--joint-steps", "60", "--bias-decay", "40"),
     },
     "Transformer (5,000 images)": {
         "vit-blocks": small("vit", *BLOCKS),
