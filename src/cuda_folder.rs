@@ -13,7 +13,7 @@ use bcosc_onnx::write_bytes;
 use crate::{Error, RunError, TrainingStep, Weights};
 
 /// The program that runs a folder, and the files that it needs beside `Cargo.toml`.
-const PROGRAM: [(&str, &str); 5] = [
+const PROGRAM: [(&str, &str); 6] = [
     (
         "src/main.rs",
         include_str!("../examples/finetune_cuda/main.rs"),
@@ -21,6 +21,10 @@ const PROGRAM: [(&str, &str); 5] = [
     (
         "src/convolution.rs",
         include_str!("../examples/finetune_cuda/convolution.rs"),
+    ),
+    (
+        "src/gpu.rs",
+        include_str!("../examples/finetune_cuda/gpu.rs"),
     ),
     (
         "src/npy.rs",

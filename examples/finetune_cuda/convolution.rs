@@ -7,7 +7,8 @@ use cudarc::cudnn::{result as cudnn, sys as dnn};
 use serde_json::Value as Json;
 
 use crate::Result;
-use crate::plan::{Gpu, Operands, WORKSPACE, list, size, sizes};
+use crate::gpu::Gpu;
+use crate::plan::{Operands, WORKSPACE, list, size, sizes};
 
 static ONE: f32 = 1.0;
 static ZERO: f32 = 0.0;

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod convolution;
+mod gpu;
 mod npy;
 mod plan;
 mod product;
@@ -16,8 +17,9 @@ use std::error::Error;
 use std::ffi::c_int;
 use std::path::PathBuf;
 
+use gpu::Gpu;
 use npy::Npy;
-use plan::{Gpu, Plan};
+use plan::Plan;
 
 const HELP: &str = "\
 Fine-tunes a network on a GPU, from a folder that `bcosc MODEL -o OUT --emit cuda` wrote.

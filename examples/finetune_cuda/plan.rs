@@ -1,97 +1,19 @@
 //! A plan on a device.
 
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_void};
 use std::fs;
 use std::path::Path;
 
-use cudarc::cublaslt::{result as lt, sys as lt_sys};
-use cudarc::cudnn::{result as cudnn, sys as dnn};
 use cudarc::driver::result as driver;
 use cudarc::driver::sys as cu;
-use cudarc::nvrtc::result as nvrtc;
-use cudarc::nvrtc::sys as nvrtc_sys;
 use safetensors::SafeTensors;
 use safetensors::tensor::{TensorView, serialize_to_file};
 use serde_json::Value as Json;
 
 use crate::Result;
 use crate::convolution::Convolution;
+use crate::gpu::Gpu;
 use crate::product::{Added, Product};
-
-/// A device with its libraries; everything is given back when the process ends.
-pub struct Gpu {
-    /// What everything is enqueued on.
-    pub stream: cu::CUstream,
-    /// Convolutions.
-    pub cudnn: dnn::cudnnHandle_t,
-    /// Products of matrices.
-    pub lt: lt_sys::cublasLtHandle_t,
-    architecture: String,
-}
-
-impl Gpu {
-    /// Opens the libraries and a device.
-    pub fn open(number: c_int) -> Result<Self> {
-        // cudarc panics where a library is missing, so each is opened here first.
-        for names in [
-            &["libcuda.so.1", "nvcuda.dll"][..],
-            &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
-            &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
-            &["libcudnn.so.9", "libcudnn.so"],
-        ] {
-            // SAFETY: the constructors of these libraries have no conditions. They stay open.
-            let opened = names
-                .iter()
-                .find_map(|name| unsafe { libloading::Library::new(*name) }.ok());
-            std::mem::forget(opened.ok_or(format!(
-                "there is no {}; --help says how to get it",
-                names[0]
-            ))?);
-        }
-        driver::init()?;
-        let device = driver::device::get(number)?;
-        // SAFETY: the device is there, and everything is made before it is used.
-        unsafe {
-            driver::ctx::set_current(driver::primary_ctx::retain(device)?)?;
-            use cu::CUdevice_attribute as Attribute;
-            let number = |which| driver::device::get_attribute(device, which);
-            let major = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-            let minor = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-            let stream = driver::stream::create(driver::stream::StreamKind::NonBlocking)?;
-            let version = cudnn::get_version();
-            if version < 90_000 {
-                return Err(format!(
-                    "cuDNN 9 is needed, and the system's has version number {version}"
-                )
-                .into());
-            }
-            let cudnn = cudnn::create_handle()?;
-            cudnn::set_stream(cudnn, stream.cast())?;
-            Ok(Gpu {
-                stream,
-                cudnn,
-                lt: lt::create_handle()?,
-                architecture: format!("--gpu-architecture=compute_{}", newest(10 * major + minor)?),
-            })
-        }
-    }
-}
-
-/// The newest architecture that NVRTC knows and a device has; its driver compiles the code for the device.
-fn newest(device: c_int) -> Result<c_int> {
-    let mut count = 0;
-    // SAFETY: one number is written, then as many as it says.
-    let known = unsafe {
-        nvrtc_sys::nvrtcGetNumSupportedArchs(&raw mut count).result()?;
-        let mut known = vec![0; usize::try_from(count)?];
-        nvrtc_sys::nvrtcGetSupportedArchs(known.as_mut_ptr()).result()?;
-        known
-    };
-    let newest = known.into_iter().filter(|known| *known <= device).max();
-    newest.ok_or_else(|| {
-        format!("this version of NVRTC has no kernels for compute capability {device}").into()
-    })
-}
 
 /// A tensor of the plan: its place on the device.
 pub struct Tensor {
@@ -419,29 +341,18 @@ impl Plan {
 
 /// Compiles the kernels, and finds them by name.
 fn kernels(gpu: &Gpu, plan: &Json, text: &[u8]) -> Result<Vec<(cu::CUfunction, usize)>> {
-    let program = nvrtc::create_program(&CString::new(text)?, Some(c"kernels.cu"))?;
-    let mut options = vec![gpu.architecture.clone(), "--std=c++17".to_owned()];
-    if plan["precision"] == "bf16" {
-        // Division that is exact in single precision would take longer than memory traffic.
-        options.push("--prec-div=false".to_owned());
-    }
-    // SAFETY: the program was just made; its code is the compiler's.
-    unsafe {
-        if nvrtc::compile_program(program, &options).is_err() {
-            let log: Vec<u8> = nvrtc::get_program_log(program)?
-                .iter()
-                .map(|c| *c as u8)
-                .collect();
-            return Err(String::from_utf8_lossy(&log).into_owned().into());
-        }
-        let code = nvrtc::get_ptx(program)?;
-        let module = driver::module::load_data(code.as_ptr().cast())?;
-        let find = |kernel: &Json| {
-            let name = kernel["name"].as_str().ok_or("a kernel has no name")?;
-            let function = driver::module::get_function(module, CString::new(name)?)?;
-            let table = usize::try_from(kernel["table"].as_u64().unwrap_or(0))?;
-            Ok((function, table))
-        };
-        list(plan, "kernels")?.iter().map(find).collect()
-    }
+    // Division that is exact in single precision would take longer than memory traffic.
+    let options: &[&str] = match plan["precision"].as_str() {
+        Some("bf16") => &["--prec-div=false"],
+        _ => &[],
+    };
+    let module = gpu.load(text, options)?;
+    let find = |kernel: &Json| {
+        let name = kernel["name"].as_str().ok_or("a kernel has no name")?;
+        // SAFETY: the module was just loaded, and stays.
+        let function = unsafe { driver::module::get_function(module, CString::new(name)?) }?;
+        let table = usize::try_from(kernel["table"].as_u64().unwrap_or(0))?;
+        Ok((function, table))
+    };
+    list(plan, "kernels")?.iter().map(find).collect()
 }

@@ -7,7 +7,8 @@ use cudarc::cublaslt::{result as lt, sys as lt_sys};
 use serde_json::Value as Json;
 
 use crate::Result;
-use crate::plan::{Gpu, Operands, size};
+use crate::gpu::Gpu;
+use crate::plan::{Operands, size};
 
 static ONE: f32 = 1.0;
 static ZERO: f32 = 0.0;

@@ -148,7 +148,7 @@ impl Drop for Program {
     fn drop(&mut self) {
         // SAFETY: nobody uses the program any more.
         if let Err(error) = unsafe { result::destroy_program(self.0) } {
-            tracing::debug!("NVRTC: {error}");
+            tracing::debug!("{NAME}: NVRTC: {error}");
         }
     }
 }

@@ -40,7 +40,7 @@ pub struct Algorithm {
 pub enum Math {
     /// On tensor cores, where they take the type or round single precision to TF32.
     Default,
-    /// The same.
+    /// As [`Math::Default`], asked for by name; cuDNN measures the two separately.
     TensorOp,
     /// On tensor cores, with factors that may be narrowed further.
     TensorOpAllowConversion,
@@ -245,6 +245,14 @@ mod tests {
         Found {
             algorithm,
             same_bits,
+        }
+    }
+
+    #[test]
+    fn factors_are_not_narrowed_further_than_a_precision_says() {
+        for precision in Precision::ALL {
+            assert!(!Math::TensorOpAllowConversion.fits(precision));
+            assert!(Math::wanted(precision).fits(precision));
         }
     }
 

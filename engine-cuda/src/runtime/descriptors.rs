@@ -9,6 +9,8 @@ use cudarc::cudnn::sys;
 
 use super::Space;
 use super::convolution::{Addresses, Algorithm, Found, Math, failed};
+use super::gpu::without_captures;
+use super::libraries::NAME;
 use crate::expr::Type;
 use crate::program::{Convolution, Direction, Layout};
 
@@ -24,7 +26,7 @@ pub(super) struct Descriptors {
     convolution: Window,
 }
 
-// SAFETY: descriptors are read only once they are made.
+// SAFETY: a convolution that is prepared only reads its descriptors.
 unsafe impl Send for Descriptors {}
 // SAFETY: as above.
 unsafe impl Sync for Descriptors {}
@@ -45,7 +47,7 @@ macro_rules! owned {
             fn drop(&mut self) {
                 // SAFETY: nobody uses it any more.
                 if unsafe { cudnn::$destroy(self.0) }.is_err() {
-                    tracing::debug!("cuDNN: a descriptor was not given back");
+                    tracing::debug!("{NAME}: cuDNN: a descriptor was not given back");
                 }
             }
         }
@@ -146,7 +148,7 @@ impl Descriptors {
             .map_err(failed)
     }
 
-    /// Measures all algorithms.
+    /// Measures all algorithms, for which it waits for the device.
     pub fn find(
         &self,
         handle: sys::cudnnHandle_t,
@@ -154,6 +156,7 @@ impl Descriptors {
         [a, b, result]: Addresses,
         space: Space,
     ) -> Result<Vec<Found>, EngineError> {
+        let _alone = without_captures();
         let (x, w, y, convolution) = self.handles();
         let [a, b] = [a as *const c_void, b as *const c_void];
         let result = result as *mut c_void;

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::convolution::Algorithm;
+use super::libraries::NAME;
 
 /// The name of the file.
 const FILE: &str = "convolutions.json";
@@ -16,7 +17,7 @@ const FILE: &str = "convolutions.json";
 pub struct Known {
     file: Option<PathBuf>,
     found: BTreeMap<String, Algorithm>,
-    changed: bool,
+    new: BTreeMap<String, Algorithm>,
 }
 
 impl Known {
@@ -31,30 +32,33 @@ impl Known {
         Known {
             file,
             found: found.unwrap_or_default(),
-            changed: false,
+            new: BTreeMap::new(),
         }
     }
 
     /// The algorithm for a key.
     pub fn get(&self, key: &str) -> Option<Algorithm> {
-        self.found.get(key).copied()
+        self.new.get(key).or(self.found.get(key)).copied()
     }
 
     /// Remembers an algorithm.
     pub fn insert(&mut self, key: String, algorithm: Algorithm) {
-        self.changed |= self.found.insert(key, algorithm) != Some(algorithm);
+        self.new.insert(key, algorithm);
     }
 
-    /// Writes what is new. Without a file that can be written, the next process searches again.
+    /// Writes what is new; what is there stays, since what does not fit into memory this time may be the fastest where it does.
+    /// Without a file that can be written, the next process searches again.
     pub fn write(self) {
-        let Some(file) = self.file.as_deref().filter(|_| self.changed) else {
+        let Some(file) = self.file.as_deref().filter(|_| !self.new.is_empty()) else {
             return;
         };
         // Others may have written in the meantime.
         let mut all = Known::at(Some(file.to_owned())).found;
-        all.extend(self.found);
+        for (key, algorithm) in self.new {
+            all.entry(key).or_insert(algorithm);
+        }
         if let Err(error) = written(file, &all) {
-            tracing::debug!("{}: {error}", file.display());
+            tracing::debug!("{NAME}: {}: {error}", file.display());
         }
     }
 }
@@ -103,7 +107,18 @@ mod tests {
         let known = Known::at(Some(file.clone()));
         assert_eq!(known.get("a"), Some(algorithm(1)));
         assert_eq!(known.get("b"), Some(algorithm(2)));
-        fs::write(&file, "{").unwrap();
-        assert_eq!(Known::at(Some(file)).get("a"), None);
+        let mut known = known;
+        known.insert("a".to_owned(), algorithm(3));
+        assert_eq!(known.get("a"), Some(algorithm(3)));
+        known.write();
+        assert_eq!(Known::at(Some(file.clone())).get("a"), Some(algorithm(1)));
+        // Files of other versions have no math types.
+        for other in [
+            "{",
+            r#"{"a": {"number": 1, "tensor_cores": true, "space": 7}}"#,
+        ] {
+            fs::write(&file, other).unwrap();
+            assert_eq!(Known::at(Some(file.clone())).get("a"), None);
+        }
     }
 }

@@ -9,6 +9,7 @@ use cudarc::cublaslt::sys;
 use cudarc::driver::sys::CUstream;
 
 use super::Space;
+use super::libraries::NAME;
 use crate::expr::Type;
 use crate::program::{Added, Factor, Product};
 
@@ -238,7 +239,7 @@ impl Drop for Description {
     fn drop(&mut self) {
         // SAFETY: nobody uses it any more.
         if unsafe { lt::destroy_matmul_desc(self.0) }.is_err() {
-            tracing::debug!("cuBLASLt: a description was not given back");
+            tracing::debug!("{NAME}: cuBLASLt: a description was not given back");
         }
     }
 }
@@ -251,7 +252,7 @@ impl Drop for Layout {
     fn drop(&mut self) {
         // SAFETY: nobody uses it any more.
         if unsafe { lt::destroy_matrix_layout(self.0) }.is_err() {
-            tracing::debug!("cuBLASLt: a layout was not given back");
+            tracing::debug!("{NAME}: cuBLASLt: a layout was not given back");
         }
     }
 }
@@ -317,7 +318,7 @@ impl Drop for Preference {
     fn drop(&mut self) {
         // SAFETY: nobody uses it any more.
         if unsafe { lt::destroy_matmul_pref(self.0) }.is_err() {
-            tracing::debug!("cuBLASLt: a preference was not given back");
+            tracing::debug!("{NAME}: cuBLASLt: a preference was not given back");
         }
     }
 }

@@ -7,8 +7,9 @@ use cudarc::driver::result as driver;
 use cudarc::driver::sys::CUstream;
 
 use super::found::Known;
-use super::gpu::{Gpu, Libraries, Memory, failed};
+use super::gpu::{Gpu, Libraries, failed};
 use super::kernel::Kernel;
+use super::memory::Memory;
 use super::{Space, convolution, product};
 use crate::plan::{BufferId, Place, Plan, Planned, Step};
 use crate::program::{Added, Convolution};
@@ -76,9 +77,17 @@ impl Program {
             memory: &memory,
             libraries: &libraries,
             known: Known::read(),
+            searched: false,
         };
-        let prepare = loading.operations(&plan.prepare)?;
-        let steps = loading.operations(&plan.steps)?;
+        let prepare = loading.operations(&plan.prepare);
+        let loaded = prepare.and_then(|prepare| Ok((prepare, loading.operations(&plan.steps)?)));
+        // Workspaces of searches are many times what a run needs.
+        let trimmed = match loading.searched {
+            true => gpu.give_back_unused(),
+            false => Ok(()),
+        };
+        let (prepare, steps) = loaded?;
+        trimmed?;
         loading.known.write();
         let needed = prepare.iter().chain(&steps).map(Operation::space).max();
         let space = Memory::new(gpu, needed.unwrap_or(0))?;
@@ -185,6 +194,8 @@ struct Loading<'a> {
     memory: &'a [(Arc<Memory>, u64)],
     libraries: &'a Libraries,
     known: Known,
+    /// Whether algorithms were measured.
+    searched: bool,
 }
 
 impl Loading<'_> {
@@ -294,6 +305,8 @@ impl Loading<'_> {
         let most = SPACE
             .max(SPACE_OF_OPERANDS * bytes)
             .min(self.gpu.free_bytes()? / 2);
+        let known = self.known.get(&key);
+        let known = known.filter(|algorithm| algorithm.space <= most);
         let mut held = None;
         let search = || {
             let memory = Memory::new(self.gpu, most)?;
@@ -304,10 +317,6 @@ impl Loading<'_> {
             held = Some(memory);
             Ok((addresses, space))
         };
-        let known = self
-            .known
-            .get(&key)
-            .filter(|algorithm| algorithm.space <= most);
         let prepared = convolution::Prepared::new(
             self.libraries.cudnn,
             convolution,
@@ -315,8 +324,12 @@ impl Loading<'_> {
             self.plan.precision,
             known,
             search,
-        )?;
-        self.known.insert(key, prepared.algorithm);
+        );
+        self.searched |= held.is_some();
+        let prepared = prepared?;
+        if held.is_some() {
+            self.known.insert(key, prepared.algorithm);
+        }
         Ok(prepared)
     }
 }

@@ -1,14 +1,13 @@
 //! Runs: inputs to the device, the steps, outputs. From the second run on, the steps are one CUDA graph.
 
 use std::fmt;
-use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bcosc_engine::{EngineError, Port, Session, Value, ports};
-use cudarc::driver::result as driver;
-use cudarc::driver::sys;
 
-use super::gpu::{Gpu, Libraries, Memory, Pinned, failed, whole_device};
+use super::gpu::{Gpu, Libraries};
+use super::graph::{Captured, Event};
+use super::memory::{Memory, Pinned};
 use super::program::Program;
 use super::value::CudaValue;
 use crate::plan::Binding;
@@ -93,6 +92,8 @@ impl Session for CudaSession {
         for (number, value) in inputs.into_iter().enumerate() {
             state.input(&self.gpu, number, value)?;
         }
+        // A value of another device makes that the device of this thread when it is read or given back.
+        self.gpu.bind()?;
         state.copied.record()?;
         state.steps(&self.gpu, &libraries)?;
         state.outputs(&self.gpu)
@@ -164,7 +165,7 @@ impl State {
     /// Runs the steps: one by one the first time, then as a graph.
     fn steps(&mut self, gpu: &Arc<Gpu>, libraries: &Libraries) -> Result<(), EngineError> {
         if matches!(self.graph, Graph::Warm) {
-            let captured = Captured::of(gpu, || self.program.run(libraries, gpu.captured()))?;
+            let captured = Captured::of(gpu, || self.program.run(libraries, gpu.capture_stream()))?;
             self.graph = Graph::Captured(captured);
         }
         match &self.graph {
@@ -207,109 +208,5 @@ impl State {
             )));
         }
         Ok(found)
-    }
-}
-
-/// A moment in the order of the stream.
-struct Event {
-    gpu: Arc<Gpu>,
-    event: sys::CUevent,
-}
-
-// SAFETY: handles of the driver belong to no thread.
-unsafe impl Send for Event {}
-
-impl Event {
-    fn new(gpu: &Arc<Gpu>) -> Result<Self, EngineError> {
-        gpu.bind()?;
-        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
-        let event = driver::event::create(flags).map_err(failed("an event"))?;
-        Ok(Event {
-            gpu: gpu.clone(),
-            event,
-        })
-    }
-
-    fn record(&self) -> Result<(), EngineError> {
-        // SAFETY: both are there.
-        unsafe { driver::event::record(self.event, self.gpu.stream()) }.map_err(failed("an event"))
-    }
-
-    /// Waits on the host; at once if it was never recorded.
-    fn wait(&self) -> Result<(), EngineError> {
-        // SAFETY: the event is there.
-        unsafe { driver::event::synchronize(self.event) }.map_err(failed("an upload"))
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: nobody uses it any more.
-        let destroyed =
-            self.gpu.bind().is_ok() && unsafe { driver::event::destroy(self.event) }.is_ok();
-        if !destroyed {
-            tracing::debug!("an event was not given back");
-        }
-    }
-}
-
-/// Steps as a CUDA graph.
-struct Captured {
-    gpu: Arc<Gpu>,
-    graph: sys::CUgraph,
-    executable: sys::CUgraphExec,
-}
-
-// SAFETY: handles of the driver belong to no thread.
-unsafe impl Send for Captured {}
-
-impl Captured {
-    /// Captures what a function enqueues on the stream for it.
-    fn of(
-        gpu: &Arc<Gpu>,
-        enqueue: impl FnOnce() -> Result<(), EngineError>,
-    ) -> Result<Self, EngineError> {
-        let failed = failed("capturing the graph");
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        let _alone = whole_device();
-        // SAFETY: the stream is there, and nobody else has it.
-        unsafe { driver::stream::begin_capture(gpu.captured(), mode) }.map_err(&failed)?;
-        let enqueued = enqueue();
-        // SAFETY: as above; a capture ends whatever happened.
-        let ended = unsafe { driver::stream::end_capture(gpu.captured()) };
-        let mut captured = Captured {
-            gpu: gpu.clone(),
-            graph: ended.unwrap_or(ptr::null_mut()),
-            executable: ptr::null_mut(),
-        };
-        enqueued?;
-        ended.map_err(&failed)?;
-        // SAFETY: the graph was just captured.
-        captured.executable = unsafe {
-            driver::graph::instantiate(captured.graph, sys::CUgraphInstantiate_flags_enum(0))
-        }
-        .map_err(&failed)?;
-        Ok(captured)
-    }
-
-    fn launch(&self) -> Result<(), EngineError> {
-        // SAFETY: both are there.
-        unsafe { driver::graph::launch(self.executable, self.gpu.stream()) }
-            .map_err(failed("running the graph"))
-    }
-}
-
-impl Drop for Captured {
-    fn drop(&mut self) {
-        // SAFETY: nobody launches it any more.
-        let closed = self.gpu.synchronize().is_ok()
-            && unsafe {
-                let of_executable = self.executable.is_null()
-                    || driver::graph::exec_destroy(self.executable).is_ok();
-                of_executable & (self.graph.is_null() || driver::graph::destroy(self.graph).is_ok())
-            };
-        if !closed {
-            tracing::debug!("a captured graph was not given back");
-        }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bcosc_engine::{EngineError, Stored};
 use bcosc_ir::{Tensor, TensorType};
 
-use super::gpu::{Gpu, Memory};
+use super::gpu::Gpu;
+use super::memory::Memory;
 use crate::expr::Type;
 
 /// A tensor on a device. While it is the state of a session, its memory is the session's; the session moves it out

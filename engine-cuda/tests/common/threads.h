@@ -3,7 +3,7 @@
 #include <ucontext.h>
 
 constexpr size_t STACK = 1 << 17;
-static ucontext_t scheduler, threads[THREADS];
+static ucontext_t threads[THREADS];
 static char stacks[THREADS * STACK];
 static bool alive[THREADS], started[THREADS];
 static void (*body)(void*);
@@ -12,6 +12,7 @@ static void* argument;
 #if defined(__SANITIZE_ADDRESS__)
 // A sanitizer wants to know which stack is in use.
 #include <sanitizer/common_interface_defs.h>
+static ucontext_t scheduler;
 static void* fake_of_scheduler;
 static void* fakes[THREADS];
 static const void* scheduler_stack;

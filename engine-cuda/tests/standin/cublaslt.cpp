@@ -50,6 +50,9 @@ static int destroy(std::set<const void*>& all, const char* kind, void* handle) {
 
 EXPORT int cublasLtCreate(void** handle) {
     if (!has_context("cublasLtCreate")) return CUBLAS_NOT_INITIALIZED;
+    // It allocates.
+    Lock lock(state());
+    if (no_capture("cublasLtCreate")) return CUBLAS_EXECUTION_FAILED;
     return create(handles, "cuBLASLt handles", handle, 0);
 }
 

@@ -69,6 +69,9 @@ static_assert(sizeof(Performance) == 48);
 // The algorithms of a direction with the math types that cuDNN tries, the fastest first.
 std::vector<Performance> candidates(const Convolution& convolution, Direction direction);
 
+// Reports work whose accesses overlap, but for operands, which come first.
+void keeps_apart(const Work& work, size_t operands);
+
 // Elements of a tensor.
 template <typename Descriptor>
 size_t elements(const Descriptor& descriptor) {

@@ -87,6 +87,7 @@ static int measure(const void* handle, const Convolution& c, Direction direction
     for (const Operand& operand : operands)
         work.accesses.push_back({address_of(operand.start), operand.elements * width, operand.what});
     if (bytes) work.accesses.push_back({address_of(workspace), bytes, "the workspace"});
+    keeps_apart(work, operands.size() - 1);
     const Operand result = operands.back();
     size_t used = 0;
     for (const Performance& one : candidates(c, direction))
@@ -95,7 +96,7 @@ static int measure(const void* handle, const Convolution& c, Direction direction
         std::memset(const_cast<void*>(result.start), 0xff, result.elements * width);
         if (used) std::memset(workspace, 0xff, used);
     };
-    if (enqueue(own->stream, std::move(work)) || finish(own->stream, function)) return CUDNN_EXECUTION_FAILED;
+    if (enqueue(own->stream, std::move(work)) || finish_all(function)) return CUDNN_EXECUTION_FAILED;
     return list(c, direction, wanted, count, found, bytes);
 }
 

@@ -133,6 +133,7 @@ static int convolve(const void* handle, const Convolution& c, Direction directio
                {address_of(result), of_result * width, "the result"}},
               nullptr};
     if (memory) work.accesses.push_back({address_of(workspace), memory, "the workspace"});
+    keeps_apart(work, 2);
     work.run = [=] {
         if (memory) std::memset(workspace, 0xff, memory);
         compute(c, call);

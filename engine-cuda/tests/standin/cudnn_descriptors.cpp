@@ -42,6 +42,9 @@ EXPORT size_t cudnnGetVersion() { return setting("STANDIN_CUDNN", 90100); }
 
 EXPORT int cudnnCreate(void** handle) {
     if (!has_context("cudnnCreate")) return CUDNN_NOT_INITIALIZED;
+    // It allocates.
+    Lock lock(state());
+    if (no_capture("cudnnCreate")) return CUDNN_EXECUTION_FAILED;
     return create<Handle>(handles, "cuDNN handles", handle);
 }
 
@@ -58,6 +61,7 @@ EXPORT int cudnnSetStream(void* handle, void* stream) {
     if (!own) return CUDNN_BAD_PARAM;
     Lock lock(state());
     if (!is_stream(stream)) return refuse(CUDNN_BAD_PARAM, "cudnnSetStream: there is no such stream");
+    if (fails()) return CUDNN_EXECUTION_FAILED;
     own->stream = stream;
     return CUDNN_SUCCESS;
 }
@@ -125,6 +129,7 @@ EXPORT int cudnnSetConvolutionNdDescriptor(void* handle, int count, const int* p
 EXPORT int cudnnSetConvolutionGroupCount(void* handle, int groups) {
     auto* own = known<WindowDescriptor>(windows, handle, "cudnnSetConvolutionGroupCount");
     if (!own || groups < 1) return refuse(CUDNN_BAD_PARAM, "cudnnSetConvolutionGroupCount: %d groups", groups);
+    if (fails()) return CUDNN_DEVICE_ALLOCATION_FAILED;
     own->groups = groups;
     return CUDNN_SUCCESS;
 }
@@ -132,12 +137,20 @@ EXPORT int cudnnSetConvolutionGroupCount(void* handle, int groups) {
 EXPORT int cudnnSetConvolutionMathType(void* handle, int math) {
     auto* own = known<WindowDescriptor>(windows, handle, "cudnnSetConvolutionMathType");
     if (!own || math < DEFAULT_MATH || math > FMA_MATH) return refuse(CUDNN_BAD_PARAM, "cudnnSetConvolutionMathType: %d", math);
+    if (fails()) return CUDNN_DEVICE_ALLOCATION_FAILED;
     own->math = math;
     return CUDNN_SUCCESS;
 }
 
 const Handle* standin::handle_of(const void* handle, const char* function) {
     return known<const Handle>(handles, handle, function);
+}
+
+void standin::keeps_apart(const Work& work, size_t operands) {
+    for (size_t i = operands; i < work.accesses.size(); ++i)
+        for (size_t j = 0; j < i; ++j)
+            if (work.accesses[i].overlaps(work.accesses[j]))
+                broken("%s: %s overlaps %s", work.name.c_str(), work.accesses[i].what, work.accesses[j].what);
 }
 
 // Strides of a tensor without gaps, with channels first or last.

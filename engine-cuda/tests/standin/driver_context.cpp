@@ -30,7 +30,7 @@ EXPORT int cuInit(unsigned flags) {
 }
 
 EXPORT int cuDriverGetVersion(int* version) {
-    *version = 12040;
+    *version = static_cast<int>(setting("STANDIN_DRIVER", 12040));
     return SUCCESS;
 }
 
@@ -68,6 +68,7 @@ EXPORT int cuDevicePrimaryCtxRetain(void** found, int device) {
     Lock lock(state());
     if (!ready) return refuse(NOT_INITIALIZED, "cuDevicePrimaryCtxRetain: cuInit comes first");
     if (device) return refuse(INVALID_DEVICE, "cuDevicePrimaryCtxRetain: there is no device %d", device);
+    if (fails()) return OUT_OF_MEMORY;
     ++retained;
     made("contexts");
     *found = &context;
@@ -112,6 +113,7 @@ EXPORT int cuGetErrorString(int error, const char** text) {
         case SUCCESS: *text = "no error"; break;
         case INVALID_VALUE: *text = "invalid argument"; break;
         case OUT_OF_MEMORY: *text = "out of memory"; break;
+        case UNSUPPORTED_PTX_VERSION: *text = "the provided PTX was compiled with an unsupported toolchain"; break;
         case INVALID_CONTEXT: *text = "invalid device context"; break;
         case ILLEGAL_ADDRESS: *text = "an illegal memory access was encountered"; break;
         default: *text = "another error"; break;

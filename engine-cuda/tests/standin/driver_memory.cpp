@@ -23,8 +23,10 @@ EXPORT int cuMemGetInfo_v2(size_t* free, size_t* total) {
     return SUCCESS;
 }
 
-// The pool has no numbers: memory goes back at once, which no caller can tell.
+// The pool of allocations in the order of a stream.
 static char default_pool;
+
+enum PoolAttribute { RELEASE_THRESHOLD = 4, RESERVED_MEM_CURRENT = 5, USED_MEM_CURRENT = 7 };
 
 EXPORT int cuDeviceGetDefaultMemPool(void** pool, int device) {
     Lock lock(state());
@@ -37,9 +39,28 @@ EXPORT int cuDeviceGetDefaultMemPool(void** pool, int device) {
 EXPORT int cuMemPoolSetAttribute(void* pool, int attribute, void* value) {
     Lock lock(state());
     if (fails()) return OUT_OF_MEMORY;
-    constexpr int RELEASE_THRESHOLD = 4;
     if (pool != &default_pool || !value || attribute != RELEASE_THRESHOLD)
         return refuse(INVALID_VALUE, "cuMemPoolSetAttribute: attribute %d, or another pool", attribute);
+    set_threshold(*static_cast<uint64_t*>(value));
+    return SUCCESS;
+}
+
+EXPORT int cuMemPoolGetAttribute(void* pool, int attribute, void* value) {
+    Lock lock(state());
+    if (fails()) return OUT_OF_MEMORY;
+    const bool known = attribute == RESERVED_MEM_CURRENT || attribute == USED_MEM_CURRENT;
+    if (pool != &default_pool || !value || !known)
+        return refuse(INVALID_VALUE, "cuMemPoolGetAttribute: attribute %d, or another pool", attribute);
+    *static_cast<uint64_t*>(value) = attribute == RESERVED_MEM_CURRENT ? reserved() : taken_from_pool();
+    return SUCCESS;
+}
+
+EXPORT int cuMemPoolTrimTo(void* pool, size_t keep) {
+    Lock lock(state());
+    if (fails()) return OUT_OF_MEMORY;
+    if (int error = no_capture("cuMemPoolTrimTo")) return error;
+    if (pool != &default_pool) return refuse(INVALID_VALUE, "cuMemPoolTrimTo: another pool");
+    trim(keep);
     return SUCCESS;
 }
 
@@ -154,6 +175,15 @@ EXPORT int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, voi
     if (fails()) return OUT_OF_MEMORY;
     if (!bytes) return SUCCESS;
     return enqueue(stream, upload("cuMemcpyHtoDAsync", to, from, bytes));
+}
+
+EXPORT int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
+    Lock lock(state());
+    if (!has_context("cuMemcpyDtoHAsync")) return INVALID_CONTEXT;
+    if (fails()) return OUT_OF_MEMORY;
+    if (!bytes) return SUCCESS;
+    const auto copy = [=] { std::memcpy(to, at<void>(from), bytes); };
+    return enqueue(stream, {"cuMemcpyDtoHAsync", {{from, bytes, "the source"}}, copy});
 }
 
 EXPORT int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void* stream) {

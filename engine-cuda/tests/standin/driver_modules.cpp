@@ -3,6 +3,7 @@
 #include "../common/cuda.h"
 #include "../common/threads.h"
 
+#include "entry.h"
 #include "streams.h"
 
 #include <cstdio>
@@ -14,15 +15,6 @@
 #include <unistd.h>
 
 using namespace standin;
-
-// As in `kernel.h`.
-struct Entry {
-    const char* name;
-    bool syncs;
-    unsigned count;
-    const unsigned* sizes;
-    void (*call)(void** values);
-};
 
 struct Module;
 
@@ -56,6 +48,10 @@ static int code_of(const char* image, std::vector<char>& code) {
     }
     const std::string text = image;
     if (text.rfind("//", 0) != 0) return INVALID_IMAGE;
+    int version = 0;
+    std::sscanf(text.c_str(), "// Intermediate code of version %d", &version);
+    // The driver compiles no code of a compiler that is newer.
+    if (version > static_cast<int>(setting("STANDIN_DRIVER", 12040))) return UNSUPPORTED_PTX_VERSION;
     const size_t last = text.find_last_of('\n');
     if (last == std::string::npos || (text.size() - last - 1) % 2)
         return refuse(INVALID_PTX, "cuModuleLoadData: this is no text of code");

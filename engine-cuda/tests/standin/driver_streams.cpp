@@ -1,4 +1,5 @@
 // The driver: streams, events, captures and graphs.
+#include "memory.h"
 #include "streams.h"
 
 #include <set>
@@ -48,6 +49,7 @@ EXPORT int cuStreamDestroy_v2(void* handle) {
 EXPORT int cuStreamSynchronize(void* stream) {
     Lock lock(state());
     if (!has_context("cuStreamSynchronize")) return INVALID_CONTEXT;
+    if (int error = unsafe_in_capture("cuStreamSynchronize")) return error;
     return finish(stream, "cuStreamSynchronize");
 }
 
@@ -80,10 +82,12 @@ EXPORT int cuEventRecord(void* event, void* handle) {
 EXPORT int cuEventSynchronize(void* handle) {
     Lock lock(state());
     if (!has_context("cuEventSynchronize")) return INVALID_CONTEXT;
+    if (int error = unsafe_in_capture("cuEventSynchronize")) return error;
     if (!events.count(handle)) return refuse(INVALID_HANDLE, "cuEventSynchronize: there is no such event");
     const Event& event = *static_cast<Event*>(handle);
     // What was on a stream that is destroyed is done.
     if (Stream* stream = stream_of(event.stream)) run(*stream, event.sequence);
+    trim_as_set();
     return device_error();
 }
 

@@ -1,6 +1,7 @@
 //! The program that is emitted with a training step, against the engine.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use bcosc::Weights;
@@ -18,16 +19,17 @@ const BATCH: u64 = 3;
 const STEPS: u64 = 3;
 const RATE: f64 = 1e-3;
 
+/// Where cargo builds it.
+pub fn program() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let folder = own.ancestors().nth(2).unwrap();
+    folder.join("examples/finetune_cuda")
+}
+
 /// The program of a folder for GPUs leaves the state that the engine leaves.
 pub fn trains_alike(engine: &Cuda) {
-    let own = std::env::current_exe().unwrap();
-    let program = own
-        .ancestors()
-        .nth(2)
-        .unwrap()
-        .join("examples/finetune_cuda");
+    let program = program();
     if !program.exists() {
-        eprintln!("skipped: the example finetune_cuda is not built");
         return;
     }
     let step = training_step(&converted("resnet_tiny", 2.0), true);
@@ -88,11 +90,15 @@ pub fn trains_alike(engine: &Cuda) {
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(told.starts_with(&losses), "{told}\n{losses}");
     let saved = Weights::read(&tuned).unwrap();
+    let mut compared = 0;
     for (port, value) in session.inputs().iter().zip(state) {
         if let Some(saved) = saved.get(&port.name) {
             assert_eq!(saved, &value.to_tensor().unwrap(), "{}", port.name);
+            compared += 1;
         }
     }
+    assert!(compared > 0);
+    assert_eq!(compared, saved.len());
 }
 
 /// An array in NumPy's format.

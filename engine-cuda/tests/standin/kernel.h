@@ -1,16 +1,8 @@
 // What a compiled kernel begins with: CUDA as the driver's stand-in runs it, and how to call a kernel by its parameters.
 #define OWN extern
 #include "../common/cuda.h"
+#include "entry.h"
 #include <utility>
-
-// A kernel of a module: its parameters, and a call of one thread.
-struct Entry {
-    const char* name;
-    bool syncs;
-    unsigned count;
-    const unsigned* sizes;
-    void (*call)(void** values);
-};
 
 template <auto Kernel>
 struct Of;

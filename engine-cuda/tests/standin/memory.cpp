@@ -2,6 +2,7 @@
 // goes too far, or uses what was given back, stops the process. Fresh memory is 0xff: a NaN in every type of floats.
 #include "memory.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <sys/mman.h>
@@ -30,10 +31,18 @@ struct Allocation {
 static std::map<uint64_t, Allocation> allocations;
 static std::map<uint64_t, size_t> before;
 static std::map<uint64_t, size_t> pinned;
-static uint64_t next_page, enqueued_bytes, taken_bytes;
+static uint64_t next_page, last_page, enqueued_bytes;
+// Of allocations without a stream, and of the pool with its limit.
+static uint64_t direct_bytes, pool_bytes, reserved_bytes, threshold;
 
 size_t capacity() { return setting("STANDIN_MEMORY", 4ull << 30); }
-size_t taken() { return taken_bytes; }
+size_t taken() { return direct_bytes + reserved_bytes; }
+size_t taken_from_pool() { return pool_bytes; }
+
+void set_threshold(uint64_t bytes) { threshold = bytes; }
+uint64_t reserved() { return reserved_bytes; }
+void trim(uint64_t keep) { reserved_bytes = std::max(pool_bytes, std::min(reserved_bytes, keep)); }
+void trim_as_set() { trim(threshold); }
 
 // A file of 0xff. Mapped privately, it costs nothing until something is written.
 static int fresh() {
@@ -60,12 +69,17 @@ uint64_t take(size_t bytes, Stream* stream) {
         void* all = mmap(nullptr, SPAN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (all == MAP_FAILED) return 0;
         next_page = address_of(all);
+        last_page = next_page + SPAN;
     }
     if (bytes > capacity() || enqueued_bytes + bytes > capacity()) return 0;
     const uint64_t used = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     const uint64_t pages = (used + PAGE - 1) / PAGE * PAGE;
     // The end is at the end of a page, and the page after it is nobody's.
     const uint64_t start = next_page + pages - used;
+    if (next_page + pages + PAGE > last_page) {
+        broken("all addresses are used up");
+        std::abort();
+    }
     map(next_page, pages);
     allocations[start] = {bytes, next_page, pages, stream};
     next_page += pages + PAGE;
@@ -91,7 +105,12 @@ Freed release(uint64_t address) {
 void begin(uint64_t address) {
     Allocation& found = allocations.at(address);
     found.begun = true;
-    taken_bytes += found.bytes;
+    if (found.stream) {
+        pool_bytes += found.bytes;
+        reserved_bytes = std::max(reserved_bytes, pool_bytes);
+    } else {
+        direct_bytes += found.bytes;
+    }
 }
 
 void end(uint64_t address) {
@@ -99,14 +118,14 @@ void end(uint64_t address) {
     if (found == allocations.end()) return;
     const Allocation& own = found->second;
     mmap(at<void>(own.first_page), own.pages, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-    if (own.begun) taken_bytes -= own.bytes;
+    if (own.begun) (own.stream ? pool_bytes : direct_bytes) -= own.bytes;
     before[address] = own.bytes;
     allocations.erase(found);
 }
 
 void end_all() {
     while (!allocations.empty()) end(allocations.begin()->first);
-    enqueued_bytes = taken_bytes = 0;
+    enqueued_bytes = direct_bytes = pool_bytes = reserved_bytes = threshold = 0;
 }
 
 bool allocated(const Access& access, When when, const std::string& by) {

@@ -21,6 +21,15 @@ void end_all();
 // Bytes of the device, and those of them that are taken now.
 size_t capacity();
 size_t taken();
+size_t taken_from_pool();
+
+// The pool keeps what is given back: all of it until somebody waits, then so many bytes.
+void set_threshold(uint64_t bytes);
+uint64_t reserved();
+// Gives back what nobody uses, as long as the pool has more than so many bytes.
+void trim(uint64_t keep);
+// Somebody waits.
+void trim_as_set();
 
 // Pinned memory.
 void* pin(size_t bytes);

@@ -22,6 +22,7 @@ enum {
     NVRTC_INTERNAL = 11
 };
 
+static const int VERSION[] = {12, 4};
 static const int ARCHITECTURES[] = {70, 75, 80, 86, 89, 90};
 
 struct Program {
@@ -56,8 +57,8 @@ static std::string read(const std::string& path) {
 }
 
 EXPORT int nvrtcVersion(int* major, int* minor) {
-    *major = 12;
-    *minor = 4;
+    *major = VERSION[0];
+    *minor = VERSION[1];
     return NVRTC_SUCCESS;
 }
 
@@ -159,7 +160,7 @@ EXPORT int nvrtcCompileProgram(void* handle, int count, const char* const* optio
     program->compiled = built(*program, target);
     if (!program->compiled) return NVRTC_COMPILATION;
     if (program->is_virtual) {
-        std::string text = "// Intermediate code of a stand-in\n";
+        std::string text = "// Intermediate code of version " + std::to_string(VERSION[0] * 1000 + VERSION[1] * 10) + "\n";
         for (unsigned char byte : program->code) {
             text += "0123456789abcdef"[byte / 16];
             text += "0123456789abcdef"[byte % 16];

@@ -48,6 +48,7 @@ uint64_t setting(const char* name, uint64_t otherwise) {
 }
 
 bool fails() {
+    Lock lock(state());
     static const uint64_t step = setting("STANDIN_FAILURES", 0);
     static uint64_t wait = step, calls;
     if (!step || ++calls < wait) return false;

@@ -20,6 +20,7 @@ enum Result {
     INVALID_CONTEXT = 201,
     NO_BINARY_FOR_GPU = 209,
     INVALID_PTX = 218,
+    UNSUPPORTED_PTX_VERSION = 222,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
@@ -58,6 +59,10 @@ struct Access {
     uint64_t address;
     size_t bytes;
     const char* what;
+
+    bool overlaps(const Access& other) const {
+        return address < other.address + other.bytes && other.address < address + bytes;
+    }
 };
 
 // Work for a stream. `from` and `to` are checked when it is enqueued and again when it runs.
@@ -83,6 +88,9 @@ bool is_stream(const void* stream);
 
 // Waits for the whole device.
 int finish_all(const char* function);
+
+// An error of the driver if anybody captures; the capture is lost.
+int no_capture(const char* function);
 
 // Whether this call should fail: a test wants to see what is left behind. Failures move on from call to call.
 bool fails();

@@ -67,6 +67,16 @@ void run(Stream& stream, uint64_t last) {
     }
 }
 
+// Work of the legacy stream would be part of the capture of a stream that waits for it.
+static int implicit(const char* function) {
+    for (Stream* stream : streams) {
+        if (stream->alone || !stream->capture) continue;
+        stream->capture->lost = true;
+        return refuse(CAPTURE_IMPLICIT, "%s: a stream that waits for the legacy stream is captured", function);
+    }
+    return SUCCESS;
+}
+
 int enqueue(void* handle, Work work) {
     Stream* stream = stream_of(handle);
     if (!stream) return refuse(INVALID_HANDLE, "%s: there is no such stream", work.name.c_str());
@@ -80,6 +90,7 @@ int enqueue(void* handle, Work work) {
     }
     // The legacy stream and streams that are not alone wait for one another.
     if (stream == &legacy()) {
+        if (int error = implicit(work.name.c_str())) return error;
         for (Stream* other : streams)
             if (!other->alone) run(*other, other->enqueued);
     } else if (!stream->alone) {
@@ -97,18 +108,27 @@ int finish(void* handle, const char* function) {
         stream->capture->lost = true;
         return refuse(CAPTURE_UNSUPPORTED, "%s: the stream is captured", function);
     }
+    if (stream == &legacy())
+        if (int error = implicit(function)) return error;
     run(*stream, stream->enqueued);
+    trim_as_set();
     return error_of_device;
 }
 
-int finish_all(const char* function) {
+int no_capture(const char* function) {
     for (Stream* stream : streams) {
         if (!stream->capture) continue;
         stream->capture->lost = true;
         return refuse(CAPTURE_UNSUPPORTED, "%s: a stream is captured", function);
     }
+    return SUCCESS;
+}
+
+int finish_all(const char* function) {
+    if (int error = no_capture(function)) return error;
     for (Stream* stream : streams) run(*stream, stream->enqueued);
     run(legacy(), legacy().enqueued);
+    trim_as_set();
     return error_of_device;
 }
 
