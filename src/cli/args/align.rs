@@ -83,7 +83,7 @@ pub struct AlignmentArgs {
     /// With --method blocks+joint: largest learning rate of the joint part, likewise [default: 0.008]
     #[arg(long, value_name = "RATE", value_parser = positive)]
     pub joint_lr: Option<f64>,
-    /// Time for all steps, such as 90s, 10min or 1h; it sets their numbers, so results depend on the speed of the machine
+    /// Time for all steps, such as 90s, 10min or 1h; it sets their numbers (at least 8 a phase), so results depend on the speed of the machine
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "steps")]
     pub budget: Option<Duration>,
     /// Number of segments [default: one for every two layers, at most 24]
