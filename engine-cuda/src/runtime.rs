@@ -13,6 +13,7 @@ mod engine;
 mod found;
 mod gpu;
 mod graph;
+mod handle;
 mod kernel;
 mod libraries;
 mod memory;

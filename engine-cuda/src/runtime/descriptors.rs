@@ -10,7 +10,7 @@ use cudarc::cudnn::sys;
 use super::Space;
 use super::convolution::{Addresses, Algorithm, Found, Math, failed};
 use super::gpu::without_captures;
-use super::libraries::NAME;
+use super::handle::handles;
 use crate::expr::Type;
 use crate::program::{Convolution, Direction, Layout};
 
@@ -31,34 +31,13 @@ unsafe impl Send for Descriptors {}
 // SAFETY: as above.
 unsafe impl Sync for Descriptors {}
 
-macro_rules! owned {
-    ($($name:ident $kind:ident $create:ident $destroy:ident $what:literal;)*) => {$(
-        #[doc = $what]
-        #[derive(Debug)]
-        struct $name(sys::$kind);
-
-        impl $name {
-            fn new() -> Result<Self, EngineError> {
-                cudnn::$create().map($name).map_err(failed)
-            }
-        }
-
-        impl Drop for $name {
-            fn drop(&mut self) {
-                // SAFETY: nobody uses it any more.
-                if unsafe { cudnn::$destroy(self.0) }.is_err() {
-                    tracing::debug!("{NAME}: cuDNN: a descriptor was not given back");
-                }
-            }
-        }
-    )*};
-}
-
-owned! {
-    Tensor cudnnTensorDescriptor_t create_tensor_descriptor destroy_tensor_descriptor "Sizes and steps of a tensor.";
-    Filter cudnnFilterDescriptor_t create_filter_descriptor destroy_filter_descriptor "Sizes of weights.";
-    Window cudnnConvolutionDescriptor_t create_convolution_descriptor destroy_convolution_descriptor
-        "How a convolution goes over its input.";
+handles! {
+    /// Sizes and steps of a tensor.
+    Tensor(sys::cudnnTensorDescriptor_t), cudnn::destroy_tensor_descriptor;
+    /// Sizes of weights.
+    Filter(sys::cudnnFilterDescriptor_t), cudnn::destroy_filter_descriptor;
+    /// How a convolution goes over its input.
+    Window(sys::cudnnConvolutionDescriptor_t), cudnn::destroy_convolution_descriptor;
 }
 
 /// Handles of the input, the weights, the output and the window.
@@ -108,9 +87,9 @@ impl Descriptors {
         let tensor = |sizes: &[c_int]| tensor(data, sizes, c.layout);
         let made = Descriptors {
             x: tensor(&x)?,
-            w: Filter::new()?,
+            w: Filter(cudnn::create_filter_descriptor().map_err(failed)?),
             y: tensor(&y)?,
-            convolution: Window::new()?,
+            convolution: Window(cudnn::create_convolution_descriptor().map_err(failed)?),
         };
         let (pads, strides, dilations) = (
             wide(&c.pads, spatial, 0)?,
@@ -234,7 +213,7 @@ fn tensor(
     sizes: &[c_int],
     layout: Layout,
 ) -> Result<Tensor, EngineError> {
-    let made = Tensor::new()?;
+    let made = Tensor(cudnn::create_tensor_descriptor().map_err(failed)?);
     let strides = strides(sizes, layout);
     // SAFETY: the descriptor was just made, and the arrays have as many elements as is said.
     unsafe {

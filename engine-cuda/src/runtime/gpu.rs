@@ -68,7 +68,7 @@ impl Libraries {
         Ok(libraries)
     }
 
-    /// Makes the handles. Nobody waits for the caller, who gives back what was made before an error.
+    /// Makes the handles. After an error the caller drops what was made before it, which takes the lock again.
     fn make(&mut self) -> Result<(), String> {
         let _alone = without_captures();
         self.cudnn = cudnn::create_handle().map_err(|e| format!("cuDNN says {e}"))?;
@@ -257,6 +257,7 @@ impl Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
+        // Fields that are dropped next give back what is the context's.
         if self.bind().is_err() {
             tracing::debug!("{NAME}: the device is gone");
         }

@@ -9,7 +9,7 @@ use cudarc::cublaslt::sys;
 use cudarc::driver::sys::CUstream;
 
 use super::Space;
-use super::libraries::NAME;
+use super::handle::handles;
 use crate::expr::Type;
 use crate::program::{Added, Factor, Product};
 
@@ -231,30 +231,13 @@ impl Prepared {
     }
 }
 
-/// What a product does.
-#[derive(Debug)]
-struct Description(sys::cublasLtMatmulDesc_t);
-
-impl Drop for Description {
-    fn drop(&mut self) {
-        // SAFETY: nobody uses it any more.
-        if unsafe { lt::destroy_matmul_desc(self.0) }.is_err() {
-            tracing::debug!("{NAME}: cuBLASLt: a description was not given back");
-        }
-    }
-}
-
-/// How a matrix lies in memory.
-#[derive(Debug)]
-struct Layout(sys::cublasLtMatrixLayout_t);
-
-impl Drop for Layout {
-    fn drop(&mut self) {
-        // SAFETY: nobody uses it any more.
-        if unsafe { lt::destroy_matrix_layout(self.0) }.is_err() {
-            tracing::debug!("{NAME}: cuBLASLt: a layout was not given back");
-        }
-    }
+handles! {
+    /// What a product does.
+    Description(sys::cublasLtMatmulDesc_t), lt::destroy_matmul_desc;
+    /// How a matrix lies in memory.
+    Layout(sys::cublasLtMatrixLayout_t), lt::destroy_matrix_layout;
+    /// What an algorithm may need.
+    Preference(sys::cublasLtMatmulPreference_t), lt::destroy_matmul_pref;
 }
 
 /// Sets an attribute that has the size of `value`.
@@ -286,8 +269,6 @@ fn alignment(factor: &Factor, ty: Type) -> u32 {
     1 << bits.min(8)
 }
 
-struct Preference(sys::cublasLtMatmulPreference_t);
-
 impl Preference {
     fn new(most: u64, [left, right]: [u32; 2]) -> Result<Self, EngineError> {
         use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
@@ -311,15 +292,6 @@ impl Preference {
             set(attribute, (&raw const bytes).cast(), size_of_val(&bytes))?;
         }
         Ok(preference)
-    }
-}
-
-impl Drop for Preference {
-    fn drop(&mut self) {
-        // SAFETY: nobody uses it any more.
-        if unsafe { lt::destroy_matmul_pref(self.0) }.is_err() {
-            tracing::debug!("{NAME}: cuBLASLt: a preference was not given back");
-        }
     }
 }
 

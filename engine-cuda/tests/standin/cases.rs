@@ -266,7 +266,7 @@ pub fn failures() {
         let found = found.expect("it works where nothing fails");
         let (error, place) = difference(&found, &reference(&model, &inputs));
         assert!(error < TOLERANCE, "{error:e} at {place}");
-        // One of three calls that follow one another in the last run: the end of the capture, and what is made of it.
+        // One call of three fails, so one of the last three did: the end of the capture, and what is made of it.
         let places = ["capturing the graph", "running the graph"];
         let captured = |error: &String| places.iter().any(|place| error.contains(place));
         assert!(errors.iter().any(captured), "{errors:?}");

@@ -68,13 +68,12 @@ static void* opened(const std::vector<char>& code) {
     if (file < 0 || write(file, code.data(), code.size()) != static_cast<ssize_t>(code.size())) return nullptr;
     // A library is known by its path, and numbers of files come again.
     static uint64_t number;
-    char link[64];
-    std::snprintf(link, sizeof link, "/tmp/module-%d-%llu.so", static_cast<int>(getpid()),
-                  static_cast<unsigned long long>(++number));
+    const std::string link =
+        folder() + "/module-" + std::to_string(getpid()) + "-" + std::to_string(++number) + ".so";
     char path[64];
     std::snprintf(path, sizeof path, "/proc/self/fd/%d", file);
-    void* library = symlink(path, link) == 0 ? dlopen(link, RTLD_NOW | RTLD_LOCAL) : nullptr;
-    unlink(link);
+    void* library = symlink(path, link.c_str()) == 0 ? dlopen(link.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
+    unlink(link.c_str());
     close(file);
     return library;
 }

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <dlfcn.h>
 #include <fstream>
 #include <iterator>
 #include <set>
@@ -40,15 +39,6 @@ static Program* program_of(void* handle, const char* function) {
     if (programs.count(program)) return program;
     broken("%s: there is no such program", function);
     return nullptr;
-}
-
-// The folder of this library, where its header is.
-static std::string own_folder() {
-    static const int place = 0;
-    Dl_info info{};
-    dladdr(&place, &info);
-    const std::string file = info.dli_fname;
-    return file.substr(0, file.find_last_of('/'));
 }
 
 static std::string read(const std::string& path) {
@@ -115,19 +105,19 @@ static std::string entries(const std::string& source, int target) {
 
 // Compiles a text.
 static bool built(Program& program, int target) {
-    char folder[] = "/tmp/nvrtc-XXXXXX";
-    if (!mkdtemp(folder)) return false;
-    const auto file = [&](const char* name) { return std::string(folder) + "/" + name; };
+    std::string own = folder() + "/nvrtc-XXXXXX";
+    if (!mkdtemp(own.data())) return false;
+    const auto file = [&](const char* name) { return own + "/" + name; };
     std::ofstream(file("kernel.cpp")) << "#include \"kernel.h\"\n" << program.source << entries(program.source, target);
     const char* compiler = std::getenv("STANDIN_COMPILER");
     const std::string command = std::string(compiler ? compiler : "c++") +
-                                " -std=c++17 -w -O0 -fPIC -shared -ffp-contract=off -I" + own_folder() + " -o " +
+                                " -std=c++17 -w -O0 -fPIC -shared -ffp-contract=off -I" + folder() + " -o " +
                                 file("kernel.so") + " " + file("kernel.cpp") + " 2> " + file("log");
     const bool good = std::system(command.c_str()) == 0;
     program.log = read(file("log"));
     program.code = good ? read(file("kernel.so")) : "";
     for (const char* name : {"kernel.cpp", "kernel.so", "log"}) unlink(file(name).c_str());
-    rmdir(folder);
+    rmdir(own.c_str());
     return good;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <dlfcn.h>
 #include <map>
 
 namespace standin {
@@ -40,6 +41,14 @@ void made(const char* kind) {
 void given_back(const char* kind) {
     Lock lock(state());
     --alive()[kind];
+}
+
+std::string folder() {
+    static const int place = 0;
+    Dl_info info{};
+    dladdr(&place, &info);
+    const std::string file = info.dli_fname;
+    return file.substr(0, file.find_last_of('/'));
 }
 
 uint64_t setting(const char* name, uint64_t otherwise) {

@@ -51,6 +51,9 @@ int refuse(int error, const char* format, A... values) {
 void made(const char* kind);
 void given_back(const char* kind);
 
+// The folder of the libraries and the header of kernels, where other files go too.
+std::string folder();
+
 // A number of the environment.
 uint64_t setting(const char* name, uint64_t otherwise);
 

@@ -22,7 +22,7 @@ pub struct ConversionArgs {
     /// Recipe: the list of passes for a kind of network
     #[arg(long, value_enum, default_value_t = Recipe::Auto, help_heading = "Conversion")]
     pub recipe: Recipe,
-    /// What becomes of biases [default: remove, unless B grows from 1 or --bias-decay is given]
+    /// What becomes of biases [default: remove; carry with --method grow; keep with --bias-decay]
     #[arg(long, value_enum, help_heading = "Conversion")]
     pub biases: Option<Biases>,
     /// The same as --biases keep
